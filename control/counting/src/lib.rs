@@ -1,0 +1,1 @@
+//! Strict concurrency limits: a pure core.

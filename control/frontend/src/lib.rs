@@ -1,0 +1,1 @@
+//! Authenticate, validate, admit, lease, forward.

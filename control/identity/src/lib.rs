@@ -1,0 +1,1 @@
+//! The built-in CA, role-bound certificates, tokens.

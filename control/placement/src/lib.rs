@@ -1,0 +1,1 @@
+//! Host inventory and hard limits before the policies.

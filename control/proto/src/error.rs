@@ -1,0 +1,121 @@
+//! Typed errors on the wire: a gRPC status whose `google.rpc.ErrorInfo` says the reason and whose fault it is.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The `domain` of every `ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "warren.v1";
+/// Metadata key: `caller`, `function`, `throttle` or `system`.
+pub const FAULT_KEY: &str = "fault";
+/// Metadata key: `true` if the same call may succeed when sent again.
+pub const RETRYABLE_KEY: &str = "retryable";
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The request.
+    Caller,
+    /// The function's code.
+    Function,
+    /// A limit.
+    Throttle,
+    /// Warren or the machine.
+    System,
+}
+
+impl Fault {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Function => "function",
+            Self::Throttle => "throttle",
+            Self::System => "system",
+        }
+    }
+
+    /// The fault with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Caller, Self::Function, Self::Throttle, Self::System].into_iter().find(|fault| fault.name() == name)
+    }
+}
+
+/// One error as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireError {
+    /// gRPC code.
+    pub code: Code,
+    /// UPPER_SNAKE reason, stable, e.g. `FUNCTION_TIMED_OUT`.
+    pub reason: String,
+    /// Whose fault.
+    pub fault: Fault,
+    /// Whether the same call may succeed when sent again.
+    pub retryable: bool,
+    /// When to try again, if known.
+    pub retry_after: Option<Duration>,
+    /// A sentence for a person, with the next step in it.
+    pub message: String,
+}
+
+impl WireError {
+    /// A new error that is not worth retrying.
+    #[must_use]
+    pub fn new(code: Code, reason: &str, fault: Fault, message: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), fault, retryable: false, retry_after: None, message: message.into() }
+    }
+
+    /// Says that the same call may succeed when sent again, and when.
+    #[must_use]
+    pub fn retryable(mut self, after: Option<Duration>) -> Self {
+        self.retryable = true;
+        self.retry_after = after;
+        self
+    }
+
+    /// Reads the details back out of a status; a status of another origin becomes a system error.
+    #[must_use]
+    pub fn from_status(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let meta = |key: &str| info.and_then(|info| info.metadata.get(key)).map(String::as_str);
+        let transport = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+        Self {
+            code: status.code(),
+            reason: info.map_or_else(|| "UNSPECIFIED".to_owned(), |info| info.reason.clone()),
+            fault: meta(FAULT_KEY).and_then(Fault::from_name).unwrap_or(Fault::System),
+            retryable: meta(RETRYABLE_KEY).map_or(transport, |text| text == "true"),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            message: status.message().to_owned(),
+        }
+    }
+}
+
+impl From<WireError> for Status {
+    fn from(error: WireError) -> Self {
+        let metadata = HashMap::from([
+            (FAULT_KEY.to_owned(), error.fault.name().to_owned()),
+            (RETRYABLE_KEY.to_owned(), error.retryable.to_string()),
+        ]);
+        let mut details = ErrorDetails::with_error_info(error.reason, ERROR_DOMAIN, metadata);
+        if let Some(after) = error.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        Self::with_error_details(error.code, error.message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_the_wire() {
+        let error = WireError::new(Code::ResourceExhausted, "CONCURRENCY_LIMIT", Fault::Throttle, "at its limit of 3")
+            .retryable(Some(Duration::from_millis(250)));
+        assert_eq!(WireError::from_status(&Status::from(error.clone())), error);
+    }
+}

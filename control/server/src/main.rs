@@ -1,0 +1,2 @@
+//! Assembles the control roles in one process.
+fn main() {}

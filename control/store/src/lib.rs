@@ -1,0 +1,1 @@
+//! Registry and journal: traits and the embedded backend.

@@ -1,0 +1,2 @@
+//! The worker's agent: gRPC worker service and sandbox state machine.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Compiles function and policy modules, itself jailed.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The only privileged process: plans jails, applies them, cleans up.
+fn main() {}

@@ -1,0 +1,144 @@
+//! What the agent asks of `warren-jailer serve`, over a SOCK_SEQPACKET socket: one message a packet, postcard.
+//!
+//! The jailer checks the peer's user id. It alone decides which binary runs, which devices it gets, which uid and
+//! which cgroup: a request names a *kind* of program, limits, and descriptors to pass on.
+
+use crate::name::SandboxName;
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Version of these messages; a mismatch is refused.
+pub const JAILER_PROTOCOL_VERSION: u32 = 1;
+/// Most bytes of a packet.
+pub const MAX_PACKET: usize = 64 << 10;
+/// Most descriptors on one request.
+pub const MAX_FDS: usize = 8;
+
+/// Agent to jailer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// First packet of a connection.
+    Hello {
+        /// [`JAILER_PROTOCOL_VERSION`].
+        version: u32,
+    },
+    /// Start a jailed program; descriptors in the order of [`Program`]'s documentation.
+    Spawn(Spawn),
+    /// Kill one (SIGKILL to its whole cgroup) and reclaim what it had. Unknown names are no error: idempotent.
+    Kill {
+        /// Which.
+        name: SandboxName,
+    },
+    /// What lives.
+    List,
+}
+
+/// One jailed program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawn {
+    /// Its name; must be free.
+    pub name: SandboxName,
+    /// Which of the jailer's programs.
+    pub program: Program,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// The programs a jailer starts, with the descriptors each takes from the request. The jailer adds those it owns
+/// (the program file, /dev/kvm, the guest image) and closes every other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Program {
+    /// `warren-vmm run`: \[0\] listening control socket, \[1\] log pipe or socket (write end).
+    /// In the jail: 0 = /dev/null, 1 and 2 = log, 3 = control socket, 4 = /dev/kvm, 5 = guest image.
+    Vmm,
+    /// `warren-compile jailed`: \[0\] module (sealed memfd), \[1\] output memfd, \[2\] log.
+    /// In the jail: 0 = /dev/null, 1 and 2 = log, 3 = module, 4 = output. Arguments come in `Compile`.
+    Compile(CompileOptions),
+}
+
+/// What a compilation makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CompileOptions {
+    /// For a function or for a policy.
+    pub purpose: CompilePurpose,
+    /// Bits of `warren_abi::isa::IsaSet`.
+    pub isa: u64,
+}
+
+/// What compiled code is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CompilePurpose {
+    /// Runs in the Wasm guest.
+    Function,
+    /// Runs in the policy engine.
+    Policy,
+}
+
+/// Resource limits of one jailed program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Limits {
+    /// cgroup memory limit; the jailer reads it back.
+    pub memory_bytes: u64,
+    /// CPU in thousandths of a core, as weight and (when `cpu_hard`) as quota.
+    pub cpu_millis: u32,
+    /// Whether `cpu_millis` is also a ceiling.
+    pub cpu_hard: bool,
+    /// Tasks.
+    pub pids: u32,
+    /// RLIMIT_CPU seconds; 0 means none.
+    pub cpu_seconds: u32,
+}
+
+/// Jailer to agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Version accepted.
+    Hello {
+        /// [`JAILER_PROTOCOL_VERSION`].
+        version: u32,
+    },
+    /// Started; one descriptor rides along: a pidfd of the program.
+    Spawned(Jailed),
+    /// Killed and reclaimed, or was not there.
+    Killed {
+        /// What was asked.
+        name: SandboxName,
+        /// How it had ended, when the jailer knows.
+        exit: Option<ExitStatus>,
+    },
+    /// Everything that lives; for each a pidfd is *not* sent: open one by pid and check the name again.
+    Listed(Vec<Jailed>),
+    /// Refused or failed; nothing was left behind.
+    Failed {
+        /// Which step of the plan.
+        step: String,
+        /// The error.
+        message: String,
+        /// Whether asking again can help.
+        retryable: bool,
+    },
+}
+
+/// A program that lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jailed {
+    /// Its name.
+    pub name: SandboxName,
+    /// Its pid in the jailer's namespace.
+    pub pid: i32,
+    /// Its user and group id.
+    pub uid: u32,
+    /// Its slot.
+    pub slot: u32,
+    /// Microseconds from request to exec.
+    pub spawn_us: u64,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}

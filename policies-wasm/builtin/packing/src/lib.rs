@@ -1,0 +1,1 @@
+//! The built-in packing policy as a component.

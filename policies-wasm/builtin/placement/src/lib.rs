@@ -1,0 +1,1 @@
+//! The built-in placement policy as a component.

@@ -1,0 +1,1 @@
+//! The built-in routing policy as a component.

@@ -1,0 +1,1 @@
+//! Hosts policies: pooling, deadlines, fallback, metrics.

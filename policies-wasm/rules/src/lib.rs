@@ -1,0 +1,1 @@
+//! The decisions of the built-in policies, pure, for Wasm and native alike.

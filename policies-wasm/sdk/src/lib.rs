@@ -1,0 +1,1 @@
+//! What policy authors depend on.

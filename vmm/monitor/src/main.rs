@@ -1,0 +1,2 @@
+//! The monitor: one microVM, KVM, its vCPU and its control socket.
+fn main() {}

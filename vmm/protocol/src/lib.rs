@@ -1,0 +1,216 @@
+//! The messages between the agent and one `warren-vmm`.
+//!
+//! The VMM inherits a *listening* Unix stream socket, so it outlives the agent: a restarted agent connects again.
+//! Each connection starts with one [`Hello`] that names its [`Role`]:
+//! - `Control`: [`ControlRequest`] / [`ControlReply`], one at a time; file descriptors ride on `Load`.
+//! - `Invoke`: [`InvokeRequest`] followed by its raw payload; answered by any number of [`InvokeReply::Log`] and one
+//!   [`InvokeReply::Done`] followed by its raw payload. The vCPU thread itself reads and writes this connection, so
+//!   that a warm invocation crosses no thread.
+//!
+//! A newer connection of a role replaces the older one.
+//!
+//! Framing is in [`frame`]: a little-endian `u32` length, then postcard. Raw payloads follow their message without a
+//! frame; their length stands in the message.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod frame;
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+pub use warren_abi::{
+    boot::{FunctionSpec, World},
+    isa::IsaSet,
+    outcome::FunctionError,
+};
+
+/// The version of this protocol; checked in [`Hello`].
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
+pub const MAX_MESSAGE: usize = 256 << 10;
+
+/// The first message on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the caller.
+    pub version: u32,
+    /// What this connection is for.
+    pub role: Role,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Requests and replies about the sandbox.
+    Control,
+    /// Invocations.
+    Invoke,
+}
+
+/// Agent to VMM on a control connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// Put a function into the empty VM and run its init. Carries one file descriptor (the verified artefact's code)
+    /// or two (the `/var/task` archive after it). Both must be sealed against writes and shrinking, or the VMM refuses.
+    Load(LoadSpec),
+    /// Ask for [`Status`].
+    Status,
+    /// Stop now, whatever runs; the VMM answers `Stopping` and exits.
+    Shutdown,
+}
+
+/// Everything a VM needs to become a function's sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadSpec {
+    /// What the guest is told.
+    pub function: FunctionSpec,
+    /// Memory of the function: what its heap window holds.
+    pub memory_bytes: u64,
+    /// The instruction sets the code was compiled for.
+    pub isa: IsaSet,
+    /// Bytes of code in the first descriptor.
+    pub code_len: u64,
+    /// Bytes of the archive in the second descriptor; 0 means there is none.
+    pub task_len: u64,
+    /// How long init may take.
+    pub init_timeout_ms: u32,
+    /// A label for logs: ASCII `[a-z0-9-]`.
+    pub label: String,
+}
+
+/// VMM to agent on a control connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlReply {
+    /// The function is initialised and waits for events.
+    Loaded {
+        /// From the request's arrival to `Ready`.
+        init_us: u64,
+        /// Of which building the VM's contents, before the guest ran.
+        build_us: u64,
+        /// What the function logged during init.
+        log: Vec<u8>,
+    },
+    /// Loading failed; the VMM exits after saying so.
+    LoadFailed {
+        /// Whose fault and how.
+        reason: LoadError,
+        /// What the function logged during init.
+        log: Vec<u8>,
+    },
+    /// Answer to `Status`.
+    Status(Status),
+    /// Answer to `Shutdown`.
+    Stopping,
+}
+
+/// Why a load failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoadError {
+    /// The request does not fit this VM (already loaded, too large, wrong ISA, unsealed descriptor): the caller's fault.
+    Refused(String),
+    /// The function's own fault.
+    Function {
+        /// Which kind.
+        error: FunctionError,
+        /// Its text.
+        detail: String,
+    },
+    /// Init ran past its time.
+    TimedOut,
+    /// The guest broke the contract or died.
+    Guest(String),
+    /// The host failed the VMM.
+    Host(String),
+}
+
+/// A VM's state, as in the drawing at the top of the monitor's `vcpu` module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmState {
+    /// Process up, VM made, nothing loaded: a zygote.
+    Empty,
+    /// Init runs.
+    Initialising,
+    /// Waits for an event.
+    Idle,
+    /// Runs an event.
+    Busy,
+    /// About to exit.
+    Dead,
+}
+
+/// A snapshot of the VM's counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Where it is.
+    pub state: VmState,
+    /// The label of the load.
+    pub label: String,
+    /// Events finished.
+    pub invocations: u64,
+    /// Id of the event that runs, if one does.
+    pub running: Option<String>,
+    /// Exits of the vCPU so far.
+    pub exits: u64,
+}
+
+/// Agent to VMM on an invoke connection; `payload_len` raw bytes follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvokeRequest {
+    /// The request id.
+    pub id: String,
+    /// Time the handler has, from when the guest gets the event.
+    pub timeout_ms: u32,
+    /// JSON context handed to the function, at most [`warren_abi::mailbox::CONTEXT_MAX`] bytes.
+    pub context: Vec<u8>,
+    /// Raw bytes that follow, at most [`warren_abi::mailbox::PAYLOAD_MAX`].
+    pub payload_len: u32,
+}
+
+/// VMM to agent on an invoke connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InvokeReply {
+    /// Bytes the function logged, in order.
+    Log(Vec<u8>),
+    /// The end of the event; `payload_len` raw bytes follow.
+    Done(Done),
+}
+
+/// How an event ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Success, or whose fault.
+    pub outcome: Outcome,
+    /// From handing the event over to the doorbell.
+    pub handler_us: u64,
+    /// Highest memory in use as the guest said, cut at the VM's size.
+    pub memory_peak_bytes: u64,
+    /// Raw response bytes that follow.
+    pub payload_len: u32,
+    /// Exits of the vCPU that this event took.
+    pub exits: u64,
+}
+
+/// Success, or whose fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// A response follows.
+    Response,
+    /// The function failed; the sandbox goes on.
+    Function {
+        /// Which kind.
+        error: FunctionError,
+        /// Exit code for [`FunctionError::Exit`].
+        exit_code: u32,
+        /// Its text.
+        detail: String,
+    },
+    /// The deadline passed; the VMM exits after this message.
+    TimedOut,
+    /// The guest broke the contract, faulted or died; the VMM exits after this message.
+    Guest(String),
+    /// Shutdown was asked for while the event ran.
+    Stopped,
+}
