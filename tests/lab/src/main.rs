@@ -1,0 +1,95 @@
+//! `warren-lab`: runs one shell command on the lab host and exits with its code.
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use warren_lab::{
+    initramfs::{self, Carry},
+    kernel::{self, Release},
+    machine::{Machine, Time, Verdict},
+};
+
+/// Boot a whole worker host (stock Debian kernel, KVM on emulated SVM, cgroup v2, Landlock) and run a command on it.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  warren-lab -- uname -a
+  warren-lab --carry target/warren/bin=/opt/warren/bin -- warren doctor
+  warren-lab --kernel 6.12 --virtual-time -- cat /sys/kernel/security/lsm
+
+Exit codes: the command's own; 124 when the limit passed; 125 when the machine died.")]
+struct Arguments {
+    /// Which kernel: 6.1 or 6.12.
+    #[arg(long, default_value = "6.1")]
+    kernel: String,
+    /// MiB of memory.
+    #[arg(long, default_value_t = 3072)]
+    memory_mib: u32,
+    /// CPUs.
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// One instruction is one virtual nanosecond: repeatable figures on one CPU.
+    #[arg(long)]
+    virtual_time: bool,
+    /// Seconds of wall time.
+    #[arg(long, default_value_t = 600)]
+    limit: u64,
+    /// A file or folder to carry into the lab, FROM=TO with an absolute TO; may be repeated.
+    #[arg(long = "carry", value_name = "FROM=TO")]
+    carries: Vec<String>,
+    /// Where kernels and initramfs images are kept.
+    #[arg(long, default_value = "target/lab")]
+    cache: PathBuf,
+    /// The shell command, run as root with PATH=/bin:/opt/warren/bin.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let began = Instant::now();
+    let kernel = kernel::prepare(Release::from_name(&arguments.kernel)?, &arguments.cache)?;
+    let mut files = Vec::new();
+    for carry in &arguments.carries {
+        let (from, to) = carry.split_once('=').with_context(|| format!("--carry {carry}: write FROM=TO"))?;
+        collect(Path::new(from), Path::new(to), &mut files)?;
+    }
+    // One image a run, so that runs side by side do not meet.
+    let image = arguments.cache.join(format!("initramfs-{}.cpio", std::process::id()));
+    initramfs::build(&image, &kernel, &files, &arguments.command.join(" "))?;
+    let machine = Machine {
+        memory_mib: arguments.memory_mib,
+        cpus: arguments.cpus,
+        time: if arguments.virtual_time { Time::Virtual } else { Time::Wall },
+        limit: Duration::from_secs(arguments.limit),
+    };
+    let verdict = machine.run(&kernel, &image, |line| {
+        // A closed pipe on our side must not end the machine half way.
+        let _ = writeln!(io::stdout(), "{line}");
+    });
+    fs::remove_file(&image)?;
+    let verdict = verdict?;
+    eprintln!("lab: {verdict:?} after {:.1} s", began.elapsed().as_secs_f32());
+    Ok(match verdict {
+        Verdict::Exited(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Verdict::TimedOut => ExitCode::from(124),
+        Verdict::Died => ExitCode::from(125),
+    })
+}
+
+fn collect(from: &Path, to: &Path, files: &mut Vec<Carry>) -> Result<()> {
+    if from.is_dir() {
+        for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+            let entry = entry?;
+            collect(&entry.path(), &to.join(entry.file_name()), files)?;
+        }
+    } else {
+        files.push(Carry { from: from.to_owned(), to: to.to_owned() });
+    }
+    Ok(())
+}
