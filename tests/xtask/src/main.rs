@@ -1,2 +1,86 @@
-//! The developer's one command.
-fn main() {}
+//! The developer's one command: `cargo xtask help`.
+//!
+//! It prepares a machine, builds, starts, tests and checks. It holds no logic of Warren itself; it needs nothing but
+//! a Rust tool chain and a C compiler, and is built for the host before any other target is installed.
+#![forbid(unsafe_code)]
+
+mod build;
+mod check;
+mod paths;
+mod setup;
+mod shell;
+mod sizes;
+mod suites;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Warren's developer command.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = "\
+Examples:
+  cargo xtask up --demo          build, start Warren here, deploy the demo functions and leave it running
+  cargo xtask up --demo --once   the same, then stop; exit code 0 if every answer was right
+  cargo xtask test               every test this machine can run
+  cargo xtask check              what CI runs first: format, lints, docs, licences, file sizes")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need (rustup targets, Debian packages); skips what is there.
+    Setup(setup::Options),
+    /// Build everything into target/warren.
+    Build(build::Options),
+    /// Build, then run `warren up` on this machine.
+    Up(up::Options),
+    /// Run every test: units, guest, policies, end-to-end suites, lab host.
+    Test(suites::Options),
+    /// Format, lints, documentation, dependency rules, file sizes.
+    Check(check::Options),
+    /// Run the full form of one suite.
+    #[command(after_help = "Examples:\n  cargo xtask soak warm\n  cargo xtask soak all")]
+    Soak {
+        /// Suite name; `cargo xtask soak list` prints them.
+        name: String,
+    },
+    /// Run a benchmark with its floors.
+    #[command(after_help = "Examples:\n  cargo xtask bench invoke-warm\n  cargo xtask bench policy -- --json")]
+    Bench {
+        /// Benchmark name; `cargo xtask bench list` prints them.
+        name: String,
+        /// Passed on to the benchmark.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
+    /// Boot the lab host (a whole machine in QEMU) and run a command in it.
+    #[command(after_help = "Examples:\n  cargo xtask lab -- --help")]
+    Lab {
+        /// Passed on to the lab.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Task::Setup(options) => setup::run(&options),
+        Task::Build(options) => build::run(&options),
+        Task::Up(options) => up::run(&options),
+        Task::Test(options) => suites::run(&options),
+        Task::Check(options) => check::run(&options),
+        Task::Soak { name } => suites::soak(&name),
+        Task::Bench { name, rest } => suites::bench(&name, &rest),
+        Task::Lab { rest } => suites::lab(&rest),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

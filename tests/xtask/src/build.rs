@@ -1,0 +1,118 @@
+//! `build`: everything a host needs, collected in `target/warren`.
+
+use crate::{paths, setup, shell};
+use anyhow::{Context, Result};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Options of `build`.
+#[derive(clap::Args, Clone, Default)]
+#[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --without-functions")]
+pub(crate) struct Options {
+    /// Leave out the demo functions.
+    #[arg(long)]
+    pub without_functions: bool,
+}
+
+/// The static programs, package = binary.
+const PROGRAMS: &[&str] =
+    &["warren", "warren-control", "warren-agent", "warren-jailer", "warren-vmm", "warren-compile"];
+/// Component = package of `policies-wasm/builtin`.
+const POLICIES: &[(&str, &str)] = &[
+    ("packing", "warren-policy-packing"),
+    ("placement", "warren-policy-placement"),
+    ("routing", "warren-policy-routing"),
+];
+
+/// Builds and collects.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::for_build()?;
+    let begin = Instant::now();
+    let out = paths::collected();
+    for part in ["bin", "policies", "functions"] {
+        std::fs::create_dir_all(out.join(part)).with_context(|| format!("create {}", out.display()))?;
+    }
+    programs(&out)?;
+    guest(&out)?;
+    policies(&out)?;
+    if !options.without_functions {
+        functions(&out)?;
+    }
+    println!("==> built into {} in {}", out.display(), shell::short(begin.elapsed()));
+    Ok(())
+}
+
+/// One cargo call for all programs, so that features unify once.
+fn programs(out: &Path) -> Result<()> {
+    let mut command = shell::cargo(&paths::root());
+    command.args(["build", "--locked"]);
+    for name in PROGRAMS {
+        command.args(["-p", name]);
+    }
+    shell::step("programs", &mut command)?;
+    let built = paths::target().join(paths::MUSL).join("debug");
+    PROGRAMS.iter().try_for_each(|name| collect(&built.join(name), &out.join("bin").join(name)))
+}
+
+fn guest(out: &Path) -> Result<()> {
+    let directory = paths::root().join("vmm/guest");
+    if !directory.join("Cargo.toml").exists() {
+        return Ok(());
+    }
+    shell::step("guest", shell::cargo(&directory).args(["build", "--release"]))?;
+    let built = directory.join("target").join(paths::BARE).join("release/warren-guest");
+    collect(&built, &out.join("bin/warren-guest"))
+}
+
+/// Core modules first, then components of them, in process: no external tool.
+fn policies(out: &Path) -> Result<()> {
+    let mut command = shell::cargo(&paths::root());
+    command.args(["build", "--locked", "--release", "--target", paths::WASM]);
+    for (_, package) in POLICIES {
+        command.args(["-p", package]);
+    }
+    shell::step("policies", &mut command)?;
+    let built = paths::target().join(paths::WASM).join("release");
+    for (name, package) in POLICIES {
+        let module = built.join(format!("{}.wasm", package.replace('-', "_")));
+        collect(&module, &out.join("policies").join(format!("{name}.wasm")))?;
+    }
+    Ok(())
+}
+
+fn functions(out: &Path) -> Result<()> {
+    let directory = paths::root().join("tests/functions");
+    if !directory.join("Cargo.toml").exists() {
+        return Ok(());
+    }
+    shell::step("functions", shell::cargo(&directory).args(["build", "--release"]))?;
+    let mut found = Vec::new();
+    for target in [paths::WASI, paths::WASM] {
+        let built = directory.join("target").join(target).join("release");
+        let Ok(entries) = built.read_dir() else { continue };
+        found.extend(entries.flatten().map(|entry| entry.path()).filter(|p| p.extension() == Some(OsStr::new("wasm"))));
+    }
+    found.sort();
+    for file in found {
+        let name: PathBuf = file.file_name().map(PathBuf::from).unwrap_or_default();
+        collect(&file, &out.join("functions").join(name))?;
+    }
+    Ok(())
+}
+
+/// Copies through a new inode, so that a running program's file is left alone; skips what is the same.
+fn collect(from: &Path, to: &Path) -> Result<()> {
+    let source = from.metadata().with_context(|| format!("{} was not built", from.display()))?;
+    if let Ok(old) = to.metadata() {
+        let newer = source.modified()? > old.modified()?;
+        if !newer && old.len() == source.len() {
+            return Ok(());
+        }
+    }
+    let fresh = to.with_extension("new");
+    std::fs::copy(from, &fresh).with_context(|| format!("copy {} to {}", from.display(), fresh.display()))?;
+    std::fs::rename(&fresh, to).with_context(|| format!("put {} in its place", to.display()))
+}

@@ -1,0 +1,99 @@
+//! `check`: what CI runs before tests, cheapest first.
+
+use crate::{paths, setup, shell, sizes};
+use anyhow::{Context, Result, bail};
+use std::{path::PathBuf, process::Command, time::Instant};
+
+/// Options of `check`.
+#[derive(clap::Args, Clone, Default)]
+#[command(after_help = "Examples:\n  cargo xtask check\n  cargo xtask check --fast   only what takes seconds")]
+pub(crate) struct Options {
+    /// Only formatting, file sizes and dependency rules.
+    #[arg(long)]
+    pub fast: bool,
+    /// Everything but what `--fast` did.
+    #[arg(long, conflicts_with = "fast")]
+    pub slow: bool,
+}
+
+/// Runs every check.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::for_build()?;
+    let begin = Instant::now();
+    if !options.slow {
+        fast()?;
+    }
+    if !options.fast {
+        slow()?;
+    }
+    println!("==> check: all good, {}", shell::short(begin.elapsed()));
+    Ok(())
+}
+
+fn fast() -> Result<()> {
+    for directory in workspaces() {
+        let name = format!("format {}", label(&directory));
+        shell::step(&name, shell::cargo(&directory).args(["fmt", "--all", "--check"]))?;
+    }
+    sizes::report()?;
+    deny()
+}
+
+fn slow() -> Result<()> {
+    let root = paths::root();
+    shell::step("clippy", lint(&root).args(["--workspace", "--exclude", "xtask", "--all-targets", "--", "-D", "warnings"]))?;
+    for directory in workspaces().into_iter().skip(1) {
+        let name = format!("clippy {}", label(&directory));
+        shell::step(&name, lint(&directory).args(["--", "-D", "warnings"]))?;
+    }
+    // No RUSTFLAGS here: documentation has its own, so nothing of the build is invalidated.
+    let mut doc = shell::cargo(&root);
+    doc.args(["doc", "--locked", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
+    shell::step("documentation", &mut doc)
+}
+
+fn lint(directory: &std::path::Path) -> Command {
+    let mut command = shell::cargo(directory);
+    command.args(["clippy", "--quiet"]);
+    command
+}
+
+/// The main workspace and those of their own.
+fn workspaces() -> Vec<PathBuf> {
+    let root = paths::root();
+    let own = ["vmm/guest", "tests/functions"].map(|part| root.join(part));
+    std::iter::once(root).chain(own.into_iter().filter(|dir| dir.join("Cargo.toml").exists())).collect()
+}
+
+fn label(directory: &std::path::Path) -> String {
+    let root = paths::root();
+    let part = directory.strip_prefix(&root).unwrap_or(directory);
+    if part.as_os_str().is_empty() { "workspace".to_owned() } else { part.display().to_string() }
+}
+
+/// Licences, bans and sources without a network; advisories when their database can be had.
+fn deny() -> Result<()> {
+    if !shell::succeeds("cargo", &["deny", "--version"]) {
+        println!("    cargo-deny is missing; installing it once (about 3 minutes)");
+        let mut install = shell::cargo(&paths::root());
+        install.args(["install", "cargo-deny", "--locked", "--quiet"]);
+        shell::step("install cargo-deny", &mut install).context("cargo-deny is needed for the licence check")?;
+    }
+    let root = paths::root();
+    let mut offline = shell::cargo(&root);
+    offline.args(["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]);
+    shell::step("dependency rules", &mut offline)?;
+    let mut advisories = shell::cargo(&root);
+    advisories.args(["deny", "--log-level", "error", "check", "advisories"]);
+    let done = advisories.output().context("cannot start cargo deny")?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    if done.status.success() {
+        println!("    advisories: none that hold");
+    } else if said.contains("failed to fetch") || said.contains("failed to acquire") || said.contains("unable to") {
+        println!("    advisories: NOT CHECKED, the database cannot be reached");
+    } else {
+        eprintln!("{said}");
+        bail!("a dependency has an advisory");
+    }
+    Ok(())
+}

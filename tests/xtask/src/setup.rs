@@ -1,0 +1,115 @@
+//! What building, running and testing need on a fresh Debian 12 with rustup and a C tool chain.
+
+use crate::{paths, shell};
+use anyhow::{Result, bail};
+use std::{path::Path, process::Command};
+
+/// Options of `setup`.
+#[derive(clap::Args, Clone, Default)]
+#[command(after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --dry-run")]
+pub(crate) struct Options {
+    /// Only say what would be installed.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A Debian package and how to see that it is not needed.
+struct Package {
+    name: &'static str,
+    why: &'static str,
+    present: fn() -> bool,
+}
+
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "musl-tools",
+        why: "C parts of dependencies for static binaries",
+        present: || shell::which("musl-gcc").is_some(),
+    },
+    Package {
+        name: "qemu-system-x86",
+        why: "the lab host",
+        present: || shell::which("qemu-system-x86_64").is_some(),
+    },
+    Package {
+        name: "python3-venv",
+        why: "the gRPC client made by someone else's tool",
+        present: || shell::succeeds("python3", &["-c", "import venv, ensurepip"]),
+    },
+    Package { name: "cpio", why: "the lab host's initramfs", present: || shell::which("cpio").is_some() },
+    Package {
+        name: "busybox-static",
+        why: "the lab host's shell",
+        present: || Path::new("/bin/busybox").exists() || Path::new("/usr/bin/busybox").exists(),
+    },
+    Package { name: "xz-utils", why: "kernel modules of the lab host", present: || shell::which("xz").is_some() },
+];
+
+/// Installs what is missing and says so; silent about what is there.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let targets = missing_targets()?;
+    let packages: Vec<_> = PACKAGES.iter().filter(|package| !(package.present)()).collect();
+    if targets.is_empty() && packages.is_empty() {
+        println!("==> setup: everything is here");
+        return Ok(());
+    }
+    for target in &targets {
+        println!("    rustup target {target}");
+    }
+    for package in &packages {
+        println!("    Debian package {}: {}", package.name, package.why);
+    }
+    if options.dry_run {
+        return Ok(());
+    }
+    if !targets.is_empty() {
+        shell::step("rustup targets", Command::new("rustup").args(["target", "add"]).args(&targets))?;
+    }
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = packages.iter().map(|package| package.name).collect();
+    if shell::which("apt-get").is_none() {
+        bail!("this is no Debian: please install {} with your package manager", names.join(", "));
+    }
+    if !shell::is_root() {
+        bail!("run this once, then again without sudo:\n\n  {}\n", sudo_line(&names));
+    }
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    shell::step("apt-get update", apt().args(["-qq", "update"]))?;
+    shell::step(
+        "apt-get install",
+        apt().args(["-qq", "-y", "install", "--no-install-recommends"]).args(&names),
+    )
+}
+
+/// What `build` needs, and no more: the lab's packages can wait until somebody tests.
+pub(crate) fn for_build() -> Result<()> {
+    if missing_targets()?.is_empty() && shell::which("musl-gcc").is_some() {
+        return Ok(());
+    }
+    run(&Options::default())
+}
+
+fn sudo_line(names: &[&str]) -> String {
+    format!(
+        "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {} && adduser {} kvm'",
+        names.join(" "),
+        std::env::var("USER").unwrap_or_else(|_| "$USER".into()),
+    )
+}
+
+fn missing_targets() -> Result<Vec<&'static str>> {
+    let wanted = [paths::BARE, paths::MUSL, paths::WASM, paths::WASI];
+    if shell::which("rustup").is_none() {
+        let list = shell::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+        let library = Path::new(list.trim()).join("lib/rustlib");
+        return Ok(wanted.into_iter().filter(|target| !library.join(target).exists()).collect());
+    }
+    let list = shell::output(Command::new("rustup").args(["target", "list", "--installed"]))?;
+    Ok(wanted.into_iter().filter(|target| !list.lines().any(|line| line.trim() == *target)).collect())
+}

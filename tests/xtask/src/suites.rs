@@ -1,0 +1,189 @@
+//! `test`, `soak`, `bench`, `lab`.
+
+use crate::{build, check, paths, setup, shell};
+use anyhow::{Context, Result, bail};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+/// Options of `test`.
+#[derive(clap::Args, Clone, Default)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test             everything this machine can run
+  cargo xtask test --only e2e  one part: unit, guest, e2e, lab
+  cargo xtask test --check     `cargo xtask check` first")]
+pub(crate) struct Options {
+    /// Run `check` first.
+    #[arg(long)]
+    check: bool,
+    /// Only this part.
+    #[arg(long, value_parser = ["unit", "guest", "e2e", "lab"])]
+    only: Option<String>,
+}
+
+/// What the parts counted.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    broken: Vec<String>,
+}
+
+/// Runs every part and sums up; parts go on after a failure, so that one run tells all.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let begin = Instant::now();
+    setup::run(&setup::Options::default())?;
+    if options.check {
+        check::run(&check::Options::default())?;
+    }
+    build::run(&build::Options::default())?;
+    let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
+    let mut tally = Tally::default();
+    let root = paths::root();
+    if wanted("unit") {
+        let mut command = shell::cargo(&root);
+        command.args(["test", "--locked", "--workspace", "--exclude", "warren-suites", "--exclude", "xtask"]);
+        command.args(["--lib", "--bins", "--tests", "--no-fail-fast"]);
+        tally.part("unit tests", &mut command);
+    }
+    if wanted("guest") {
+        guest(&mut tally, &root);
+    }
+    if wanted("e2e") {
+        end_to_end(&mut tally, &root);
+    }
+    println!(
+        "\n{} passed, {} failed, {} skipped, in {}",
+        tally.passed,
+        tally.failed,
+        tally.skipped,
+        shell::short(begin.elapsed())
+    );
+    if tally.failed > 0 || !tally.broken.is_empty() {
+        bail!("failed: {}", tally.broken.join(", "));
+    }
+    Ok(())
+}
+
+fn guest(tally: &mut Tally, root: &Path) {
+    let directory = root.join("vmm/guest");
+    if directory.join("Cargo.toml").exists() {
+        let mut command = shell::cargo(&directory);
+        command.args(["test", "--target", paths::MUSL, "--no-fail-fast"]);
+        tally.part("guest tests", &mut command);
+    }
+}
+
+/// The suites over a real `warren up`. They say themselves how many cases need /dev/kvm and are skipped without it.
+fn end_to_end(tally: &mut Tally, root: &Path) {
+    let mut command = shell::cargo(root);
+    command.args(["test", "--locked", "-p", "warren-suites", "--no-fail-fast", "--", "--test-threads", "2"]);
+    let before = tally.passed;
+    tally.part("end-to-end suites (local KVM)", &mut command);
+    if Path::new("/dev/kvm").exists() {
+        if tally.passed == before {
+            tally.failed += 1;
+            tally.broken.push("/dev/kvm exists, but its suite did not run".into());
+        }
+    } else {
+        println!("    no /dev/kvm: the cases above that say so were skipped");
+    }
+}
+
+/// The full form of one suite.
+pub(crate) fn soak(name: &str) -> Result<()> {
+    build::run(&build::Options::default())?;
+    let mut command = shell::cargo(&paths::root());
+    command.args(["test", "--locked", "-p", "warren-suites", "--no-fail-fast"]).env("WARREN_SOAK", "1");
+    match name {
+        "list" => {
+            command.args(["--", "--list"]);
+        }
+        "all" => {
+            command.args(["--", "--test-threads", "1", "--nocapture"]);
+        }
+        one => {
+            command.args(["--test", one, "--", "--test-threads", "1", "--nocapture"]);
+        }
+    }
+    shell::step(&format!("soak {name}"), &mut command)
+}
+
+/// One benchmark.
+pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
+    if !paths::root().join("tests/bench/Cargo.toml").exists() {
+        bail!("there is no benchmark crate in this checkout (tests/bench)");
+    }
+    build::run(&build::Options::default())?;
+    let mut command = shell::cargo(&paths::root());
+    command.args(["run", "--quiet", "--locked", "-p", "warren-bench", "--", name]).args(rest);
+    shell::step(&format!("bench {name}"), &mut command)
+}
+
+/// The lab host.
+pub(crate) fn lab(rest: &[String]) -> Result<()> {
+    setup::run(&setup::Options::default())?;
+    build::run(&build::Options::default())?;
+    let mut command = shell::cargo(&paths::root());
+    command.args(["run", "--quiet", "--locked", "-p", "warren-lab", "--"]).args(rest);
+    shell::step("lab", &mut command)
+}
+
+impl Tally {
+    /// Runs a test command, shows its output, and counts the `test result:` lines of libtest.
+    fn part(&mut self, name: &str, command: &mut Command) {
+        println!("==> {name}");
+        let begin = Instant::now();
+        let before = self.failed;
+        match self.count(command) {
+            Ok(true) => println!("    {name}: {}", shell::short(begin.elapsed())),
+            Ok(false) => {
+                self.failed = self.failed.max(before + 1);
+                self.broken.push(name.to_owned());
+            }
+            Err(error) => {
+                self.failed += 1;
+                self.broken.push(format!("{name} ({error:#})"));
+            }
+        }
+    }
+
+    fn count(&mut self, command: &mut Command) -> Result<bool> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+        let out = child.stdout.take().context("no output")?;
+        for line in BufReader::new(out).lines() {
+            let line = line?;
+            let quiet = line.starts_with("running 0 tests") || line.contains("... ok") || line.is_empty();
+            if let Some(counts) = line.strip_prefix("test result: ") {
+                self.add(counts);
+            } else if line.starts_with("warren-skipped: ") {
+                self.skipped += 1;
+                println!("{line}");
+            } else if !quiet {
+                println!("{line}");
+            }
+        }
+        Ok(child.wait()?.success())
+    }
+
+    /// `ok. 3 passed; 0 failed; 1 ignored; ...`
+    fn add(&mut self, counts: &str) {
+        for part in counts.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            if let (Some(number), Some(what)) = (words.next(), words.next()) {
+                let number = number.parse::<u64>().unwrap_or(0);
+                match what {
+                    "passed" => self.passed += number,
+                    "failed" => self.failed += number,
+                    "ignored" => self.skipped += number,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
