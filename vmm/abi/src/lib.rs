@@ -11,7 +11,7 @@
 //!   ([`mailbox::Reply::validate`]).
 //! - One doorbell write hands over a reply and takes the next event: one exit an invocation.
 //!
-//! Modules: [`window`] address windows, [`boot`] the boot page, [`mailbox`] events and replies, [`isa`] the
+//! Modules: [`window`] address windows, [`entry`] the guest's ELF file and first registers, [`boot`] the boot page, [`mailbox`] events and replies, [`isa`] the
 //! instruction sets compiled code may use, [`engine`] Wasmtime settings, [`wasi`] import names, [`outcome`] how an
 //! invocation can end.
 #![no_std]
@@ -21,6 +21,7 @@ extern crate alloc;
 
 pub mod boot;
 pub mod engine;
+pub mod entry;
 pub mod isa;
 pub mod mailbox;
 pub mod outcome;
