@@ -1,1 +1,27 @@
-//! The built-in CA, role-bound certificates, tokens.
+//! Who is who on the wire: the built-in CA, certificates bound to roles, client tokens.
+//!
+//! - Every connection is TLS 1.3. Services prove a role with a certificate whose only URI name is that role
+//!   (`warren://control`, `warren://worker/<host-id>`); people prove themselves with a bearer token.
+//! - A worker can only speak for itself: [`require_worker`] returns the host id its certificate names.
+//! - Server names are role names too ([`Peer::server_name`]), so an agent cannot pose as control on one machine.
+//! - The control side keeps only the hash of a token, and compares hashes in constant time.
+//!
+//! It deliberately knows nothing of permissions: it says who calls, not what they may do.
+#![forbid(unsafe_code)]
+
+mod authority;
+mod check;
+mod error;
+mod files;
+mod local;
+mod role;
+mod tls;
+mod token;
+
+pub use check::{Gate, require_client, require_control, require_worker};
+pub use error::IdentityError;
+pub use files::{FILES, FileRule, Owner, Owners, give_files};
+pub use local::{CERTIFICATE_LIFETIME, LocalIdentity, ensure_local, ensure_local_at};
+pub use role::{HostId, Peer, Service};
+pub use tls::{client_tls, host_id, server_tls, use_tls13_only, user_tls};
+pub use token::{ClientToken, TokenHashes};

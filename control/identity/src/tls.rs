@@ -1,0 +1,64 @@
+//! TLS settings for tonic, per service.
+
+use crate::{
+    HostId, IdentityError, Peer, Service,
+    authority::describe,
+    files::{self, CA_PEM},
+};
+use rustls::ProtocolVersion;
+use std::path::Path;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use zeroize::Zeroizing;
+
+/// Makes TLS 1.3 the only version this process speaks. Call once at start; the helpers below do it too.
+///
+/// tonic offers no setting for it and compiles 1.2 in; a process-wide provider that has only 1.3's cipher suites
+/// leaves 1.2 nothing to agree on.
+pub fn use_tls13_only() {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.retain(|suite| suite.version().version == ProtocolVersion::TLSv1_3);
+    // An error means that a provider is installed already, by an earlier call.
+    let _already = provider.install_default();
+}
+
+/// How a service listens. Agents demand a certificate of every peer; control lets clients come with a token instead.
+pub fn server_tls(dir: &Path, service: Service) -> Result<ServerTlsConfig, IdentityError> {
+    use_tls13_only();
+    Ok(ServerTlsConfig::new()
+        .identity(identity(dir, service)?)
+        .client_ca_root(Certificate::from_pem(files::demand(dir, CA_PEM)?))
+        .client_auth_optional(matches!(service, Service::Control)))
+}
+
+/// How `service` connects to `peer`: shows its certificate, and accepts only one of that very role.
+pub fn client_tls(dir: &Path, service: Service, peer: &Peer) -> Result<ClientTlsConfig, IdentityError> {
+    use_tls13_only();
+    Ok(ClientTlsConfig::new()
+        .identity(identity(dir, service)?)
+        .ca_certificate(Certificate::from_pem(files::demand(dir, CA_PEM)?))
+        .domain_name(peer.server_name()))
+}
+
+/// How a person's program connects to control: knows the CA, shows a token later.
+#[must_use]
+pub fn user_tls(ca_pem: &str) -> ClientTlsConfig {
+    use_tls13_only();
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ca_pem))
+        .domain_name(Peer::Control.server_name())
+}
+
+/// The host name the agent's certificate in `dir` carries: the only one it can register under.
+pub fn host_id(dir: &Path) -> Result<HostId, IdentityError> {
+    let pem = files::demand(dir, "agent.pem")?;
+    describe(&pem).and_then(|has| has.host().cloned()).ok_or_else(|| IdentityError::Damaged {
+        path: dir.join("agent.pem"),
+        what: "not a worker's certificate",
+    })
+}
+
+fn identity(dir: &Path, service: Service) -> Result<Identity, IdentityError> {
+    let pem = files::demand(dir, &format!("{}.pem", service.stem()))?;
+    let key = Zeroizing::new(files::demand(dir, &format!("{}.key", service.stem()))?);
+    Ok(Identity::from_pem(pem, key.as_bytes()))
+}

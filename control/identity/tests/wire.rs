@@ -1,0 +1,173 @@
+//! Real servers and real clients: who gets in and who does not.
+
+use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::pem::PemObject};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::net::TcpListener;
+use tonic::{
+    Code, Request, Response, Status,
+    transport::{Channel, ClientTlsConfig, Endpoint, Server},
+};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient, health_server};
+use warren_identity::{
+    CERTIFICATE_LIFETIME, Gate, HostId, LocalIdentity, Peer, Service, client_tls, ensure_local_at,
+    require_client, require_control, require_worker, server_tls, user_tls,
+};
+
+/// Answers `service` = "client", "worker", "control" if the caller is that, else refuses.
+struct Asks(Gate);
+
+#[tonic::async_trait]
+impl health_server::Health for Asks {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        match request.get_ref().service.as_str() {
+            "client" => drop(require_client(&self.0, &request)?),
+            "worker" => assert_eq!(require_worker(&self.0, &request)?.as_str(), "h1"),
+            _ => require_control(&self.0, &request)?,
+        }
+        Ok(Response::new(HealthCheckResponse::default()))
+    }
+    type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+fn identity(dir: &Path, now: SystemTime) -> LocalIdentity {
+    ensure_local_at(dir, Some(HostId::new("h1").unwrap()), now).unwrap()
+}
+
+async fn serve(dir: &Path, service: Service) -> SocketAddr {
+    let gate = match service {
+        Service::Control => Gate::with_tokens(dir).unwrap(),
+        Service::Agent => Gate::certificates_only(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder()
+        .tls_config(server_tls(dir, service).unwrap())
+        .unwrap()
+        .add_service(health_server::HealthServer::new(Asks(gate)));
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tokio::spawn(server.serve_with_incoming(incoming));
+    address
+}
+
+async fn connect(address: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    endpoint.tls_config(tls)?.connect().await
+}
+
+/// Asks as `role`; transport failures count as `Unavailable`.
+async fn ask(address: SocketAddr, tls: ClientTlsConfig, role: &str, token: Option<&str>) -> Code {
+    let Ok(channel) = connect(address, tls).await else { return Code::Unavailable };
+    let mut request = Request::new(HealthCheckRequest { service: role.to_owned() });
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    match HealthClient::new(channel).check(request).await {
+        Ok(_) => Code::Ok,
+        // A refused client certificate shows only when the first request meets the closed connection.
+        Err(status) if status.code() == Code::Unknown => Code::Unavailable,
+        Err(status) => status.code(),
+    }
+}
+
+#[tokio::test]
+async fn everyone_gets_what_their_role_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let local = identity(dir, SystemTime::now());
+    let control = serve(dir, Service::Control).await;
+    let agent = serve(dir, Service::Agent).await;
+    let worker = Peer::Worker(HostId::new("h1").unwrap());
+    let other = Peer::Worker(HostId::new("h2").unwrap());
+    let user = || user_tls(&local.ca_pem);
+    let as_agent = |peer: &Peer| client_tls(dir, Service::Agent, peer).unwrap();
+    let as_control = |peer: &Peer| client_tls(dir, Service::Control, peer).unwrap();
+    let token = Some(local.token.reveal());
+
+    assert_eq!(ask(control, user(), "client", token).await, Code::Ok);
+    assert_eq!(ask(control, user().domain_name("localhost"), "client", token).await, Code::Ok);
+    assert_eq!(ask(control, as_agent(&Peer::Control), "worker", None).await, Code::Ok);
+    assert_eq!(ask(agent, as_control(&worker), "control", None).await, Code::Ok);
+
+    assert_eq!(ask(control, user(), "client", None).await, Code::Unauthenticated);
+    assert_eq!(ask(control, user(), "client", Some("0")).await, Code::Unauthenticated);
+    assert_eq!(ask(control, user(), "worker", token).await, Code::PermissionDenied);
+    assert_eq!(ask(control, as_control(&Peer::Control), "worker", None).await, Code::PermissionDenied);
+    assert_eq!(ask(agent, as_agent(&worker), "control", None).await, Code::PermissionDenied);
+    // An agent demands a certificate, and a server must be who it was asked for.
+    assert_eq!(
+        ask(agent, user().domain_name(worker.server_name()), "control", token).await,
+        Code::Unavailable
+    );
+    assert_eq!(ask(agent, as_control(&other), "control", None).await, Code::Unavailable);
+    assert_eq!(ask(agent, as_control(&Peer::Control), "control", None).await, Code::Unavailable);
+    assert_eq!(ask(agent, user().domain_name("localhost"), "control", None).await, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn another_ca_counts_for_nothing() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    identity(ours.path(), SystemTime::now());
+    let foreign = identity(theirs.path(), SystemTime::now());
+    let control = serve(ours.path(), Service::Control).await;
+    assert_eq!(ask(control, user_tls(&foreign.ca_pem), "client", None).await, Code::Unavailable);
+    // Their certificate, our CA as the root: the server refuses.
+    std::fs::copy(ours.path().join("ca.pem"), theirs.path().join("ca.pem")).unwrap();
+    let tls = client_tls(theirs.path(), Service::Agent, &Peer::Control).unwrap();
+    assert_eq!(ask(control, tls, "worker", None).await, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let (ours, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    identity(ours.path(), SystemTime::now());
+    let control = serve(ours.path(), Service::Control).await;
+    for name in ["ca.pem", "ca.key"] {
+        std::fs::copy(ours.path().join(name), old.path().join(name)).unwrap();
+    }
+    identity(old.path(), SystemTime::now() - CERTIFICATE_LIFETIME - Duration::from_secs(60));
+    let tls = client_tls(old.path(), Service::Agent, &Peer::Control).unwrap();
+    assert_eq!(ask(control, tls, "worker", None).await, Code::Unavailable);
+    // And a server that shows one is not trusted either.
+    let stale = serve(old.path(), Service::Control).await;
+    let tls = client_tls(ours.path(), Service::Agent, &Peer::Control).unwrap();
+    assert_eq!(ask(stale, tls, "worker", None).await, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = identity(dir.path(), SystemTime::now());
+    let address = serve(dir.path(), Service::Control).await;
+    let handshake = |version: &'static rustls::SupportedProtocolVersion| {
+        let ca_pem = local.ca_pem.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut roots = RootCertStore::empty();
+            roots.add(rustls::pki_types::CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+            let config =
+                ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                    .with_protocol_versions(&[version])
+                    .unwrap()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+            let mut tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            while tls.is_handshaking() {
+                tls.complete_io(&mut socket)?;
+            }
+            Ok::<_, std::io::Error>(())
+        })
+    };
+    assert!(handshake(&rustls::version::TLS13).await.unwrap().is_ok());
+    assert!(handshake(&rustls::version::TLS12).await.unwrap().is_err());
+}
