@@ -1,5 +1,6 @@
 //! Real servers and real clients: who gets in and who does not.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::pem::PemObject};
 use std::{
     net::SocketAddr,
@@ -135,7 +136,7 @@ async fn an_expired_certificate_is_refused() {
     for name in ["ca.pem", "ca.key"] {
         std::fs::copy(ours.path().join(name), old.path().join(name)).unwrap();
     }
-    identity(old.path(), SystemTime::now() - CERTIFICATE_LIFETIME - Duration::from_secs(60));
+    identity(old.path(), SystemTime::now() - CERTIFICATE_LIFETIME - Duration::from_mins(1));
     let tls = client_tls(old.path(), Service::Agent, &Peer::Control).unwrap();
     assert_eq!(ask(control, tls, "worker", None).await, Code::Unavailable);
     // And a server that shows one is not trusted either.

@@ -10,6 +10,7 @@ pub mod v1 {
 }
 
 pub mod error;
+pub mod reason;
 
 /// The encoded file descriptor set, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("warren_v1");
