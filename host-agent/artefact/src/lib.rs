@@ -1,16 +1,32 @@
-//! Precompiled artefacts: envelope, key and signature.
+//! Precompiled artefacts: what names one, what is known of one, who vouches for one, and where they are kept.
+//!
+//! `warren-compile` turns a module into code; the agent signs what came out of that jail; the monitor, the guest and
+//! the policy engine only ever load code whose signature and digest this crate has checked.
+//!
+//! It deliberately does *not* know Wasmtime, compile anything, or decide whom to trust: callers pass trusted keys.
+//!
+//! Principles:
+//! - The signature is checked before a byte of metadata is decoded, the code's digest before a byte of code is used.
+//! - An artefact's key follows from its metadata, so a good artefact under a wrong name is refused as well.
+//! - A damaged entry is an answer ([`Lookup::Damaged`]), never a panic and never code: compile again, put again.
+//!
+//! Modules: [`digest`] BLAKE3 digests, [`metadata`] key and metadata, [`signing`] keys and signatures, [`keyfile`] the
+//! builder's key on disk, [`envelope`] metadata, signature and code in one byte string, [`store`] the directory store,
+//! [`result`] what `warren-compile` answers, [`settings`] the policy engine's Wasmtime settings.
+#![forbid(unsafe_code)]
 
-/// Applies every setting that is part of a policy artefact's compatibility to a `wasmtime::Config` (a `&mut Config`):
-/// deterministic (NaN canonicalised, relaxed SIMD fixed), metered by fuel and interrupted by epochs.
-#[macro_export]
-macro_rules! configure_policy_engine {
-    ($config:expr) => {{
-        let config = $config;
-        config.consume_fuel(true);
-        config.epoch_interruption(true);
-        config.wasm_relaxed_simd(true);
-        config.relaxed_simd_deterministic(true);
-        config.wasm_component_model(true);
-        config.memory_guard_size(64 << 10);
-    }};
-}
+pub mod digest;
+pub mod envelope;
+pub mod keyfile;
+pub mod metadata;
+pub mod result;
+pub mod settings;
+pub mod signing;
+pub mod store;
+
+pub use digest::Digest;
+pub use envelope::{Artefact, EnvelopeError};
+pub use metadata::{ArtefactKey, MemoryDemand, Metadata, Purpose, World};
+pub use result::{CompileError, CompileResult, Compiled, ResultError};
+pub use signing::{SigningKey, VerifyError, VerifyingKey, sign, verify};
+pub use store::{Lookup, Store, StoreError};
