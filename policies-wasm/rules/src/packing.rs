@@ -1,0 +1,226 @@
+//! Packing: how well does a function fit each host's present mix?
+//!
+//! Best fit with concentration: hosts that already run something come before empty ones, tight ones before roomy
+//! ones, so that whole hosts empty. Among the tightest, a score weighs how full the host gets, whether memory and
+//! CPU fill evenly, and the risk that its mix outgrows it: the sum of many functions' use is its expectation plus a
+//! few standard deviations, and uncorrelated functions' variances add, not their peaks. The same sum says how much
+//! promised but unused memory may be granted again, where the configuration allows that.
+
+use crate::MAX_CANDIDATES;
+use crate::host::{Delta, Demand, Health, HostIndex, HostInfo, HostTable};
+use crate::room_index::{Look, RoomIndex, Wanted};
+use alloc::vec::Vec;
+
+/// Which hosts suit a function?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FitRequest {
+    /// Unix milliseconds, given by the caller: deciders have no clock.
+    pub now_ms: u64,
+    /// Random, given by the caller.
+    pub seed: u64,
+    /// What is to be placed.
+    pub demand: Demand,
+    /// At most so many hosts are wanted; [`MAX_CANDIDATES`] is the most.
+    pub shortlist: u32,
+}
+
+/// One host that can hold the function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fit {
+    /// Which.
+    pub host: HostIndex,
+    /// 0 (bad) to 1000 (best).
+    pub score: u32,
+}
+
+/// The answer: hosts, best first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fits {
+    /// Best first, none twice, each able to hold the function.
+    pub best: Vec<Fit>,
+    /// How far beyond the free memory of a listed host this goes; 0 for not at all.
+    pub overcommit_mib: u32,
+}
+
+/// Settings of the packing rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PackingConfig {
+    /// Up to this share of a host's memory may be promised twice where its mix is known to leave it unused.
+    pub overcommit_percent: u32,
+}
+
+impl PackingConfig {
+    /// Reads `key=value` words separated by blanks or newlines; unknown keys and values are ignored.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut config = Self::default();
+        for word in text.split_whitespace() {
+            if let Some(("overcommit-percent", value)) = word.split_once('=') {
+                config.overcommit_percent = value.parse().unwrap_or(0).min(100);
+            }
+        }
+        config
+    }
+}
+
+/// The state of the packing rules: every host, indexed by room.
+#[derive(Debug, Clone, Default)]
+pub struct PackingRules {
+    config: PackingConfig,
+    hosts: HostTable,
+    used: RoomIndex,
+    empty: RoomIndex,
+}
+
+impl PackingRules {
+    /// No hosts yet.
+    #[must_use]
+    pub fn new(config: PackingConfig) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// The hosts it knows.
+    #[must_use]
+    pub fn hosts(&self) -> &HostTable {
+        &self.hosts
+    }
+
+    /// Starts again from these hosts.
+    pub fn snapshot(&mut self, hosts: impl IntoIterator<Item = HostInfo>) {
+        self.hosts.clear();
+        self.used.clear();
+        self.empty.clear();
+        for host in hosts {
+            self.apply(Delta::Upsert(host));
+        }
+    }
+
+    /// Takes in one change.
+    pub fn apply(&mut self, delta: Delta) {
+        if let Some(old) = self.hosts.apply(delta)
+            && old.health == Health::Ready
+        {
+            let room = self.room_of(&old);
+            self.index_for(&old).remove(old.index, room, old.free_cpu_millis);
+        }
+        if let Delta::Upsert(new) = delta
+            && new.health == Health::Ready
+            && self.hosts.get(new.index).is_some()
+        {
+            let room = self.room_of(&new);
+            self.index_for(&new).insert(new.index, room, new.free_cpu_millis);
+        }
+    }
+
+    /// The best hosts for the function.
+    #[must_use]
+    pub fn choose(&self, request: &FitRequest) -> Fits {
+        let demand = &request.demand;
+        let wanted = (request.shortlist as usize).min(MAX_CANDIDATES);
+        if wanted == 0 {
+            return Fits::default();
+        }
+        let mut fits = Fits { best: Vec::with_capacity(wanted), overcommit_mib: 0 };
+        // Twice the shortlist is scored: enough to choose from, and a fixed amount of work.
+        let mut looks = wanted * 2;
+        let search =
+            Wanted { memory_mib: demand.memory_mib, cpu_millis: demand.cpu_millis, seed: request.seed };
+        for index in [&self.used, &self.empty] {
+            if looks == 0 || fits.best.len() >= wanted {
+                break;
+            }
+            index.search(search, |host| {
+                let Some(host) = self.hosts.get(host) else { return Look::Misses };
+                if self.room_of(host) < demand.memory_mib || host.free_cpu_millis < demand.cpu_millis {
+                    return Look::Misses;
+                }
+                keep_best(&mut fits.best, wanted, Fit { host: host.index, score: score(host, demand) });
+                looks -= 1;
+                if looks == 0 { Look::Enough } else { Look::Fits }
+            });
+        }
+        fits.overcommit_mib = fits
+            .best
+            .iter()
+            .filter_map(|fit| self.hosts.get(fit.host))
+            .map(|host| demand.memory_mib.saturating_sub(host.free_memory_mib))
+            .max()
+            .unwrap_or(0);
+        fits
+    }
+
+    fn index_for(&mut self, host: &HostInfo) -> &mut RoomIndex {
+        if host.sandboxes == 0 { &mut self.empty } else { &mut self.used }
+    }
+
+    /// Free memory, or more where the mix is known to leave promised memory unused.
+    fn room_of(&self, host: &HostInfo) -> u32 {
+        if self.config.overcommit_percent == 0 || host.used_p50_mib == 0 {
+            return host.free_memory_mib;
+        }
+        let granted = percent(host.memory_mib, self.config.overcommit_percent);
+        let likely_unused = percent(host.memory_mib, SAFE_PERCENT).saturating_sub(likely_use(host));
+        likely_unused.min(host.free_memory_mib.saturating_add(granted)).max(host.free_memory_mib)
+    }
+}
+
+/// The likely use of a host's mix is kept below this share of its memory.
+const SAFE_PERCENT: u32 = 90;
+
+/// Expectation plus three standard deviations: exceeded once in some 700 looks if the sum is near normal.
+fn likely_use(host: &HostInfo) -> u32 {
+    host.used_p50_mib.saturating_add(host.used_spread_mib.saturating_mul(3))
+}
+
+fn percent(of: u32, percent: u32) -> u32 {
+    u32::try_from(u64::from(of) * u64::from(percent) / 100).unwrap_or(u32::MAX)
+}
+
+/// Fullness four fifths, evenness one fifth, risk taken off.
+fn score(host: &HostInfo, demand: &Demand) -> u32 {
+    let memory_fill = fill(host.memory_mib, host.free_memory_mib, demand.memory_mib);
+    let cpu_fill = fill(host.cpu_millis, host.free_cpu_millis, demand.cpu_millis);
+    let evenness = 1000 - memory_fill.abs_diff(cpu_fill);
+    let weighed = (memory_fill * 4 + evenness) / 5;
+    weighed.saturating_sub(risk(host, demand))
+}
+
+/// How full a resource gets, in thousandths.
+fn fill(total: u32, free: u32, demand: u32) -> u32 {
+    if total == 0 {
+        return 1000;
+    }
+    let after = u64::from(total.saturating_sub(free)) + u64::from(demand);
+    u32::try_from(after.saturating_mul(1000) / u64::from(total)).unwrap_or(1000).min(1000)
+}
+
+/// By how much, in thousandths of its memory, the likely use of the mix with this function passes the safe share.
+fn risk(host: &HostInfo, demand: &Demand) -> u32 {
+    if host.used_p50_mib == 0 || host.memory_mib == 0 {
+        return 0;
+    }
+    // The 99th percentile lies 2.33 standard deviations above the median if use is near normal.
+    let own_spread =
+        u64::from(demand.memory_used_p99_mib.saturating_sub(demand.memory_used_p50_mib)) * 100 / 233;
+    let spread = u64::from(host.used_spread_mib);
+    let joint = (spread * spread).saturating_add(own_spread * own_spread).isqrt();
+    let own = if demand.memory_used_p50_mib == 0 { demand.memory_mib } else { demand.memory_used_p50_mib };
+    let likely = u64::from(host.used_p50_mib) + u64::from(own) + joint * 3;
+    let safe = u64::from(percent(host.memory_mib, SAFE_PERCENT));
+    u32::try_from(likely.saturating_sub(safe) * 1000 / u64::from(host.memory_mib)).unwrap_or(1000).min(1000)
+}
+
+/// Inserts by score, best first, equal ones by index; the list keeps at most `wanted`.
+fn keep_best(best: &mut Vec<Fit>, wanted: usize, fit: Fit) {
+    let rank = |one: &Fit| (core::cmp::Reverse(one.score), one.host);
+    let mut at = best.len();
+    while at > 0 && best.get(at - 1).is_some_and(|other| rank(other) > rank(&fit)) {
+        at -= 1;
+    }
+    if at < wanted {
+        if best.len() == wanted {
+            best.pop();
+        }
+        best.insert(at, fit);
+    }
+}
