@@ -1,2 +1,30 @@
-//! The command line.
-fn main() {}
+//! `warren`: everything a person types.
+//!
+//! - Tables for people, `--json` for programs; colour and progress only on a terminal, and never with `NO_COLOR`.
+//! - An error prints what happened, whose fault it is, and what to do next; the exit code says which kind
+//!   ([`failure::EXIT_CODES`]).
+//! - It talks to Warren through the public gRPC API only. `warren up` additionally starts and watches processes.
+#![forbid(unsafe_code)]
+
+mod charts;
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod demo;
+mod failure;
+mod screen;
+mod shape;
+mod up;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli::run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

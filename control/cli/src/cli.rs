@@ -1,0 +1,113 @@
+//! The command tree.
+
+use crate::{
+    client::Client,
+    commands::{doctor, functions, invoke, logs, operate, policy},
+    config::{self, Config},
+    failure::{EXIT_CODES, Outcome},
+    up,
+};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Deploy functions and run them in jailed microVMs on your own machines.
+#[derive(Parser)]
+#[command(name = "warren", version, arg_required_else_help = true, after_help = format!("\
+Examples:
+  sudo warren up                                  start Warren on this machine
+  warren fn create hello hello.wasm               deploy a function
+  warren invoke hello --payload '{{\"name\":\"Ada\"}}'  call it
+  warren logs -f hello                            follow its log
+
+{EXIT_CODES}"))]
+pub(crate) struct Cli {
+    /// JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Client configuration [default: ~/.config/warren/client.toml].
+    #[arg(long, global = true, env = "WARREN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine; Ctrl-C stops it.
+    Up(Box<up::Options>),
+    /// Create, update, list, show and remove functions.
+    #[command(subcommand, name = "fn", visible_alias = "function")]
+    Functions(functions::Command),
+    /// Call a function.
+    Invoke(Box<invoke::Options>),
+    /// Print the log of a function.
+    Logs(logs::Options),
+    /// List sandboxes.
+    Ps(operate::PsOptions),
+    /// List worker hosts.
+    #[command(after_help = "Examples:\n  warren hosts\n  warren hosts --json | jq '.[].free_memory_mib'")]
+    Hosts,
+    /// Look at placement, packing and routing policies.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Say what works on this machine and how to fix what does not.
+    Doctor(doctor::Options),
+    /// Sum up the state of the control layer.
+    #[command(after_help = "Examples:\n  warren status\n  warren status --json")]
+    Status,
+    /// Print the completion script of a shell.
+    #[command(after_help = "Examples:\n  warren completions bash > /etc/bash_completion.d/warren\n  \
+                            warren completions zsh > ~/.zfunc/_warren")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs one command line.
+pub(crate) async fn run(cli: Cli) -> Outcome {
+    let path = cli.config.unwrap_or_else(config::default_path);
+    let json = cli.json;
+    let connect = async || -> Outcome<Client> { Client::connect(&Config::load(&path)?).await };
+    match cli.command {
+        Command::Up(options) => up::run(&options, &path, json).await,
+        Command::Functions(command) => functions::run(command, &connect().await?, json).await,
+        Command::Invoke(options) => invoke::run(&options, &connect().await?, json).await,
+        Command::Logs(options) => logs::run(options, &connect().await?, json).await,
+        Command::Ps(options) => operate::ps(options, &connect().await?, json).await,
+        Command::Hosts => operate::hosts(&connect().await?, json).await,
+        Command::Status => operate::status(&connect().await?, json).await,
+        Command::Policy(command) => policy::run(command, &connect().await?, json).await,
+        Command::Doctor(options) => doctor::run(&options, &path, json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command a person can type shows at least one example.
+    #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            if command.has_subcommands() {
+                for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+                    check(below, &format!("{path} {}", below.get_name()));
+                }
+            } else {
+                let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(text.contains("Examples:"), "{path} has no example");
+            }
+        }
+        check(&Cli::command(), "warren");
+    }
+}

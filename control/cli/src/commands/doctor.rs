@@ -1,0 +1,233 @@
+//! `warren doctor`: what works on this machine, and how to fix what does not.
+//!
+//! Each check looks at the real thing (opens /dev/kvm, asks `warren-vmm probe` to run a guest) rather than at names
+//! and versions.
+
+use crate::{
+    failure::{Failure, Outcome},
+    screen,
+};
+use serde_json::json;
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  warren doctor\n  warren doctor --json")]
+pub(crate) struct Options {}
+
+/// How a check came out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Good,
+    /// Works, with less.
+    Less,
+    /// Warren does not run like this.
+    Bad,
+}
+
+struct Finding {
+    what: &'static str,
+    grade: Grade,
+    text: String,
+    fix: String,
+}
+
+/// Runs every check; fails if one is bad.
+pub(crate) fn run(_: &Options, config: &Path, json: bool) -> Outcome {
+    let findings = [
+        kvm(),
+        probe(),
+        root(),
+        cgroups(),
+        user_namespaces(),
+        landlock(),
+        seccomp(),
+        programs(),
+        port(7070),
+        port(7071),
+        configured(config),
+    ];
+    if json {
+        screen::print_json(&findings.iter().map(Finding::json).collect());
+    } else {
+        for finding in &findings {
+            screen::print(&finding.line());
+        }
+    }
+    let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad).count();
+    if bad == 0 { Ok(()) } else { Err(Failure::local(format!("{bad} of {} checks failed", findings.len()))) }
+}
+
+impl Finding {
+    fn good(what: &'static str, text: impl Into<String>) -> Self {
+        Self { what, grade: Grade::Good, text: text.into(), fix: String::new() }
+    }
+
+    fn less(what: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, grade: Grade::Less, text: text.into(), fix: fix.into() }
+    }
+
+    fn bad(what: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, grade: Grade::Bad, text: text.into(), fix: fix.into() }
+    }
+
+    fn grade(&self) -> &'static str {
+        match self.grade {
+            Grade::Good => "ok",
+            Grade::Less => "note",
+            Grade::Bad => "BAD",
+        }
+    }
+
+    fn line(&self) -> String {
+        let mut text = format!("{:<5}{:<17}{}", self.grade(), self.what, self.text);
+        if !self.fix.is_empty() {
+            text += &format!("\n{:22}-> {}", "", self.fix);
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({ "check": self.what, "grade": self.grade(), "text": self.text, "fix": self.fix })
+    }
+}
+
+fn kvm() -> Finding {
+    let what = "/dev/kvm";
+    match fs::File::options().read(true).write(true).open(what) {
+        Ok(_) => Finding::good(what, "opens"),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Finding::less(what, "only root may open it", "fine when the jailer runs as root (warren up)")
+        }
+        Err(error) => Finding::bad(
+            what,
+            error.to_string(),
+            "load kvm_intel or kvm_amd; in a virtual machine, switch nested virtualisation on at its host",
+        ),
+    }
+}
+
+/// Lets the monitor try what this KVM can do.
+fn probe() -> Finding {
+    let what = "KVM abilities";
+    let Some(vmm) = beside("warren-vmm") else {
+        return Finding::less(what, "warren-vmm is not beside this program", "cargo xtask build");
+    };
+    match Command::new(vmm).args(["probe", "--json"]).stdin(Stdio::null()).output() {
+        Ok(done) if done.status.success() => {
+            let text = String::from_utf8_lossy(&done.stdout).into_owned();
+            let value = serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default();
+            Finding::good(what, describe(&value))
+        }
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stderr).lines().next().unwrap_or_default().to_owned();
+            Finding::bad(what, said, "warren-vmm probe says more")
+        }
+        Err(error) => Finding::bad(what, error.to_string(), "cargo xtask build"),
+    }
+}
+
+/// `key: value` of the probe's first level, so that facts added there appear here.
+fn describe(value: &serde_json::Value) -> String {
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let pairs = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {}", text(value)));
+    pairs.collect::<Vec<_>>().join("; ")
+}
+
+fn root() -> Finding {
+    let what = "privilege";
+    if rustix::process::geteuid().is_root() {
+        Finding::good(what, "root: warren up can start the jailer")
+    } else {
+        Finding::less(what, "not root", "sudo warren up; clients need no privilege")
+    }
+}
+
+fn cgroups() -> Finding {
+    let what = "cgroups";
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let wanted = ["cpu", "memory", "pids"];
+    if wanted.iter().all(|name| v2.split_whitespace().any(|has| has == *name)) {
+        return Finding::good(what, "version 2, cpu, memory and pids");
+    }
+    let missing: Vec<_> =
+        wanted.into_iter().filter(|name| !Path::new("/sys/fs/cgroup").join(name).is_dir()).collect();
+    if missing.is_empty() {
+        Finding::good(what, "version 1, cpu, memory and pids")
+    } else {
+        let fix = "boot with systemd.unified_cgroup_hierarchy=1, or mount these controllers under /sys/fs/cgroup";
+        Finding::bad(what, format!("no {} controller", missing.join(", no ")), fix)
+    }
+}
+
+fn user_namespaces() -> Finding {
+    let what = "user namespaces";
+    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    match most.trim() {
+        "" => Finding::less(what, "not in this kernel", "sandboxes run without one, under their own host user"),
+        "0" => Finding::less(what, "switched off", "sysctl user.max_user_namespaces=4096"),
+        count => Finding::good(what, format!("at most {count}")),
+    }
+}
+
+fn landlock() -> Finding {
+    let what = "Landlock";
+    let list = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    if list.split(',').any(|name| name.trim() == "landlock") {
+        return Finding::good(what, "active");
+    }
+    // securityfs is often not mounted in containers; the monitor's own plan says what it could apply.
+    Finding::less(
+        what,
+        if list.is_empty() { "unknown (securityfs is not mounted)" } else { "not active" },
+        "boot with lsm=landlock,...; the other layers of the jail hold without it",
+    )
+}
+
+fn seccomp() -> Finding {
+    let what = "seccomp";
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    if actions.contains("kill_process") {
+        Finding::good(what, "filters")
+    } else {
+        Finding::bad(what, "no filters", "a kernel with CONFIG_SECCOMP_FILTER")
+    }
+}
+
+fn programs() -> Finding {
+    let what = "programs";
+    let needed =
+        ["warren-jailer", "warren-control", "warren-agent", "warren-vmm", "warren-compile", "warren-guest"];
+    let missing: Vec<_> = needed.into_iter().filter(|name| beside(name).is_none()).collect();
+    if missing.is_empty() {
+        Finding::good(what, "all beside this one")
+    } else {
+        Finding::less(what, format!("missing: {}", missing.join(", ")), "cargo xtask build")
+    }
+}
+
+fn port(number: u16) -> Finding {
+    let what = if number == 7070 { "port 7070" } else { "port 7071" };
+    match TcpListener::bind(("127.0.0.1", number)) {
+        Ok(_) => Finding::good(what, "free"),
+        Err(_) => Finding::less(what, "in use", "if that is not Warren itself: warren up --listen 127.0.0.1:0"),
+    }
+}
+
+fn configured(path: &Path) -> Finding {
+    let what = "client";
+    if path.exists() {
+        Finding::good(what, path.display().to_string())
+    } else {
+        Finding::less(what, format!("no {}", path.display()), "warren up writes it")
+    }
+}
+
+fn beside(name: &str) -> Option<std::path::PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    own.parent().map(|directory| directory.join(name)).filter(|path| path.is_file())
+}

@@ -1,0 +1,261 @@
+//! `warren fn`.
+
+use super::{payload, task};
+use crate::{
+    client::Client,
+    failure::{Failure, Outcome},
+    screen, shape,
+};
+use std::path::PathBuf;
+use warren_proto::v1::{
+    CreateFunctionRequest, DeleteFunctionRequest, EnvVar, Function, FunctionConfig, FunctionLimits,
+    GetFunctionRequest, ListFunctionsRequest, UpdateFunctionRequest,
+};
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Deploy a new function; answers when it is compiled, checked and durable.
+    #[command(after_help = "\
+Examples:
+  warren fn create hello hello.wasm
+  warren fn create thumb thumbnail.wasm --memory-mib 256 --timeout-ms 10000 --arg 320
+  warren fn create site site.wasm --task ./public --env LANG=C --json-response")]
+    Create(Deploy),
+    /// Make a new version with other code or other settings; what is not given stays.
+    #[command(after_help = "\
+Examples:
+  warren fn update hello hello.wasm
+  warren fn update hello --timeout-ms 10000 --expected-revision 3")]
+    Update {
+        #[command(flatten)]
+        deploy: Deploy,
+        /// Fail unless the function is still at this revision (`warren fn show`).
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        expected_revision: u64,
+    },
+    /// List functions.
+    #[command(after_help = "Examples:\n  warren fn ls\n  warren fn ls --json | jq '.[].name'")]
+    Ls,
+    /// Show one function.
+    #[command(after_help = "Examples:\n  warren fn show hello")]
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Remove functions with all their versions.
+    #[command(after_help = "Examples:\n  warren fn rm hello thumb")]
+    Rm {
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// What a deploy says.
+#[derive(clap::Args)]
+pub(crate) struct Deploy {
+    /// 1 to 64 characters of a-z, 0-9 and -, beginning with a letter or digit.
+    name: String,
+    /// The module: WASI preview 1 or a warren:function component.
+    #[arg(value_name = "FILE.wasm")]
+    file: Option<PathBuf>,
+    /// The same, named.
+    #[arg(long, conflicts_with = "file", value_name = "FILE.wasm")]
+    code: Option<PathBuf>,
+    /// Memory, 128 to 10240 MiB; CPU comes in proportion.
+    #[arg(long)]
+    memory_mib: Option<u32>,
+    /// Longest run, 1 to 900000 ms.
+    #[arg(long)]
+    timeout_ms: Option<u32>,
+    /// Space under /tmp, MiB.
+    #[arg(long)]
+    tmp_mib: Option<u32>,
+    /// An environment variable; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// An argument after the program's name; may be repeated.
+    #[arg(long, allow_hyphen_values = true)]
+    arg: Vec<String>,
+    /// A directory or a tar file, shown to the function under /var/task.
+    #[arg(long, value_name = "DIR|TAR")]
+    task: Option<PathBuf>,
+    /// Most invocations at once.
+    #[arg(long)]
+    reserved_concurrency: Option<u32>,
+    /// The answer must be JSON; one that is not is the function's error.
+    #[arg(long)]
+    json_response: bool,
+}
+
+/// Runs one.
+pub(crate) async fn run(command: Command, client: &Client, json: bool) -> Outcome {
+    match command {
+        Command::Create(deploy) => {
+            let request = create(&deploy)?;
+            let shown = screen::spinner(format!("deploying {}", deploy.name));
+            let function = client.functions().create_function(request).await?.into_inner();
+            drop(shown);
+            show(&function, json, "created");
+        }
+        Command::Update { deploy, expected_revision } => {
+            let request = update(client, &deploy, expected_revision).await?;
+            let shown = screen::spinner(format!("deploying {}", deploy.name));
+            let function = client.functions().update_function(request).await?.into_inner();
+            drop(shown);
+            show(&function, json, "updated");
+        }
+        Command::Ls => list(&all(client).await?, json),
+        Command::Show { name } => {
+            let function = client.functions().get_function(GetFunctionRequest { name }).await?.into_inner();
+            details(&function, json);
+        }
+        Command::Rm { names } => {
+            for name in names {
+                let request = DeleteFunctionRequest { name: name.clone(), expected_revision: 0 };
+                client.functions().delete_function(request).await?;
+                if !json {
+                    screen::print(&format!("{name} removed"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every function, page by page.
+pub(crate) async fn all(client: &Client) -> Outcome<Vec<Function>> {
+    let mut functions = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListFunctionsRequest { page_size: 0, page_token };
+        let page = client.functions().list_functions(request).await?.into_inner();
+        functions.extend(page.functions);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(functions);
+        }
+    }
+}
+
+fn create(deploy: &Deploy) -> Outcome<CreateFunctionRequest> {
+    let code = deploy.file.as_ref().or(deploy.code.as_ref());
+    let code = code.ok_or_else(|| Failure::Usage("which module? warren fn create NAME FILE.wasm".into()))?;
+    Ok(CreateFunctionRequest {
+        name: deploy.name.clone(),
+        code: payload::file(code)?,
+        task: deploy.task.as_deref().map(task::archive).transpose()?.unwrap_or_default(),
+        config: Some(FunctionConfig {
+            limits: Some(limits(deploy, FunctionLimits::default())),
+            env: variables(&deploy.env)?,
+            args: deploy.arg.clone(),
+            json_response: deploy.json_response,
+        }),
+    })
+}
+
+/// What is not given stays as it is, so the present settings are asked for first; the revision seen then makes
+/// sure that nobody changed them in between.
+async fn update(client: &Client, deploy: &Deploy, expected: u64) -> Outcome<UpdateFunctionRequest> {
+    let request = GetFunctionRequest { name: deploy.name.clone() };
+    let function = client.functions().get_function(request).await?.into_inner();
+    let latest = function.latest.unwrap_or_default();
+    let code = deploy.file.as_ref().or(deploy.code.as_ref());
+    Ok(UpdateFunctionRequest {
+        name: deploy.name.clone(),
+        code: code.map(|path| payload::file(path)).transpose()?,
+        task: deploy.task.as_deref().map(task::archive).transpose()?,
+        config: Some(FunctionConfig {
+            limits: Some(limits(deploy, latest.limits.unwrap_or_default())),
+            env: if deploy.env.is_empty() { latest.env } else { variables(&deploy.env)? },
+            args: if deploy.arg.is_empty() { latest.args } else { deploy.arg.clone() },
+            json_response: deploy.json_response || latest.json_response,
+        }),
+        expected_revision: if expected == 0 { function.revision } else { expected },
+    })
+}
+
+fn limits(deploy: &Deploy, old: FunctionLimits) -> FunctionLimits {
+    FunctionLimits {
+        memory_mib: deploy.memory_mib.unwrap_or(old.memory_mib),
+        timeout_ms: deploy.timeout_ms.unwrap_or(old.timeout_ms),
+        tmp_mib: deploy.tmp_mib.unwrap_or(old.tmp_mib),
+        reserved_concurrency: deploy.reserved_concurrency.or(old.reserved_concurrency),
+    }
+}
+
+fn variables(pairs: &[String]) -> Outcome<Vec<EnvVar>> {
+    let split = |pair: &String| {
+        let (name, value) = pair.split_once('=')?;
+        Some(EnvVar { name: name.to_owned(), value: value.to_owned() })
+    };
+    let wrong = |pair: &String| Failure::Usage(format!("--env takes KEY=VALUE, not {pair:?}"));
+    pairs.iter().map(|pair| split(pair).ok_or_else(|| wrong(pair))).collect()
+}
+
+fn show(function: &Function, json: bool, verb: &str) {
+    if json {
+        return screen::print_json(&shape::function(function));
+    }
+    let latest = function.latest.clone().unwrap_or_default();
+    screen::print(&format!(
+        "{} {verb}: version {}, {} of code",
+        latest.name,
+        latest.version,
+        screen::bytes(latest.code_bytes)
+    ));
+}
+
+fn list(functions: &[Function], json: bool) {
+    if json {
+        return screen::print_json(&functions.iter().map(shape::function).collect());
+    }
+    let rows = functions.iter().map(|function| {
+        let latest = function.latest.clone().unwrap_or_default();
+        let limits = latest.limits.unwrap_or_default();
+        vec![
+            latest.name.clone(),
+            latest.version.to_string(),
+            format!("{} MiB", limits.memory_mib),
+            format!("{} ms", limits.timeout_ms),
+            screen::bytes(latest.code_bytes),
+            latest.code_digest.chars().take(12).collect(),
+        ]
+    });
+    let header = ["name", "version", "memory", "timeout", "code", "digest"];
+    screen::print(&screen::table(&header, &[1, 2, 3, 4], rows.collect()));
+}
+
+fn details(function: &Function, json: bool) {
+    if json {
+        return screen::print_json(&shape::function(function));
+    }
+    let latest = function.latest.clone().unwrap_or_default();
+    let limits = latest.limits.unwrap_or_default();
+    let line = |name: &str, value: String| format!("{name:<22}{value}\n");
+    let mut text = line("name", latest.name.clone());
+    text += &line("version", format!("{} (all: {})", latest.version, join(&function.versions)));
+    text += &line("revision", function.revision.to_string());
+    text += &line("world", latest.world().as_str_name().trim_start_matches("WORLD_").to_lowercase());
+    text += &line("code", format!("{} {}", screen::bytes(latest.code_bytes), latest.code_digest));
+    text += &line("memory", format!("{} MiB", limits.memory_mib));
+    text += &line("timeout", format!("{} ms", limits.timeout_ms));
+    text += &line("/tmp", format!("{} MiB", limits.tmp_mib));
+    let reserved = limits.reserved_concurrency.map_or_else(|| "account's".into(), |count| count.to_string());
+    text += &line("concurrency limit", reserved);
+    text += &line("answer must be JSON", if latest.json_response { "yes" } else { "no" }.into());
+    for variable in &latest.env {
+        text += &line("env", format!("{}={}", variable.name, variable.value));
+    }
+    if !latest.args.is_empty() {
+        text += &line("args", latest.args.join(" "));
+    }
+    if !latest.task_digest.is_empty() {
+        text += &line("/var/task", latest.task_digest.clone());
+    }
+    screen::print(&text);
+}
+
+fn join(numbers: &[u64]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

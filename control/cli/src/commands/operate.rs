@@ -1,0 +1,83 @@
+//! `warren ps`, `hosts`, `status`: what an operator looks at.
+
+use crate::{client::Client, failure::Outcome, screen, shape};
+use warren_proto::v1::{ListAllSandboxesRequest, ListHostsRequest, StatusRequest};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  warren ps\n  warren ps --function hello --json")]
+pub(crate) struct PsOptions {
+    /// Only sandboxes of this function.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    function: String,
+}
+
+/// Sandboxes.
+pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outcome {
+    let request = ListAllSandboxesRequest { function: options.function };
+    let sandboxes = client.admin().list_all_sandboxes(request).await?.into_inner().sandboxes;
+    if json {
+        screen::print_json(&sandboxes.iter().map(shape::sandbox).collect());
+        return Ok(());
+    }
+    let rows = sandboxes.iter().map(|sandbox| {
+        vec![
+            sandbox.id.clone(),
+            format!("{}:{}", sandbox.function, sandbox.version),
+            shape::state(sandbox),
+            sandbox.host_id.clone(),
+            format!("{} MiB", sandbox.memory_mib),
+            sandbox.invocations.to_string(),
+            screen::age(sandbox.age_ms),
+            screen::age(sandbox.idle_ms),
+            sandbox.pid.to_string(),
+        ]
+    });
+    let header = ["sandbox", "function", "state", "host", "memory", "calls", "age", "idle", "pid"];
+    screen::print(&screen::table(&header, &[4, 5, 6, 7, 8], rows.collect()));
+    Ok(())
+}
+
+/// Worker hosts.
+pub(crate) async fn hosts(client: &Client, json: bool) -> Outcome {
+    let hosts = client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts;
+    if json {
+        screen::print_json(&hosts.iter().map(shape::host).collect());
+        return Ok(());
+    }
+    let rows = hosts.iter().map(|host| {
+        let resources = host.resources.clone().unwrap_or_default();
+        vec![
+            host.id.clone(),
+            host.state.clone(),
+            host.address.clone(),
+            format!("{} of {} MiB", host.free_memory_mib, resources.memory_mib),
+            format!("{}.{}", resources.cpu_millis / 1000, resources.cpu_millis % 1000 / 100),
+            format!("{} ({} busy)", host.sandboxes, host.busy),
+            resources.guests.join(", "),
+            resources.kernel,
+        ]
+    });
+    let header = ["host", "state", "address", "free memory", "cpus", "sandboxes", "guests", "kernel"];
+    screen::print(&screen::table(&header, &[3, 4], rows.collect()));
+    Ok(())
+}
+
+/// The control layer in one glance.
+pub(crate) async fn status(client: &Client, json: bool) -> Outcome {
+    let status = client.admin().status(StatusRequest {}).await?.into_inner();
+    if json {
+        screen::print_json(&shape::status(&status));
+        return Ok(());
+    }
+    let line = |name: &str, value: String| format!("{name:<22}{value}\n");
+    let mut text = line("version", status.version);
+    text += &line("up for", screen::age(status.uptime_ms));
+    text += &line("hosts ready", status.hosts_ready.to_string());
+    text += &line("functions", status.functions.to_string());
+    text += &line("running now", format!("{} of {}", status.running, status.account_concurrency_limit));
+    text += &line("invocations", status.invocations.to_string());
+    text += &line("epoch", status.epoch.to_string());
+    text += &line("memory", screen::bytes(status.rss_bytes));
+    screen::print(&text);
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The JSON shapes that programs read. Field names are those of the protos; they are part of the contract.
+
+use serde_json::{Value, json};
+use warren_proto::v1::{
+    Decision, Function, Host, InvokeResponse, LogLine, PolicyStatus, Sandbox, StatusResponse, Timing,
+};
+
+/// One function.
+pub(crate) fn function(function: &Function) -> Value {
+    let latest = function.latest.clone().unwrap_or_default();
+    let limits = latest.limits.unwrap_or_default();
+    json!({
+        "name": latest.name, "version": latest.version, "versions": function.versions,
+        "revision": function.revision, "code_digest": latest.code_digest, "code_bytes": latest.code_bytes,
+        "world": latest.world().as_str_name(), "memory_mib": limits.memory_mib, "timeout_ms": limits.timeout_ms,
+        "tmp_mib": limits.tmp_mib, "reserved_concurrency": limits.reserved_concurrency,
+        "env": latest.env.iter().map(|e| (e.name.clone(), Value::from(e.value.clone()))).collect::<serde_json::Map<_, _>>(),
+        "args": latest.args, "task_digest": latest.task_digest, "json_response": latest.json_response,
+        "created_unix_ms": latest.created_unix_ms,
+    })
+}
+
+/// One answer; its payload as JSON if it is, as text if it is, else only its length (use `--out`).
+pub(crate) fn answer(answer: &InvokeResponse) -> Value {
+    let payload = serde_json::from_slice::<Value>(&answer.payload).ok();
+    let payload = payload.or_else(|| std::str::from_utf8(&answer.payload).ok().map(Value::from));
+    let report = answer.report.clone().unwrap_or_default();
+    json!({
+        "request_id": answer.request_id, "version": answer.version,
+        "payload": payload, "payload_bytes": answer.payload.len(),
+        "timing": timing(&answer.timing.unwrap_or_default()),
+        "report": {
+            "duration_us": report.duration_us, "billed_ms": report.billed_ms, "memory_mib": report.memory_mib,
+            "memory_peak_bytes": report.memory_peak_bytes, "init_us": report.init_us,
+        },
+        "log_tail": answer.log_tail,
+    })
+}
+
+/// Where the time went.
+pub(crate) fn timing(timing: &Timing) -> Value {
+    json!({
+        "admission_us": timing.admission_us, "assignment_us": timing.assignment_us,
+        "placement_us": timing.placement_us, "jail_us": timing.jail_us, "vm_us": timing.vm_us,
+        "init_us": timing.init_us, "handler_us": timing.handler_us, "total_us": timing.total_us,
+        "cold": timing.cold,
+    })
+}
+
+/// The short name of a sandbox's state.
+pub(crate) fn state(sandbox: &Sandbox) -> String {
+    sandbox.state().as_str_name().trim_start_matches("SANDBOX_STATE_").to_lowercase()
+}
+
+/// One sandbox.
+pub(crate) fn sandbox(sandbox: &Sandbox) -> Value {
+    json!({
+        "id": sandbox.id, "host_id": sandbox.host_id, "function": sandbox.function, "version": sandbox.version,
+        "state": state(sandbox), "memory_mib": sandbox.memory_mib, "invocations": sandbox.invocations,
+        "age_ms": sandbox.age_ms, "idle_ms": sandbox.idle_ms, "request_id": sandbox.request_id,
+        "pid": sandbox.pid, "partition": sandbox.partition, "epoch": sandbox.epoch,
+    })
+}
+
+/// One host.
+pub(crate) fn host(host: &Host) -> Value {
+    let resources = host.resources.clone().unwrap_or_default();
+    json!({
+        "id": host.id, "address": host.address, "state": host.state, "free_memory_mib": host.free_memory_mib,
+        "memory_mib": resources.memory_mib, "cpu_millis": resources.cpu_millis, "zone": resources.zone,
+        "guests": resources.guests, "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
+        "last_heartbeat_ms": host.last_heartbeat_ms,
+    })
+}
+
+/// The control layer.
+pub(crate) fn status(status: &StatusResponse) -> Value {
+    json!({
+        "version": status.version, "uptime_ms": status.uptime_ms, "hosts_ready": status.hosts_ready,
+        "account_concurrency_limit": status.account_concurrency_limit, "running": status.running,
+        "invocations": status.invocations, "functions": status.functions, "epoch": status.epoch,
+        "rss_bytes": status.rss_bytes,
+    })
+}
+
+/// One policy.
+pub(crate) fn policy(policy: &PolicyStatus) -> Value {
+    json!({
+        "kind": policy.kind, "name": policy.name, "digest": policy.digest, "state": policy.state,
+        "location": policy.location, "decisions": policy.decisions, "fallbacks": policy.fallbacks,
+        "traps": policy.traps, "timeouts": policy.timeouts, "invalid": policy.invalid, "p50_ns": policy.p50_ns,
+        "p99_ns": policy.p99_ns, "fuel_p50": policy.fuel_p50, "last_error": policy.last_error,
+    })
+}
+
+/// One decision.
+pub(crate) fn decision(decision: &Decision) -> Value {
+    let candidates = decision.candidates.iter().map(|candidate| {
+        json!({ "id": candidate.id, "score": candidate.score, "chosen": candidate.chosen, "note": candidate.note })
+    });
+    json!({
+        "unix_ms": decision.unix_ms, "kind": decision.kind, "function": decision.function,
+        "request_id": decision.request_id, "decided_by": decision.decided_by,
+        "fallback_reason": decision.fallback_reason, "text": decision.text, "took_ns": decision.took_ns,
+        "fuel": decision.fuel, "candidates": candidates.collect::<Vec<_>>(),
+    })
+}
+
+/// One log line.
+pub(crate) fn log_line(line: &LogLine) -> Value {
+    json!({
+        "unix_ms": line.unix_ms, "function": line.function, "request_id": line.request_id,
+        "sandbox_id": line.sandbox_id, "text": line.text, "sequence": line.sequence, "host_id": line.host_id,
+    })
+}
+
+/// Time of day, UTC, to the millisecond.
+pub(crate) fn clock(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    format!("{:02}:{:02}:{:02}.{:03}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60, unix_ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks() {
+        for (ms, text) in [(0, "00:00:00.000"), (86_399_999, "23:59:59.999"), (86_400_001, "00:00:00.001")] {
+            assert_eq!(clock(ms), text);
+        }
+    }
+
+    #[test]
+    fn a_payload_is_json_or_text_or_only_counted() {
+        for (bytes, value) in
+            [(&b"{\"a\":1}"[..], json!({"a": 1})), (b"plain", json!("plain")), (b"\xff\xfe", Value::Null)]
+        {
+            let response = InvokeResponse { payload: bytes.to_vec().into(), ..InvokeResponse::default() };
+            assert_eq!(answer(&response)["payload"], value);
+        }
+    }
+}

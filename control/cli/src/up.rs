@@ -1,0 +1,164 @@
+//! `warren up`: everything on this machine.
+//!
+//! ```text
+//! lock data directory -> identity -> jailer -> control -> agent -> host ready -> (demo) -> wait -> stop in reverse
+//! ```
+//! Starts and watches three processes, and restarts those that die. It holds no state of Warren itself: killing it
+//! loses nothing, and the next `warren up` on the same directory ends what the last one left behind.
+
+mod child;
+mod host;
+mod layout;
+mod leftovers;
+mod programs;
+
+use crate::{
+    client::Client,
+    config::Config,
+    demo,
+    failure::{Failure, Outcome},
+    screen,
+};
+use child::Supervised;
+use layout::Layout;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Longest wait for one part to get ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  warren up                                      state in /var/lib/warren, API on 127.0.0.1:7070
+  warren up --data /srv/warren --listen 0.0.0.0:7070
+  warren up --data /tmp/w --listen 127.0.0.1:0 --demo --once")]
+pub(crate) struct Options {
+    /// Where Warren keeps its state.
+    #[arg(long, default_value = "/var/lib/warren", value_name = "DIR")]
+    data: PathBuf,
+    /// Where the API listens; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Where the agent listens [default: 127.0.0.1:7071, or a free port if the API's port is 0].
+    #[arg(long, value_name = "ADDR")]
+    agent_listen: Option<SocketAddr>,
+    /// Deploy the demo functions, invoke each cold and warm, show where the time went.
+    #[arg(long)]
+    demo: bool,
+    /// Stop after becoming ready (and after the demo); exit code 0 if all was well.
+    #[arg(long)]
+    once: bool,
+    /// The demo's modules [default: beside the programs].
+    #[arg(long, value_name = "DIR")]
+    functions: Option<PathBuf>,
+    /// The demo's input files.
+    #[arg(long, value_name = "DIR")]
+    samples: Option<PathBuf>,
+    /// First of the user ids given to sandboxes; two Warrens on one machine need ranges of their own.
+    #[arg(long, default_value_t = 70_000)]
+    uid_base: u32,
+    /// Most sandboxes at once.
+    #[arg(long, default_value_t = 4_096)]
+    slots: u32,
+    /// Memory for sandboxes, MiB [default: the agent's choice].
+    #[arg(long)]
+    memory_mib: Option<u64>,
+    /// Destroy sandboxes idle for so long, ms [default: the agent's choice].
+    #[arg(long)]
+    idle_ms: Option<u64>,
+    /// Most invocations at once on this installation [default: 1000].
+    #[arg(long)]
+    account_concurrency: Option<u32>,
+}
+
+/// Runs until Ctrl-C, SIGTERM, or the end of `--once`.
+pub(crate) async fn run(options: &Options, config_path: &Path, json: bool) -> Outcome {
+    if !rustix::process::geteuid().is_root() {
+        let line = std::env::args().collect::<Vec<_>>().join(" ");
+        let message = format!(
+            "warren up needs root once, for the jailer (every sandbox gets a user of its own); control and agent \
+             run without it. Run:\n\n  sudo {line}\n"
+        );
+        return Err(Failure::Usage(message));
+    }
+    let mut stop = Stop::listen()?;
+    let layout = Layout::prepare(&options.data)?;
+    let mut host = host::Host::new(options, layout)?;
+    let result = tokio::select! {
+        result = serve(&mut host, options, config_path, json) => result,
+        () = stop.wait() => if options.once { Err(Failure::Interrupted) } else { Ok(()) },
+    };
+    if !json {
+        eprintln!("stopping");
+    }
+    let stopped = host.stop(&mut stop).await;
+    result.and(stopped)
+}
+
+/// Starts, says so, runs the demo, and watches.
+async fn serve(host: &mut host::Host, options: &Options, config_path: &Path, json: bool) -> Outcome {
+    let begin = Instant::now();
+    let shown = screen::spinner("starting");
+    let config = host.start().await?;
+    config.save(config_path)?;
+    let client = Client::connect(&config).await?;
+    host.wait_for_worker(&client).await?;
+    drop(shown);
+    announce(&config, options, config_path, begin.elapsed(), json);
+    if options.demo {
+        let place = demo::Place::new(options.functions.clone(), options.samples.clone())?;
+        demo::run(&client, &place, json).await?;
+    }
+    if options.once { Ok(()) } else { Err(host.first_failure().await) }
+}
+
+fn announce(config: &Config, options: &Options, config_path: &Path, took: Duration, json: bool) {
+    if json {
+        let line = serde_json::json!({
+            "ready": config.endpoint, "data": options.data, "config": config_path, "ms": took.as_millis() as u64,
+        });
+        return screen::print(&line.to_string());
+    }
+    // One stable line for programs that wait for it; the rest is for people.
+    screen::print(&format!("ready {} in {:.1} s", config.endpoint, took.as_secs_f64()));
+    if !options.once {
+        screen::print(&format!(
+            "\nstate in {}, credentials in {}\n\nNext, in another terminal:\n  \
+             warren fn create hello hello.wasm\n  warren invoke hello --payload '{{\"name\":\"you\"}}'\n  \
+             warren ps\n\nCtrl-C stops everything.",
+            options.data.display(),
+            config_path.display()
+        ));
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP.
+struct Stop {
+    signals: [tokio::signal::unix::Signal; 3],
+}
+
+impl Stop {
+    fn listen() -> Outcome<Self> {
+        let open = |kind| signal(kind).map_err(|error| Failure::io("cannot listen for signals", error));
+        Ok(Self {
+            signals: [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?],
+        })
+    }
+
+    async fn wait(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// The children in the order in which they start.
+type Children = Vec<Supervised>;

@@ -1,0 +1,201 @@
+//! The three processes of one machine, started in order and stopped in reverse.
+
+use super::{
+    Children, Options, READY_WITHIN, Stop,
+    child::{Spec, Supervised},
+    layout::{AGENT_UID, CONTROL_UID, Layout},
+    leftovers,
+    programs::Programs,
+};
+use crate::{
+    client::Client,
+    config::Config,
+    failure::{Failure, Outcome},
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+use warren_identity::Owners;
+use warren_proto::v1::ListHostsRequest;
+
+/// How often to look whether the worker has registered.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// One machine's Warren.
+pub(crate) struct Host {
+    layout: Layout,
+    programs: Programs,
+    uids: (u32, u32),
+    listen: SocketAddr,
+    agent_listen: SocketAddr,
+    control_extra: Vec<String>,
+    agent_extra: Vec<String>,
+    children: Children,
+}
+
+impl Host {
+    /// Finds the programs and clears away what an earlier run left.
+    pub(crate) fn new(options: &Options, layout: Layout) -> Outcome<Self> {
+        let programs = Programs::find(&layout)?;
+        for process in leftovers::of_directory(&layout.path("")) {
+            eprintln!("ending {} of an earlier run", process.pid);
+            terminate(process.pid);
+        }
+        let port = if options.listen.port() == 0 { 0 } else { 7_071 };
+        let number = |name: &str, value: Option<u64>| value.map(|value| format!("--{name}={value}"));
+        Ok(Self {
+            layout,
+            programs,
+            uids: (options.uid_base, options.slots),
+            listen: options.listen,
+            agent_listen: options.agent_listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            control_extra: number("account-concurrency", options.account_concurrency.map(u64::from))
+                .into_iter()
+                .collect(),
+            agent_extra: [number("memory-mib", options.memory_mib), number("idle-ms", options.idle_ms)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            children: Children::new(),
+        })
+    }
+
+    /// Identity, jailer, control, agent. Gives what a client needs.
+    pub(crate) async fn start(&mut self) -> Outcome<Config> {
+        let identity = self.identity()?;
+        self.child(self.jailer()).await?;
+        let listen = self.child(self.control()).await?.unwrap_or(self.listen);
+        let reached = reachable(listen);
+        self.child(self.agent(reached)).await?;
+        Ok(Config {
+            endpoint: format!("https://{reached}"),
+            token: identity.token.reveal().to_owned(),
+            ca_pem: identity.ca_pem,
+        })
+    }
+
+    /// Waits until a worker host is ready to take sandboxes.
+    pub(crate) async fn wait_for_worker(&self, client: &Client) -> Outcome {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let hosts = client.admin().list_hosts(ListHostsRequest {}).await;
+            if let Ok(hosts) = &hosts
+                && hosts.get_ref().hosts.iter().any(|host| host.state == "ready")
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                hosts?;
+                let log = self.layout.path("log/agent.log");
+                return Err(Failure::local(format!("the agent did not register; see {}", log.display())));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until a watcher has given up on its process.
+    pub(crate) async fn first_failure(&mut self) -> Failure {
+        let mut pending: Vec<_> = self.children.iter_mut().map(|child| Box::pin(child.failed())).collect();
+        std::future::poll_fn(move |context| {
+            for failure in &mut pending {
+                if let std::task::Poll::Ready(failure) = failure.as_mut().poll(context) {
+                    return std::task::Poll::Ready(failure);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+
+    /// Agent, control, jailer; then looks whether anything is left. A second signal ends the patience.
+    pub(crate) async fn stop(mut self, impatience: &mut Stop) -> Outcome {
+        let order = async {
+            while let Some(child) = self.children.pop() {
+                child.stop().await;
+            }
+        };
+        tokio::select! {
+            () = order => {}
+            () = impatience.wait() => return Err(Failure::Interrupted),
+        }
+        let left = leftovers::of_users(self.uids.0, self.uids.1);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<_> = left.iter().map(|process| format!("{} (uid {})", process.pid, process.uid)).collect();
+        Err(Failure::local(format!("sandbox processes are left after the stop: {}", list.join(", "))))
+    }
+
+    async fn child(&mut self, spec: Spec) -> Outcome<Option<SocketAddr>> {
+        let mut child = Supervised::start(spec);
+        let ready = child.ready(READY_WITHIN).await;
+        self.children.push(child);
+        ready
+    }
+
+    fn identity(&self) -> Outcome<warren_identity::LocalIdentity> {
+        let directory = self.layout.path("identity");
+        let failed = |error| Failure::local(format!("identity in {}: {error}", directory.display()));
+        let identity = warren_identity::ensure_local(&directory).map_err(failed)?;
+        let owners = Owners { control: CONTROL_UID, agent: AGENT_UID };
+        warren_identity::give_files(&directory, owners).map_err(failed)?;
+        Ok(identity)
+    }
+
+    fn jailer(&self) -> Spec {
+        let arguments = vec![
+            "serve".into(),
+            self.flag("socket", "run/jailer.sock"),
+            self.flag("state", "jailer"),
+            format!("--agent-uid={AGENT_UID}"),
+            format!("--uid-base={}", self.uids.0),
+            format!("--slots={}", self.uids.1),
+        ];
+        self.spec("jailer", arguments, None, None)
+    }
+
+    fn control(&self) -> Spec {
+        let mut arguments = vec![self.flag("data", "control"), self.flag("identity", "identity")];
+        arguments.extend(self.control_extra.iter().cloned());
+        self.spec("control", arguments, Some(self.listen), Some(CONTROL_UID))
+    }
+
+    fn agent(&self, control: SocketAddr) -> Spec {
+        let mut arguments = vec![
+            self.flag("data", "agent"),
+            self.flag("identity", "identity"),
+            self.flag("jailer", "run/jailer.sock"),
+            format!("--control=https://{control}"),
+        ];
+        arguments.extend(self.agent_extra.iter().cloned());
+        self.spec("agent", arguments, Some(self.agent_listen), Some(AGENT_UID))
+    }
+
+    fn flag(&self, name: &str, part: &str) -> String {
+        format!("--{name}={}", self.layout.path(part).display())
+    }
+
+    fn spec(
+        &self,
+        name: &'static str,
+        arguments: Vec<String>,
+        listen: Option<SocketAddr>,
+        uid: Option<u32>,
+    ) -> Spec {
+        let program = self.programs.path(&format!("warren-{name}"));
+        Spec { name, program, arguments, listen, uid, log: self.layout.path(&format!("log/{name}.log")) }
+    }
+}
+
+/// Where a local client reaches a server that listens there.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())) } else { listen }
+}
+
+fn terminate(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
