@@ -46,20 +46,20 @@ pub(crate) fn phases(timing: &Timing) -> [(&'static str, u64); 8] {
 pub(crate) fn timing(title: &str, timing: &Timing) -> String {
     let phases = phases(timing);
     let whole = phases.iter().map(|phase| phase.1).max().unwrap_or(0);
-    let mut text = format!("{title}: {}\n", screen::micros(timing.total_us));
+    let mut lines = vec![format!("{title}: {}\n", screen::micros(timing.total_us))];
     for (name, us) in phases.into_iter().filter(|phase| phase.1 > 0) {
-        text.push_str(&format!("  {name:<11}{:>9}  {}\n", screen::micros(us), bar(us, whole)));
+        lines.push(format!("  {name:<11}{:>9}  {}\n", screen::micros(us), bar(us, whole)));
     }
-    text
+    lines.concat()
 }
 
 /// Percentiles and the shape of a latency distribution, microseconds.
 pub(crate) fn latencies(histogram: &Histogram<u64>) -> String {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for (name, quantile) in
         [("min", 0.0), ("p50", 0.50), ("p90", 0.90), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)]
     {
-        text.push_str(&format!("  {name:<6}{:>10}\n", screen::micros(histogram.value_at_quantile(quantile))));
+        lines.push(format!("  {name:<6}{:>10}\n", screen::micros(histogram.value_at_quantile(quantile))));
     }
     let steps: Vec<(u64, u64)> = histogram
         .iter_log((histogram.min() / 2).max(1), 1.6)
@@ -68,9 +68,9 @@ pub(crate) fn latencies(histogram: &Histogram<u64>) -> String {
         .collect();
     let whole = steps.iter().map(|step| step.1).max().unwrap_or(0);
     for (upto, count) in steps {
-        text.push_str(&format!("  <= {:>9}  {count:>7}  {}\n", screen::micros(upto), bar(count, whole)));
+        lines.push(format!("  <= {:>9}  {count:>7}  {}\n", screen::micros(upto), bar(count, whole)));
     }
-    text
+    lines.concat()
 }
 
 #[cfg(test)]

@@ -48,14 +48,19 @@ impl Config {
 
     /// Writes it whole or not at all, readable by its owner alone: it holds the token.
     pub(crate) fn save(&self, path: &Path) -> Outcome {
-        let text = toml::to_string(self).map_err(|error| Failure::local(format!("configuration: {error}")))?;
+        let text =
+            toml::to_string(self).map_err(|error| Failure::local(format!("configuration: {error}")))?;
         let fresh = path.with_extension(format!("new-{}", std::process::id()));
         let write = || -> std::io::Result<()> {
             if let Some(parent) = path.parent() {
                 std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             }
-            let mut file =
-                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&fresh, path)

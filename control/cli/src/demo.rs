@@ -15,7 +15,8 @@ use cases::{CASES, Case};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use warren_proto::v1::{
-    CreateFunctionRequest, FunctionConfig, FunctionLimits, InvokeRequest, InvokeResponse, Timing, UpdateFunctionRequest,
+    CreateFunctionRequest, FunctionConfig, FunctionLimits, InvokeRequest, InvokeResponse, Timing,
+    UpdateFunctionRequest,
 };
 
 /// Warm invocations of each function; the table shows their median.
@@ -35,7 +36,10 @@ impl Place {
         let functions = functions.unwrap_or_else(|| above.join("functions"));
         let samples = samples.unwrap_or_else(|| above.join("../../tests/functions/data"));
         if !functions.is_dir() {
-            return Err(Failure::local(format!("no functions in {}; cargo xtask build", functions.display())));
+            return Err(Failure::local(format!(
+                "no functions in {}; cargo xtask build",
+                functions.display()
+            )));
         }
         Ok(Self { functions, samples })
     }
@@ -75,9 +79,15 @@ pub(crate) async fn run(client: &Client, place: &Place, json: bool) -> Outcome {
 
 /// Creates, or updates what an earlier demo created.
 async fn deploy(client: &Client, case: &Case, module: &Path) -> Outcome {
-    let code = std::fs::read(module).map(Bytes::from).map_err(|error| Failure::io(format!("cannot read {}", module.display()), error))?;
+    let code = std::fs::read(module)
+        .map(Bytes::from)
+        .map_err(|error| Failure::io(format!("cannot read {}", module.display()), error))?;
     let config = FunctionConfig {
-        limits: Some(FunctionLimits { memory_mib: case.memory_mib, timeout_ms: 30_000, ..FunctionLimits::default() }),
+        limits: Some(FunctionLimits {
+            memory_mib: case.memory_mib,
+            timeout_ms: 30_000,
+            ..FunctionLimits::default()
+        }),
         args: case.args.iter().map(ToString::to_string).collect(),
         ..FunctionConfig::default()
     };
@@ -117,7 +127,10 @@ async fn one(client: &Client, case: &Case, place: &Place) -> Outcome<Shown> {
     let output = cold.payload.len();
     let cold = cold.timing.unwrap_or_default();
     if !cold.cold {
-        return Err(Failure::Wrong(format!("{}: the first invocation of a new version was not cold", case.name)));
+        return Err(Failure::Wrong(format!(
+            "{}: the first invocation of a new version was not cold",
+            case.name
+        )));
     }
     let mut warm = Vec::new();
     for _ in 0..WARM {
@@ -126,7 +139,10 @@ async fn one(client: &Client, case: &Case, place: &Place) -> Outcome<Shown> {
     warm.sort_by_key(|timing| timing.total_us);
     // A cold one among them means that the sandbox died in between.
     if let Some(again) = warm.iter().position(|timing| timing.cold) {
-        return Err(Failure::Wrong(format!("{}: invocation {again} after the first was cold again", case.name)));
+        return Err(Failure::Wrong(format!(
+            "{}: invocation {again} after the first was cold again",
+            case.name
+        )));
     }
     let warm = warm.get(WARM / 2).copied().unwrap_or_default();
     Ok(Shown { name: case.name, input: input.len(), output, cold, warm })
@@ -154,11 +170,11 @@ fn report(shown: &[Shown]) -> String {
         ]
     });
     let header = ["function", "in", "out", "cold", "warm", "warm handler", "answers"];
-    let mut text = format!("\n{}\n", screen::table(&header, &[1, 2, 3, 4, 5], rows.collect()));
-    text += &format!("\n{}\n", screen::bold("Where the time went"));
+    let table = screen::table(&header, &[1, 2, 3, 4, 5], rows.collect());
+    let mut parts = vec![format!("\n{table}\n\n{}\n", screen::bold("Where the time went"))];
     for one in shown {
-        text += &charts::timing(&format!("{} cold", one.name), &one.cold);
-        text += &charts::timing(&format!("{} warm (median of {WARM})", one.name), &one.warm);
+        parts.push(charts::timing(&format!("{} cold", one.name), &one.cold));
+        parts.push(charts::timing(&format!("{} warm (median of {WARM})", one.name), &one.warm));
     }
-    text
+    parts.concat()
 }

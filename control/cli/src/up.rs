@@ -29,7 +29,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Longest wait for one part to get ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -120,7 +120,7 @@ async fn serve(host: &mut host::Host, options: &Options, config_path: &Path, jso
 fn announce(config: &Config, options: &Options, config_path: &Path, took: Duration, json: bool) {
     if json {
         let line = serde_json::json!({
-            "ready": config.endpoint, "data": options.data, "config": config_path, "ms": took.as_millis() as u64,
+            "ready": config.endpoint, "data": options.data, "config": config_path, "seconds": took.as_secs_f64(),
         });
         return screen::print(&line.to_string());
     }
@@ -146,7 +146,11 @@ impl Stop {
     fn listen() -> Outcome<Self> {
         let open = |kind| signal(kind).map_err(|error| Failure::io("cannot listen for signals", error));
         Ok(Self {
-            signals: [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?],
+            signals: [
+                open(SignalKind::interrupt())?,
+                open(SignalKind::terminate())?,
+                open(SignalKind::hangup())?,
+            ],
         })
     }
 

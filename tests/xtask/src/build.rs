@@ -93,7 +93,9 @@ fn functions(out: &Path) -> Result<()> {
     for target in [paths::WASI, paths::WASM] {
         let built = directory.join("target").join(target).join("release");
         let Ok(entries) = built.read_dir() else { continue };
-        found.extend(entries.flatten().map(|entry| entry.path()).filter(|p| p.extension() == Some(OsStr::new("wasm"))));
+        found.extend(
+            entries.flatten().map(|entry| entry.path()).filter(|p| p.extension() == Some(OsStr::new("wasm"))),
+        );
     }
     found.sort();
     for file in found {

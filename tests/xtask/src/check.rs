@@ -6,7 +6,9 @@ use std::{path::PathBuf, process::Command, time::Instant};
 
 /// Options of `check`.
 #[derive(clap::Args, Clone, Default)]
-#[command(after_help = "Examples:\n  cargo xtask check\n  cargo xtask check --fast   only what takes seconds")]
+#[command(
+    after_help = "Examples:\n  cargo xtask check\n  cargo xtask check --fast   only what takes seconds"
+)]
 pub(crate) struct Options {
     /// Only formatting, file sizes and dependency rules.
     #[arg(long)]
@@ -41,7 +43,10 @@ fn fast() -> Result<()> {
 
 fn slow() -> Result<()> {
     let root = paths::root();
-    shell::step("clippy", lint(&root).args(["--workspace", "--exclude", "xtask", "--all-targets", "--", "-D", "warnings"]))?;
+    shell::step(
+        "clippy",
+        lint(&root).args(["--workspace", "--exclude", "xtask", "--all-targets", "--", "-D", "warnings"]),
+    )?;
     for directory in workspaces().into_iter().skip(1) {
         let name = format!("clippy {}", label(&directory));
         shell::step(&name, lint(&directory).args(["--", "-D", "warnings"]))?;
@@ -77,7 +82,8 @@ fn deny() -> Result<()> {
         println!("    cargo-deny is missing; installing it once (about 3 minutes)");
         let mut install = shell::cargo(&paths::root());
         install.args(["install", "cargo-deny", "--locked", "--quiet"]);
-        shell::step("install cargo-deny", &mut install).context("cargo-deny is needed for the licence check")?;
+        shell::step("install cargo-deny", &mut install)
+            .context("cargo-deny is needed for the licence check")?;
     }
     let root = paths::root();
     let mut offline = shell::cargo(&root);
@@ -89,7 +95,10 @@ fn deny() -> Result<()> {
     let said = String::from_utf8_lossy(&done.stderr);
     if done.status.success() {
         println!("    advisories: none that hold");
-    } else if said.contains("failed to fetch") || said.contains("failed to acquire") || said.contains("unable to") {
+    } else if said.contains("failed to fetch")
+        || said.contains("failed to acquire")
+        || said.contains("unable to")
+    {
         println!("    advisories: NOT CHECKED, the database cannot be reached");
     } else {
         eprintln!("{said}");

@@ -18,12 +18,17 @@ use std::process::ExitCode;
 
 /// Warren's developer command.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = "\
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    after_help = "\
 Examples:
   cargo xtask up --demo          build, start Warren here, deploy the demo functions and leave it running
   cargo xtask up --demo --once   the same, then stop; exit code 0 if every answer was right
   cargo xtask test               every test this machine can run
-  cargo xtask check              what CI runs first: format, lints, docs, licences, file sizes")]
+  cargo xtask check              what CI runs first: format, lints, docs, licences, file sizes"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -48,7 +53,9 @@ enum Task {
         name: String,
     },
     /// Run a benchmark with its floors.
-    #[command(after_help = "Examples:\n  cargo xtask bench invoke-warm\n  cargo xtask bench policy -- --json")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench invoke-warm\n  cargo xtask bench policy -- --json"
+    )]
     Bench {
         /// Benchmark name; `cargo xtask bench list` prints them.
         name: String,

@@ -42,7 +42,11 @@ const PACKAGES: &[Package] = &[
         why: "the lab host's shell",
         present: || Path::new("/bin/busybox").exists() || Path::new("/usr/bin/busybox").exists(),
     },
-    Package { name: "xz-utils", why: "kernel modules of the lab host", present: || shell::which("xz").is_some() },
+    Package {
+        name: "xz-utils",
+        why: "kernel modules of the lab host",
+        present: || shell::which("xz").is_some(),
+    },
 ];
 
 /// Installs what is missing and says so; silent about what is there.

@@ -28,7 +28,8 @@ pub(crate) fn cargo(directory: &Path) -> Command {
 pub(crate) fn step(name: &str, command: &mut Command) -> Result<()> {
     println!("==> {name}");
     let begin = Instant::now();
-    let status = command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let status =
+        command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     if !status.success() {
         bail!("{name} failed ({status}): {}", words(command));
     }
@@ -41,7 +42,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
     let done = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {program}"))?;
     if !done.status.success() {
-        bail!("{} failed ({}):\n{}", words(command), done.status, String::from_utf8_lossy(&done.stderr).trim());
+        bail!(
+            "{} failed ({}):\n{}",
+            words(command),
+            done.status,
+            String::from_utf8_lossy(&done.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }

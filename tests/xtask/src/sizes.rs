@@ -11,9 +11,14 @@ const REASON: &str = "long because";
 /// Prints the spread and every long file; fails for a long file that says no reason in its first 30 lines.
 pub(crate) fn report() -> Result<()> {
     let root = paths::root();
-    let listing = shell::output(
-        Command::new("git").current_dir(&root).args(["ls-files", "-co", "--exclude-standard", "*.rs", "*.proto", "*.wit"]),
-    )?;
+    let listing = shell::output(Command::new("git").current_dir(&root).args([
+        "ls-files",
+        "-co",
+        "--exclude-standard",
+        "*.rs",
+        "*.proto",
+        "*.wit",
+    ]))?;
     let mut sizes: Vec<(usize, String, bool)> = listing
         .lines()
         .filter_map(|name| {

@@ -84,11 +84,8 @@ impl Finding {
     }
 
     fn line(&self) -> String {
-        let mut text = format!("{:<5}{:<17}{}", self.grade(), self.what, self.text);
-        if !self.fix.is_empty() {
-            text += &format!("\n{:22}-> {}", "", self.fix);
-        }
-        text
+        let fix = if self.fix.is_empty() { String::new() } else { format!("\n{:22}-> {}", "", self.fix) };
+        format!("{:<5}{:<17}{}{fix}", self.grade(), self.what, self.text)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -135,7 +132,8 @@ fn probe() -> Finding {
 fn describe(value: &serde_json::Value) -> String {
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let pairs = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {}", text(value)));
-    pairs.collect::<Vec<_>>().join("; ")
+    let text = pairs.collect::<Vec<_>>().join("; ");
+    if text.is_empty() { "the probe said nothing".into() } else { text }
 }
 
 fn root() -> Finding {
@@ -159,7 +157,8 @@ fn cgroups() -> Finding {
     if missing.is_empty() {
         Finding::good(what, "version 1, cpu, memory and pids")
     } else {
-        let fix = "boot with systemd.unified_cgroup_hierarchy=1, or mount these controllers under /sys/fs/cgroup";
+        let fix =
+            "boot with systemd.unified_cgroup_hierarchy=1, or mount these controllers under /sys/fs/cgroup";
         Finding::bad(what, format!("no {} controller", missing.join(", no ")), fix)
     }
 }
@@ -168,7 +167,9 @@ fn user_namespaces() -> Finding {
     let what = "user namespaces";
     let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     match most.trim() {
-        "" => Finding::less(what, "not in this kernel", "sandboxes run without one, under their own host user"),
+        "" => {
+            Finding::less(what, "not in this kernel", "sandboxes run without one, under their own host user")
+        }
         "0" => Finding::less(what, "switched off", "sysctl user.max_user_namespaces=4096"),
         count => Finding::good(what, format!("at most {count}")),
     }
@@ -214,7 +215,9 @@ fn port(number: u16) -> Finding {
     let what = if number == 7070 { "port 7070" } else { "port 7071" };
     match TcpListener::bind(("127.0.0.1", number)) {
         Ok(_) => Finding::good(what, "free"),
-        Err(_) => Finding::less(what, "in use", "if that is not Warren itself: warren up --listen 127.0.0.1:0"),
+        Err(_) => {
+            Finding::less(what, "in use", "if that is not Warren itself: warren up --listen 127.0.0.1:0")
+        }
     }
 }
 

@@ -94,7 +94,8 @@ fn deliver(options: &Options, answer: &InvokeResponse, json: bool) -> Outcome {
         let mut out = std::io::stdout().lock();
         let newline = out.is_terminal() && !answer.payload.ends_with(b"\n");
         let end: &[u8] = if newline { b"\n" } else { b"" };
-        let written = out.write_all(&answer.payload).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
+        let written =
+            out.write_all(&answer.payload).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
         if written.is_err() {
             // The reader has gone (`warren invoke ... | head`): nothing is wrong here.
             return Ok(());

@@ -22,5 +22,7 @@ pub(crate) fn read(argument: &str) -> Outcome<Bytes> {
 
 /// Reads a file that a person named.
 pub(crate) fn file(path: &Path) -> Outcome<Bytes> {
-    std::fs::read(path).map(Bytes::from).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+    std::fs::read(path)
+        .map(Bytes::from)
+        .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
 }

@@ -1,7 +1,7 @@
 //! `warren policy`.
 
 use crate::{client::Client, failure::Outcome, screen, shape};
-use warren_proto::v1::{ExplainPolicyRequest, ListPoliciesRequest, PolicyStatus};
+use warren_proto::v1::{Candidate, ExplainPolicyRequest, ListPoliciesRequest, PolicyStatus};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -71,19 +71,20 @@ pub(crate) async fn run(command: Command, client: &Client, json: bool) -> Outcom
                 } else {
                     format!("{}: {}", decision.decided_by, decision.fallback_reason)
                 };
-                let mut text = format!(
+                let mut lines = vec![format!(
                     "{} {} {} ({by}, {} ns)\n  {}\n",
                     shape::clock(decision.unix_ms),
                     decision.kind,
                     decision.function,
                     decision.took_ns,
                     decision.text,
-                );
+                )];
                 for candidate in &decision.candidates {
                     let mark = if candidate.chosen { "*" } else { " " };
-                    text += &format!("  {mark} {:<32} {:>8}  {}\n", candidate.id, candidate.score, candidate.note);
+                    let Candidate { id, score, note, .. } = candidate;
+                    lines.push(format!("  {mark} {id:<32} {score:>8}  {note}\n"));
                 }
-                screen::print(&text);
+                screen::print(&lines.concat());
             }
             if decisions.is_empty() {
                 screen::print("no decision of this kind yet");
@@ -115,7 +116,17 @@ fn status(policies: &[PolicyStatus]) -> String {
         ]
     });
     let header = [
-        "kind", "runs in", "state", "decisions", "fallbacks", "traps", "timeouts", "invalid", "p50", "p99", "fuel",
+        "kind",
+        "runs in",
+        "state",
+        "decisions",
+        "fallbacks",
+        "traps",
+        "timeouts",
+        "invalid",
+        "p50",
+        "p99",
+        "fuel",
         "last error",
     ];
     screen::table(&header, &[3, 4, 5, 6, 7, 8, 9, 10], rows.collect())

@@ -121,13 +121,12 @@ impl Tally {
                         "p999": at(0.999), "max": self.latencies.max() },
             }));
         }
-        let mut text = format!("{good} answers in {seconds:.2} s, {rate:.0} a second, {} cold\n", self.cold);
+        screen::print(&format!("{good} answers in {seconds:.2} s, {rate:.0} a second, {} cold", self.cold));
         if good > 0 {
-            text += &charts::latencies(&self.latencies);
+            screen::print(&charts::latencies(&self.latencies));
         }
         for (reason, count) in &self.errors {
-            text += &format!("  {count} x {reason}\n");
+            screen::print(&format!("  {count} x {reason}"));
         }
-        screen::print(&text);
     }
 }

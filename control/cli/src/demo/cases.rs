@@ -48,7 +48,11 @@ fn sample(samples: &Path, name: &str) -> Outcome<Vec<u8>> {
 
 fn contains(output: &[u8], needle: &str) -> Result<(), String> {
     let text = std::str::from_utf8(output).map_err(|_| "not UTF-8".to_owned())?;
-    if text.contains(needle) { Ok(()) } else { Err(format!("{needle:?} is not in {:?}", generate::start(text))) }
+    if text.contains(needle) {
+        Ok(())
+    } else {
+        Err(format!("{needle:?} is not in {:?}", generate::start(text)))
+    }
 }
 
 /// A PNG by its signature and header (PNG specification, sections 5.2 and 11.2.2), not empty and no giant.

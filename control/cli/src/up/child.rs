@@ -207,7 +207,12 @@ impl Machine {
             command.uid(uid).gid(uid);
         }
         // A group of its own: Ctrl-C reaches only us, and we stop them in order.
-        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.try_clone()?).process_group(0);
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone()?)
+            .process_group(0);
         // If this task is dropped, the process goes with it.
         command.kill_on_drop(true).spawn()
     }
@@ -215,7 +220,10 @@ impl Machine {
     fn obituary(&self, exit: &str) -> String {
         let Spec { name, log, .. } = &self.spec;
         let last = last_lines(log, 8);
-        format!("{name} ended {TRIES} times before it was ready ({exit}); the end of {}:\n{last}", log.display())
+        format!(
+            "{name} ended {TRIES} times before it was ready ({exit}); the end of {}:\n{last}",
+            log.display()
+        )
     }
 }
 
@@ -240,7 +248,7 @@ fn last_lines(path: &Path, count: usize) -> String {
     let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
     let lines: Vec<_> = text.lines().collect();
     let tail = lines.get(lines.len().saturating_sub(count)..).unwrap_or_default();
-    tail.iter().map(|line| format!("  {line}\n")).collect()
+    format!("  {}", tail.join("\n  "))
 }
 
 #[cfg(test)]

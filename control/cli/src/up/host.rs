@@ -50,7 +50,9 @@ impl Host {
             programs,
             uids: (options.uid_base, options.slots),
             listen: options.listen,
-            agent_listen: options.agent_listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            agent_listen: options
+                .agent_listen
+                .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
             control_extra: number("account-concurrency", options.account_concurrency.map(u64::from))
                 .into_iter()
                 .collect(),
@@ -124,7 +126,8 @@ impl Host {
         if left.is_empty() {
             return Ok(());
         }
-        let list: Vec<_> = left.iter().map(|process| format!("{} (uid {})", process.pid, process.uid)).collect();
+        let list: Vec<_> =
+            left.iter().map(|process| format!("{} (uid {})", process.pid, process.uid)).collect();
         Err(Failure::local(format!("sandbox processes are left after the stop: {}", list.join(", "))))
     }
 

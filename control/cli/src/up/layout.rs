@@ -76,7 +76,10 @@ fn directory(path: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
     }
     let meta = std::fs::symlink_metadata(path)?;
     if !meta.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{} is no directory", path.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!("{} is no directory", path.display()),
+        ));
     }
     if (meta.uid(), meta.gid()) != (uid, gid) {
         chown(path, Some(uid), Some(gid))?;

@@ -39,7 +39,9 @@ fn processes() -> impl Iterator<Item = Process> {
         if status.lines().any(|line| line.starts_with("State:\tZ")) {
             return None;
         }
-        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())?;
+        let uid = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())?;
         let command = fs::read(entry.path().join("cmdline")).ok()?;
         Some(Process { pid, uid, command: String::from_utf8_lossy(&command).into_owned() })
     })

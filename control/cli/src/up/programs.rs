@@ -32,7 +32,9 @@ impl Programs {
         }
         let copied = layout.path("programs");
         copy(&directory, &copied.join("bin"))?;
-        if let Some(policies) = directory.parent().map(|above| above.join("policies")).filter(|dir| dir.is_dir()) {
+        if let Some(policies) =
+            directory.parent().map(|above| above.join("policies")).filter(|dir| dir.is_dir())
+        {
             copy(&policies, &copied.join("policies"))?;
         }
         Ok(Self { directory: copied.join("bin") })
