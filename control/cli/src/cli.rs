@@ -1,14 +1,13 @@
 //! The command tree.
 
 use crate::{
-    client::Client,
     commands::{doctor, functions, invoke, logs, operate, policy},
-    config::{self, Config},
-    failure::{EXIT_CODES, Outcome},
+    report::EXIT_CODES,
     up,
 };
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
+use warren_client::{Client, Config, Outcome, default_path};
 
 /// Deploy functions and run them in jailed microVMs on your own machines.
 #[derive(Parser)]
@@ -66,7 +65,7 @@ enum Command {
 
 /// Runs one command line.
 pub(crate) async fn run(cli: Cli) -> Outcome {
-    let path = cli.config.unwrap_or_else(config::default_path);
+    let path = cli.config.unwrap_or_else(default_path);
     let json = cli.json;
     let connect = async || -> Outcome<Client> { Client::connect(&Config::load(&path)?).await };
     match cli.command {

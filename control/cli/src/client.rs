@@ -1,9 +1,6 @@
 //! Connections to Warren's API.
 
-use crate::{
-    config::Config,
-    failure::{Failure, Outcome},
-};
+use crate::{Config, Failure, Outcome};
 use std::time::Duration;
 use tonic::{
     Request, Status,
@@ -22,7 +19,7 @@ use warren_proto::{
 
 /// Puts the token on every call.
 #[derive(Clone)]
-pub(crate) struct Bearer(MetadataValue<Ascii>);
+pub struct Bearer(MetadataValue<Ascii>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -32,17 +29,17 @@ impl Interceptor for Bearer {
 }
 
 /// A channel with the token on it.
-pub(crate) type Wire = InterceptedService<Channel, Bearer>;
+pub type Wire = InterceptedService<Channel, Bearer>;
 
 /// One connection; cheap to clone, and shared by clones.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub struct Client {
     wire: Wire,
 }
 
 impl Client {
     /// Connects.
-    pub(crate) async fn connect(config: &Config) -> Outcome<Self> {
+    pub async fn connect(config: &Config) -> Outcome<Self> {
         let client = Self::lazy(config)?;
         // The lazy channel would report an unreachable endpoint as a nameless transport error on the first call.
         let (endpoint, _) = parts(config)?;
@@ -51,27 +48,27 @@ impl Client {
     }
 
     /// Connects with the first call, and again whenever the connection is lost.
-    pub(crate) fn lazy(config: &Config) -> Outcome<Self> {
+    pub fn lazy(config: &Config) -> Outcome<Self> {
         let (endpoint, bearer) = parts(config)?;
         Ok(Self { wire: InterceptedService::new(endpoint.connect_lazy(), bearer) })
     }
 
     /// Functions and logs.
-    pub(crate) fn functions(&self) -> FunctionServiceClient<Wire> {
+    pub fn functions(&self) -> FunctionServiceClient<Wire> {
         FunctionServiceClient::new(self.wire.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Invocations.
-    pub(crate) fn invoke(&self) -> InvokeServiceClient<Wire> {
+    pub fn invoke(&self) -> InvokeServiceClient<Wire> {
         InvokeServiceClient::new(self.wire.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// What operators see.
-    pub(crate) fn admin(&self) -> AdminServiceClient<Wire> {
+    pub fn admin(&self) -> AdminServiceClient<Wire> {
         AdminServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 }

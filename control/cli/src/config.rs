@@ -1,6 +1,6 @@
 //! The client's configuration file: where Warren is and how to prove who asks.
 
-use crate::failure::{Failure, Outcome};
+use crate::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
 use std::{
     io::Write as _,
@@ -11,7 +11,7 @@ use std::{
 /// `client.toml`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Config {
+pub struct Config {
     /// `https://host:port`.
     pub endpoint: String,
     /// Bearer token.
@@ -21,7 +21,7 @@ pub(crate) struct Config {
 }
 
 /// `~/.config/warren/client.toml`.
-pub(crate) fn default_path() -> PathBuf {
+pub fn default_path() -> PathBuf {
     let base = std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".config");
     base.unwrap_or_else(home).join("warren/client.toml")
@@ -29,7 +29,7 @@ pub(crate) fn default_path() -> PathBuf {
 
 impl Config {
     /// Reads it.
-    pub(crate) fn load(path: &Path) -> Outcome<Self> {
+    pub fn load(path: &Path) -> Outcome<Self> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -47,7 +47,7 @@ impl Config {
     }
 
     /// Writes it whole or not at all, readable by its owner alone: it holds the token.
-    pub(crate) fn save(&self, path: &Path) -> Outcome {
+    pub fn save(&self, path: &Path) -> Outcome {
         let text =
             toml::to_string(self).map_err(|error| Failure::local(format!("configuration: {error}")))?;
         let fresh = path.with_extension(format!("new-{}", std::process::id()));

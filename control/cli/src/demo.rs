@@ -3,17 +3,12 @@
 mod cases;
 mod generate;
 
-use crate::{
-    charts,
-    client::Client,
-    commands::invoke::call,
-    failure::{Failure, Outcome},
-    screen, shape,
-};
+use crate::{charts, commands::invoke::call, screen, shape};
 use bytes::Bytes;
 use cases::{CASES, Case};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use warren_client::{Client, Failure, Outcome};
 use warren_proto::v1::{
     CreateFunctionRequest, FunctionConfig, FunctionLimits, InvokeRequest, InvokeResponse, Timing,
     UpdateFunctionRequest,

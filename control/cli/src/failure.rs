@@ -1,25 +1,11 @@
-//! Why a command failed, what is printed, and the exit code.
+//! Why a call or a command failed, and the exit code that says it.
 
-use crate::screen;
-use std::process::ExitCode;
 use tonic::Code;
 use warren_proto::error::{Fault, WireError};
 
-/// The exit codes, as `warren --help` prints them.
-pub(crate) const EXIT_CODES: &str = "\
-Exit codes:
-  0    done
-  1    the function failed: trap, timeout, exit code, bad answer
-  2    the command or the request is wrong
-  3    throttled: a limit was reached, try again later
-  4    not found, exists already, or changed meanwhile
-  5    Warren or this machine failed, or cannot be reached
-  6    an answer was not what it had to be (demo)
-  130  interrupted";
-
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The arguments contradict each other or a file named by them cannot be used.
     #[error("{0}")]
     Usage(String),
@@ -43,21 +29,21 @@ pub(crate) enum Failure {
 }
 
 /// What a command gives.
-pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     /// A failure of this machine without a cause of its own.
-    pub(crate) fn local(message: impl Into<String>) -> Self {
+    pub fn local(message: impl Into<String>) -> Self {
         Self::Local { message: message.into(), source: None }
     }
 
     /// A failure of this machine.
-    pub(crate) fn io(message: impl Into<String>, source: std::io::Error) -> Self {
+    pub fn io(message: impl Into<String>, source: std::io::Error) -> Self {
         Self::Local { message: message.into(), source: Some(source) }
     }
 
     /// The exit code.
-    pub(crate) fn code(&self) -> u8 {
+    pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Local { .. } => 5,
@@ -71,32 +57,6 @@ impl Failure {
                 (Fault::System, _) => 5,
             },
         }
-    }
-
-    /// Prints it on standard error.
-    pub(crate) fn report(&self) -> ExitCode {
-        match self {
-            Self::Interrupted => {}
-            Self::Wire(error) => {
-                eprintln!("{} {}", screen::red("error:"), error.message);
-                eprintln!("  reason  {} ({:?})", error.reason, error.code);
-                eprintln!("  fault   {}", error.fault.name());
-                eprintln!("  retry   {}", retry(error));
-            }
-            Self::Local { message, source: Some(source) } => {
-                eprintln!("{} {message}: {source}", screen::red("error:"));
-            }
-            other => eprintln!("{} {other}", screen::red("error:")),
-        }
-        ExitCode::from(self.code())
-    }
-}
-
-fn retry(error: &WireError) -> String {
-    match (error.retryable, error.retry_after) {
-        (false, _) => "no use: the same call would fail again".into(),
-        (true, Some(after)) => format!("yes, after {} ms", after.as_millis()),
-        (true, None) => "yes, the same call may succeed".into(),
     }
 }
 

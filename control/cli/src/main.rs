@@ -2,17 +2,15 @@
 //!
 //! - Tables for people, `--json` for programs; colour and progress only on a terminal, and never with `NO_COLOR`.
 //! - An error prints what happened, whose fault it is, and what to do next; the exit code says which kind
-//!   ([`failure::EXIT_CODES`]).
+//!   ([`report::EXIT_CODES`]).
 //! - It talks to Warren through the public gRPC API only. `warren up` additionally starts and watches processes.
 #![forbid(unsafe_code)]
 
 mod charts;
 mod cli;
-mod client;
 mod commands;
-mod config;
 mod demo;
-mod failure;
+mod report;
 mod screen;
 mod shape;
 mod up;
@@ -25,6 +23,6 @@ async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match cli::run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => report::show(&failure),
     }
 }

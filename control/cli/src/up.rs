@@ -12,13 +12,7 @@ mod layout;
 mod leftovers;
 mod programs;
 
-use crate::{
-    client::Client,
-    config::Config,
-    demo,
-    failure::{Failure, Outcome},
-    screen,
-};
+use crate::{demo, screen};
 use child::Supervised;
 use layout::Layout;
 use std::{
@@ -27,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::signal::unix::{SignalKind, signal};
+use warren_client::{Client, Config, Failure, Outcome};
 
 /// Longest wait for one part to get ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);

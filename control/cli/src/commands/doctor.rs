@@ -3,10 +3,7 @@
 //! Each check looks at the real thing (opens /dev/kvm, asks `warren-vmm probe` to run a guest) rather than at names
 //! and versions.
 
-use crate::{
-    failure::{Failure, Outcome},
-    screen,
-};
+use crate::screen;
 use serde_json::json;
 use std::{
     fs,
@@ -14,6 +11,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
+use warren_client::{Failure, Outcome};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  warren doctor\n  warren doctor --json")]

@@ -1,12 +1,9 @@
 //! `warren fn`.
 
 use super::{payload, task};
-use crate::{
-    client::Client,
-    failure::{Failure, Outcome},
-    screen, shape,
-};
+use crate::{screen, shape};
 use std::path::PathBuf;
+use warren_client::{Client, Failure, Outcome};
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, EnvVar, Function, FunctionConfig, FunctionLimits,
     GetFunctionRequest, ListFunctionsRequest, UpdateFunctionRequest,

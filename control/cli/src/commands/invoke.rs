@@ -1,16 +1,12 @@
 //! `warren invoke`.
 
 use super::{payload, repeat};
-use crate::{
-    charts,
-    client::Client,
-    failure::{Failure, Outcome},
-    screen, shape,
-};
+use crate::{charts, screen, shape};
 use std::{
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
 };
+use warren_client::{Client, Failure, Outcome};
 use warren_proto::v1::{InvokeRequest, InvokeResponse};
 
 #[derive(clap::Args)]

@@ -1,7 +1,8 @@
 //! `warren logs`.
 
-use crate::{client::Client, failure::Outcome, screen, shape};
+use crate::{screen, shape};
 use tokio_stream::StreamExt as _;
+use warren_client::{Client, Outcome};
 use warren_proto::v1::LogsRequest;
 
 #[derive(clap::Args)]

@@ -1,6 +1,7 @@
 //! `warren ps`, `hosts`, `status`: what an operator looks at.
 
-use crate::{client::Client, failure::Outcome, screen, shape};
+use crate::{screen, shape};
+use warren_client::{Client, Outcome};
 use warren_proto::v1::{ListAllSandboxesRequest, ListHostsRequest, StatusRequest};
 
 #[derive(clap::Args)]

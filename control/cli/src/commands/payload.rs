@@ -1,8 +1,8 @@
 //! Bytes from a command line: `JSON`, `@file`, `-`.
 
-use crate::failure::{Failure, Outcome};
 use bytes::Bytes;
 use std::{io::Read as _, path::Path};
+use warren_client::{Failure, Outcome};
 
 /// Reads what `--payload` names.
 pub(crate) fn read(argument: &str) -> Outcome<Bytes> {

@@ -1,6 +1,7 @@
 //! `warren policy`.
 
-use crate::{client::Client, failure::Outcome, screen, shape};
+use crate::{screen, shape};
+use warren_client::{Client, Outcome};
 use warren_proto::v1::{Candidate, ExplainPolicyRequest, ListPoliciesRequest, PolicyStatus};
 
 #[derive(clap::Subcommand)]

@@ -1,12 +1,7 @@
 //! `warren invoke --repeat`: many calls, one distribution.
 
 use super::invoke;
-use crate::{
-    charts,
-    client::Client,
-    failure::{Failure, Outcome},
-    screen,
-};
+use crate::{charts, screen};
 use hdrhistogram::Histogram;
 use serde_json::json;
 use std::{
@@ -18,6 +13,7 @@ use std::{
     time::Instant,
 };
 use tokio::task::JoinSet;
+use warren_client::{Client, Failure, Outcome};
 use warren_proto::v1::InvokeRequest;
 
 /// What the callers saw.

@@ -1,9 +1,9 @@
 //! A function's own files, as the archive that Warren shows under /var/task.
 
 use super::payload;
-use crate::failure::{Failure, Outcome};
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
+use warren_client::{Failure, Outcome};
 
 /// A tar file as it is, or a directory packed: sorted, without times or owners, so that the same files give the same
 /// digest everywhere.

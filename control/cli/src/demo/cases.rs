@@ -1,8 +1,8 @@
 //! The demo's functions: what goes in, and what must come out.
 
 use super::generate;
-use crate::failure::{Failure, Outcome};
 use std::path::Path;
+use warren_client::{Failure, Outcome};
 
 /// One function.
 pub(crate) struct Case {

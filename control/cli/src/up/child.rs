@@ -10,7 +10,6 @@
 //! ```
 //! One task owns the machine; everybody else sees [`Status`] through a watch channel.
 
-use crate::failure::{Failure, Outcome};
 use std::{
     fs::File,
     io::Write as _,
@@ -26,6 +25,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
+use warren_client::{Failure, Outcome};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -7,16 +7,12 @@ use super::{
     leftovers,
     programs::Programs,
 };
-use crate::{
-    client::Client,
-    config::Config,
-    failure::{Failure, Outcome},
-};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
+use warren_client::{Client, Config, Failure, Outcome};
 use warren_identity::Owners;
 use warren_proto::v1::ListHostsRequest;
 

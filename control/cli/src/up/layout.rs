@@ -1,12 +1,12 @@
 //! The data directory: who owns what in it, and that only one Warren uses it.
 
-use crate::failure::{Failure, Outcome};
 use std::{
     fs::File,
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
+use warren_client::{Failure, Outcome};
 
 /// The agent's user.
 pub(crate) const AGENT_UID: u32 = 64_001;

@@ -1,8 +1,8 @@
 //! Where the programs are, and that the users who run them can reach them.
 
 use super::layout::{Layout, closed_to_others};
-use crate::failure::{Failure, Outcome};
 use std::path::{Path, PathBuf};
+use warren_client::{Failure, Outcome};
 
 /// The programs beside this one.
 const NEEDED: [&str; 6] =
