@@ -31,6 +31,8 @@ pub struct Fit {
     pub host: HostIndex,
     /// 0 (bad) to 1000 (best).
     pub score: u32,
+    /// How far beyond the host's free memory this goes; 0 for not at all.
+    pub overcommit_mib: u32,
 }
 
 /// The answer: hosts, best first.
@@ -38,8 +40,6 @@ pub struct Fit {
 pub struct Fits {
     /// Best first, none twice, each able to hold the function.
     pub best: Vec<Fit>,
-    /// How far beyond the free memory of a listed host this goes; 0 for not at all.
-    pub overcommit_mib: u32,
 }
 
 /// Settings of the packing rules.
@@ -120,7 +120,7 @@ impl PackingRules {
         if wanted == 0 {
             return Fits::default();
         }
-        let mut fits = Fits { best: Vec::with_capacity(wanted), overcommit_mib: 0 };
+        let mut fits = Fits { best: Vec::with_capacity(wanted) };
         // Twice the shortlist is scored: enough to choose from, and a fixed amount of work.
         let mut looks = wanted * 2;
         let search =
@@ -134,18 +134,16 @@ impl PackingRules {
                 if self.room_of(host) < demand.memory_mib || host.free_cpu_millis < demand.cpu_millis {
                     return Look::Misses;
                 }
-                keep_best(&mut fits.best, wanted, Fit { host: host.index, score: score(host, demand) });
+                let fit = Fit {
+                    host: host.index,
+                    score: score(host, demand),
+                    overcommit_mib: demand.memory_mib.saturating_sub(host.free_memory_mib),
+                };
+                keep_best(&mut fits.best, wanted, fit);
                 looks -= 1;
                 if looks == 0 { Look::Enough } else { Look::Fits }
             });
         }
-        fits.overcommit_mib = fits
-            .best
-            .iter()
-            .filter_map(|fit| self.hosts.get(fit.host))
-            .map(|host| demand.memory_mib.saturating_sub(host.free_memory_mib))
-            .max()
-            .unwrap_or(0);
         fits
     }
 

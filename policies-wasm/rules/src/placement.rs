@@ -6,6 +6,7 @@
 
 use crate::MAX_CANDIDATES;
 use crate::host::{Delta, Demand, Health, HostIndex, HostInfo, HostTable};
+use crate::packing::Fit;
 use alloc::vec::Vec;
 
 /// A host that the packing policy listed.
@@ -15,10 +16,21 @@ pub struct Scored {
     pub host: HostIndex,
     /// The packing policy's score.
     pub score: u32,
+    /// What the packing policy granted beyond free memory.
+    pub overcommit_mib: u32,
     /// Sandboxes of this very function there.
     pub siblings: u32,
     /// How much of the function's bytes the host has, thousandths.
     pub locality: u32,
+}
+
+impl Scored {
+    /// A listed host, with what the caller knows of the function there.
+    #[must_use]
+    pub fn of(fit: Fit, siblings: u32, locality: u32) -> Self {
+        let Fit { host, score, overcommit_mib } = fit;
+        Self { host, score, overcommit_mib, siblings, locality }
+    }
 }
 
 /// How many sandboxes of the function a zone has, on any host.
@@ -39,8 +51,6 @@ pub struct PlaceRequest {
     pub seed: u64,
     /// What is to be placed.
     pub demand: Demand,
-    /// How far beyond free memory the packing policy's grant goes.
-    pub overcommit_mib: u32,
     /// Best first, at most [`MAX_CANDIDATES`].
     pub fits: Vec<Scored>,
     /// Zones with sandboxes of this function, at most [`MAX_CANDIDATES`].
@@ -141,7 +151,7 @@ impl PlacementRules {
         let mut first: Option<Parts> = None;
         let mut best: Option<(i32, HostIndex, Parts)> = None;
         for candidate in request.fits.iter().take(MAX_CANDIDATES) {
-            let Some(host) = self.hosts.get(candidate.host).filter(|host| holds(host, request)) else {
+            let Some(host) = self.hosts.get(candidate.host).filter(|host| holds(host, candidate, request)) else {
                 continue;
             };
             let parts = parts_of(host, candidate, &request.zones, zone_total);
@@ -161,9 +171,9 @@ impl PlacementRules {
     }
 }
 
-fn holds(host: &HostInfo, request: &PlaceRequest) -> bool {
+fn holds(host: &HostInfo, candidate: &Scored, request: &PlaceRequest) -> bool {
     host.health == Health::Ready
-        && request.demand.memory_mib <= host.free_memory_mib.saturating_add(request.overcommit_mib)
+        && request.demand.memory_mib <= host.free_memory_mib.saturating_add(candidate.overcommit_mib)
         && request.demand.cpu_millis <= host.free_cpu_millis
 }
 

@@ -78,6 +78,7 @@ fn place_request(request: &PlaceRequest) -> rules::PlaceRequest {
     let scored = |one: &warren_policy_sdk::placement::Scored| rules::Scored {
         host: one.host,
         score: one.score,
+        overcommit_mib: one.overcommit_mib,
         siblings: one.siblings,
         locality: one.locality,
     };
@@ -89,7 +90,6 @@ fn place_request(request: &PlaceRequest) -> rules::PlaceRequest {
         now_ms: request.now_ms,
         seed: request.seed,
         demand: demand(&request.demand),
-        overcommit_mib: request.overcommit_mib,
         fits: request.fits.iter().map(scored).collect(),
         zones: request.zones.iter().map(zone).collect(),
     }
