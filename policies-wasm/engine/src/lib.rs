@@ -31,10 +31,8 @@
 //! let demand = Demand { function: 7, memory_mib: 512, cpu_millis: 289, ..Demand::default() };
 //! let request = FitRequest { now_ms: 1, seed: 2, demand, shortlist: 8 };
 //! let fits = packing.choose(&about, &request).answer;
-//! let scored = fits.best.iter().map(|fit| Scored { host: fit.host, score: fit.score, siblings: 0, locality: 0 });
-//! let request = PlaceRequest {
-//!     now_ms: 1, seed: 2, demand, overcommit_mib: fits.overcommit_mib, fits: scored.collect(), zones: vec![],
-//! };
+//! let scored = fits.best.iter().map(|fit| Scored::of(*fit, 0, 1000)).collect();
+//! let request = PlaceRequest { now_ms: 1, seed: 2, demand, fits: scored, zones: vec![] };
 //! let decided = placement.choose(&about, &request);
 //! let Place::On(choice) = decided.answer else { panic!("one host fits") };
 //! // Set the memory aside until the host's next report tells of it.

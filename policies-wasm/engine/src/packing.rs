@@ -25,14 +25,14 @@ impl Packing {
             about,
             request.now_ms,
             |native| native.choose(request),
-            |fits| Outcome { fits: fits.best.len(), overcommit_mib: fits.overcommit_mib },
+            |fits| fits.best.len(),
             |fits, entry| {
                 for (at, fit) in fits.best.iter().enumerate() {
                     entry.note(Note {
                         id: fit.host,
                         score: i64::from(fit.score),
                         chosen: at == 0,
-                        facts: [0; 3],
+                        facts: [fit.overcommit_mib, 0, 0],
                     });
                 }
             },
@@ -59,36 +59,31 @@ impl Packing {
 
 struct Interfaced;
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outcome {
-    fits: usize,
-    overcommit_mib: u32,
-}
-
 impl Interface for Interfaced {
     const KIND: Kind = Kind::Packing;
     type Native = PackingRules;
-    type Outcome = Outcome;
+    /// How many hosts fit.
+    type Outcome = usize;
 
     fn apply(native: &mut PackingRules, delta: Delta) {
         native.apply(delta);
     }
 
-    fn text(entry: &Entry<Outcome>, inventory: Option<&Inventory>) -> String {
+    fn text(entry: &Entry<usize>, inventory: Option<&Inventory>) -> String {
         let Some(best) = entry.notes().first() else { return "no host has room".to_owned() };
         let host = host_name(inventory, best.id);
-        let Outcome { fits, overcommit_mib } = entry.outcome;
-        let grant =
-            if overcommit_mib == 0 { String::new() } else { format!(", {overcommit_mib} MiB beyond") };
-        format!("{host} fits best ({} of 1000){grant}; {fits} hosts fit", best.score)
+        format!("{host} fits best ({} of 1000); {} hosts fit", best.score, entry.outcome)
     }
 
-    fn candidates(entry: &Entry<Outcome>, inventory: Option<&Inventory>) -> Vec<Candidate> {
+    fn candidates(entry: &Entry<usize>, inventory: Option<&Inventory>) -> Vec<Candidate> {
         let candidate = |note: &Note| Candidate {
             id: host_name(inventory, note.id),
             score: note.score,
             chosen: note.chosen,
-            note: String::new(),
+            note: match note.facts {
+                [0, ..] => String::new(),
+                [overcommit_mib, ..] => format!("{overcommit_mib} MiB promised twice"),
+            },
         };
         entry.notes().iter().map(candidate).collect()
     }
