@@ -31,7 +31,9 @@ impl SandboxName {
         let text = text.into();
         let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         match text.as_bytes() {
-            [first, ..] if *first != b'-' && text.len() <= NAME_MAX && text.bytes().all(allowed) => Ok(Self(text)),
+            [first, ..] if *first != b'-' && text.len() <= NAME_MAX && text.bytes().all(allowed) => {
+                Ok(Self(text))
+            }
             _ => Err(NameError),
         }
     }

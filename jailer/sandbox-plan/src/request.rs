@@ -14,6 +14,9 @@ pub const MAX_PACKET: usize = 64 << 10;
 /// Most descriptors on one request.
 pub const MAX_FDS: usize = 8;
 
+/// Most jails in one [`Reply::Listed`].
+pub const LIST_PAGE: usize = 256;
+
 /// Agent to jailer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -29,7 +32,7 @@ pub enum Request {
         /// Which.
         name: SandboxName,
     },
-    /// What lives.
+    /// What lives. Answered by one or more [`Reply::Listed`]: the first with fewer than [`LIST_PAGE`] is the last.
     List,
 }
 
@@ -106,7 +109,7 @@ pub enum Reply {
         /// How it had ended, when the jailer knows.
         exit: Option<ExitStatus>,
     },
-    /// Everything that lives; for each a pidfd is *not* sent: open one by pid and check the name again.
+    /// Everything that lives, [`LIST_PAGE`] a packet; for each a pidfd is *not* sent: open one by pid and check the name again.
     Listed(Vec<Jailed>),
     /// Refused or failed; nothing was left behind.
     Failed {

@@ -1,0 +1,177 @@
+//! The cgroup directories: found, made, filled, emptied and removed. Which file gets which value is not decided here
+//! but in the plan, which makes v1 and v2 the same work.
+//!
+//! Directories are reached through descriptors of their parents alone; the jailer makes every directory it writes to.
+
+pub(crate) mod find;
+mod parents;
+
+pub(crate) use parents::{Parents, place};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, unlinkat},
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use warren_sandbox_plan::cgroup::{Group, Setting};
+
+/// Why a jail's groups could not be made: the host's fault, or limits the kernel does not take.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GroupError {
+    #[error("cannot make {0}")]
+    Make(String, #[source] Errno),
+    #[error("cannot write {1} to {0}")]
+    Write(String, String, #[source] Errno),
+    #[error("{file} says {got:?} after {wanted:?} was written")]
+    NotTaken { file: String, wanted: String, got: String },
+}
+
+impl GroupError {
+    /// The kernel's error, if that was it.
+    pub(crate) const fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Make(_, errno) | Self::Write(_, _, errno) => Some(*errno),
+            Self::NotTaken { .. } => None,
+        }
+    }
+}
+
+impl Parents {
+    /// Makes a jail's groups and sets their limits. On failure whatever was made is removed again.
+    pub(crate) fn make(&self, groups: &[Group]) -> Result<(), GroupError> {
+        let result = groups.iter().try_for_each(|group| self.make_one(group));
+        if result.is_err() {
+            for group in groups {
+                let _ = self.remove(&group.directory);
+            }
+        }
+        result
+    }
+
+    fn make_one(&self, group: &Group) -> Result<(), GroupError> {
+        let path = || format!("{}/{}", group.parent_path, group.directory);
+        let parent = self.dir(group.parent).ok_or_else(|| GroupError::Make(path(), Errno::NOENT))?;
+        mkdirat(parent, &group.directory, Mode::from_raw_mode(0o755))
+            .map_err(|errno| GroupError::Make(path(), errno))?;
+        let dir = open_dir(parent, &group.directory).map_err(|errno| GroupError::Make(path(), errno))?;
+        group.settings.iter().try_for_each(|setting| write_checked(dir.as_fd(), setting))
+    }
+
+    /// Moves a process into every group of a jail.
+    pub(crate) fn attach(&self, groups: &[Group], pid: i32) -> Result<(), Errno> {
+        let pid = pid.to_string();
+        groups.iter().try_for_each(|group| {
+            let parent = self.dir(group.parent).ok_or(Errno::NOENT)?;
+            let file = format!("{}/cgroup.procs", group.directory);
+            write_file(parent, &file, &pid)
+        })
+    }
+
+    /// A descriptor of a jail's first group, for `CLONE_INTO_CGROUP`.
+    pub(crate) fn open_group(&self, directory: &str) -> Result<OwnedFd, Errno> {
+        open_dir(self.dir(0).ok_or(Errno::NOENT)?, directory)
+    }
+
+    /// Every directory below any parent.
+    pub(crate) fn directories(&self) -> Result<Vec<String>, Errno> {
+        let mut names = Vec::new();
+        for parent in self.dirs() {
+            let mut listing = Dir::read_from(parent)?;
+            while let Some(entry) = listing.read() {
+                let entry = entry?;
+                if let Ok(name) = entry.file_name().to_str()
+                    && entry.file_type() == rustix::fs::FileType::Directory
+                    && !name.starts_with('.')
+                {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// The processes in any group of a jail.
+    pub(crate) fn processes(&self, directory: &str) -> Vec<Pid> {
+        let mut pids: Vec<Pid> = self
+            .dirs()
+            .filter_map(|parent| read_file(parent, &format!("{directory}/cgroup.procs")).ok())
+            .flat_map(|text| {
+                text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect::<Vec<_>>()
+            })
+            .collect();
+        pids.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
+        pids.dedup();
+        pids
+    }
+
+    /// Kills whatever is in a jail's groups.
+    pub(crate) fn kill(&self, directory: &str) {
+        for parent in self.dirs() {
+            // Version 2 since Linux 5.14: one write, nothing can fork away from it.
+            let _ = write_file(parent, &format!("{directory}/cgroup.kill"), "1");
+        }
+        for pid in self.processes(directory) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// Removes a jail's directories. Those already gone are no error; one still in use is (`BUSY`).
+    pub(crate) fn remove(&self, directory: &str) -> Result<(), Errno> {
+        let mut result = Ok(());
+        for parent in self.dirs() {
+            match unlinkat(parent, directory, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => result = Err(errno),
+            }
+        }
+        result
+    }
+}
+
+fn write_checked(dir: BorrowedFd<'_>, Setting { file, value }: &Setting) -> Result<(), GroupError> {
+    let failed = |errno| GroupError::Write(file.clone(), value.clone(), errno);
+    write_file(dir, file, value).map_err(failed)?;
+    let got = read_file(dir, file).map_err(failed)?;
+    if got.trim_end() == value {
+        Ok(())
+    } else {
+        Err(GroupError::NotTaken {
+            file: file.clone(),
+            wanted: value.clone(),
+            got: got.trim_end().to_owned(),
+        })
+    }
+}
+
+/// Writes a control file in one write, as the kernel wants it.
+pub(crate) fn write_file(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+    let fd = openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    match rustix::io::write(&fd, value.as_bytes())? {
+        written if written == value.len() => Ok(()),
+        _ => Err(Errno::IO),
+    }
+}
+
+/// Reads a control file or one of /proc.
+pub(crate) fn read_file(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+    let fd = openat(dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::new();
+    let mut piece = [0_u8; 4096];
+    loop {
+        match rustix::io::read(&fd, &mut piece)? {
+            0 => return String::from_utf8(text).map_err(|_| Errno::ILSEQ),
+            read => text.extend(piece.get(..read).unwrap_or_default()),
+        }
+    }
+}
+
+pub(crate) fn open_dir(at: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+}
+
+pub(crate) fn open_path(path: &str) -> Result<OwnedFd, Errno> {
+    open_dir(CWD, path)
+}

@@ -1,0 +1,299 @@
+//! The loop.
+
+use super::connection::{BUFFER, Connection, Phase, Received};
+use crate::jails::{Jails, Kill};
+use rustix::{
+    event::epoll::{self, EventData, EventFlags},
+    io::Errno,
+    net::{SocketFlags, accept_with, sockopt},
+};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+};
+use warren_sandbox_plan::{
+    name::SandboxName,
+    request::{ExitStatus, JAILER_PROTOCOL_VERSION, Jailed, LIST_PAGE, Reply, Request, Spawn},
+};
+
+/// Most connections at a time: the agent needs one or two.
+const MAX_CONNECTIONS: usize = 64;
+
+/// What an epoll event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Listener,
+    Signals,
+    Connection(u32),
+    /// The jail of a slot.
+    Jail(u32),
+}
+
+impl Source {
+    const fn to_data(self) -> EventData {
+        let (kind, number) = match self {
+            Self::Listener => (0, 0),
+            Self::Signals => (1, 0),
+            Self::Connection(id) => (2, id),
+            Self::Jail(slot) => (3, slot),
+        };
+        EventData::new_u64((kind << 32) | number as u64)
+    }
+
+    fn from_data(data: EventData) -> Self {
+        let number = u32::try_from(data.u64() & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        match data.u64() >> 32 {
+            0 => Self::Listener,
+            1 => Self::Signals,
+            2 => Self::Connection(number),
+            _ => Self::Jail(number),
+        }
+    }
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Everything is to end.
+    Stop,
+    /// The jails are left to the next jailer.
+    HandOver,
+}
+
+/// The serving jailer.
+pub(crate) struct Server {
+    epoll: OwnedFd,
+    listener: OwnedFd,
+    signals: OwnedFd,
+    agent_uid: u32,
+    connections: HashMap<u32, Connection>,
+    next_connection: u32,
+    jails: Jails,
+    buffer: Vec<u8>,
+}
+
+impl Server {
+    pub(crate) fn new(
+        listener: OwnedFd,
+        signals: OwnedFd,
+        agent_uid: u32,
+        jails: Jails,
+    ) -> Result<Self, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, Source::Listener.to_data(), EventFlags::IN)?;
+        epoll::add(&epoll, &signals, Source::Signals.to_data(), EventFlags::IN)?;
+        for jail in jails.alive() {
+            epoll::add(&epoll, &jail.pidfd, Source::Jail(jail.info.slot).to_data(), EventFlags::IN)?;
+        }
+        let buffer = vec![0; BUFFER];
+        Ok(Self {
+            epoll,
+            listener,
+            signals,
+            agent_uid,
+            connections: HashMap::new(),
+            next_connection: 0,
+            jails,
+            buffer,
+        })
+    }
+
+    /// Runs until a signal ends it.
+    pub(crate) fn run(&mut self) -> Result<End, Errno> {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            // By value: handling one event may add or remove sources, never change this list. An event of a source
+            // removed meanwhile finds nothing; connection numbers are not used again, slots only after a later wait.
+            for event in &events {
+                match Source::from_data(event.data) {
+                    Source::Listener => self.accept(),
+                    Source::Signals => {
+                        if let Some(end) = self.read_signal() {
+                            return Ok(end);
+                        }
+                    }
+                    Source::Connection(id) => self.read_connection(id),
+                    Source::Jail(slot) => self.on_death(slot),
+                }
+            }
+        }
+    }
+
+    /// Does what the end asks for.
+    pub(crate) fn finish(mut self, end: End) {
+        match end {
+            End::Stop => self.jails.end_all(),
+            End::HandOver => self.jails.leave(),
+        }
+    }
+
+    fn accept(&mut self) {
+        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
+            return;
+        };
+        // The socket's mode keeps others out already; this holds even if someone changes it.
+        let is_agent =
+            sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.as_raw() == self.agent_uid);
+        if !is_agent || self.connections.len() >= MAX_CONNECTIONS {
+            return;
+        }
+        let id = self.next_connection;
+        self.next_connection = self.next_connection.wrapping_add(1);
+        if epoll::add(&self.epoll, &socket, Source::Connection(id).to_data(), EventFlags::IN).is_ok() {
+            self.connections.insert(id, Connection { socket, phase: Phase::New });
+        }
+    }
+
+    fn read_signal(&self) -> Option<End> {
+        // signalfd_siginfo begins with the signal's number; signalfd(2).
+        let mut info = [0_u8; 128];
+        let read = rustix::io::read(&self.signals, &mut info).ok()?;
+        let number = info.get(..read)?.first_chunk().copied().map(u32::from_ne_bytes)?;
+        let is_hangup = i32::try_from(number) == Ok(libc::SIGHUP);
+        Some(if is_hangup { End::HandOver } else { End::Stop })
+    }
+
+    fn read_connection(&mut self, id: u32) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        // A peer that hangs up while a Kill of its own is under way: the Kill goes on, the answer has no reader.
+        if matches!(connection.phase, Phase::Waiting(_)) {
+            return self.close(id);
+        }
+        match connection.receive(&mut self.buffer) {
+            Received::Nothing => {}
+            Received::Closed => self.close(id),
+            Received::Bad(error) => {
+                connection.send(&refusal("packet", error.to_string(), false), None);
+                self.close(id);
+            }
+            Received::Request(request, passed) => {
+                if !self.answer(id, request, &passed) {
+                    self.close(id);
+                }
+            }
+        }
+    }
+
+    /// Answers one request; `false` if the connection is to be closed.
+    fn answer(&mut self, id: u32, request: Request, passed: &[OwnedFd]) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        match (&connection.phase, request) {
+            (Phase::New, Request::Hello { version: JAILER_PROTOCOL_VERSION }) => {
+                connection.phase = Phase::Open;
+                connection.send(&Reply::Hello { version: JAILER_PROTOCOL_VERSION }, None)
+            }
+            (Phase::New, Request::Hello { version }) => {
+                let message = format!("version {version} is not {JAILER_PROTOCOL_VERSION}");
+                connection.send(&refusal("hello", message, false), None);
+                false
+            }
+            (Phase::New, _) | (_, Request::Hello { .. }) | (Phase::Waiting(_), _) => {
+                connection.send(&refusal("hello", "Hello comes first, and once".to_owned(), false), None);
+                false
+            }
+            (Phase::Open, Request::Spawn(spawn)) => self.spawn(id, &spawn, passed),
+            (Phase::Open, Request::Kill { name }) => self.kill(id, name),
+            (Phase::Open, Request::List) => self.list(id),
+        }
+    }
+
+    fn spawn(&mut self, id: u32, spawn: &Spawn, passed: &[OwnedFd]) -> bool {
+        let Some(connection) = self.connections.get(&id) else { return false };
+        match self.jails.spawn(spawn, passed) {
+            Ok(jail) => {
+                let source = Source::Jail(jail.info.slot).to_data();
+                // Unwatched it could never be buried: it ends here, and the next jailer clears it away.
+                if let Err(errno) = epoll::add(&self.epoll, &jail.pidfd, source, EventFlags::IN) {
+                    self.jails.kill(&spawn.name);
+                    return connection.send(&refusal("watch", errno.to_string(), true), None);
+                }
+                connection.send(&Reply::Spawned(jail.info.clone()), Some(jail.pidfd.as_fd()))
+            }
+            Err(refused) => {
+                let message = describe(&refused);
+                connection.send(&refusal(refused.step(), message, refused.is_retryable()), None)
+            }
+        }
+    }
+
+    fn kill(&mut self, id: u32, name: SandboxName) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        match self.jails.kill(&name) {
+            Kill::Gone(exit) => connection.send(&Reply::Killed { name, exit }, None),
+            Kill::Dying => {
+                connection.phase = Phase::Waiting(name);
+                // Nothing is read meanwhile; a hang-up is still reported.
+                let source = Source::Connection(id).to_data();
+                epoll::modify(&self.epoll, &connection.socket, source, EventFlags::empty()).is_ok()
+            }
+        }
+    }
+
+    fn list(&self, id: u32) -> bool {
+        let Some(connection) = self.connections.get(&id) else { return false };
+        let all: Vec<Jailed> = self.jails.alive().map(|jail| jail.info.clone()).collect();
+        let mut pages: Vec<&[Jailed]> = all.chunks(LIST_PAGE).collect();
+        // The last page is the one that is not full.
+        if pages.last().is_none_or(|page| page.len() == LIST_PAGE) {
+            pages.push(&[]);
+        }
+        pages.into_iter().all(|page| connection.send(&Reply::Listed(page.to_vec()), None))
+    }
+
+    fn on_death(&mut self, slot: u32) {
+        let jail = self.jails.alive().find(|jail| jail.info.slot == slot);
+        let Some(name) = jail.map(|jail| {
+            let _ = epoll::delete(&self.epoll, &jail.pidfd);
+            jail.info.name.clone()
+        }) else {
+            return;
+        };
+        let exit = self.jails.bury(&name);
+        self.tell_waiting(&name, exit);
+    }
+
+    fn tell_waiting(&mut self, name: &SandboxName, exit: Option<ExitStatus>) {
+        let mut broken = Vec::new();
+        for (id, connection) in &mut self.connections {
+            if connection.phase == Phase::Waiting(name.clone()) {
+                connection.phase = Phase::Open;
+                let told = connection.send(&Reply::Killed { name: name.clone(), exit }, None);
+                let source = Source::Connection(*id).to_data();
+                let read = epoll::modify(&self.epoll, &connection.socket, source, EventFlags::IN);
+                if !told || read.is_err() {
+                    broken.push(*id);
+                }
+            }
+        }
+        broken.into_iter().for_each(|id| self.close(id));
+    }
+
+    fn close(&mut self, id: u32) {
+        if let Some(connection) = self.connections.remove(&id) {
+            let _ = epoll::delete(&self.epoll, &connection.socket);
+        }
+    }
+}
+
+fn refusal(step: &str, message: String, retryable: bool) -> Reply {
+    Reply::Failed { step: step.to_owned(), message, retryable }
+}
+
+/// An error with its sources.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,201 @@
+//! From a command line to a serving jailer.
+
+use super::server::Server;
+use crate::{
+    cgroup::{self, Parents, find},
+    confine::confine,
+    jails::{Host, Jails},
+    probe,
+    programs::Programs,
+    sys,
+};
+use anyhow::{Context, bail};
+use rustix::{
+    fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, chown, flock, openat},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+};
+use std::{
+    fs,
+    io::Write,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+use warren_sandbox_plan::facts::{CgroupFacts, HostFacts};
+
+/// What `serve` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Where the agent finds it: a SOCK_SEQPACKET socket.
+    #[arg(long)]
+    pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The only user that may ask for anything.
+    #[arg(long)]
+    pub(crate) agent_uid: u32,
+    /// First uid of the jails: slot N has uid-base + N.
+    #[arg(long, default_value_t = 70_000)]
+    pub(crate) uid_base: u32,
+    /// Most jails at a time.
+    #[arg(long, default_value_t = 4096)]
+    pub(crate) slots: u32,
+    /// The VMM program [default: warren-vmm beside this one].
+    #[arg(long)]
+    pub(crate) vmm: Option<PathBuf>,
+    /// The guest image handed to every VMM [default: warren-guest beside this program].
+    #[arg(long)]
+    pub(crate) guest: Option<PathBuf>,
+    /// The compiler program [default: warren-compile beside this one].
+    #[arg(long)]
+    pub(crate) compile: Option<PathBuf>,
+    /// For tests of what a failure leaves behind: fails at this step of every plan.
+    #[arg(long, hide = true)]
+    pub(crate) fail_at: Option<String>,
+}
+
+/// Which part of the host is this jailer's.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Place {
+    /// A directory of the jailer's own; one jailer a directory.
+    #[arg(long, default_value = "/var/lib/warren/jailer")]
+    pub(crate) state: PathBuf,
+    /// Name of the cgroup below which the jails get theirs; part of the state directory's hash is added.
+    #[arg(long, default_value = "warren")]
+    pub(crate) cgroup_name: String,
+    /// The cgroup to make it in, as a path in the hierarchy [default: v1 the jailer's own, v2 the root].
+    #[arg(long)]
+    pub(crate) cgroup_root: Option<String>,
+}
+
+impl Place {
+    /// Where the cgroups of this jailer stand, without making anything.
+    pub(crate) fn cgroups(&self) -> anyhow::Result<CgroupFacts> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let controllers = |mount: &str| fs::read_to_string(format!("{mount}/cgroup.controllers")).ok();
+        let found = find::find(&mounts, &own, controllers).context(
+            "this host has no usable cgroup hierarchy: pids, memory and cpu are needed, as v2 (mount -t cgroup2 none \
+             /sys/fs/cgroup) or v1",
+        )?;
+        let state = fs::canonicalize(&self.state).unwrap_or_else(|_| self.state.clone());
+        let leaf = format!("{}-{:08x}", self.cgroup_name, hash(&state));
+        Ok(cgroup::place(&found, self.cgroup_root.as_deref(), &leaf))
+    }
+}
+
+/// Serves until told to end.
+pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the jailer needs root: sudo {}", std::env::args().collect::<Vec<_>>().join(" "));
+    }
+    let signals = sys::signal_fd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
+    let state = &options.place.state;
+    fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+    fs::set_permissions(state, fs::Permissions::from_mode(0o700))?;
+    let lock = fs::File::create(state.join("lock"))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another jailer works in {}", state.display()))?;
+
+    let beside =
+        |given: &Option<PathBuf>, name| given.clone().unwrap_or_else(|| crate::programs::sibling(name));
+    let programs = Programs::open(
+        &beside(&options.vmm, "warren-vmm"),
+        &beside(&options.guest, "warren-guest"),
+        &beside(&options.compile, "warren-compile"),
+    )?;
+    for missing in [&programs.vmm, &programs.guest, &programs.compile, &programs.kvm]
+        .into_iter()
+        .filter_map(|it| it.as_ref().err())
+    {
+        eprintln!("warren-jailer: {missing}: spawns that need it are refused");
+    }
+    let processes =
+        openat(CWD, "/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let last_capability = probe::last_capability();
+    let parents = Parents::open(recorded_or(state, options.place.cgroups()?)?)?;
+    let (listener, folder) = bind_socket(&options.socket, options.agent_uid)?;
+
+    // From here on the host's files are out of reach but for what is open.
+    confine(state).context("cannot confine the jailer itself")?;
+    let facts = HostFacts {
+        cgroups: parents.facts.clone(),
+        user_namespace: probe::user_namespace(&processes, options.uid_base),
+        kvm: programs.kvm_availability(),
+        last_capability,
+        page_bytes: rustix::param::page_size() as u64,
+    };
+    let host = Host {
+        facts,
+        parents,
+        programs,
+        processes,
+        uid_base: options.uid_base,
+        slots: options.slots,
+        fail_at: options.fail_at.clone(),
+    };
+    let jails = Jails::adopt(host).context("cannot take over what an earlier jailer left")?;
+    let adopted = jails.alive().count();
+    let mut server = Server::new(listener.try_clone()?, signals, options.agent_uid, jails)?;
+    listen(&listener, 64)?;
+    println!("ready socket={} adopted={adopted}", options.socket.display());
+    std::io::stdout().flush()?;
+
+    let end = server.run()?;
+    if let Some(name) = options.socket.file_name() {
+        let _ = rustix::fs::unlinkat(&folder, name, rustix::fs::AtFlags::empty());
+    }
+    server.finish(end);
+    Ok(())
+}
+
+/// The parents an earlier jailer of this state directory used, if they are still there: a jailer started from another
+/// cgroup must find what it left. Otherwise `now`, which is recorded.
+fn recorded_or(state: &Path, now: CgroupFacts) -> anyhow::Result<CgroupFacts> {
+    let file = state.join("cgroups.json");
+    let recorded = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<CgroupFacts>(&bytes).ok());
+    if let Some(recorded) = recorded
+        && recorded != now
+        && recorded.parents.iter().all(|parent| Path::new(&parent.path).is_dir())
+    {
+        return Ok(recorded);
+    }
+    fs::write(&file, serde_json::to_vec_pretty(&now)?)?;
+    Ok(now)
+}
+
+/// The bound socket, not listening yet, and the folder it stands in.
+fn bind_socket(path: &Path, agent_uid: u32) -> anyhow::Result<(OwnedFd, OwnedFd)> {
+    let new = || {
+        socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+    };
+    let address = SocketAddrUnix::new(path).with_context(|| format!("{} is too long", path.display()))?;
+    if connect(&new()?, &address).is_ok() {
+        bail!("another jailer serves {}", path.display());
+    }
+    if fs::symlink_metadata(path).is_ok_and(|it| std::os::unix::fs::FileTypeExt::is_socket(&it.file_type())) {
+        fs::remove_file(path)?;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let folder = openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let listener = new()?;
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = bind(&listener, &address);
+    rustix::process::umask(before);
+    bound.with_context(|| format!("cannot bind {}", path.display()))?;
+    let (uid, gid) = (Uid::from_raw(agent_uid), Gid::from_raw(agent_uid));
+    chown(path, Some(uid), Some(gid))
+        .with_context(|| format!("cannot give {} to the agent", path.display()))?;
+    Ok((listener, folder))
+}
+
+/// FNV-1a: tells state directories apart, nothing more.
+fn hash(path: &Path) -> u32 {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,322 @@
+//! A real `warren-jailer serve` on a socket in a temporary directory, and the agent's side of its protocol.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
+        socket_with,
+    },
+    process::{Pid, Signal, kill_process},
+};
+use serde_json::Value;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+use tempfile::TempDir;
+use warren_sandbox_plan::{
+    name::SandboxName,
+    packet::{decode_reply, encode},
+    request::{
+        CompileOptions, CompilePurpose, ExitStatus, JAILER_PROTOCOL_VERSION, Jailed, LIST_PAGE, Limits,
+        MAX_PACKET, Program, Reply, Request, Spawn,
+    },
+};
+
+pub(crate) const JAILER: &str = env!("CARGO_BIN_EXE_warren-jailer");
+pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_jail-probe");
+
+/// A jailer of this test alone.
+pub(crate) struct Jailer {
+    pub(crate) folder: TempDir,
+    pub(crate) uid_base: u32,
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+    pub(crate) ready: String,
+}
+
+/// Fails, with what to do, where the tests cannot run.
+pub(crate) fn require_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "the jail's tests make namespaces, cgroups and users and need root: run `sudo -E cargo test -p warren-jailer`"
+    );
+}
+
+impl Jailer {
+    /// Starts one with the probe in place of every program.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        require_root();
+        Self::start_in(tempfile::Builder::new().prefix("jailer-").tempdir().unwrap(), arguments)
+    }
+
+    pub(crate) fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
+        // Uid ranges of tests that run at once do not overlap.
+        let uid_base = 200_000 + (std::process::id() % 20_000) * 50_000 % 1_000_000_000;
+        let mut process = Command::new(JAILER)
+            .arg("serve")
+            .args(["--agent-uid", "0", "--vmm", PROBE, "--compile", PROBE, "--guest", PROBE])
+            .args(["--cgroup-name", "warren-test", "--uid-base", &uid_base.to_string()])
+            .arg("--socket")
+            .arg(folder.path().join("run/jailer.sock"))
+            .arg("--state")
+            .arg(folder.path().join("state"))
+            .args(arguments)
+            .env("A_SECRET", "that no jail may see")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("ready "), "the jailer did not come up; its last words are above");
+        Self { folder, uid_base, process, stdout, ready }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("run/jailer.sock")
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        let mut client = Client::connect(&self.socket());
+        let version = JAILER_PROTOCOL_VERSION;
+        assert_eq!(client.ask(&Request::Hello { version }, &[]).0, Reply::Hello { version });
+        client
+    }
+
+    /// Sends a signal, waits for the end, says how it ended.
+    pub(crate) fn stop(&mut self, signal: Signal) -> std::process::ExitStatus {
+        let _ = kill_process(self.pid(), signal);
+        self.process.wait().unwrap()
+    }
+
+    /// Kills this jailer as a crash would, and starts another in its place.
+    pub(crate) fn restart_after_crash(mut self, arguments: &[&str]) -> Self {
+        self.stop(Signal::KILL);
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Self::start_in(folder, arguments)
+    }
+
+    /// The cgroup directories of this jailer, as it recorded them.
+    pub(crate) fn cgroup_parents(&self) -> Vec<PathBuf> {
+        let text = std::fs::read_to_string(self.folder.path().join("state/cgroups.json")).unwrap();
+        let facts: Value = serde_json::from_str(&text).unwrap();
+        let parents = facts["parents"].as_array().unwrap();
+        parents.iter().map(|parent| PathBuf::from(parent["path"].as_str().unwrap())).collect()
+    }
+
+    /// The jails' directories below those.
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
+        let list = |parent: PathBuf| std::fs::read_dir(parent).into_iter().flatten();
+        let entries = self.cgroup_parents().into_iter().flat_map(list);
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+    }
+
+    /// Processes whose uid is one of this jailer's.
+    pub(crate) fn jailed_processes(&self) -> Vec<i32> {
+        let range = self.uid_base..self.uid_base + 50_000;
+        processes(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let uid = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
+            uid.is_some_and(|uid: u32| range.contains(&uid))
+        })
+    }
+
+    /// Children of the jailer, zombies included.
+    pub(crate) fn children(&self) -> Vec<i32> {
+        let jailer = self.pid().as_raw_nonzero().get();
+        processes(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let parent =
+                stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+            parent == Some(jailer)
+        })
+    }
+
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
+    }
+
+    /// Nothing of any jail is left on the host.
+    pub(crate) fn assert_clean(&self) {
+        assert_eq!(self.cgroups(), Vec::<PathBuf>::new());
+        assert_eq!(self.jailed_processes(), Vec::<i32>::new());
+        assert_eq!(self.children(), Vec::<i32>::new());
+    }
+}
+
+impl Drop for Jailer {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.stop(Signal::TERM);
+        }
+    }
+}
+
+fn processes(wanted: impl Fn(i32) -> bool) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| wanted(*pid)).collect()
+}
+
+/// The agent's end.
+pub(crate) struct Client {
+    pub(crate) socket: OwnedFd,
+}
+
+impl Client {
+    pub(crate) fn connect(path: &Path) -> Self {
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        Self { socket }
+    }
+
+    pub(crate) fn send_raw(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            assert!(ancillary.push(SendAncillaryMessage::ScmRights(fds)));
+        }
+        sendmsg(&self.socket, &[IoSlice::new(packet)], &mut ancillary, SendFlags::NOSIGNAL)
+    }
+
+    /// The next packet; `None` once the jailer has closed the connection.
+    pub(crate) fn receive(&mut self) -> Option<(Reply, Vec<OwnedFd>)> {
+        let mut buffer = vec![0; MAX_PACKET];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received =
+            recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, flags).ok()?;
+        let mut fds = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = message {
+                fds.extend(passed);
+            }
+        }
+        if received.bytes == 0 {
+            return None;
+        }
+        Some((decode_reply(&buffer[..received.bytes]).unwrap(), fds))
+    }
+
+    pub(crate) fn ask(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
+        self.send_raw(&encode(request).unwrap(), fds).unwrap();
+        self.receive().unwrap()
+    }
+
+    pub(crate) fn try_spawn(&mut self, name: &str, limits: Limits) -> Result<Running, Reply> {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("control");
+        let listener = UnixListener::bind(&control).unwrap();
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let spawn = Spawn { name: named(name), program: Program::Vmm, limits };
+        let (reply, mut fds) = self.ask(&Request::Spawn(spawn), &[listener.as_fd(), write.as_fd()]);
+        match reply {
+            Reply::Spawned(jailed) => {
+                assert_eq!(fds.len(), 1, "one pidfd comes with it");
+                let log = BufReader::new(File::from(read));
+                Ok(Running { jailed, pidfd: fds.remove(0), log, control, _folder: folder })
+            }
+            other => Err(other),
+        }
+    }
+
+    pub(crate) fn spawn(&mut self, name: &str) -> Running {
+        self.try_spawn(name, LIMITS).unwrap()
+    }
+
+    pub(crate) fn kill(&mut self, name: &str) -> Option<ExitStatus> {
+        match self.ask(&Request::Kill { name: named(name) }, &[]).0 {
+            Reply::Killed { name: killed, exit } if killed.as_str() == name => exit,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn list(&mut self) -> Vec<Jailed> {
+        self.send_raw(&encode(&Request::List).unwrap(), &[]).unwrap();
+        let mut all = Vec::new();
+        loop {
+            match self.receive().unwrap().0 {
+                Reply::Listed(page) => {
+                    let last = page.len() < LIST_PAGE;
+                    all.extend(page);
+                    if last {
+                        return all;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// A jail with the probe in it.
+pub(crate) struct Running {
+    pub(crate) jailed: Jailed,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) log: BufReader<File>,
+    control: PathBuf,
+    _folder: TempDir,
+}
+
+impl Running {
+    pub(crate) fn report(&mut self) -> Value {
+        let mut line = String::new();
+        self.log.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Tells the probe one word and returns what it answers until it hangs up or ends.
+    pub(crate) fn tell(&self, word: &str) -> String {
+        let mut stream = UnixStream::connect(&self.control).unwrap();
+        stream.write_all(word.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    pub(crate) fn wait_for_end(&self) {
+        let mut waiting = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut waiting, Some(&limit)), Ok(1), "the jail did not end");
+    }
+}
+
+pub(crate) const LIMITS: Limits =
+    Limits { memory_bytes: 64 << 20, cpu_millis: 500, cpu_hard: false, pids: 16, cpu_seconds: 0 };
+
+pub(crate) fn named(name: &str) -> SandboxName {
+    SandboxName::new(name).unwrap()
+}
+
+/// A memfd with `content`, sealed if asked.
+pub(crate) fn memory(content: &[u8], sealed: bool) -> OwnedFd {
+    let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
+    file.write_all(content).unwrap();
+    if sealed {
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW).unwrap();
+    }
+    file.into()
+}
+
+pub(crate) const fn compile(purpose: CompilePurpose, isa: u64) -> Program {
+    Program::Compile(CompileOptions { purpose, isa })
+}

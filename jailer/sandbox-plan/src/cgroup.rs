@@ -1,0 +1,149 @@
+//! The table of control files: which value goes where for given limits.
+
+use crate::{
+    facts::{CgroupFacts, CgroupParent, CgroupVersion, Controller, HostFacts},
+    name::SandboxName,
+    request::Limits,
+};
+use alloc::{format, string::String, string::ToString, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Period over which a CPU quota is counted, both versions.
+pub const CPU_PERIOD_US: u64 = 100_000;
+
+/// One directory to make, its files to write in order, each read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Which of [`CgroupFacts::parents`] it stands in.
+    pub parent: usize,
+    /// That parent's path, for people.
+    pub parent_path: String,
+    /// The directory's name in it.
+    pub directory: String,
+    /// What is written.
+    pub settings: Vec<Setting>,
+}
+
+/// One control file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Name in the group's directory.
+    pub file: String,
+    /// What is written, and what must be read back.
+    pub value: String,
+}
+
+/// The name of a jail's directories: slot and name, so that the hierarchy alone tells a new jailer what lives.
+#[must_use]
+pub fn directory_name(slot: u32, name: &SandboxName) -> String {
+    format!("{slot:04}.{name}")
+}
+
+/// The reverse of [`directory_name`]; `None` for directories that are not a jail's.
+#[must_use]
+pub fn parse_directory_name(directory: &str) -> Option<(u32, SandboxName)> {
+    let (slot, name) = directory.split_once('.')?;
+    let slot: u32 = slot.parse().ok()?;
+    let name = SandboxName::new(name).ok()?;
+    (directory_name(slot, &name) == directory).then_some((slot, name))
+}
+
+/// The groups of one jail.
+#[must_use]
+pub fn groups(facts: &HostFacts, slot: u32, name: &SandboxName, limits: &Limits) -> Vec<Group> {
+    let CgroupFacts { version, parents } = &facts.cgroups;
+    let limits = Limits { memory_bytes: limits.memory_bytes.next_multiple_of(facts.page_bytes), ..*limits };
+    parents
+        .iter()
+        .enumerate()
+        .map(|(index, parent)| Group {
+            parent: index,
+            parent_path: parent.path.clone(),
+            directory: directory_name(slot, name),
+            settings: parent
+                .controllers
+                .iter()
+                .flat_map(|controller| settings(*version, parent, *controller, &limits))
+                .map(|(file, value)| Setting { file: file.to_string(), value })
+                .collect(),
+        })
+        .collect()
+}
+
+fn settings(
+    version: CgroupVersion,
+    parent: &CgroupParent,
+    controller: Controller,
+    limits: &Limits,
+) -> Vec<(&'static str, String)> {
+    let memory = limits.memory_bytes.to_string();
+    let quota = u64::from(limits.cpu_millis).saturating_mul(CPU_PERIOD_US / 1000).max(1000);
+    let mut out = Vec::new();
+    match (version, controller) {
+        (_, Controller::Pids) => out.push(("pids.max", limits.pids.to_string())),
+        (CgroupVersion::V1, Controller::Memory) => {
+            out.push(("memory.limit_in_bytes", memory.clone()));
+            if parent.swap {
+                out.push(("memory.memsw.limit_in_bytes", memory));
+            }
+        }
+        (CgroupVersion::V2, Controller::Memory) => {
+            out.push(("memory.max", memory));
+            if parent.swap {
+                out.push(("memory.swap.max", "0".to_string()));
+            }
+            out.push(("memory.oom.group", "1".to_string()));
+        }
+        (CgroupVersion::V1, Controller::Cpu) => {
+            let shares = (u64::from(limits.cpu_millis) * 1024 / 1000).clamp(2, 262_144);
+            out.push(("cpu.shares", shares.to_string()));
+            if limits.cpu_hard {
+                out.push(("cpu.cfs_period_us", CPU_PERIOD_US.to_string()));
+                out.push(("cpu.cfs_quota_us", quota.to_string()));
+            }
+        }
+        (CgroupVersion::V2, Controller::Cpu) => {
+            let weight = (limits.cpu_millis / 10).clamp(1, 10_000);
+            out.push(("cpu.weight", weight.to_string()));
+            if limits.cpu_hard {
+                out.push(("cpu.max", format!("{quota} {CPU_PERIOD_US}")));
+            }
+        }
+        // Membership alone: accounting, and for the freezer a way to stop everything at once.
+        (_, Controller::Cpuacct | Controller::Freezer | Controller::Blkio | Controller::Io) => {}
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn directory_names() {
+        let name = SandboxName::new("fn-1").unwrap();
+        assert_eq!(directory_name(7, &name), "0007.fn-1");
+        assert_eq!(parse_directory_name("0007.fn-1"), Some((7, name.clone())));
+        assert_eq!(parse_directory_name("12345.fn-1"), Some((12345, name)));
+        for bad in ["", "0007", "7.fn-1", "0007.", "0007.FN", "+007.fn", "0007..", "-001.fn", "cgroup.procs"]
+        {
+            assert_eq!(parse_directory_name(bad), None, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn directory_names_come_back(slot: u32, name in "[a-z0-9][a-z0-9-]{0,39}") {
+            let name = SandboxName::new(name).unwrap();
+            prop_assert_eq!(parse_directory_name(&directory_name(slot, &name)), Some((slot, name)));
+        }
+
+        #[test]
+        fn foreign_directories_are_left_alone(text in "\\PC{0,20}") {
+            if let Some((slot, name)) = parse_directory_name(&text) {
+                prop_assert_eq!(directory_name(slot, &name), text);
+            }
+        }
+    }
+}

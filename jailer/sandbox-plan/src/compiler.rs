@@ -1,0 +1,88 @@
+//! The second half of the compiler's jail: the system calls `warren-compile jailed` leaves itself before it reads a byte.
+//!
+//! The program is one static, single-threaded process with all its descriptors open; it computes, asks for memory,
+//! writes its answer and ends. It needs no call that opens, connects, starts, traces or changes rights, and no memory
+//! that can be executed: it writes machine code, it never runs it.
+
+/// One allowed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SystemCall {
+    /// The kernel's name.
+    pub name: &'static str,
+    /// Its number on x86-64.
+    pub number: i64,
+    /// With which arguments.
+    pub rule: ArgumentRule,
+    /// What for.
+    pub why: &'static str,
+}
+
+/// A condition on a call's arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArgumentRule {
+    /// None.
+    Any,
+    /// The bits must be clear in the argument with this index.
+    BitsClear {
+        /// Counted from 0.
+        argument: u8,
+        /// Which bits.
+        bits: u64,
+    },
+}
+
+/// `PROT_EXEC` of `mmap` and `mprotect`.
+const PROT_EXEC: u64 = 4;
+
+const fn any(name: &'static str, number: i64, why: &'static str) -> SystemCall {
+    SystemCall { name, number, rule: ArgumentRule::Any, why }
+}
+
+const fn no_exec(name: &'static str, number: i64, why: &'static str) -> SystemCall {
+    SystemCall { name, number, rule: ArgumentRule::BitsClear { argument: 2, bits: PROT_EXEC }, why }
+}
+
+/// Everything that is allowed; any other call kills the process.
+pub const SYSTEM_CALLS: [SystemCall; 20] = [
+    any("pread64", 17, "read the module"),
+    any("pwrite64", 18, "write the answer"),
+    any("statx", 332, "length of the module"),
+    any("fstat", 5, "length of the module"),
+    any("write", 1, "one line of explanation to the log"),
+    any("writev", 20, "one line of explanation to the log"),
+    any("close", 3, "give descriptors up"),
+    any("brk", 12, "memory"),
+    no_exec("mmap", 9, "memory"),
+    no_exec("mprotect", 10, "memory"),
+    any("mremap", 25, "memory"),
+    any("munmap", 11, "memory"),
+    any("madvise", 28, "memory"),
+    any("rt_sigprocmask", 14, "abort after a failed allocation"),
+    any("rt_sigaction", 13, "abort after a failed allocation"),
+    any("gettid", 186, "abort after a failed allocation"),
+    any("tkill", 200, "abort after a failed allocation; a pid namespace of its own holds nobody else"),
+    any("sigaltstack", 131, "the main thread's end"),
+    any("exit", 60, "end"),
+    any("exit_group", 231, "end"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_twice_and_none_of_the_dangerous_ones() {
+        for (index, call) in SYSTEM_CALLS.iter().enumerate() {
+            assert!(
+                SYSTEM_CALLS.iter().skip(index + 1).all(|other| other.number != call.number),
+                "{}",
+                call.name
+            );
+        }
+        for forbidden in
+            ["open", "openat", "socket", "execve", "clone", "ptrace", "io_uring_setup", "ioctl", "prctl"]
+        {
+            assert!(SYSTEM_CALLS.iter().all(|call| call.name != forbidden), "{forbidden}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Part one of the jail: the ordered steps from nothing to exec.
+//!
+//! [`Plan::new`] is pure. The jailer walks [`Plan::steps`] in order and does nothing that is not in it; the steps up
+//! to [`Step::Attach`] are taken by the jailer itself, the rest by the child between clone and exec, where it may
+//! neither allocate nor lock: everything a step needs stands in the step.
+//!
+//! ```text
+//!  jailer  Cgroup -> Clone -> MapUser -> Attach -.
+//!                      |                         | go
+//!  child               '- waits -----------------'-> Session -> ... -> Exec
+//! ```
+
+use crate::{
+    cgroup::{self, Group},
+    facts::{Availability, CgroupVersion, HostFacts},
+    name::SandboxName,
+    request::{CompilePurpose, Limits, Program},
+    rlimit::{self, ResourceLimit},
+};
+use alloc::{format, string::String, string::ToString, vec, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// What a jail is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name.
+    pub name: SandboxName,
+    /// What runs in it.
+    pub program: Program,
+    /// Its slot.
+    pub slot: u32,
+    /// Its user and group id.
+    pub uid: u32,
+    /// In order.
+    pub steps: Vec<Step>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Make the cgroups, write their limits and read them back.
+    Cgroup {
+        /// Which kind.
+        version: CgroupVersion,
+        /// What is made.
+        groups: Vec<Group>,
+    },
+    /// `clone3` into namespaces of its own.
+    Clone(Namespaces),
+    /// Map the jail's one uid and gid, to themselves, in the user namespace; no other id exists in it.
+    MapUser {
+        /// That id.
+        id: u32,
+    },
+    /// Move the child into its cgroups (v2: `clone3` has done it).
+    Attach {
+        /// Whether clone3 placed it.
+        by_clone: bool,
+    },
+    /// A session and process group of its own, default signals, nothing blocked, umask 077, no personality flags, no
+    /// parent-death signal: the program outlives the jailer.
+    Session,
+    /// `unshare(CLONE_NEWCGROUP)`, now that the child is where it stays: its view of the hierarchy begins there.
+    CgroupNamespace,
+    /// What `uname` says in the jail.
+    Hostname {
+        /// That.
+        name: String,
+    },
+    /// Make propagation private, go to the root and check that it is read-only.
+    Root,
+    /// Put the listed descriptors in their places and close every other one.
+    Descriptors {
+        /// In order, from 0.
+        places: Vec<Descriptor>,
+    },
+    /// Set and lock the process's own limits.
+    ResourceLimits {
+        /// In order.
+        limits: Vec<ResourceLimit>,
+    },
+    /// Drop every capability from the bounding set and lock the securebits.
+    BoundingSet {
+        /// Highest capability number.
+        last: u32,
+    },
+    /// No supplementary group, then gid, then uid: real, effective and saved.
+    Identity {
+        /// User and group id.
+        id: u32,
+    },
+    /// Clear the ambient, effective, permitted and inheritable sets.
+    Capabilities,
+    /// `no_new_privs`.
+    NoNewPrivs,
+    /// Not dumpable: neither ptrace nor /proc/PID of the same uid. The program file is not readable by the jail, so
+    /// exec keeps it so.
+    NotDumpable,
+    /// `execveat` of the program's descriptor with an empty environment.
+    Exec {
+        /// Arguments.
+        argv: Vec<String>,
+    },
+}
+
+/// Which namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Whether a user namespace is made, and why not.
+    pub user: Availability,
+    /// Whether clone3 places the child in its cgroup.
+    pub into_cgroup: bool,
+}
+
+/// Who provides a descriptor, and what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Descriptor {
+    /// `/dev/null`, opened by the jailer.
+    Null,
+    /// `/dev/kvm`, opened by the jailer.
+    Kvm,
+    /// The guest image, opened anew for each jail by the jailer: no shared file offset.
+    GuestImage,
+    /// Of the request.
+    Request {
+        /// Its index there.
+        index: usize,
+        /// What it must be.
+        kind: DescriptorKind,
+    },
+}
+
+/// What a descriptor of a request must be; the jailer checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DescriptorKind {
+    /// A listening Unix stream socket.
+    Listener,
+    /// A pipe or socket.
+    Log,
+    /// A memfd sealed against writing and resizing.
+    SealedMemory,
+    /// A memfd.
+    Memory,
+}
+
+/// The name `uname` gives in every jail.
+pub const HOSTNAME: &str = "warren";
+
+impl Plan {
+    /// The plan for a program in a slot.
+    #[must_use]
+    pub fn new(
+        facts: &HostFacts,
+        slot: u32,
+        uid: u32,
+        name: &SandboxName,
+        program: Program,
+        limits: &Limits,
+    ) -> Self {
+        let version = facts.cgroups.version;
+        let by_clone = version == CgroupVersion::V2;
+        let mut steps = vec![
+            Step::Cgroup { version, groups: cgroup::groups(facts, slot, name, limits) },
+            Step::Clone(Namespaces { user: facts.user_namespace.clone(), into_cgroup: by_clone }),
+        ];
+        if facts.user_namespace.is_yes() {
+            steps.push(Step::MapUser { id: uid });
+        }
+        steps.extend([
+            Step::Attach { by_clone },
+            Step::Session,
+            Step::CgroupNamespace,
+            Step::Hostname { name: HOSTNAME.to_string() },
+            Step::Root,
+            Step::Descriptors { places: places(program) },
+            Step::ResourceLimits { limits: rlimit::limits_of(&program, limits) },
+            Step::BoundingSet { last: facts.last_capability },
+            Step::Identity { id: uid },
+            Step::Capabilities,
+            Step::NoNewPrivs,
+            Step::NotDumpable,
+            Step::Exec { argv: argv(program) },
+        ]);
+        Self { name: name.clone(), program, slot, uid, steps }
+    }
+
+    /// The descriptors' places.
+    #[must_use]
+    pub fn places(&self) -> &[Descriptor] {
+        self.steps
+            .iter()
+            .find_map(|step| match step {
+                Step::Descriptors { places } => Some(places.as_slice()),
+                _ => None,
+            })
+            .unwrap_or_default()
+    }
+}
+
+impl Step {
+    /// A short name: in errors, in the plan's text, and for the failure tests.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cgroup { .. } => "cgroup",
+            Self::Clone(_) => "clone",
+            Self::MapUser { .. } => "map-user",
+            Self::Attach { .. } => "attach",
+            Self::Session => "session",
+            Self::CgroupNamespace => "cgroup-namespace",
+            Self::Hostname { .. } => "hostname",
+            Self::Root => "root",
+            Self::Descriptors { .. } => "descriptors",
+            Self::ResourceLimits { .. } => "rlimits",
+            Self::BoundingSet { .. } => "bounding-set",
+            Self::Identity { .. } => "identity",
+            Self::Capabilities => "capabilities",
+            Self::NoNewPrivs => "no-new-privs",
+            Self::NotDumpable => "not-dumpable",
+            Self::Exec { .. } => "exec",
+        }
+    }
+
+    /// Whether the jailer takes it, before the child goes on.
+    #[must_use]
+    pub const fn is_jailers(&self) -> bool {
+        matches!(self, Self::Cgroup { .. } | Self::Clone(_) | Self::MapUser { .. } | Self::Attach { .. })
+    }
+}
+
+/// The table of descriptors: a program's own documentation says the same in words ([`Program`]).
+#[must_use]
+pub fn places(program: Program) -> Vec<Descriptor> {
+    let log = |index| Descriptor::Request { index, kind: DescriptorKind::Log };
+    match program {
+        Program::Vmm => vec![
+            Descriptor::Null,
+            log(1),
+            log(1),
+            Descriptor::Request { index: 0, kind: DescriptorKind::Listener },
+            Descriptor::Kvm,
+            Descriptor::GuestImage,
+        ],
+        Program::Compile(_) => vec![
+            Descriptor::Null,
+            log(2),
+            log(2),
+            Descriptor::Request { index: 0, kind: DescriptorKind::SealedMemory },
+            Descriptor::Request { index: 1, kind: DescriptorKind::Memory },
+        ],
+    }
+}
+
+/// The arguments a program gets.
+#[must_use]
+pub fn argv(program: Program) -> Vec<String> {
+    match program {
+        Program::Vmm => vec!["warren-vmm".to_string(), "run".to_string()],
+        Program::Compile(options) => {
+            let purpose = match options.purpose {
+                CompilePurpose::Function => "function",
+                CompilePurpose::Policy => "policy",
+            };
+            let words = ["warren-compile", "jailed", "--purpose", purpose, "--isa"];
+            words.iter().map(ToString::to_string).chain([format!("{}", options.isa)]).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
