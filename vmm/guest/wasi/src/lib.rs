@@ -14,7 +14,8 @@
 //! - A descriptor that lacks a right, or is of the wrong kind, says EBADF for data and ENOTCAPABLE for the rest.
 //!
 //! Modules: [`abi`] numbers and layouts, [`errno`] error numbers, [`memory`] checked access to linear memory,
-//! [`fs`] the file system, `table` open descriptors, `calls` the functions by theme.
+//! [`fs`] the file system, [`time`] clocks over a counter, [`random`] seeded bytes, `table` open descriptors, `calls` the
+//! functions by theme.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,7 +27,9 @@ pub mod errno;
 pub mod fs;
 mod host;
 pub mod memory;
+pub mod random;
 mod table;
+pub mod time;
 
 pub use calls::path::Open;
 pub use errno::Errno;
