@@ -1,2 +1,51 @@
-//! The monitor: one microVM, KVM, its vCPU and its control socket.
-fn main() {}
+//! `warren-vmm`: the monitor of one microVM.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use warren_vmm::machine::MachineOptions;
+use warren_vmm::run::{Descriptors, run};
+
+/// The monitor of one microVM.
+#[derive(Parser)]
+#[command(name = "warren-vmm", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one sandbox over inherited descriptors: 3 control socket, 4 /dev/kvm, 5 guest program. Started by
+    /// warren-jailer.
+    Run {
+        /// MiB of the memory slot made in advance; a function that needs more gets a second slot when it is loaded.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(32..=3072))]
+        class_mib: u64,
+        /// Ask for huge pages behind the function's memory.
+        #[arg(long)]
+        huge_pages: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            warren_vmm::log!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start() -> Result<u8> {
+    match Arguments::parse().command {
+        Command::Run { class_mib, huge_pages } => {
+            let descriptors = Descriptors::inherit().context("warren-vmm run is started by warren-jailer")?;
+            let options = MachineOptions { class_len: class_mib << 20, huge_heap: huge_pages };
+            let end = run(descriptors, options);
+            warren_vmm::log!("end: {end}");
+            Ok(end.code())
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One vCPU: first registers, and what its exits mean.
+
+use crate::machine::{MachineError, Start};
+use crate::ram::Ram;
+use crate::sys::Kicker;
+use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_xcr, kvm_xcrs};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use warren_abi::mailbox::ReplyFault;
+use warren_abi::{DOORBELL_PORT, EXCEPTION_PORT};
+use warren_boot::descriptors::Segment;
+use warren_boot::exceptions::{Frame, vector_name};
+
+/// x87 control word and MXCSR after reset: every exception masked.
+const X87_CONTROL: u16 = 0x37F;
+const MXCSR: u32 = 0x1F80;
+
+/// A vCPU.
+#[derive(Debug)]
+pub struct Cpu {
+    fd: VcpuFd,
+    exits: u64,
+}
+
+/// Why KVM_RUN came back.
+#[derive(Debug)]
+pub enum Stop {
+    /// The guest rang: a reply is in the mailbox.
+    Doorbell,
+    /// A signal, or `immediate_exit`.
+    Interrupted,
+    /// The guest is beyond help.
+    Fault(GuestFault),
+}
+
+/// How a guest broke the contract or died. Always the guest's fault, or the host's KVM.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GuestFault {
+    /// A processor exception in the guest program.
+    #[error("exception {vector} ({name}) at rip {rip:#x}, address {cr2:#x}, stack {rsp:#x}", name = vector_name(*vector))]
+    Exception {
+        /// Which.
+        vector: u8,
+        /// Where.
+        rip: u64,
+        /// The stack then.
+        rsp: u64,
+        /// The faulting address, for page faults.
+        cr2: u64,
+    },
+    /// An access to a port that does not exist, or of a shape that is not allowed.
+    #[error("I/O at port {port:#x} of {len} bytes ({})", if *write { "write" } else { "read" })]
+    Port {
+        /// Which.
+        port: u16,
+        /// Bytes.
+        len: usize,
+        /// Direction.
+        write: bool,
+    },
+    /// An access to guest-physical memory that does not exist.
+    #[error("access to guest-physical address {0:#x}, which is not memory")]
+    Mmio(u64),
+    /// The reply header is out of contract.
+    #[error("reply out of contract: {0:?}")]
+    Reply(ReplyFault),
+    /// A reply of a kind that has no place here.
+    #[error("unexpected reply: {0}")]
+    Unexpected(&'static str),
+    /// The guest program panicked.
+    #[error("guest program panicked: {0}")]
+    Panic(String),
+    /// The guest halted.
+    #[error("halted")]
+    Halt,
+    /// A triple fault.
+    #[error("triple fault")]
+    TripleFault,
+    /// KVM could not enter the guest.
+    #[error("KVM cannot enter the guest, reason {0:#x}")]
+    Entry(u64),
+    /// KVM gave up on an instruction.
+    #[error("KVM cannot emulate the guest")]
+    Emulation,
+    /// Any other exit.
+    #[error("unexpected exit: {0}")]
+    Exit(String),
+    /// KVM_RUN failed.
+    #[error("KVM_RUN failed: {0}")]
+    Run(kvm_ioctls::Error),
+}
+
+impl Cpu {
+    pub(crate) fn new(fd: VcpuFd) -> Self {
+        Self { fd, exits: 0 }
+    }
+
+    /// Sets the first registers.
+    pub fn enter(&mut self, start: &Start) -> Result<(), MachineError> {
+        let step = |step| move |source| MachineError::Kvm { step, source };
+        let state = &start.entry;
+        if let Some(value) = state.xcr0 {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            if let Some(first) = xcrs.xcrs.first_mut() {
+                *first = kvm_xcr { xcr: 0, value, ..Default::default() };
+            }
+            self.fd.set_xcrs(&xcrs).map_err(step("set XCR0"))?;
+        }
+        let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
+        (sregs.cs, sregs.tr) = (segment(&state.code), segment(&state.task));
+        for data in [&mut sregs.ss, &mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs] {
+            *data = segment(&state.data);
+        }
+        sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+        (sregs.gdt, sregs.idt) = (table(state.gdt), table(state.idt));
+        (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (state.cr0, state.cr3, state.cr4, state.efer);
+        self.fd.set_sregs(&sregs).map_err(step("set system registers"))?;
+        let fpu = kvm_fpu { fcw: X87_CONTROL, mxcsr: MXCSR, ..Default::default() };
+        self.fd.set_fpu(&fpu).map_err(step("set the FPU state"))?;
+        let regs = kvm_regs {
+            rip: state.rip,
+            rsp: state.rsp,
+            rdi: state.rdi,
+            rflags: state.rflags,
+            ..Default::default()
+        };
+        self.fd.set_regs(&regs).map_err(step("set registers"))
+    }
+
+    /// Runs the guest until something happens. `ram` is where an exception's frame is read.
+    pub fn run(&mut self, ram: &Ram) -> Stop {
+        let fault = match self.fd.run() {
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return Stop::Interrupted,
+            Err(error) => GuestFault::Run(error),
+            Ok(exit) => {
+                self.exits += 1;
+                match exit {
+                    VcpuExit::IoOut(DOORBELL_PORT, [_] | [_, _] | [_, _, _, _]) => return Stop::Doorbell,
+                    VcpuExit::IoOut(EXCEPTION_PORT, &[vector, _, _, _]) => self.exception(vector, ram),
+                    VcpuExit::IoOut(port, data) => GuestFault::Port { port, len: data.len(), write: true },
+                    VcpuExit::IoIn(port, data) => GuestFault::Port { port, len: data.len(), write: false },
+                    VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _) => GuestFault::Mmio(address),
+                    VcpuExit::Intr => return Stop::Interrupted,
+                    VcpuExit::Hlt => GuestFault::Halt,
+                    VcpuExit::Shutdown => GuestFault::TripleFault,
+                    VcpuExit::FailEntry(reason, _) => GuestFault::Entry(reason),
+                    VcpuExit::InternalError => GuestFault::Emulation,
+                    other => GuestFault::Exit(format!("{other:?}")),
+                }
+            }
+        };
+        Stop::Fault(fault)
+    }
+
+    /// Exits so far.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        self.exits
+    }
+
+    /// A handle for other threads to stop this vCPU, which the calling thread runs.
+    pub fn kicker(&mut self) -> Kicker {
+        Kicker::for_this_thread(&mut self.fd)
+    }
+
+    /// Only the supervisor's stubs can report truthfully; a guest that writes this port itself dies all the same, with
+    /// whatever it made up.
+    fn exception(&self, vector: u8, ram: &Ram) -> GuestFault {
+        let frame = Frame::read(ram).unwrap_or(Frame { rip: 0, rsp: 0 });
+        let cr2 = self.fd.get_sregs().map_or(0, |sregs| sregs.cr2);
+        GuestFault::Exception { vector, rip: frame.rip, rsp: frame.rsp, cr2 }
+    }
+}
+
+fn segment(from: &Segment) -> kvm_segment {
+    kvm_segment {
+        base: from.base,
+        limit: from.limit,
+        selector: from.selector,
+        type_: from.kind,
+        present: 1,
+        dpl: from.dpl,
+        db: u8::from(from.code_or_data && !from.long),
+        s: u8::from(from.code_or_data),
+        l: u8::from(from.long),
+        g: u8::from(from.code_or_data),
+        ..Default::default()
+    }
+}
+
+fn table((base, limit): (u64, u16)) -> kvm_dtable {
+    kvm_dtable { base, limit, ..Default::default() }
+}

@@ -1,0 +1,34 @@
+//! The monitor: one microVM, one vCPU, one function.
+//!
+//! It opens nothing: every resource arrives as a descriptor. It knows neither gRPC, functions' names nor other
+//! sandboxes, and has no configuration but a few flags.
+//!
+//! Principles:
+//! - The guest is the attacker. What it wrote is copied once and validated; nothing holds a reference into its memory.
+//! - A warm event is one exit and no thread crossing: the vCPU thread reads and writes the invoke connection itself.
+//! - The main thread never blocks outside its event loop, so a deadline is always kept.
+//! - Every end has a name and an exit status ([`end`]).
+//!
+//! Modules: [`run`] the program, [`service`] the main thread, [`vcpu`] the vCPU thread and the drawing of its states,
+//! [`progress`] what both know, [`orders`] what they tell each other, [`connection`] and [`link`] the two kinds of
+//! connection, [`load`] the door for requests, [`machine`] building a VM, [`cpu`] registers and exits, [`cpuid`] what
+//! the guest sees of the processor, [`program`] the guest's ELF file in memory, [`mailbox`] events and replies, [`ram`]
+//! guest memory, [`sys`] everything unsafe, [`log`] lines for the operator.
+
+pub mod connection;
+pub mod cpu;
+pub mod cpuid;
+pub mod end;
+pub mod link;
+pub mod load;
+pub mod log;
+pub mod machine;
+pub mod mailbox;
+pub mod orders;
+pub mod program;
+pub mod progress;
+pub mod ram;
+pub mod run;
+pub mod service;
+pub mod sys;
+pub mod vcpu;

@@ -1,0 +1,237 @@
+//! From nothing to a function ready to run, in two phases that are types.
+//!
+//! [`Machine::create`] makes everything that needs no function (VM, memory slot, vCPU, guest program, fixed page
+//! tables): a zygote. [`Machine::load`] consumes it, adds code, files, heap and the boot pages, and gives a [`Start`]
+//! that the [`Cpu`] enters.
+
+use crate::mailbox::Mailbox;
+use crate::program::{self, ProgramError};
+use crate::ram::{Ram, RamError};
+use crate::sys::FileUse;
+use crate::cpu::Cpu;
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
+use rustix::fd::{AsFd, OwnedFd};
+use warren_abi::boot::{BOOT_MAGIC, BootHeader};
+use warren_abi::isa::IsaSet;
+use warren_abi::window::BOOT;
+use warren_boot::entry::{EntryState, Features};
+use warren_boot::paging::PagingError;
+use warren_boot::plan::{self, Base, PlanError, Sizes};
+use warren_boot::{Mapping, OutOfRange, PageTables, descriptors, exceptions};
+use warren_vmm_protocol::LoadSpec;
+use zerocopy::IntoBytes;
+
+/// Where KVM may put its real-mode task state on processors that need one: between the banks, never used by us.
+const TSS_ADDRESS: usize = 0xFFFB_D000;
+
+/// What a zygote is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineOptions {
+    /// Bytes of the first memory slot.
+    pub class_len: u64,
+    /// Ask for huge pages behind the heap.
+    pub huge_heap: bool,
+}
+
+/// A VM without a function.
+#[derive(Debug)]
+pub struct Machine {
+    vm: VmFd,
+    ram: Ram,
+    tables: PageTables,
+    base: Base,
+    entry: u64,
+    features: Features,
+    tsc_hz: u64,
+    options: MachineOptions,
+    msr_filter: bool,
+}
+
+/// Why a machine could not be made or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// KVM refused a step: the host's fault.
+    #[error("KVM: {step}")]
+    Kvm {
+        /// Which.
+        step: &'static str,
+        /// Why.
+        source: kvm_ioctls::Error,
+    },
+    /// Guest memory: the host's fault.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// The guest program: the operator's fault.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The flags or the request: the caller's fault.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A rule of the request is broken: the caller's fault.
+    #[error("{0}")]
+    Refused(String),
+    /// The page tables do not take the plan: a defect here.
+    #[error(transparent)]
+    Paging(#[from] PagingError),
+    /// A planned address is not memory: a defect here.
+    #[error(transparent)]
+    Memory(#[from] OutOfRange),
+}
+
+/// Everything a vCPU needs to run a loaded function.
+#[derive(Debug)]
+pub struct Start {
+    /// First registers.
+    pub entry: EntryState,
+    /// The door to events and replies.
+    pub mailbox: Mailbox,
+    /// Bytes of the function's memory: what peaks are cut at.
+    pub memory_bytes: u64,
+    /// How long init may take.
+    pub init_timeout_ms: u32,
+}
+
+/// Code and files of a function, as they arrived.
+#[derive(Debug)]
+pub struct Artefacts {
+    /// Precompiled code, a sealed memfd.
+    pub code: OwnedFd,
+    /// The `/var/task` archive, likewise.
+    pub task: Option<OwnedFd>,
+}
+
+impl Machine {
+    /// Makes a zygote: the machine, and the vCPU that will run it.
+    pub fn create(
+        kvm: &Kvm,
+        image: &impl AsFd,
+        options: MachineOptions,
+    ) -> Result<(Self, Cpu), MachineError> {
+        let step = |step| move |source| MachineError::Kvm { step, source };
+        let program = program::read(image)?;
+        let base = Base::new(program.end, options.class_len)?;
+        let vm = kvm.create_vm().map_err(step("create a VM"))?;
+        // Slots before anything else: much slower once an interrupt controller or a vCPU exists.
+        let mut ram = Ram::empty();
+        ram.add_bank(&vm, 0, options.class_len)?;
+        let msr_filter = deny_msrs(kvm, &vm)?;
+        if kvm.check_extension(Cap::SetTssAddr) {
+            vm.set_tss_address(TSS_ADDRESS).map_err(step("set the task-state address"))?;
+        }
+        let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("read CPUID"))?;
+        crate::cpuid::filter(&mut cpuid);
+        let features = crate::cpuid::features(&cpuid);
+        let vcpu = vm.create_vcpu(0).map_err(step("create a vCPU"))?;
+        vcpu.set_cpuid2(&cpuid).map_err(step("set CPUID"))?;
+        let tsc_hz = u64::from(vcpu.get_tsc_khz().map_err(step("read the TSC frequency"))?) * 1000;
+
+        let mut tables = PageTables::new(plan::TABLES);
+        for mapping in plan::SUPERVISOR_MAPPINGS.iter().chain([&base.mailbox, &base.stack]) {
+            tables.map(&mut ram, *mapping)?;
+        }
+        ram.put(plan::GDT.start, &descriptors::gdt_page())?;
+        ram.put(plan::IDT.start, &descriptors::idt())?;
+        ram.put(plan::STUBS.start, &exceptions::stubs())?;
+        program::place(&program, image, &mut ram, &mut tables)?;
+        let entry = program.entry;
+        let machine = Self { vm, ram, tables, base, entry, features, tsc_hz, options, msr_filter };
+        Ok((machine, Cpu::new(vcpu)))
+    }
+
+    /// Puts a function in. The descriptors' seals are the caller's to check ([`crate::load`]).
+    pub fn load(&mut self, spec: &LoadSpec, artefacts: &Artefacts) -> Result<Start, MachineError> {
+        let sizes = Sizes { code: spec.code_len, task: spec.task_len, heap: spec.memory_bytes };
+        let plan = self.base.place(sizes, self.options.class_len)?;
+        let boot = self.boot_page(spec)?;
+        if plan.high_len > 0 {
+            self.ram.add_bank(&self.vm, plan::HIGH_BASE, plan.high_len)?;
+        }
+        self.map_file("the function's code", plan.code, &artefacts.code)?;
+        if let (Some(mapping), Some(task)) = (plan.task, &artefacts.task) {
+            self.map_file("the function's files", mapping, task)?;
+        }
+        for piece in &plan.heap {
+            self.tables.map(&mut self.ram, *piece)?;
+            if self.options.huge_heap {
+                self.ram.advise_huge(piece.gpa, piece.len);
+            }
+        }
+        self.tables.map(&mut self.ram, plan::boot_mapping(boot.len() as u64))?;
+        self.ram.put(BOOT.base, &boot)?;
+        let mailbox = Mailbox::new(self.ram.clone(), self.base.mailbox.gpa);
+        let entry = EntryState::new(self.entry, self.tables.root(), self.features);
+        Ok(Start { entry, mailbox, memory_bytes: spec.memory_bytes, init_timeout_ms: spec.init_timeout_ms })
+    }
+
+    /// Whether this host's KVM filters MSR accesses (it denies them all).
+    #[must_use]
+    pub fn filters_msrs(&self) -> bool {
+        self.msr_filter
+    }
+
+    fn map_file(&mut self, what: &'static str, mapping: Mapping, file: &OwnedFd) -> Result<(), MachineError> {
+        self.ram.map_file(what, mapping.gpa, mapping.len, (file.as_fd(), 0), FileUse::ReadOnly)?;
+        self.tables.map(&mut self.ram, mapping)?;
+        Ok(())
+    }
+
+    fn boot_page(&self, spec: &LoadSpec) -> Result<Vec<u8>, MachineError> {
+        let encoded = postcard::to_allocvec(&spec.function)
+            .map_err(|error| MachineError::Refused(format!("the function's description: {error}")))?;
+        let header = BootHeader {
+            magic: BOOT_MAGIC,
+            abi_version: warren_abi::ABI_VERSION,
+            spec_len: u32::try_from(encoded.len()).unwrap_or(u32::MAX),
+            isa: spec.isa.0,
+            code_len: spec.code_len,
+            task_len: spec.task_len,
+            heap_len: plan::page_up(spec.memory_bytes),
+            stack_len: plan::STACK_LEN,
+            tsc_hz: self.tsc_hz,
+        };
+        let page = [header.as_bytes(), &encoded].concat();
+        if page.len() as u64 > BOOT.max_len {
+            let (len, max) = (page.len(), BOOT.max_len);
+            return Err(MachineError::Refused(format!("arguments and environment take {len} of {max} bytes")));
+        }
+        Ok(page)
+    }
+}
+
+/// The instruction sets of this host that Warren knows.
+#[must_use]
+pub fn host_isa() -> IsaSet {
+    IsaSet::detect(|name| match name {
+        "sse3" => std::is_x86_feature_detected!("sse3"),
+        "ssse3" => std::is_x86_feature_detected!("ssse3"),
+        "sse4.1" => std::is_x86_feature_detected!("sse4.1"),
+        "sse4.2" => std::is_x86_feature_detected!("sse4.2"),
+        "popcnt" => std::is_x86_feature_detected!("popcnt"),
+        "lzcnt" => std::is_x86_feature_detected!("lzcnt"),
+        "bmi1" => std::is_x86_feature_detected!("bmi1"),
+        "bmi2" => std::is_x86_feature_detected!("bmi2"),
+        "avx" => std::is_x86_feature_detected!("avx"),
+        "avx2" => std::is_x86_feature_detected!("avx2"),
+        "fma" => std::is_x86_feature_detected!("fma"),
+        _ => false,
+    })
+}
+
+/// Denies every MSR to the guest, where KVM can; whether it could.
+fn deny_msrs(kvm: &Kvm, vm: &VmFd) -> Result<bool, MachineError> {
+    if !kvm.check_extension(Cap::X86MsrFilter) {
+        return Ok(false);
+    }
+    // KVM takes default-deny only together with a range: MSR 0 alone, not allowed either.
+    let none = MsrFilterRange {
+        flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+        base: 0,
+        msr_count: 1,
+        bitmap: &[0],
+    };
+    vm.set_msr_filter(MsrFilterDefaultAction::DENY, &[none])
+        .map_err(|source| MachineError::Kvm { step: "deny MSRs", source })?;
+    Ok(true)
+}
+

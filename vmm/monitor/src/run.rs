@@ -1,0 +1,92 @@
+//! `warren-vmm run`: from inherited descriptors to the end of one sandbox.
+
+use crate::end::End;
+use crate::log;
+use crate::machine::{Machine, MachineOptions};
+use crate::orders::queue;
+use crate::progress::Progress;
+use crate::service::Service;
+use crate::sys;
+use crate::vcpu::Life;
+use anyhow::{Context, Result, bail};
+use event_manager::{EventManager, SubscriberOps};
+use rustix::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+/// The API version every KVM since 2007 speaks.
+const KVM_API: i32 = 12;
+/// How long the peer has to take the last words.
+const LAST_WORDS_MS: u64 = 500;
+/// How long a told vCPU thread has to come to its end.
+const STOP_MS: i32 = 2_000;
+
+/// The descriptors of `warren_sandbox_plan::request::Program::Vmm`.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// The listening control socket.
+    pub listener: OwnedFd,
+    /// /dev/kvm.
+    pub kvm: OwnedFd,
+    /// The guest program.
+    pub image: OwnedFd,
+}
+
+impl Descriptors {
+    /// Takes them over. To be called once, first.
+    pub fn inherit() -> Result<Self> {
+        let take = |number: RawFd, what| {
+            sys::inherited(number).with_context(|| format!("descriptor {number} must be {what}"))
+        };
+        Ok(Self { listener: take(3, "the control socket")?, kvm: take(4, "/dev/kvm")?, image: take(5, "the guest program")? })
+    }
+}
+
+/// Runs one sandbox to its end.
+pub fn run(descriptors: Descriptors, options: MachineOptions) -> End {
+    match live(descriptors, options) {
+        Ok(end) => end,
+        Err(error) => End::Host(error),
+    }
+}
+
+fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
+    sys::install_kick_handler().context("install the signal handler")?;
+    let kvm = sys::kvm(descriptors.kvm);
+    let version = kvm.get_api_version();
+    if version != KVM_API {
+        bail!("descriptor 4 is not /dev/kvm, or speaks API version {version}");
+    }
+    let (machine, cpu) = Machine::create(&kvm, &descriptors.image, options).context("make the VM")?;
+    drop((kvm, descriptors.image));
+    if !machine.filters_msrs() {
+        log!("this KVM has no MSR filter; the guest runs in user mode and reaches none");
+    }
+    let progress = Arc::new(Progress::new().context("make the deadline timer")?);
+    let (order, orders) = queue().context("make an event descriptor")?;
+    let (reports, report) = queue().context("make an event descriptor")?;
+    let life = Life::new(cpu, orders, reports, Arc::clone(&progress));
+    std::thread::Builder::new().name("vcpu".into()).spawn(move || life.live()).context("start the vCPU thread")?;
+    let listener = UnixListener::from(descriptors.listener);
+    let service = Service::new(listener, machine, order, report, progress).context("use the control socket")?;
+    serve(service)
+}
+
+fn serve(service: Service) -> Result<End> {
+    let mut manager = EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
+    let id = manager.add_subscriber(service);
+    log!("ready");
+    loop {
+        let service = manager.subscriber_mut(id).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        if let Some(end) = service.take_end() {
+            service.finish(LAST_WORDS_MS);
+            return Ok(end);
+        }
+        let timeout = if service.is_stopping() { STOP_MS } else { -1 };
+        let count = manager.run_with_timeout(timeout).map_err(|error| anyhow::anyhow!("event loop: {error:?}"))?;
+        if count == 0 && timeout >= 0 {
+            log!("the vCPU thread does not come to its end");
+            return Ok(End::Shutdown);
+        }
+    }
+}

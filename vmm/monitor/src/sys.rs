@@ -1,0 +1,218 @@
+//! Every unsafe operation of the monitor, each behind a safe door.
+#![allow(unsafe_code, reason = "the monitor's one module for descriptors, mappings, memory slots and signals")]
+
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestRegionMmap};
+use warren_abi::window::LARGE_PAGE_SIZE;
+
+/// Takes over a descriptor that the parent passed at a fixed number, or says that it is not there.
+///
+/// Call once for each number, before anything else opens or takes descriptors.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: 1. borrowed only for this call, which fails harmlessly when the number is not open.
+    rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+    // SAFETY: 1. it is open, checked above; 2. the caller's contract: nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Wraps a descriptor of /dev/kvm.
+#[must_use]
+pub fn kvm(device: OwnedFd) -> Kvm {
+    // SAFETY: 1. the number comes out of an `OwnedFd` given up here, so it is open and nobody else's. 2. If it is not
+    // /dev/kvm, its ioctls fail; the caller checks the API version first.
+    unsafe { Kvm::from_raw_fd(device.into_raw_fd()) }
+}
+
+/// Private anonymous memory, aligned to large pages, unmapped when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    /// What was mapped, before alignment.
+    whole: NonNull<libc::c_void>,
+    whole_len: usize,
+    /// First aligned byte.
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: 1. the pointers are plain addresses of a mapping this value owns; 2. nothing here reads or writes through
+// them, users go through vm-memory's volatile accesses.
+unsafe impl Send for Reservation {}
+// SAFETY: as for `Send`: shared use only computes addresses.
+unsafe impl Sync for Reservation {}
+
+/// What a file mapping may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileUse {
+    /// Nobody writes, neither the guest nor the monitor.
+    ReadOnly,
+    /// Writes go to private copies.
+    CopyOnWrite,
+}
+
+impl Reservation {
+    /// Reserves `len` bytes of address space; nothing is backed until touched.
+    pub fn new(len: usize) -> io::Result<Self> {
+        let large = LARGE_PAGE_SIZE as usize;
+        let whole_len = len.checked_add(large).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: 1. no fixed address, so no existing mapping is touched.
+        let whole = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                whole_len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }?;
+        let whole = NonNull::new(whole).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = whole.cast::<u8>();
+        let skip = start.addr().get().next_multiple_of(large) - start.addr().get();
+        // SAFETY: 1. `skip` < `large` and `whole_len` = `len` + `large`, so the result is inside the mapping.
+        let start = unsafe { start.add(skip) };
+        Ok(Self { whole, whole_len, start, len })
+    }
+
+    /// A region for vm-memory over this reservation. The reservation must be kept as long as the region.
+    pub(crate) fn region(&self, base: GuestAddress) -> Option<GuestRegionMmap> {
+        let builder = MmapRegionBuilder::new(self.len)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: 1. `start..start+len` lies in a live mapping; 2. `Ram` keeps reservation and region together.
+        let region = unsafe { builder.with_raw_mmap_pointer(self.start.as_ptr()) }.build().ok()?;
+        GuestRegionMmap::new(region, base)
+    }
+
+    /// Puts a file's pages over part of the reservation.
+    pub fn map_file(
+        &self,
+        at: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        usage: FileUse,
+    ) -> io::Result<()> {
+        let target = self.part(at, len)?;
+        let prot = match usage {
+            FileUse::ReadOnly => ProtFlags::READ,
+            FileUse::CopyOnWrite => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        // SAFETY: 1. the replaced range lies in this reservation (`part`), which holds guest memory only: no Rust
+        // value lives there and no Rust reference points there.
+        unsafe { rustix::mm::mmap(target.cast(), len, prot, MapFlags::PRIVATE | MapFlags::FIXED, file, offset) }?;
+        Ok(())
+    }
+
+    /// Asks for huge pages behind part of the reservation.
+    pub fn advise_huge(&self, at: usize, len: usize) -> io::Result<()> {
+        let target = self.part(at, len)?;
+        // SAFETY: 1. the range is ours (`part`); 2. this advice changes no contents.
+        unsafe { rustix::mm::madvise(target.cast(), len, Advice::LinuxHugepage) }?;
+        Ok(())
+    }
+
+    /// Makes this reservation the memory of a slot.
+    pub(crate) fn attach(&self, vm: &VmFd, slot: u32, base: GuestAddress) -> Result<(), kvm_ioctls::Error> {
+        self.attach_with(vm, slot, base, false)
+    }
+
+    /// The same, optionally with a log of written pages.
+    pub(crate) fn attach_with(
+        &self,
+        vm: &VmFd,
+        slot: u32,
+        base: GuestAddress,
+        dirty_log: bool,
+    ) -> Result<(), kvm_ioctls::Error> {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: if dirty_log { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
+            guest_phys_addr: base.0,
+            memory_size: self.len as u64,
+            userspace_addr: self.start.addr().get() as u64,
+        };
+        // SAFETY: 1. the range is a live mapping; 2. `Ram` and `VmFd` are owned by the same `Machine`, and KVM drops
+        // its own view of pages when they are unmapped, so the guest can never reach anything else.
+        unsafe { vm.set_user_memory_region(region) }
+    }
+
+    fn part(&self, at: usize, len: usize) -> io::Result<*mut u8> {
+        match at.checked_add(len) {
+            // SAFETY: 1. `at` <= `len` of the reservation, checked in the same arm.
+            Some(end) if end <= self.len => Ok(unsafe { self.start.add(at) }.as_ptr()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: 1. exactly what `new` mapped; 2. regions over it are dropped with it (`Ram`).
+        let _ = unsafe { rustix::mm::munmap(self.whole.as_ptr(), self.whole_len) };
+    }
+}
+
+/// Stops a running vCPU from another thread.
+#[derive(Debug)]
+pub struct Kicker {
+    immediate_exit: NonNull<u8>,
+    thread: libc::pid_t,
+    process: libc::pid_t,
+}
+
+// SAFETY: 1. the pointer is only used for atomic stores of one byte; 2. whoever holds a kicker drops it before the
+// vCPU it came from (`progress` does so under its lock).
+unsafe impl Send for Kicker {}
+
+impl Kicker {
+    /// For the vCPU that the *calling* thread runs.
+    pub fn for_this_thread(vcpu: &mut VcpuFd) -> Self {
+        let flag = NonNull::from(&mut vcpu.get_kvm_run().immediate_exit);
+        let id = |pid: rustix::process::Pid| pid.as_raw_nonzero().get();
+        Self {
+            immediate_exit: flag,
+            thread: id(rustix::thread::gettid()),
+            process: id(rustix::process::getpid()),
+        }
+    }
+
+    /// Makes the current or the next KVM_RUN return: the flag first, so that a vCPU about to enter sees it, then the
+    /// signal, so that one inside leaves. The flag is never cleared: a kicked vCPU does not run again.
+    pub fn kick(&self) {
+        // SAFETY: 1. the byte lies in the kvm_run page, mapped as long as the vCPU lives (see `Send`); 2. the kernel
+        // and other threads access it as one byte, and so do we.
+        unsafe { AtomicU8::from_ptr(self.immediate_exit.as_ptr()) }.store(1, Ordering::SeqCst);
+        // SAFETY: 1. plain numbers; 2. our own process and thread: if it is gone the call fails.
+        unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, kick_signal()) };
+    }
+}
+
+/// The signal that interrupts KVM_RUN.
+fn kick_signal() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+/// Gives the kick signal a handler that does nothing, without SA_RESTART, so that it only interrupts.
+pub fn install_kick_handler() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: 1. an all-zero sigaction is valid: no flags, empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // SAFETY: 1. `action` lives through the call; 2. the handler is async-signal-safe: it does nothing.
+    match unsafe { libc::sigaction(kick_signal(), &raw const action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The number behind a descriptor, for messages.
+#[must_use]
+pub fn number(fd: &impl AsRawFd) -> RawFd {
+    fd.as_raw_fd()
+}

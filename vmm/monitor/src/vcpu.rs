@@ -1,0 +1,395 @@
+//! The vCPU thread: owner of the sandbox's life.
+//!
+//! ```text
+//!            Order::Start          Ready                 whole request
+//!   Empty ----------------> Initialising ------> Idle <=================> Busy
+//!     |                          |                |    Response, Error      |
+//!     | shutdown                 | error, timeout,| shutdown                | timeout, fault,
+//!     |                          | fault, shutdown|                         | panic, shutdown
+//!     +--------------------------+--------> Dead <+-------------------------+
+//! ```
+//! - **Empty**: VM and guest program are there, no function. Only orders are waited for.
+//! - **Initialising**: the guest runs until it rings `Ready`. An error, a panic, a fault, a reply out of contract or
+//!   the deadline is reported as a failed load, and the state is Dead.
+//! - **Idle**: the vCPU is held in its doorbell. Orders and the invoke connection are waited for; a new connection
+//!   replaces the old one together with whatever had half arrived on it; a closed or misbehaving connection is dropped.
+//! - **Busy**: the guest runs an event. Its logs go out when its log area is full and at the end. A connection that
+//!   breaks now loses the result, and the next state is still Idle. A new connection waits for Idle: it gets nothing
+//!   of an event it did not ask for. Anything out of contract, the deadline and Shutdown end in Dead, after the
+//!   outcome was sent.
+//! - **Dead**: the end is reported; the main thread ends the process.
+
+use crate::cpu::{Cpu, GuestFault, Stop};
+use crate::end::End;
+use crate::link::{Link, LinkError, PayloadProgress, SMALL_RESPONSE, frame_log};
+use crate::log;
+use crate::machine::Start;
+use crate::mailbox::Mailbox;
+use crate::orders::{Order, Orders, Report, Reports};
+use crate::progress::{Progress, StopCause, monotonic_ns, wall_ns};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::convert::Infallible;
+use std::sync::Arc;
+use warren_abi::mailbox::{EventHeader, Reply, ReplyBody};
+use warren_vmm_protocol::frame::{self, FrameError};
+use warren_vmm_protocol::{Done, InvokeReply, InvokeRequest, LoadError, Outcome, VmState};
+
+/// Most bytes of init log kept for the reply to `Load`.
+const INIT_LOG_MAX: usize = 128 << 10;
+/// The guest's past is never forgotten here; restore and clone will raise this.
+const GENERATION: u64 = 1;
+
+/// The vCPU thread's belongings.
+#[derive(Debug)]
+pub struct Life {
+    cpu: Cpu,
+    orders: Orders,
+    reports: Reports,
+    progress: Arc<Progress>,
+    link: Option<Link>,
+    sequence: u64,
+}
+
+/// Why the guest stopped for good.
+#[derive(Debug)]
+enum Halted {
+    Told(StopCause),
+    Fault(GuestFault),
+    Host(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Halted {
+    fn from(error: E) -> Self {
+        Self::Host(error.into())
+    }
+}
+
+impl Life {
+    /// A life not yet begun.
+    #[must_use]
+    pub fn new(cpu: Cpu, orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
+        Self { cpu, orders, reports, progress, link: None, sequence: 0 }
+    }
+
+    /// Lives, on the calling thread, and reports the end.
+    pub fn live(mut self) {
+        self.progress.set_kicker(Some(self.cpu.kicker()));
+        let Err(end) = self.states();
+        let _ = self.progress.end(VmState::Dead, self.cpu.exits());
+        self.progress.set_kicker(None);
+        self.reports.send(Report::Ended(end));
+    }
+
+    fn states(&mut self) -> Result<Infallible, End> {
+        let start = self.empty()?;
+        self.initialising(&start)?;
+        loop {
+            let request = self.idle(&start.mailbox)?;
+            self.busy(&start, &request)?;
+        }
+    }
+
+    fn empty(&mut self) -> Result<Box<Start>, End> {
+        loop {
+            self.wait(None)?;
+            while let Some(order) = self.orders.next() {
+                match order {
+                    Order::Start(start) => return Ok(start),
+                    Order::Link(link) => self.link = Some(link),
+                }
+            }
+        }
+    }
+
+    fn initialising(&mut self, start: &Start) -> Result<(), End> {
+        let mut log = Vec::new();
+        let result = self.init_guest(start, &mut log);
+        log.extend(start.mailbox.take_log().unwrap_or_default());
+        log.truncate(INIT_LOG_MAX);
+        let told = self.progress.end(VmState::Idle, self.cpu.exits());
+        let result = told.map_or(result, |cause| Err(Halted::Told(cause)));
+        let (reason, end) = match result {
+            Ok(None) => {
+                self.reports.send(Report::Loaded { at_ns: monotonic_ns(), log });
+                return Ok(());
+            }
+            Ok(Some(failure)) => (failure, End::LoadFailed),
+            Err(Halted::Told(StopCause::Deadline)) => (LoadError::TimedOut, End::TimedOut),
+            Err(Halted::Told(StopCause::Shutdown)) => return Err(End::Shutdown),
+            Err(Halted::Fault(fault)) => (LoadError::Guest(fault.to_string()), End::Guest(fault)),
+            Err(Halted::Host(error)) => (LoadError::Host(format!("{error:#}")), End::Host(error)),
+        };
+        self.reports.send(Report::LoadFailed { reason, log });
+        Err(end)
+    }
+
+    /// Runs the guest to its first doorbell: `None` when it is ready, or how the function failed.
+    fn init_guest(&mut self, start: &Start, log: &mut Vec<u8>) -> Result<Option<LoadError>, Halted> {
+        let now = monotonic_ns();
+        let deadline_ns = now.saturating_add(u64::from(start.init_timeout_ms) * 1_000_000);
+        self.progress.begin(VmState::Initialising, None, deadline_ns);
+        // Sequence 0: no event, but clocks and seed are needed by init already.
+        self.hand_over(&start.mailbox, EventHeader { deadline_ns, ..Default::default() })?;
+        self.cpu.enter(start)?;
+        loop {
+            let reply = self.next_reply(&start.mailbox)?;
+            match reply.body {
+                ReplyBody::LogFlush => {
+                    let more = start.mailbox.take_log()?;
+                    let room = INIT_LOG_MAX.saturating_sub(log.len());
+                    log.extend(more.into_iter().take(room));
+                }
+                ReplyBody::Ready => return Ok(None),
+                ReplyBody::Error { error, detail_len, .. } => {
+                    let detail = start.mailbox.detail(detail_len)?;
+                    return Ok(Some(LoadError::Function { error, detail }));
+                }
+                body => return Err(Halted::Fault(fault_of(body, &start.mailbox)?)),
+            }
+        }
+    }
+
+    /// Waits for a whole request, its payload in the mailbox.
+    fn idle(&mut self, mailbox: &Mailbox) -> Result<InvokeRequest, End> {
+        let mut arriving = None;
+        loop {
+            match self.advance(mailbox, arriving.take()) {
+                Ok(Some((request, at))) if at.done == at.len => return Ok(request),
+                Ok(partial) => arriving = partial,
+                Err(error) => self.drop_link(&error),
+            }
+            let ready = self.wait(self.link.as_ref())?;
+            // A payload is read by `advance`, straight into the mailbox.
+            if ready.link && arriving.is_none() {
+                let received = self.link.as_mut().map_or(Ok(()), Link::receive);
+                if let Err(error) = received {
+                    self.drop_link(&error);
+                }
+            }
+            if ready.orders {
+                while let Some(order) = self.orders.next() {
+                    if let Order::Link(link) = order {
+                        self.link = Some(link);
+                        arriving = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn drop_link(&mut self, error: &LinkError) {
+        if !matches!(error, LinkError::Closed) {
+            log!("invoke connection dropped: {error}");
+        }
+        self.link = None;
+    }
+
+    /// Takes what has arrived as far as it goes.
+    fn advance(
+        &mut self,
+        mailbox: &Mailbox,
+        arriving: Option<(InvokeRequest, PayloadProgress)>,
+    ) -> Result<Option<(InvokeRequest, PayloadProgress)>, LinkError> {
+        let Some(link) = &mut self.link else {
+            return Ok(None);
+        };
+        let (request, mut at) = match arriving {
+            Some(arriving) => arriving,
+            None => match link.take_request()? {
+                None => return Ok(None),
+                Some(request) => {
+                    mailbox.put_context(&request.context).map_err(std::io::Error::other)?;
+                    let context_len = u32::try_from(request.context.len()).unwrap_or(0);
+                    let at = PayloadProgress { context_len, done: 0, len: request.payload_len };
+                    (request, at)
+                }
+            },
+        };
+        if at.done < at.len {
+            link.take_payload(mailbox, &mut at)?;
+        }
+        Ok(Some((request, at)))
+    }
+
+    fn busy(&mut self, start: &Start, request: &InvokeRequest) -> Result<(), End> {
+        let exits_before = self.cpu.exits();
+        let begin = monotonic_ns();
+        let result = self.run_event(&start.mailbox, request, begin);
+        let told = self.progress.end(VmState::Idle, self.cpu.exits());
+        // The deadline may have passed while the last exit was on its way: then the vCPU is stopped for good.
+        let result = match told {
+            Some(StopCause::Deadline) => Err(Halted::Told(StopCause::Deadline)),
+            _ => result,
+        };
+        let peak = start.mailbox.memory_peak().unwrap_or(0).min(start.memory_bytes);
+        let (outcome, payload_len, end) = match result {
+            Ok((outcome, payload_len)) => (outcome, payload_len, None),
+            Err(Halted::Told(StopCause::Deadline)) => (Outcome::TimedOut, 0, Some(End::TimedOut)),
+            Err(Halted::Told(StopCause::Shutdown)) => (Outcome::Stopped, 0, Some(End::Shutdown)),
+            Err(Halted::Fault(fault)) => (Outcome::Guest(fault.to_string()), 0, Some(End::Guest(fault))),
+            Err(Halted::Host(error)) => (Outcome::Guest(format!("{error:#}")), 0, Some(End::Host(error))),
+        };
+        let done = Done {
+            outcome,
+            handler_us: monotonic_ns().saturating_sub(begin) / 1000,
+            memory_peak_bytes: peak,
+            payload_len,
+            exits: self.cpu.exits() - exits_before,
+        };
+        self.send_done(&start.mailbox, done);
+        end.map_or(Ok(()), Err)
+    }
+
+    /// Runs the guest to the end of one event: its outcome and the bytes of its response.
+    fn run_event(
+        &mut self,
+        mailbox: &Mailbox,
+        request: &InvokeRequest,
+        begin: u64,
+    ) -> Result<(Outcome, u32), Halted> {
+        let deadline_ns = begin.saturating_add(u64::from(request.timeout_ms) * 1_000_000);
+        self.progress.begin(VmState::Busy, Some(&request.id), deadline_ns);
+        self.sequence += 1;
+        let header = EventHeader {
+            sequence: self.sequence,
+            deadline_ns,
+            context_len: u32::try_from(request.context.len()).unwrap_or(0),
+            payload_len: request.payload_len,
+            ..Default::default()
+        };
+        self.hand_over(mailbox, header)?;
+        loop {
+            let reply = self.next_reply(mailbox)?;
+            match reply.body {
+                ReplyBody::LogFlush => {
+                    let log = mailbox.take_log()?;
+                    self.send_with(|out| frame_log(out, &log), None);
+                }
+                ReplyBody::Response { payload_len } => return Ok((Outcome::Response, payload_len)),
+                ReplyBody::Error { error, exit_code, detail_len } => {
+                    let detail = mailbox.detail(detail_len)?;
+                    return Ok((Outcome::Function { error, exit_code, detail }, 0));
+                }
+                body => return Err(Halted::Fault(fault_of(body, mailbox)?)),
+            }
+        }
+    }
+
+    /// Completes a header with clocks and seed, and writes it.
+    fn hand_over(&self, mailbox: &Mailbox, header: EventHeader) -> Result<(), Halted> {
+        let mut seed = [0; 32];
+        getrandom(&mut seed, GetRandomFlags::empty())?;
+        let (wall_ns, monotonic_ns) = (wall_ns(), monotonic_ns());
+        mailbox.put_event(&EventHeader { generation: GENERATION, wall_ns, monotonic_ns, seed, ..header })?;
+        Ok(())
+    }
+
+    /// Runs the guest to its next doorbell.
+    fn next_reply(&mut self, mailbox: &Mailbox) -> Result<Reply, Halted> {
+        loop {
+            match self.cpu.run(mailbox.ram()) {
+                Stop::Doorbell => {
+                    return mailbox.reply()?.map_err(|fault| Halted::Fault(GuestFault::Reply(fault)));
+                }
+                Stop::Fault(fault) => return Err(Halted::Fault(fault)),
+                Stop::Interrupted => {
+                    if let Some(cause) = self.progress.stop_cause() {
+                        return Err(Halted::Told(cause));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The end of an event: the rest of its log, the outcome, the response.
+    fn send_done(&mut self, mailbox: &Mailbox, done: Done) {
+        let len = done.payload_len;
+        let log = mailbox.take_log().unwrap_or_default();
+        let head = |out: &mut Vec<u8>| {
+            frame_log(out, &log)?;
+            out.extend(frame::encode(&InvokeReply::Done(done))?);
+            if len > 0 && len <= SMALL_RESPONSE {
+                out.extend(mailbox.response(len).unwrap_or_default());
+            }
+            Ok(())
+        };
+        self.send_with(head, (len > SMALL_RESPONSE).then_some((mailbox, len)));
+    }
+
+    /// Sends what `frames` writes and then a response, if there is a connection; one that fails is given up.
+    fn send_with(
+        &mut self,
+        frames: impl FnOnce(&mut Vec<u8>) -> Result<(), FrameError>,
+        response: Option<(&Mailbox, u32)>,
+    ) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let mut out = Vec::with_capacity(512);
+        let sent = frames(&mut out).map_err(LinkError::from).and_then(|()| link.send(&out)).and_then(|()| {
+            response.map_or(Ok(()), |(mailbox, len)| link.send_response(mailbox, len))
+        });
+        if let Err(error) = sent {
+            log!("result dropped: {error}");
+            self.link = None;
+        }
+    }
+
+    /// Waits for an order, for `link` to be readable, or for the word to stop.
+    fn wait(&self, link: Option<&Link>) -> Result<Ready, End> {
+        loop {
+            if self.progress.stop_cause().is_some() {
+                return Err(End::Shutdown);
+            }
+            let bell = PollFd::new(self.orders.bell(), PollFlags::IN);
+            let (result, ready) = match link {
+                None => {
+                    let mut fds = [bell];
+                    let result = poll(&mut fds, None);
+                    (result, fds.map(|fd| !fd.revents().is_empty()).into())
+                }
+                Some(link) => {
+                    let mut fds = [bell, PollFd::new(link.stream(), PollFlags::IN)];
+                    let result = poll(&mut fds, None);
+                    (result, fds.map(|fd| !fd.revents().is_empty()).into())
+                }
+            };
+            match result {
+                Ok(_) => return Ok(ready),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(End::Host(error.into())),
+            }
+        }
+    }
+}
+
+/// What a wait found.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    orders: bool,
+    link: bool,
+}
+
+impl From<[bool; 1]> for Ready {
+    fn from([orders]: [bool; 1]) -> Self {
+        Self { orders, link: false }
+    }
+}
+
+impl From<[bool; 2]> for Ready {
+    fn from([orders, link]: [bool; 2]) -> Self {
+        Self { orders, link }
+    }
+}
+
+/// Replies that end a guest wherever they come.
+fn fault_of(body: ReplyBody, mailbox: &Mailbox) -> Result<GuestFault, Halted> {
+    Ok(match body {
+        ReplyBody::Panic { detail_len } => GuestFault::Panic(mailbox.detail(detail_len)?),
+        ReplyBody::Ready => GuestFault::Unexpected("ready again"),
+        ReplyBody::Response { .. } => GuestFault::Unexpected("a response to no event"),
+        ReplyBody::Error { .. } => GuestFault::Unexpected("an error to no event"),
+        ReplyBody::LogFlush => GuestFault::Unexpected("a log flush"),
+    })
+}
