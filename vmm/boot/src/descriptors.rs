@@ -2,6 +2,7 @@
 //! 7.14.1 (64-bit IDT gates).
 
 use crate::plan::{EXCEPTION_STACK, GDT, STUBS};
+use warren_abi::DOORBELL_PORT;
 
 /// A segment as the processor caches it; the fields a hypervisor sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,10 @@ pub const USER_DATA: Segment =
 /// User code: selector 0x20 at privilege level 3.
 pub const USER_CODE: Segment =
     Segment { selector: 0x23, base: 0, limit: u32::MAX, kind: 0xB, code_or_data: true, dpl: 3, long: true };
-/// The busy 64-bit TSS, without an I/O bitmap (the guest runs at IOPL 3).
+/// The busy 64-bit TSS with its I/O bitmap.
+///
+/// The guest runs at IOPL 3, where the processor consults no bitmap. A KVM without hardware virtualisation runs user
+/// mode with its own flags, loses the IOPL, and then asks the bitmap; there it opens the doorbell and nothing else.
 pub const TASK_STATE: Segment = Segment {
     selector: 0x28,
     base: GDT.start + TSS_OFFSET,
@@ -49,7 +53,12 @@ pub const IDT_LIMIT: u16 = IDT_LEN as u16 - 1;
 /// Vectors in an IDT.
 pub const VECTORS: usize = 256;
 const GDT_LEN: usize = 7 * 8;
-const TSS_LEN: usize = 0x68;
+/// The fixed part, the bitmap up to the doorbell's byte, the byte after it, and the terminator.
+const TSS_LEN: usize = BITMAP_OFFSET + DOORBELL_PORT as usize / 8 + 3;
+const BITMAP_OFFSET: usize = 0x68;
+/// The doorbell may be written with 1, 2 or 4 bytes, that is up to the port three above it.
+const DOORBELL_BITS: u8 = 0b1111 << (DOORBELL_PORT % 8);
+const _: () = assert!(DOORBELL_PORT % 8 <= 4, "all four bits lie in one byte of the bitmap");
 /// The TSS shares the GDT's page.
 const TSS_OFFSET: u64 = 0x100;
 const IDT_LEN: usize = VECTORS * 16;
@@ -77,7 +86,11 @@ pub fn gdt_page() -> [u8; TSS_OFFSET as usize + TSS_LEN] {
     for (i, byte) in EXCEPTION_STACK.end.to_le_bytes().into_iter().enumerate() {
         put(task, 4 + i, byte); // RSP0
     }
-    put(task, 0x66, TSS_LEN as u8); // I/O map base beyond the limit: no bitmap
+    put(task, 0x66, BITMAP_OFFSET as u8);
+    for byte in task.iter_mut().skip(BITMAP_OFFSET) {
+        *byte = 0xFF;
+    }
+    put(task, BITMAP_OFFSET + DOORBELL_PORT as usize / 8, !DOORBELL_BITS);
     page
 }
 
@@ -121,11 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn task_state_has_stack_and_no_bitmap() {
+    fn task_state_has_a_stack_and_opens_only_the_doorbell() {
         let page = gdt_page();
         let task = &page[TSS_OFFSET as usize..];
         assert_eq!(task[4..12], EXCEPTION_STACK.end.to_le_bytes());
         assert_eq!(task[0x66..0x68], [0x68, 0]);
+        let open = |port: u16| task[0x68 + usize::from(port) / 8] & (1 << (port % 8)) == 0;
+        for port in 0..=DOORBELL_PORT + 8 {
+            assert_eq!(open(port), (DOORBELL_PORT..DOORBELL_PORT + 4).contains(&port), "{port:#x}");
+        }
+        assert_eq!(task.last(), Some(&0xFF));
         let descriptor = u64::from_le_bytes(page[0x28..0x30].try_into().unwrap());
         assert_eq!(descriptor >> 16 & 0xFF_FFFF, TASK_STATE.base);
     }

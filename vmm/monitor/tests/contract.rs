@@ -16,7 +16,7 @@ fn a_life() {
     let ControlReply::Loaded { init_us, build_us, log } = reply else { panic!("{reply:?}") };
     assert!(init_us >= build_us && log.is_empty());
     let mut invoke = vmm.invoke();
-    let back = echo(&mut invoke, b"hello");
+    let back = echo(&mut invoke, b".hello");
     assert_eq!(back.done.exits, 1, "a warm event is one exit");
     assert_eq!(back.done.memory_peak_bytes, 32 << 20, "a peak beyond the memory is cut");
     let now = status(&mut control);
@@ -31,7 +31,7 @@ fn a_thousand_warm_events() {
     let (vmm, _control) = Vmm::loaded(b"R");
     let mut invoke = vmm.invoke();
     for i in 0..1000_u32 {
-        assert_eq!(echo(&mut invoke, &i.to_le_bytes()).done.exits, 1);
+        assert_eq!(echo(&mut invoke, &[&[0], &i.to_le_bytes()[..]].concat()).done.exits, 1);
     }
 }
 
@@ -86,6 +86,6 @@ fn the_function_fails_and_the_sandbox_goes_on() {
     let back = call(&mut invoke, &header);
     let Outcome::Function { error, exit_code, detail } = back.done.outcome else { panic!("{:?}", back.done) };
     assert_eq!((error.name(), exit_code, detail.as_str()), ("exit", 7, "no"));
-    echo(&mut invoke, b"still here");
+    echo(&mut invoke, b".still here");
     assert_eq!(status(&mut control).invocations, 2);
 }

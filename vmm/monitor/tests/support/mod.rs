@@ -1,5 +1,5 @@
 //! A real `warren-vmm run`, driven as the agent would drive it, and a guest small enough to misbehave on command.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses its own part")]
 
 pub mod guest;
 pub mod vmm;
