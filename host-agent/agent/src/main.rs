@@ -1,2 +1,22 @@
-//! The worker's agent: gRPC worker service and sandbox state machine.
-fn main() {}
+//! `warren-agent`: see the library's cover page.
+
+use clap::Parser as _;
+use std::io::IsTerminal as _;
+use tracing_subscriber::EnvFilter;
+use warren_agent::{config::Config, run};
+
+/// musl's own allocator takes one lock for all threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    let filter = EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(run(config));
+    // Detached work (an invocation whose VM was left alone) does not hold the exit up.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,94 @@
+//! The command line.
+
+use crate::version::CompileLimits;
+use anyhow::Context as _;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The worker's agent: serves control, drives jailer and VMMs, holds no privilege.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "warren-agent", version)]
+pub struct Config {
+    /// Directory of artefacts, logs, sockets and records.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Directory of certificates (`agent.pem`, `agent.key`, `ca.pem`).
+    #[arg(long, value_name = "DIR")]
+    pub identity: PathBuf,
+    /// Where to serve; port 0 picks one and the ready line names it.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7071")]
+    pub listen: SocketAddr,
+    /// Where control reaches this agent, if not at the address served.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Control's address.
+    #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:7070")]
+    pub control: String,
+    /// The jailer's socket.
+    #[arg(long, value_name = "PATH")]
+    pub jailer: PathBuf,
+    /// This host's name; must be the one its certificate carries, which is the default.
+    #[arg(long, value_name = "NAME")]
+    pub host_id: Option<String>,
+    /// The zone this host fails with.
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    pub zone: String,
+    /// Memory for sandboxes, MiB; by default what is available at start, less a tenth.
+    #[arg(long, value_name = "MIB")]
+    pub memory_mib: Option<u64>,
+    /// Destroy a sandbox that was not used for so long.
+    #[arg(long, value_name = "MS", default_value_t = 600_000)]
+    pub idle_ms: u64,
+    /// On SIGTERM leave sandboxes running, for the next agent to adopt.
+    #[arg(long)]
+    pub leave: bool,
+    /// On SIGTERM let running invocations go on for so long.
+    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    pub drain_ms: u64,
+    /// Memory of one compilation, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub compile_memory_mib: u64,
+    /// CPU time of one compilation; on the wall it may take twice as long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub compile_seconds: u32,
+}
+
+impl Config {
+    /// The host's name: its certificate's.
+    pub fn host_id(&self) -> anyhow::Result<String> {
+        let certified = warren_identity::host_id(&self.identity)?.to_string();
+        match &self.host_id {
+            Some(given) if *given != certified => anyhow::bail!(
+                "--host-id is {given}, but the certificate in {} is for {certified}",
+                self.identity.display()
+            ),
+            _ => Ok(certified),
+        }
+    }
+
+    /// Memory for sandboxes.
+    pub fn memory_mib(&self) -> anyhow::Result<u64> {
+        match self.memory_mib {
+            Some(mib) => Ok(mib),
+            None => Ok(available_mib()? / 10 * 9),
+        }
+    }
+
+    /// What one compilation may take.
+    #[must_use]
+    pub fn compile_limits(&self) -> CompileLimits {
+        CompileLimits {
+            memory_mib: self.compile_memory_mib,
+            cpu_seconds: self.compile_seconds,
+            wall: Duration::from_secs(u64::from(self.compile_seconds) * 2),
+            ..CompileLimits::default()
+        }
+    }
+}
+
+/// `MemAvailable` of this machine.
+fn available_mib() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+    Ok(kib.context("/proc/meminfo names no MemAvailable; give --memory-mib")? / 1024)
+}

@@ -1,0 +1,99 @@
+//! The loop drawn in [`super`].
+
+use crate::{host::Host, sandbox::machine::State};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tonic::Status;
+use warren_proto::v1::{HeartbeatRequest, HostResources, RegisterWorkerRequest, RegisterWorkerResponse};
+
+/// How long control may take for one call of the loop.
+const CALL_PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// Bounds of the heartbeat interval control may ask for.
+const FASTEST_BEAT_MS: u32 = 50;
+const SLOWEST_BEAT_MS: u32 = 10_000;
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// Where control reaches this agent.
+    pub address: String,
+    /// What the host has.
+    pub resources: HostResources,
+}
+
+/// Registers and beats until the task is ended.
+pub async fn report(host: Arc<Host>, announcement: Announcement) {
+    let mut retry = FIRST_RETRY;
+    loop {
+        match register(&host, &announcement).await {
+            Ok(registered) => {
+                retry = FIRST_RETRY;
+                host.fence().raise_floor(registered.epoch);
+                tracing::info!(epoch = registered.epoch, "registered with control");
+                beat(&host, registered.heartbeat_ms).await;
+            }
+            Err(status) => {
+                tracing::warn!(message = status.message(), "not registered with control yet");
+                sleep(retry).await;
+                retry = (retry * 2).min(LAST_RETRY);
+            }
+        }
+    }
+}
+
+async fn register(host: &Host, announcement: &Announcement) -> Result<RegisterWorkerResponse, Status> {
+    // The whole table goes out: what changed so far is in it.
+    let _ = host.sandboxes.take_changed();
+    let request = RegisterWorkerRequest {
+        host_id: host.id.clone(),
+        address: announcement.address.clone(),
+        resources: Some(announcement.resources.clone()),
+        sandboxes: host.sandboxes.all().iter().map(|sandbox| sandbox.on_wire(&host.id)).collect(),
+        builder_key: host.versions.compiler().builder_key().to_bytes().to_vec().into(),
+    };
+    let mut fleet = host.control.fleet();
+    match timeout(CALL_PATIENCE, fleet.register_worker(request)).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("control did not answer the registration")),
+    }
+}
+
+/// Returns when a new registration is needed.
+async fn beat(host: &Host, heartbeat_ms: u32) {
+    let period = heartbeat_ms.clamp(FASTEST_BEAT_MS, SLOWEST_BEAT_MS);
+    let mut ticks = interval(Duration::from_millis(period.into()));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(changed) = host.sandboxes.take_changed() else { return };
+        let all = host.sandboxes.all();
+        let busy = all.iter().filter(|sandbox| matches!(sandbox.state(), State::Busy(_) | State::Draining(_))).count();
+        let request = HeartbeatRequest {
+            host_id: host.id.clone(),
+            free_memory_mib: host.memory.free_mib(),
+            sandboxes: count(all.len()),
+            busy: count(busy),
+            changed: changed.iter().map(|sandbox| sandbox.on_wire(&host.id)).collect(),
+            grants: host.grants.in_use(),
+        };
+        let mut fleet = host.control.fleet();
+        match timeout(CALL_PATIENCE, fleet.heartbeat(request)).await {
+            Ok(Ok(answer)) if answer.get_ref().known => {}
+            Ok(Ok(_)) => {
+                tracing::info!("control does not know this host: registering again");
+                return;
+            }
+            Ok(Err(status)) => {
+                tracing::warn!(message = status.message(), "a heartbeat failed");
+                host.sandboxes.put_back(&changed);
+            }
+            Err(_) => host.sandboxes.put_back(&changed),
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,118 @@
+//! What all parts of the agent share: one value, made once at start.
+
+use crate::{
+    config::Config,
+    fleet::ControlClient,
+    jailer::JailerClient,
+    logs::LogHub,
+    resources::MemoryBudget,
+    sandbox::{Sandbox, SandboxTable, epoch::EpochFence, grants::GrantLedger, record::RunDir},
+    version::{Compiler, Versions},
+};
+use anyhow::Context as _;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use warren_abi::isa::IsaSet;
+use warren_artefact::{SigningKey, Store};
+
+/// The worker host, as its agent knows it.
+#[derive(Debug)]
+pub struct Host {
+    /// Its name, as its certificate says.
+    pub id: String,
+    /// How long an idle sandbox is kept.
+    pub keep_alive: Duration,
+    /// The one privileged process.
+    pub jailer: JailerClient,
+    /// The way to control.
+    pub control: ControlClient,
+    /// Code that can be started here.
+    pub versions: Arc<Versions>,
+    /// Every sandbox.
+    pub sandboxes: SandboxTable,
+    /// Sockets and records of sandboxes.
+    pub run: RunDir,
+    /// Function logs.
+    pub logs: LogHub,
+    /// Executions by grant.
+    pub grants: GrantLedger,
+    /// Memory of the host.
+    pub memory: MemoryBudget,
+    fence: Mutex<EpochFence>,
+    stopping: AtomicBool,
+}
+
+impl Host {
+    /// Makes directories, key, threads; talks to nobody yet.
+    pub fn open(config: &Config) -> anyhow::Result<Arc<Self>> {
+        let data = &config.data;
+        std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+        let id = config.host_id()?;
+        let key = SigningKey::load_or_create(&data.join("builder.key"))?;
+        let store = Store::open(data.join("artefacts"))?;
+        let jailer = JailerClient::start(config.jailer.clone())?;
+        let control = ControlClient::new(&config.identity, &config.control)?;
+        let isa = host_isa();
+        anyhow::ensure!(isa.covers(IsaSet::BASELINE), "this CPU lacks SSE4.2 or FMA, which compiled functions need");
+        let compiler = Compiler::new(jailer.clone(), key, isa, config.compile_limits(), store);
+        let versions = Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"))?;
+        Ok(Arc::new(Self {
+            id,
+            keep_alive: Duration::from_millis(config.idle_ms),
+            jailer,
+            control,
+            versions: Arc::new(versions),
+            sandboxes: SandboxTable::default(),
+            run: RunDir::open(data.join("run"))?,
+            logs: LogHub::start(data.join("logs"))?,
+            grants: GrantLedger::default(),
+            memory: MemoryBudget::new(config.memory_mib()?),
+            fence: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    /// The newest epochs seen.
+    pub fn fence(&self) -> MutexGuard<'_, EpochFence> {
+        self.fence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no sandbox is created and control's connection is let go.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether the agent stops.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Control shall hear of this sandbox.
+    pub fn report(&self, sandbox: &Arc<Sandbox>) {
+        self.sandboxes.changed(sandbox);
+    }
+}
+
+/// What compiled code may use here, from the host's own CPUID.
+fn host_isa() -> IsaSet {
+    IsaSet::detect(|name| match name {
+        "sse3" => is_x86_feature_detected!("sse3"),
+        "ssse3" => is_x86_feature_detected!("ssse3"),
+        "sse4.1" => is_x86_feature_detected!("sse4.1"),
+        "sse4.2" => is_x86_feature_detected!("sse4.2"),
+        "popcnt" => is_x86_feature_detected!("popcnt"),
+        "lzcnt" => is_x86_feature_detected!("lzcnt"),
+        "bmi1" => is_x86_feature_detected!("bmi1"),
+        "bmi2" => is_x86_feature_detected!("bmi2"),
+        "avx" => is_x86_feature_detected!("avx"),
+        "avx2" => is_x86_feature_detected!("avx2"),
+        "fma" => is_x86_feature_detected!("fma"),
+        _ => false,
+    })
+}

@@ -1,0 +1,178 @@
+//! Talking to `warren-jailer serve`, the one privileged process of the host.
+//!
+//! One thread owns the connection: requests go out one at a time, in order, as the jailer serves them. The jailer may
+//! restart at any time; the thread connects again at the next request.
+//!
+//! - A request that was never sent is sent again on a new connection, once.
+//! - A `Spawn` whose answer was lost fails as retryable: whoever asked must `Kill` the name before it asks again.
+//! - `Kill` and `List` are idempotent and simply asked again.
+
+mod wire;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::sync::{mpsc, oneshot};
+use warren_sandbox_plan::{
+    name::SandboxName,
+    request::{ExitStatus, Jailed, Reply, Request, Spawn},
+};
+use wire::{Connection, ExchangeError};
+
+/// Most requests waiting for the jailer; beyond that it is overloaded and says so.
+const QUEUE: usize = 256;
+
+/// Why the jailer did not do what was asked. Always the system's fault.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JailerError {
+    /// It cannot be reached, or the connection broke before the answer.
+    #[error("the jailer at {path} cannot be reached: {source}", path = path.display())]
+    Unreachable {
+        /// Its socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+    /// It refused or failed; nothing was left behind.
+    #[error("the jailer failed at {step}: {message}")]
+    Failed {
+        /// Which step of its plan.
+        step: String,
+        /// Its words.
+        message: String,
+        /// Whether asking again can help.
+        retryable: bool,
+    },
+    /// More requests wait than are allowed.
+    #[error("{QUEUE} requests wait for the jailer already")]
+    Overloaded,
+    /// It answered something else than what was asked.
+    #[error("the jailer broke the protocol: {0}")]
+    Protocol(&'static str),
+}
+
+impl JailerError {
+    /// Whether asking again can help.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Overloaded => true,
+            Self::Failed { retryable, .. } => *retryable,
+            Self::Protocol(_) => false,
+        }
+    }
+}
+
+/// A program that was started: what the jailer says of it, and its pidfd.
+#[derive(Debug)]
+pub struct Started {
+    /// Name, pid, uid, slot.
+    pub jailed: Jailed,
+    /// Becomes readable when it exits.
+    pub pidfd: OwnedFd,
+}
+
+/// Asks the jailer; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct JailerClient {
+    queue: mpsc::Sender<Job>,
+}
+
+struct Job {
+    request: Request,
+    fds: Vec<OwnedFd>,
+    answer: oneshot::Sender<Result<(Reply, Option<OwnedFd>), JailerError>>,
+}
+
+impl JailerClient {
+    /// Starts the thread; it connects at the first request.
+    pub fn start(socket: PathBuf) -> io::Result<Self> {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        std::thread::Builder::new().name("jailer-client".to_owned()).spawn(move || serve(&socket, jobs))?;
+        Ok(Self { queue })
+    }
+
+    /// Starts a jailed program with these descriptors, in the order of its documentation.
+    pub async fn spawn(&self, spawn: Spawn, fds: Vec<OwnedFd>) -> Result<Started, JailerError> {
+        match self.ask(Request::Spawn(spawn), fds).await? {
+            (Reply::Spawned(jailed), Some(pidfd)) => Ok(Started { jailed, pidfd }),
+            (Reply::Spawned(_), None) => Err(JailerError::Protocol("no pidfd came with Spawned")),
+            _ => Err(JailerError::Protocol("another answer to Spawn")),
+        }
+    }
+
+    /// Kills by name and reclaims; says how it had ended when the jailer knows.
+    pub async fn kill(&self, name: &SandboxName) -> Result<Option<ExitStatus>, JailerError> {
+        match self.ask(Request::Kill { name: name.clone() }, Vec::new()).await? {
+            (Reply::Killed { exit, .. }, _) => Ok(exit),
+            _ => Err(JailerError::Protocol("another answer to Kill")),
+        }
+    }
+
+    /// What lives.
+    pub async fn list(&self) -> Result<Vec<Jailed>, JailerError> {
+        match self.ask(Request::List, Vec::new()).await? {
+            (Reply::Listed(all), _) => Ok(all),
+            _ => Err(JailerError::Protocol("another answer to List")),
+        }
+    }
+
+    async fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<(Reply, Option<OwnedFd>), JailerError> {
+        let (answer, wait) = oneshot::channel();
+        self.queue.try_send(Job { request, fds, answer }).map_err(|_| JailerError::Overloaded)?;
+        match wait.await {
+            Ok(Ok((Reply::Failed { step, message, retryable }, _))) => {
+                Err(JailerError::Failed { step, message, retryable })
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(JailerError::Protocol("the client thread ended")),
+        }
+    }
+}
+
+fn serve(socket: &Path, mut jobs: mpsc::Receiver<Job>) {
+    let mut connection: Option<Connection> = None;
+    while let Some(job) = jobs.blocking_recv() {
+        let answer = exchange(socket, &mut connection, &job);
+        if answer.is_err() {
+            connection = None;
+        }
+        // Whoever asked may have gone; a Spawn's pidfd is closed then and the name is reclaimed by its owner task.
+        let _ = job.answer.send(answer);
+    }
+}
+
+fn exchange(
+    socket: &Path,
+    connection: &mut Option<Connection>,
+    job: &Job,
+) -> Result<(Reply, Option<OwnedFd>), JailerError> {
+    let unreachable =
+        |source: io::Error| JailerError::Unreachable { path: socket.to_owned(), source: Arc::new(source) };
+    let fresh = connection.is_none();
+    let live = match connection {
+        Some(live) => live,
+        None => connection.insert(Connection::open(socket).map_err(unreachable)?),
+    };
+    match live.exchange(&job.request, &job.fds) {
+        Ok(answer) => Ok(answer),
+        // The jailer restarted since the last request: try once on a new connection.
+        Err(ExchangeError::NotSent(_)) if !fresh => again(socket, connection, job).map_err(unreachable),
+        Err(ExchangeError::NoAnswer(_)) if !fresh && !matches!(job.request, Request::Spawn(_)) => {
+            again(socket, connection, job).map_err(unreachable)
+        }
+        Err(ExchangeError::NotSent(source) | ExchangeError::NoAnswer(source)) => Err(unreachable(source)),
+    }
+}
+
+fn again(
+    socket: &Path,
+    connection: &mut Option<Connection>,
+    job: &Job,
+) -> Result<(Reply, Option<OwnedFd>), io::Error> {
+    let live = connection.insert(Connection::open(socket)?);
+    live.exchange(&job.request, &job.fds).map_err(ExchangeError::into_io)
+}

@@ -1,0 +1,155 @@
+//! What the host has and what a sandbox may take of it: memory is reserved, CPU is a share.
+//!
+//! - **Memory**: a sandbox reserves its function's memory plus [`OVERHEAD_MIB`]; creation beyond the host's memory is
+//!   refused. The same sum is its cgroup's limit.
+//! - **CPU**: in proportion to memory; [`MIB_PER_CORE`] MiB buy one core, as in AWS Lambda. It is a *weight*, not a
+//!   ceiling: on a busy host shares are kept, an idle core is given to whoever can use it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+use warren_sandbox_plan::request::Limits;
+
+/// Memory of a sandbox beyond its function's, MiB: mailbox 14, guest program, stack and page tables 5, the VMM's own
+/// pages and stacks 8, kernel structures of the VM 5 (page tables of the VM grow with memory: see [`sandbox_limits`]).
+pub const OVERHEAD_MIB: u64 = 32;
+
+/// The memory that buys one core, MiB.
+pub const MIB_PER_CORE: u64 = 1769;
+
+/// Tasks of a VMM: main, vCPU, and room for the kernel's own vhost or worker threads.
+const VMM_PIDS: u32 = 8;
+
+/// Limits of a sandbox whose function has so much memory.
+#[must_use]
+pub fn sandbox_limits(memory_mib: u32, code_bytes: u64) -> Limits {
+    let memory = u64::from(memory_mib);
+    // Shadow or nested page tables take 1/512 of the memory at 4 KiB pages, twice (VMM's own and KVM's).
+    let tables = memory / 256 + 1;
+    // A VMM may keep a private copy of pages of the code it maps.
+    let bytes = ((memory + OVERHEAD_MIB + tables) << 20).saturating_add(code_bytes);
+    Limits {
+        memory_bytes: bytes,
+        cpu_millis: cpu_millis(memory_mib),
+        cpu_hard: false,
+        pids: VMM_PIDS,
+        cpu_seconds: 0,
+    }
+}
+
+/// The CPU share of a function with so much memory, in thousandths of a core.
+#[must_use]
+pub fn cpu_millis(memory_mib: u32) -> u32 {
+    let millis = u64::from(memory_mib) * 1000 / MIB_PER_CORE;
+    u32::try_from(millis.max(1)).unwrap_or(u32::MAX)
+}
+
+/// The host has not enough memory left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{needed_mib} MiB are needed and {free_mib} MiB of {total_mib} MiB are free")]
+pub struct HostFull {
+    /// Asked for, overhead included.
+    pub needed_mib: u64,
+    /// Left.
+    pub free_mib: u64,
+    /// The host's whole.
+    pub total_mib: u64,
+}
+
+/// The host's memory, counted in MiB.
+#[derive(Clone, Debug)]
+pub struct MemoryBudget {
+    total_mib: u64,
+    used_mib: Arc<AtomicU64>,
+}
+
+impl MemoryBudget {
+    /// A host with so much for sandboxes.
+    #[must_use]
+    pub fn new(total_mib: u64) -> Self {
+        Self { total_mib, used_mib: Arc::default() }
+    }
+
+    /// The whole.
+    #[must_use]
+    pub const fn total_mib(&self) -> u64 {
+        self.total_mib
+    }
+
+    /// What is left.
+    #[must_use]
+    pub fn free_mib(&self) -> u64 {
+        self.total_mib.saturating_sub(self.used_mib.load(Ordering::Relaxed))
+    }
+
+    /// Takes a function's memory and the overhead until the reservation is dropped.
+    pub fn reserve(&self, memory_mib: u32) -> Result<Reservation, HostFull> {
+        let needed_mib = u64::from(memory_mib) + OVERHEAD_MIB;
+        let take = |used: u64| used.checked_add(needed_mib).filter(|sum| *sum <= self.total_mib);
+        match self.used_mib.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(Reservation { used_mib: Arc::clone(&self.used_mib), mib: needed_mib }),
+            Err(used) => {
+                let free_mib = self.total_mib.saturating_sub(used);
+                Err(HostFull { needed_mib, free_mib, total_mib: self.total_mib })
+            }
+        }
+    }
+
+    /// Takes memory that is in use already, whether it fits or not (adoption after a restart with a smaller budget).
+    #[must_use]
+    pub fn reserve_adopted(&self, memory_mib: u32) -> Reservation {
+        let mib = u64::from(memory_mib) + OVERHEAD_MIB;
+        self.used_mib.fetch_add(mib, Ordering::Relaxed);
+        Reservation { used_mib: Arc::clone(&self.used_mib), mib }
+    }
+}
+
+/// Memory taken; given back on drop.
+#[derive(Debug)]
+pub struct Reservation {
+    used_mib: Arc<AtomicU64>,
+    mib: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.used_mib.fetch_sub(self.mib, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn shares_follow_memory() {
+        for (mib, millis) in [(128, 72), (1769, 1000), (3538, 2000), (10240, 5788), (0, 1)] {
+            assert_eq!(cpu_millis(mib), millis, "{mib}");
+        }
+        assert_eq!(sandbox_limits(128, 0).memory_bytes, (128 + 32 + 1) << 20);
+    }
+
+    proptest! {
+        #[test]
+        fn never_over_the_budget(steps in proptest::collection::vec((0_u32..400, proptest::bool::ANY), 0..60)) {
+            let budget = MemoryBudget::new(1000);
+            let mut held: Vec<Reservation> = Vec::new();
+            for (mib, take) in steps {
+                if take {
+                    let free = budget.free_mib();
+                    match budget.reserve(mib) {
+                        Ok(reservation) => held.push(reservation),
+                        Err(full) => prop_assert!(full.needed_mib > free && full.free_mib == free),
+                    }
+                } else if !held.is_empty() {
+                    held.swap_remove(mib as usize % held.len());
+                }
+                let used: u64 = held.iter().map(|reservation| reservation.mib).sum();
+                prop_assert!(used <= 1000);
+                prop_assert_eq!(budget.free_mib(), 1000 - used);
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Start, serve, stop.
+//!
+//! ```text
+//! open ─▶ adopt (waits for the jailer) ─▶ listen ─▶ "ready" ─▶ serve ─▶ SIGTERM/SIGINT ─┬─▶ drain, kill all ─▶ exit 0
+//!                                                                                      └─ --leave ─────────▶ exit 0
+//! ```
+//! After `kill -9` everything stays as it is and the next start adopts it.
+
+use crate::{
+    config::Config,
+    fleet::{self, Announcement},
+    host::Host,
+    sandbox::{
+        Sandbox, adopt,
+        machine::{Cause, Event},
+    },
+    service,
+};
+use anyhow::Context as _;
+use futures::future::join_all;
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::timeout,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use warren_identity::{Service, server_tls};
+use warren_proto::v1::{HostResources, worker_service_server::WorkerServiceServer};
+
+/// How long reclaiming everything may take at a stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// How long connections may take to close at a stop.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Runs the agent to its end.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let host = Host::open(&config)?;
+    let adoption = tokio::select! {
+        adoption = adopt::adopt_all(&host) => adoption?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let (close, closing) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(Arc::clone(&host), config.clone(), listener, closing));
+    let reporter = tokio::spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
+
+    let adopted = adoption.adopted;
+    let mut out = std::io::stdout();
+    writeln!(out, "ready listen={address} host={} adopted={adopted} reclaimed={}", host.id, adoption.reclaimed)?;
+    out.flush()?;
+
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = wait_server(server) => ended,
+    };
+    host.stop();
+    if !config.leave {
+        destroy_all(&host, Duration::from_millis(config.drain_ms)).await;
+    }
+    reporter.abort();
+    let _ = close.send(());
+    tokio::time::sleep(Duration::ZERO).await;
+    host.logs.tail("", 0).await;
+    outcome
+}
+
+async fn serve(
+    host: Arc<Host>,
+    config: Config,
+    listener: TcpListener,
+    closing: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<WorkerServiceServer<service::Worker>>().await;
+    let server = Server::builder()
+        .tls_config(server_tls(&config.identity, Service::Agent)?)?
+        .tcp_nodelay(true)
+        // A payload each way fits a stream's window, so that an invocation waits for no window update.
+        .initial_stream_window_size(Some(8 << 20))
+        .initial_connection_window_size(Some(64 << 20))
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .add_service(health_service)
+        .add_service(service::gated(host))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+            let _ = closing.await;
+        });
+    server.await.context("the server ended")
+}
+
+async fn wait_server(server: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    server.await.context("the server task ended")?
+}
+
+fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announcement {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    Announcement {
+        address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+        resources: HostResources {
+            cpu_millis: u32::try_from(cores * 1000).unwrap_or(u32::MAX),
+            memory_mib: host.memory.total_mib(),
+            zone: config.zone.clone(),
+            isa: host.versions.compiler().isa().0,
+            kernel,
+            guests: vec!["wasm".to_owned()],
+        },
+    }
+}
+
+/// Lets running invocations go on for a while, then kills; returns when everything is reclaimed.
+async fn destroy_all(host: &Host, drain: Duration) {
+    let sandboxes = host.sandboxes.all();
+    for sandbox in &sandboxes {
+        // `Drain` is legal in every state.
+        let _ = sandbox.apply(Event::Drain(Cause::Stopping));
+    }
+    if timeout(drain, all_gone(&sandboxes)).await.is_err() {
+        sandboxes.iter().for_each(|sandbox| sandbox.kill(Cause::Stopping));
+        if timeout(STOP_PATIENCE, all_gone(&sandboxes)).await.is_err() {
+            tracing::error!("not everything was reclaimed before the stop; the next start does it");
+        }
+    }
+    // Compilations under way are no sandboxes, but jailed all the same.
+    let left = timeout(CLOSE_PATIENCE, host.jailer.list()).await;
+    for jailed in left.ok().and_then(Result::ok).unwrap_or_default() {
+        let _ = timeout(CLOSE_PATIENCE, host.jailer.kill(&jailed.name)).await;
+    }
+}
+
+async fn all_gone(sandboxes: &[Arc<Sandbox>]) {
+    join_all(sandboxes.iter().map(|sandbox| sandbox.wait_gone())).await;
+}

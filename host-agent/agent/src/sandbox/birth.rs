@@ -1,0 +1,234 @@
+//! From a request to a sandbox that waits for its first invocation.
+//!
+//! ```text
+//! words, epoch, id, memory checked ─▶ version ready ─▶ socket listens ─▶ jailed ─▶ loaded ─▶ invoke connection ─▶ idle
+//!        └ refused, nothing made         └───────────────────┴── failed: the owner reclaims, then the error goes out
+//! ```
+//! Everything after the checks is the owner task's, so a caller who leaves does not leave half a sandbox behind.
+
+use super::{
+    error::CreateError,
+    live::{About, Sandbox},
+    machine::{Cause, Event, Machine, State},
+    owner,
+    record::Record,
+};
+use crate::{
+    host::Host,
+    logs::InvocationLog,
+    resources::{Reservation, sandbox_limits},
+    version::{BadVersion, PrepareError, SealedVersion, VersionSpec},
+    vmm::{ChannelError, ControlChannel, InvokeChannel, LoadFailure},
+};
+use bytes::Bytes;
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    os::unix::net::UnixListener,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use tokio::{io::Interest, io::unix::AsyncFd, sync::oneshot, task::JoinHandle};
+use warren_abi::boot::World as GuestWorld;
+use warren_artefact::World;
+use warren_proto::v1::CreateSandboxRequest;
+use warren_sandbox_plan::{
+    name::SandboxName,
+    request::{Program, Spawn},
+};
+use warren_vmm_protocol::LoadSpec;
+
+/// How long init may take, as in Lambda.
+const INIT_TIMEOUT_MS: u32 = 10_000;
+
+/// Where the time of a creation went, microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// The jailer.
+    pub jail_us: u64,
+    /// From exec to a filled VM.
+    pub vm_us: u64,
+    /// The guest's init.
+    pub init_us: u64,
+}
+
+/// What the owner watches of a living sandbox.
+#[derive(Debug)]
+pub(super) struct Vitals {
+    pub(super) pidfd: AsyncFd<OwnedFd>,
+    pub(super) control: ControlChannel,
+    /// Kept so that every VM of a version shares one copy of its code.
+    pub(super) _version: Option<SealedVersion>,
+}
+
+/// Creates a sandbox and waits until it can be invoked.
+pub async fn create(
+    host: &Arc<Host>,
+    request: CreateSandboxRequest,
+) -> Result<(Arc<Sandbox>, Timings), CreateError> {
+    let spec = VersionSpec::check(request.version.as_ref()).map_err(PrepareError::from)?;
+    let id = SandboxName::new(request.sandbox_id.as_str()).map_err(|_| CreateError::Id(request.sandbox_id))?;
+    if host.is_stopping() {
+        return Err(CreateError::Stopping);
+    }
+    host.fence().admit(request.partition, request.epoch)?;
+    let reservation = host.memory.reserve(spec.memory_mib)?;
+    let about = About {
+        id,
+        function: Arc::clone(&spec.name),
+        version: spec.version,
+        memory_mib: spec.memory_mib,
+        timeout_ms: spec.timeout_ms,
+        json_response: spec.json_response,
+        partition: request.partition,
+        epoch: request.epoch,
+        created: SystemTime::now(),
+    };
+    let sandbox = Sandbox::new(about, Machine::default());
+    if !host.sandboxes.insert(&sandbox) {
+        return Err(CreateError::Exists(sandbox.about.id.to_string()));
+    }
+    let (answer, wait) = oneshot::channel();
+    tokio::spawn(own(Arc::clone(host), Arc::clone(&sandbox), spec, reservation, answer));
+    match wait.await {
+        Ok(Ok(timings)) => Ok((sandbox, timings)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(CreateError::Destroyed("its owner task ended".to_owned())),
+    }
+}
+
+/// The owner task: birth, watch, reclaim.
+async fn own(
+    host: Arc<Host>,
+    sandbox: Arc<Sandbox>,
+    spec: VersionSpec,
+    reservation: Reservation,
+    answer: oneshot::Sender<Result<Timings, CreateError>>,
+) {
+    let mut drain = None;
+    let born = tokio::select! {
+        born = bring_up(&host, &sandbox, &spec, &mut drain) => born,
+        () = sandbox.died.notified() => Err(destroyed(&sandbox)),
+    };
+    match born {
+        Ok((vitals, timings)) => {
+            host.report(&sandbox);
+            // Whoever asked may have gone: the sandbox stays, control hears of it with the next heartbeat.
+            let _ = answer.send(Ok(timings));
+            owner::watch(&host, &sandbox, vitals).await;
+            owner::reclaim(&host, &sandbox, drain, reservation).await;
+        }
+        Err(error) => {
+            sandbox.kill(Cause::NotCreated);
+            owner::reclaim(&host, &sandbox, drain, reservation).await;
+            tracing::info!(sandbox = %sandbox.about.id, %error, "not created");
+            let _ = answer.send(Err(error.with_vmm_log(&sandbox.vmm_log.text())));
+        }
+    }
+}
+
+async fn bring_up(
+    host: &Arc<Host>,
+    sandbox: &Arc<Sandbox>,
+    spec: &VersionSpec,
+    drain: &mut Option<JoinHandle<()>>,
+) -> Result<(Vitals, Timings), CreateError> {
+    let about = &sandbox.about;
+    let prepared = host.versions.prepare(spec, Bytes::new(), Bytes::new()).await?;
+    let version = prepared.version;
+    let socket = host.run.socket(&about.id);
+    let began = Instant::now();
+    let listener = OwnedFd::from(UnixListener::bind(&socket)?);
+    let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+    rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
+    *drain = Some(tokio::spawn(sandbox.vmm_log.clone().drain(about.id.to_string(), log_read)));
+    let limits = sandbox_limits(spec.memory_mib, version.code.file.len());
+    let spawn = Spawn { name: about.id.clone(), program: Program::Vmm, limits };
+    let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
+    let jailed = Instant::now();
+    sandbox.set_pid(started.jailed.pid);
+    moved(sandbox, Event::Jailed)?;
+    let pidfd = AsyncFd::with_interest(started.pidfd, Interest::READABLE)?;
+
+    let mut control = ControlChannel::connect(&socket).await.map_err(not_up)?;
+    let mut fds = vec![version.code.file.as_fd()];
+    fds.extend(version.task.as_ref().map(|task| task.as_fd()));
+    let loaded = match control.load(load_spec(about, spec, &version)?, &fds).await {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            if let LoadFailure::Said { log, .. } = &failure {
+                log_init(host, sandbox, log);
+            }
+            return Err(CreateError::Load { failure, vmm_log: String::new() });
+        }
+    };
+    log_init(host, sandbox, &loaded.log);
+    let init_us = loaded.load_us.saturating_sub(loaded.build_us);
+    let up_us = micros(jailed);
+    let channel = InvokeChannel::connect(&socket).await.map_err(not_up)?;
+    host.run.write(&Record { about: about.clone(), pid: started.jailed.pid })?;
+    sandbox.ready(Event::Ready, channel, init_us).map_err(|_| destroyed(sandbox))?;
+    let jail_us = u64::try_from(jailed.duration_since(began).as_micros()).unwrap_or(u64::MAX);
+    let timings = Timings { jail_us, vm_us: up_us.saturating_sub(init_us), init_us };
+    Ok((Vitals { pidfd, control, _version: Some(version) }, timings))
+}
+
+fn load_spec(about: &About, spec: &VersionSpec, version: &SealedVersion) -> Result<LoadSpec, PrepareError> {
+    let world = match version.code.world {
+        World::Preview1 => GuestWorld::WasiPreview1,
+        World::Function => GuestWorld::Component,
+        other => return Err(PrepareError::WrongWorld(format!("{other:?}"))),
+    };
+    Ok(LoadSpec {
+        function: spec.for_guest(world),
+        memory_bytes: spec.memory_bytes(),
+        isa: version.code.isa,
+        code_len: version.code.file.len(),
+        task_len: version.task.as_ref().map_or(0, |task| task.len()),
+        init_timeout_ms: INIT_TIMEOUT_MS,
+        label: about.id.to_string(),
+    })
+}
+
+/// What a function logs in init belongs to no request.
+fn log_init(host: &Host, sandbox: &Sandbox, bytes: &[u8]) {
+    let mut log = InvocationLog::new(host.logs.clone(), sandbox.line_context(""), false, None);
+    log.bytes(bytes);
+    log.function_ended();
+    let _ = log.finish();
+}
+
+fn moved(sandbox: &Sandbox, event: Event) -> Result<(), CreateError> {
+    sandbox.apply(event).map(|_| ()).map_err(|_| destroyed(sandbox))
+}
+
+fn destroyed(sandbox: &Sandbox) -> CreateError {
+    match sandbox.state() {
+        State::Dead(cause) => CreateError::Destroyed(cause.to_string()),
+        state => CreateError::Destroyed(state.on_wire().as_str_name().to_owned()),
+    }
+}
+
+fn not_up(error: ChannelError) -> CreateError {
+    CreateError::Load { failure: error.into(), vmm_log: String::new() }
+}
+
+impl CreateError {
+    fn with_vmm_log(mut self, text: &str) -> Self {
+        if let Self::Load { vmm_log, .. } = &mut self {
+            text.clone_into(vmm_log);
+        }
+        self
+    }
+}
+
+impl From<BadVersion> for CreateError {
+    fn from(error: BadVersion) -> Self {
+        Self::Prepare(error.into())
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,25 @@
+//! Sandboxes: one jailed VM each, one owner task each, one invocation at a time.
+//!
+//! - [`machine`] is the drawing of a sandbox's life, pure.
+//! - [`live`] is one sandbox: the machine and its invoke connection behind one short lock.
+//! - [`birth`] creates it, [`owner`] watches and reclaims it, [`adopt`] takes over those of an earlier agent.
+//! - [`invoke`] runs one invocation. It is polled by the caller's own task (no hop), and goes on as a task of its own if
+//!   the caller leaves: see [`detach`].
+//! - [`table`] finds sandboxes by id and tells control what changed.
+
+pub mod adopt;
+pub mod birth;
+pub mod detach;
+pub mod epoch;
+pub mod error;
+pub mod grants;
+pub mod invoke;
+pub mod live;
+pub mod machine;
+pub mod owner;
+pub mod record;
+pub mod table;
+
+pub use error::{CreateError, InvokeError};
+pub use live::{About, Sandbox};
+pub use table::SandboxTable;

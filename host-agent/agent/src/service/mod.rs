@@ -1,0 +1,173 @@
+//! WorkerService: thin, each method one call into the machinery and its error put on the wire.
+//!
+//! Only control's certificate may call; that is checked before a message is read.
+
+mod logs;
+mod stream;
+
+use crate::{
+    host::Host,
+    sandbox::{
+        InvokeError, birth,
+        detach::FinishDetached,
+        invoke::{self, Invocation},
+        machine::{Cause, Event},
+    },
+    version::{PrepareError, VersionSpec},
+};
+use futures::Stream;
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tonic::{Code, Request, Response, Status, service::interceptor::InterceptedService};
+use warren_artefact::World as ArtefactWorld;
+use warren_identity::{Gate, require_control};
+use warren_proto::{
+    MAX_MESSAGE_BYTES,
+    error::{Fault, WireError},
+    reason, v1,
+    v1::worker_service_server::{WorkerService, WorkerServiceServer},
+};
+
+/// How long a destroy waits for an idle sandbox to be reclaimed before it answers.
+const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A stream of answers.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    host: Arc<Host>,
+}
+
+/// The service behind its gate.
+pub fn gated(
+    host: Arc<Host>,
+) -> InterceptedService<WorkerServiceServer<Worker>, impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone> {
+    let gate = Arc::new(Gate::certificates_only());
+    let server = WorkerServiceServer::new(Worker { host })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    InterceptedService::new(server, move |request: Request<()>| require_control(&gate, &request).map(|()| request))
+}
+
+fn status(error: impl Into<WireError>) -> Status {
+    error.into().into()
+}
+
+#[tonic::async_trait]
+impl WorkerService for Worker {
+    async fn prepare_version(
+        &self,
+        request: Request<v1::PrepareVersionRequest>,
+    ) -> Result<Response<v1::PrepareVersionResponse>, Status> {
+        let v1::PrepareVersionRequest { version, code, task } = request.into_inner();
+        let spec = VersionSpec::check(version.as_ref()).map_err(PrepareError::from).map_err(status)?;
+        let prepared = self.host.versions.prepare(&spec, code, task).await.map_err(status)?;
+        let world = match prepared.version.code.world {
+            ArtefactWorld::Preview1 => v1::World::WasiPreview1,
+            ArtefactWorld::Function => v1::World::Component,
+            _ => v1::World::Unspecified,
+        };
+        Ok(Response::new(v1::PrepareVersionResponse {
+            world: world.into(),
+            artefact_bytes: prepared.version.code.file.len(),
+            compile_ms: u64::try_from(prepared.compile.as_millis()).unwrap_or(u64::MAX),
+            cached: prepared.cached,
+        }))
+    }
+
+    async fn compile_policy(
+        &self,
+        request: Request<v1::CompilePolicyRequest>,
+    ) -> Result<Response<v1::CompilePolicyResponse>, Status> {
+        let component = request.into_inner().component;
+        let compiled = self.host.versions.policy(component).await.map_err(status)?;
+        let compile_ms = u64::try_from(compiled.1.as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(v1::CompilePolicyResponse { artefact: compiled.0, compile_ms }))
+    }
+
+    async fn create_sandbox(
+        &self,
+        request: Request<v1::CreateSandboxRequest>,
+    ) -> Result<Response<v1::CreateSandboxResponse>, Status> {
+        let (sandbox, timings) = birth::create(&self.host, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(v1::CreateSandboxResponse {
+            sandbox: Some(sandbox.on_wire(&self.host.id)),
+            jail_us: timings.jail_us,
+            vm_us: timings.vm_us,
+            init_us: timings.init_us,
+        }))
+    }
+
+    async fn destroy_sandbox(
+        &self,
+        request: Request<v1::DestroySandboxRequest>,
+    ) -> Result<Response<v1::DestroySandboxResponse>, Status> {
+        let request = request.into_inner();
+        // One that is not there is destroyed: the command is idempotent.
+        if let Some(sandbox) = self.host.sandboxes.get(&request.sandbox_id) {
+            self.host.fence().admit(sandbox.about.partition, request.epoch).map_err(|stale| {
+                let message = stale.to_string();
+                status(WireError::new(Code::FailedPrecondition, reason::STALE_EPOCH, Fault::System, message))
+            })?;
+            // `Drain` is legal in every state.
+            let _ = sandbox.apply(Event::Drain(Cause::Destroyed(request.reason)));
+            self.host.report(&sandbox);
+            if sandbox.state().on_wire() == v1::SandboxState::Dead {
+                let _ = timeout(RECLAIM_PATIENCE, sandbox.wait_gone()).await;
+            }
+        }
+        Ok(Response::new(v1::DestroySandboxResponse {}))
+    }
+
+    async fn list_sandboxes(
+        &self,
+        _request: Request<v1::ListSandboxesRequest>,
+    ) -> Result<Response<v1::ListSandboxesResponse>, Status> {
+        let sandboxes = self.host.sandboxes.all();
+        let sandboxes = sandboxes.iter().map(|sandbox| sandbox.on_wire(&self.host.id)).collect();
+        Ok(Response::new(v1::ListSandboxesResponse { sandboxes }))
+    }
+
+    async fn invoke_sandbox(
+        &self,
+        request: Request<v1::InvokeSandboxRequest>,
+    ) -> Result<Response<v1::InvokeSandboxResponse>, Status> {
+        let (begun, invocation) = self.begin(request.into_inner()).map_err(status)?;
+        let work = invoke::run(Arc::clone(&self.host), begun, invocation, None);
+        FinishDetached::new(work).await.map(Response::new).map_err(status)
+    }
+
+    type InvokeSandboxStreamStream = Answers<v1::InvokeSandboxEvent>;
+
+    async fn invoke_sandbox_stream(
+        &self,
+        request: Request<v1::InvokeSandboxRequest>,
+    ) -> Result<Response<Self::InvokeSandboxStreamStream>, Status> {
+        let (begun, invocation) = self.begin(request.into_inner()).map_err(status)?;
+        Ok(Response::new(stream::invoke(Arc::clone(&self.host), begun, invocation)))
+    }
+
+    type WorkerLogsStream = Answers<v1::LogLine>;
+
+    async fn worker_logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::WorkerLogsStream>, Status> {
+        Ok(Response::new(logs::read(&self.host, request.into_inner()).await))
+    }
+}
+
+impl Worker {
+    fn begin(
+        &self,
+        request: v1::InvokeSandboxRequest,
+    ) -> Result<(crate::sandbox::live::Begun, Invocation), InvokeError> {
+        let sandbox = self.host.sandboxes.get(&request.sandbox_id);
+        let sandbox = sandbox.ok_or_else(|| InvokeError::Gone(request.sandbox_id.clone()))?;
+        let invocation = Invocation::check(request, &sandbox)?;
+        let begun = invocation.begin(&self.host, &sandbox)?;
+        Ok((begun, invocation))
+    }
+}

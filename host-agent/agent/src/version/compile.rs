@@ -1,0 +1,237 @@
+//! One compilation: a jailed `warren-compile`, its answer, our signature.
+//!
+//! ```text
+//! wait for a turn ─▶ module sealed ─▶ spawn ─▶ exit or time up ─▶ kill and reclaim ─▶ read answer ─▶ sign ─▶ keep
+//! ```
+//! Every way out passes *kill and reclaim*, so nothing of a compilation stays behind.
+
+use super::error::PrepareError;
+use crate::{
+    jailer::JailerClient,
+    memfd::{SealedFile, unsealed},
+    vmm::LogTail,
+};
+use bytes::Bytes;
+use std::{
+    fs::File,
+    io::{self, Seek as _},
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{io::Interest, io::unix::AsyncFd, sync::Semaphore, time::timeout};
+use warren_abi::isa::IsaSet;
+use warren_artefact::{
+    Artefact, ArtefactKey, CompileResult, Lookup, Purpose, SigningKey, Store, VerifyingKey, envelope, sign,
+};
+use warren_sandbox_plan::{
+    name::SandboxName,
+    request::{CompileOptions, CompilePurpose, ExitStatus, Limits, Program, Spawn},
+};
+
+/// What one compilation may take.
+#[derive(Clone, Copy, Debug)]
+pub struct CompileLimits {
+    /// Memory of its cgroup.
+    pub memory_mib: u64,
+    /// CPU time.
+    pub cpu_seconds: u32,
+    /// Time on the wall.
+    pub wall: Duration,
+    /// Compilations at once.
+    pub at_once: usize,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { memory_mib: 1024, cpu_seconds: 60, wall: Duration::from_secs(120), at_once: 2 }
+    }
+}
+
+/// SIGKILL and SIGXCPU, as exit statuses name them.
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+
+/// Compiles, signs and keeps.
+#[derive(Debug)]
+pub struct Compiler {
+    jailer: JailerClient,
+    key: SigningKey,
+    trusted: [VerifyingKey; 1],
+    isa: IsaSet,
+    limits: CompileLimits,
+    store: Store,
+    turns: Semaphore,
+    count: AtomicU64,
+}
+
+/// How a compilation's process ended.
+enum End {
+    Exited(Option<ExitStatus>),
+    TimedOut,
+}
+
+impl Compiler {
+    /// With the builder's key; only artefacts this key signed are loaded.
+    #[must_use]
+    pub fn new(jailer: JailerClient, key: SigningKey, isa: IsaSet, limits: CompileLimits, store: Store) -> Self {
+        let (trusted, turns) = ([key.verifying_key()], Semaphore::new(limits.at_once));
+        Self { jailer, key, trusted, isa, limits, store, turns, count: AtomicU64::new(0) }
+    }
+
+    /// The builder's public key.
+    #[must_use]
+    pub fn builder_key(&self) -> VerifyingKey {
+        self.key.verifying_key()
+    }
+
+    /// The instruction sets compiled for.
+    #[must_use]
+    pub const fn isa(&self) -> IsaSet {
+        self.isa
+    }
+
+    /// Looks for a kept artefact; a damaged one counts as none and is replaced by the next compilation.
+    pub fn kept(&self, key: ArtefactKey) -> Result<Option<Artefact>, PrepareError> {
+        match self.store.get(key, &self.trusted)? {
+            Lookup::Hit(artefact) => Ok(Some(artefact)),
+            Lookup::Miss => Ok(None),
+            Lookup::Damaged(damage) => {
+                tracing::warn!(%key, %damage, "a kept artefact is damaged and will be compiled again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Compiles `module`, signs what comes out and keeps it.
+    pub async fn compile(self: &Arc<Self>, module: Bytes, purpose: Purpose) -> Result<Artefact, PrepareError> {
+        let turn = timeout(self.limits.wall, self.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(PrepareError::Overloaded) };
+        let (module_fd, output) = in_background({
+            let module = module.clone();
+            move || Ok((SealedFile::new("module", &module)?, unsealed("compiled")?))
+        })
+        .await?;
+        let (end, log) = self.run(&module_fd, &output, purpose).await?;
+        let compiler = Arc::clone(self);
+        in_background(move || compiler.conclude(&end, &log, output, &module, purpose)).await
+    }
+
+    /// Spawns and waits; the process is gone and its jail reclaimed when this returns.
+    async fn run(
+        &self,
+        module: &SealedFile,
+        output: &File,
+        purpose: Purpose,
+    ) -> Result<(End, String), PrepareError> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        rustix::io::ioctl_fionbio(&read, true).map_err(io::Error::from)?;
+        let fds = vec![module.as_fd().try_clone_to_owned()?, output.as_fd().try_clone_to_owned()?, write];
+        let name = self.next_name()?;
+        let spawn = Spawn { name: name.clone(), program: self.program(purpose), limits: self.jail_limits() };
+        let started = match self.jailer.spawn(spawn, fds).await {
+            Ok(started) => started,
+            Err(error) => {
+                // It may have been started even though the answer was lost.
+                let _ = self.jailer.kill(&name).await;
+                return Err(error.into());
+            }
+        };
+        let tail = LogTail::default();
+        let drain = tokio::spawn(tail.clone().drain(name.to_string(), read));
+        let exited = wait_exit(started.pidfd, self.limits.wall).await;
+        let status = self.jailer.kill(&name).await?;
+        let exited = exited?;
+        // The jail is dead, so its end of the pipe is closed and the drain ends by itself.
+        let _ = drain.await;
+        Ok((if exited { End::Exited(status) } else { End::TimedOut }, tail.text()))
+    }
+
+    /// Reads the answer; what it says is believed as far as its lengths fit (see the artefact crate).
+    fn conclude(
+        &self,
+        end: &End,
+        log: &str,
+        mut output: File,
+        module: &[u8],
+        purpose: Purpose,
+    ) -> Result<Artefact, PrepareError> {
+        let limits = self.limits;
+        match end {
+            End::TimedOut => return Err(PrepareError::CompileTimedOut(limits.wall)),
+            End::Exited(Some(ExitStatus::Signal(SIGXCPU))) => {
+                return Err(PrepareError::CompileTimedOut(Duration::from_secs(limits.cpu_seconds.into())));
+            }
+            // Nobody but the kernel kills a compilation that is within its time: its memory ran out.
+            End::Exited(Some(ExitStatus::Signal(SIGKILL))) => {
+                return Err(PrepareError::CompileOutOfMemory(limits.memory_mib));
+            }
+            End::Exited(_) => {}
+        }
+        output.rewind()?;
+        let (facts, code) = match CompileResult::read(io::BufReader::new(output)) {
+            Ok(CompileResult::Compiled { facts, code }) => (facts, code),
+            Ok(CompileResult::Refused(refusal)) => return Err(PrepareError::Compile(refusal)),
+            Err(error) => {
+                let how = match end {
+                    End::Exited(Some(status)) => format!("{status:?}, {error}"),
+                    _ => error.to_string(),
+                };
+                return Err(PrepareError::CompilerDied { how, log: log.to_owned() });
+            }
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let metadata = facts.into_metadata(module, &code, purpose, self.isa, now);
+        let envelope = envelope::seal(&sign(&metadata, &self.key), &code);
+        let artefact = Artefact::open(envelope, &self.trusted).map_err(|error| PrepareError::CompilerDied {
+            how: format!("its answer does not make an artefact: {error}"),
+            log: log.to_owned(),
+        })?;
+        self.store.put(&artefact)?;
+        Ok(artefact)
+    }
+
+    fn program(&self, purpose: Purpose) -> Program {
+        let purpose = match purpose {
+            Purpose::Function => CompilePurpose::Function,
+            Purpose::Policy => CompilePurpose::Policy,
+        };
+        Program::Compile(CompileOptions { purpose, isa: self.isa.0 })
+    }
+
+    const fn jail_limits(&self) -> Limits {
+        Limits {
+            memory_bytes: self.limits.memory_mib << 20,
+            cpu_millis: 1000,
+            cpu_hard: false,
+            pids: 16,
+            cpu_seconds: self.limits.cpu_seconds,
+        }
+    }
+
+    /// Unique over restarts of the agent: a compilation of an earlier one may still be reclaimed.
+    fn next_name(&self) -> Result<SandboxName, PrepareError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        SandboxName::new(format!("compile-{now:x}-{count:x}")).map_err(|_| PrepareError::Internal)
+    }
+}
+
+/// Whether the process exited by itself within `limit`.
+async fn wait_exit(pidfd: OwnedFd, limit: Duration) -> Result<bool, io::Error> {
+    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+    match timeout(limit, pidfd.readable()).await {
+        Ok(ready) => ready.map(|_| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Runs blocking work off the event loop.
+pub(super) async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
+) -> Result<T, PrepareError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| PrepareError::Internal)?
+}

@@ -1,0 +1,240 @@
+//! Makes versions startable here; everybody who asks for the same one at once shares the work.
+
+use super::{
+    compile::{Compiler, in_background},
+    error::PrepareError,
+    sealed::{CodeCache, SealedCode, SealedVersion, TaskCache},
+    spec::VersionSpec,
+    task::{self, check_archive},
+};
+use crate::{fleet::ControlClient, memfd::SealedFile};
+use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture, future::Shared};
+use std::{
+    collections::HashMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use warren_artefact::{Artefact, ArtefactKey, Digest, Purpose, World};
+
+/// Most bytes of a module.
+const MAX_CODE_BYTES: usize = 64 << 20;
+
+/// What preparing found or did.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Ready to be mapped.
+    pub version: SealedVersion,
+    /// Whether an artefact was there already.
+    pub cached: bool,
+    /// Time of the compilation, if one was made.
+    pub compile: Duration,
+}
+
+type Answer = Result<(Arc<SealedCode>, Option<Duration>), PrepareError>;
+type InFlight = Shared<BoxFuture<'static, Answer>>;
+
+/// The versions of this host.
+#[derive(Debug)]
+pub struct Versions {
+    compiler: Arc<Compiler>,
+    control: ControlClient,
+    code: CodeCache,
+    tasks: TaskCache,
+    task_dir: PathBuf,
+    in_flight: Mutex<HashMap<ArtefactKey, InFlight>>,
+}
+
+impl Versions {
+    /// Archives are kept in `task_dir`.
+    pub fn new(compiler: Arc<Compiler>, control: ControlClient, task_dir: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&task_dir)?;
+        Ok(Self {
+            compiler,
+            control,
+            code: CodeCache::default(),
+            tasks: TaskCache::default(),
+            task_dir,
+            in_flight: Mutex::default(),
+        })
+    }
+
+    /// The compiler, for policies.
+    #[must_use]
+    pub const fn compiler(&self) -> &Arc<Compiler> {
+        &self.compiler
+    }
+
+    /// Makes a version startable. Empty bytes mean: use what is kept, or fetch by digest.
+    pub async fn prepare(
+        self: &Arc<Self>,
+        spec: &VersionSpec,
+        code: Bytes,
+        task: Bytes,
+    ) -> Result<Prepared, PrepareError> {
+        let task = self.task(spec.task, task).await?;
+        let (code, compiled) = self.code(spec.code, code).await?;
+        if code.memory.initial_bytes > spec.memory_bytes() {
+            let needed_mib = code.memory.initial_bytes.div_ceil(1 << 20);
+            return Err(PrepareError::MemoryDemand { needed_mib, has_mib: spec.memory_mib });
+        }
+        let version = SealedVersion { code, task };
+        Ok(Prepared { version, cached: compiled.is_none(), compile: compiled.unwrap_or_default() })
+    }
+
+    /// A policy's artefact, kept or compiled; the engine verifies it against the builder key.
+    pub async fn policy(&self, component: Bytes) -> Result<(Bytes, Duration), PrepareError> {
+        check_size(component.len())?;
+        let compiler = Arc::clone(&self.compiler);
+        let module = component.clone();
+        let kept = in_background(move || {
+            compiler.kept(ArtefactKey::new(Digest::of(&module), Purpose::Policy, compiler.isa()))
+        });
+        let began = Instant::now();
+        let artefact = match kept.await? {
+            Some(artefact) => artefact,
+            None => self.compiler.compile(component, Purpose::Policy).await?,
+        };
+        Ok((Bytes::copy_from_slice(artefact.envelope()), began.elapsed()))
+    }
+
+    async fn code(self: &Arc<Self>, digest: Digest, given: Bytes) -> Answer {
+        let key = ArtefactKey::new(digest, Purpose::Function, self.compiler.isa());
+        check_size(given.len())?;
+        let given = verified("code", digest, given).await?;
+        if let Some(code) = self.code.get(key) {
+            return Ok((code, None));
+        }
+        self.shared(key, digest, given).await
+    }
+
+    /// Joins the work on `key`, or starts it. The work is a task of its own: it outlives a caller who goes away.
+    fn shared(self: &Arc<Self>, key: ArtefactKey, digest: Digest, given: Bytes) -> InFlight {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = in_flight.get(&key) {
+            return running.clone();
+        }
+        let versions = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let answer = versions.make(key, digest, given).await;
+            versions.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            answer
+        });
+        let shared = async move { work.await.unwrap_or(Err(PrepareError::Internal)) }.boxed().shared();
+        in_flight.insert(key, shared.clone());
+        shared
+    }
+
+    async fn make(self: &Arc<Self>, key: ArtefactKey, digest: Digest, given: Bytes) -> Answer {
+        let compiler = Arc::clone(&self.compiler);
+        if let Some(artefact) = in_background(move || compiler.kept(key)).await? {
+            return self.seal(key, artefact).await.map(|code| (code, None));
+        }
+        let module = match given.is_empty() {
+            false => given,
+            true => verified("code", digest, self.fetch(digest, MAX_CODE_BYTES).await?).await?,
+        };
+        let began = Instant::now();
+        let artefact = self.compiler.compile(module, Purpose::Function).await?;
+        let took = began.elapsed();
+        self.seal(key, artefact).await.map(|code| (code, Some(took)))
+    }
+
+    async fn seal(self: &Arc<Self>, key: ArtefactKey, artefact: Artefact) -> Result<Arc<SealedCode>, PrepareError> {
+        let versions = Arc::clone(self);
+        in_background(move || {
+            let metadata = artefact.metadata();
+            if !matches!(metadata.world, World::Preview1 | World::Function) {
+                return Err(PrepareError::WrongWorld(format!("{:?}", metadata.world)));
+            }
+            let file = SealedFile::new("function", artefact.code())?;
+            let code = SealedCode { file, world: metadata.world, isa: metadata.isa, memory: metadata.memory };
+            Ok(versions.code.insert(key, code))
+        })
+        .await
+    }
+
+    async fn task(
+        self: &Arc<Self>,
+        digest: Option<Digest>,
+        given: Bytes,
+    ) -> Result<Option<Arc<SealedFile>>, PrepareError> {
+        let Some(digest) = digest else {
+            return if given.is_empty() { Ok(None) } else { Err(unnamed(&given)) };
+        };
+        let given = verified("files", digest, given).await?;
+        if let Some(kept) = self.tasks.get(digest) {
+            return Ok(Some(kept));
+        }
+        let versions = Arc::clone(self);
+        if let Some(kept) = in_background(move || versions.kept_task(digest)).await? {
+            return Ok(Some(kept));
+        }
+        let archive = match given.is_empty() {
+            false => given,
+            true => verified("files", digest, self.fetch(digest, task::MAX_BYTES).await?).await?,
+        };
+        let versions = Arc::clone(self);
+        in_background(move || {
+            check_archive(&archive)?;
+            let path = versions.task_path(digest);
+            let fresh = path.with_extension(format!("new-{}", std::process::id()));
+            let written = std::fs::write(&fresh, &archive).and_then(|()| std::fs::rename(&fresh, &path));
+            if written.is_err() {
+                let _ = std::fs::remove_file(&fresh);
+            }
+            written?;
+            Ok(Some(versions.tasks.insert(digest, SealedFile::new("task", &archive)?)))
+        })
+        .await
+    }
+
+    /// A kept archive was checked before it was kept; its digest says that it is still the same.
+    fn kept_task(&self, digest: Digest) -> Result<Option<Arc<SealedFile>>, PrepareError> {
+        let bytes = match std::fs::read(self.task_path(digest)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if Digest::of(&bytes) != digest {
+            tracing::warn!(%digest, "a kept archive is damaged and will be fetched again");
+            return Ok(None);
+        }
+        Ok(Some(self.tasks.insert(digest, SealedFile::new("task", &bytes)?)))
+    }
+
+    async fn fetch(&self, digest: Digest, limit: usize) -> Result<Bytes, PrepareError> {
+        let fetched = self.control.fetch_blob(&digest.to_string(), limit).await;
+        fetched.map_err(|message| PrepareError::Fetch { digest, message })
+    }
+
+    fn task_path(&self, digest: Digest) -> PathBuf {
+        self.task_dir.join(format!("{digest}.tar"))
+    }
+}
+
+fn check_size(len: usize) -> Result<(), PrepareError> {
+    if len > MAX_CODE_BYTES {
+        let limit = MAX_CODE_BYTES as u64;
+        return Err(PrepareError::Compile(warren_artefact::CompileError::TooLarge { limit }));
+    }
+    Ok(())
+}
+
+fn unnamed(given: &[u8]) -> PrepareError {
+    PrepareError::Digest { what: "files", found: Digest::of(given), named: Digest([0; 32]) }
+}
+
+/// Lets bytes through that have the digest; empty ones stay empty.
+async fn verified(what: &'static str, named: Digest, bytes: Bytes) -> Result<Bytes, PrepareError> {
+    if bytes.is_empty() {
+        return Ok(bytes);
+    }
+    in_background(move || match Digest::of(&bytes) {
+        found if found == named => Ok(bytes),
+        found => Err(PrepareError::Digest { what, found, named }),
+    })
+    .await
+}

@@ -1,0 +1,154 @@
+//! Verified code and files in sealed memory, shared by every VM of a version.
+//!
+//! The bytes that were verified are the bytes that are sealed: the artefact is read into private memory, verified
+//! there, copied into the memory file and sealed; the disk is not looked at again.
+
+use crate::memfd::SealedFile;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+use warren_abi::isa::IsaSet;
+use warren_artefact::{ArtefactKey, Digest, MemoryDemand, World};
+
+/// Most idle entries kept warm.
+const MAX_IDLE: usize = 32;
+/// Most bytes of idle entries kept warm.
+const MAX_IDLE_BYTES: u64 = 256 << 20;
+
+/// One compiled function, ready to be mapped.
+#[derive(Debug)]
+pub struct SealedCode {
+    /// The code.
+    pub file: SealedFile,
+    /// What it fulfils.
+    pub world: World,
+    /// What it was compiled for.
+    pub isa: IsaSet,
+    /// What its memories ask for.
+    pub memory: MemoryDemand,
+}
+
+/// What a VM of a version is given.
+#[derive(Clone, Debug)]
+pub struct SealedVersion {
+    /// Its code.
+    pub code: Arc<SealedCode>,
+    /// Its files.
+    pub task: Option<Arc<SealedFile>>,
+}
+
+/// Sealed files by key: shared while somebody uses them, a bounded number of unused ones kept.
+#[derive(Debug)]
+pub(super) struct SealedCache<K, V> {
+    inner: Mutex<Inner<K, V>>,
+}
+
+#[derive(Debug)]
+struct Inner<K, V> {
+    known: HashMap<K, Weak<V>>,
+    recent: VecDeque<Arc<V>>,
+}
+
+/// How much memory an entry holds.
+pub(super) trait Weigh {
+    fn bytes(&self) -> u64;
+}
+
+impl Weigh for SealedCode {
+    fn bytes(&self) -> u64 {
+        self.file.len()
+    }
+}
+
+impl Weigh for SealedFile {
+    fn bytes(&self) -> u64 {
+        self.len()
+    }
+}
+
+/// Code by artefact key.
+pub(super) type CodeCache = SealedCache<ArtefactKey, SealedCode>;
+/// Archives by digest.
+pub(super) type TaskCache = SealedCache<Digest, SealedFile>;
+
+impl<K, V> Default for SealedCache<K, V> {
+    fn default() -> Self {
+        Self { inner: Mutex::new(Inner { known: HashMap::new(), recent: VecDeque::new() }) }
+    }
+}
+
+impl<K: Copy + Eq + core::hash::Hash, V: Weigh> SealedCache<K, V> {
+    pub(super) fn get(&self, key: K) -> Option<Arc<V>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = inner.known.get(&key)?.upgrade()?;
+        inner.touch(&found);
+        Some(found)
+    }
+
+    /// Keeps `fresh`, unless another is kept already: then that one is shared.
+    pub(super) fn insert(&self, key: K, fresh: V) -> Arc<V> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = match inner.known.get(&key).and_then(Weak::upgrade) {
+            Some(kept) => kept,
+            None => {
+                let fresh = Arc::new(fresh);
+                inner.known.retain(|_, weak| weak.strong_count() > 0);
+                inner.known.insert(key, Arc::downgrade(&fresh));
+                fresh
+            }
+        };
+        inner.touch(&kept);
+        kept
+    }
+}
+
+impl<K, V: Weigh> Inner<K, V> {
+    /// Moves an entry to the young end and lets go of the oldest beyond the bounds; users keep theirs.
+    fn touch(&mut self, entry: &Arc<V>) {
+        self.recent.retain(|other| !Arc::ptr_eq(other, entry));
+        self.recent.push_back(Arc::clone(entry));
+        let mut bytes: u64 = self.recent.iter().map(|entry| entry.bytes()).sum();
+        while self.recent.len() > 1 && (self.recent.len() > MAX_IDLE || bytes > MAX_IDLE_BYTES) {
+            if let Some(oldest) = self.recent.pop_front() {
+                bytes = bytes.saturating_sub(oldest.bytes());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Block(u64);
+
+    impl Weigh for Block {
+        fn bytes(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn shared_while_used_and_bounded_when_not() {
+        let cache = SealedCache::<u32, Block>::default();
+        let used = cache.insert(0, Block(1));
+        for key in 1..100 {
+            cache.insert(key, Block(1));
+        }
+        assert!(Arc::ptr_eq(&used, &cache.get(0).unwrap()), "in use, so still shared");
+        assert!(cache.get(1).is_none(), "old and unused");
+        assert!(cache.get(99).is_some());
+        assert!(cache.inner.lock().unwrap().recent.len() <= MAX_IDLE);
+        cache.insert(200, Block(MAX_IDLE_BYTES));
+        assert!(cache.get(99).is_none(), "no room beside a large one");
+        assert!(cache.get(200).is_some());
+    }
+
+    #[test]
+    fn the_first_of_two_is_shared() {
+        let cache = SealedCache::<u32, Block>::default();
+        let first = cache.insert(1, Block(10));
+        assert!(Arc::ptr_eq(&first, &cache.insert(1, Block(10))));
+    }
+}

@@ -1,0 +1,224 @@
+//! A function version as this host may run it: every field within its limits.
+
+use std::sync::Arc;
+use warren_abi::boot::{FunctionSpec, World};
+use warren_artefact::Digest;
+use warren_proto::v1::FunctionVersion;
+
+/// MiB of memory when a version names none.
+const DEFAULT_MEMORY_MIB: u32 = 128;
+/// MiB of memory a function may have.
+const MEMORY_MIB: core::ops::RangeInclusive<u32> = 128..=10_240;
+/// Milliseconds of timeout when a version names none.
+const DEFAULT_TIMEOUT_MS: u32 = 3_000;
+/// Longest timeout.
+const MAX_TIMEOUT_MS: u32 = 900_000;
+/// MiB of files in `/tmp` when a version names none.
+const DEFAULT_TMP_MIB: u32 = 64;
+/// Most bytes of arguments and environment together: what the boot page holds, with room for its header.
+const MAX_WORDS_BYTES: usize = 48 << 10;
+/// Longest function name.
+const MAX_NAME: usize = 64;
+
+/// Words on the wire that describe no version. The caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadVersion {
+    /// No version at all.
+    #[error("the request names no function version")]
+    Missing,
+    /// The name.
+    #[error("a function's name is 1 to {MAX_NAME} characters of a-z, 0-9 and -, and does not begin with -")]
+    Name,
+    /// A digest is not 64 hex digits.
+    #[error("{0} is not a blake3 digest in hex")]
+    Digest(&'static str),
+    /// Memory.
+    #[error("memory is {} to {} MiB, not {0}", MEMORY_MIB.start(), MEMORY_MIB.end())]
+    Memory(u32),
+    /// Timeout.
+    #[error("a timeout is 1 to {MAX_TIMEOUT_MS} ms, not {0}")]
+    Timeout(u32),
+    /// `/tmp`.
+    #[error("/tmp may hold at most half of the memory, not {0} MiB")]
+    Tmp(u32),
+    /// Arguments and environment.
+    #[error("arguments and environment are {0} bytes together, at most {MAX_WORDS_BYTES} are allowed")]
+    Words(usize),
+    /// A NUL, or a name with `=`.
+    #[error("argument or environment variable {0:?} cannot be passed to a program")]
+    Word(String),
+}
+
+/// A checked version. Holding one proves that every number is within its limit and that the name is a file name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionSpec {
+    /// The function.
+    pub name: Arc<str>,
+    /// Counts from 1.
+    pub version: u64,
+    /// Of the module.
+    pub code: Digest,
+    /// Of the archive, if it has files.
+    pub task: Option<Digest>,
+    /// Its memory.
+    pub memory_mib: u32,
+    /// Its timeout.
+    pub timeout_ms: u32,
+    /// What `/tmp` may hold.
+    pub tmp_mib: u32,
+    /// Whether responses must be JSON.
+    pub json_response: bool,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl VersionSpec {
+    /// The one door from the wire.
+    pub fn check(wire: Option<&FunctionVersion>) -> Result<Self, BadVersion> {
+        let wire = wire.ok_or(BadVersion::Missing)?;
+        let limits = wire.limits.unwrap_or_default();
+        let or = |given: u32, default: u32| if given == 0 { default } else { given };
+        let memory_mib = or(limits.memory_mib, DEFAULT_MEMORY_MIB);
+        let timeout_ms = or(limits.timeout_ms, DEFAULT_TIMEOUT_MS);
+        let tmp_mib = or(limits.tmp_mib, DEFAULT_TMP_MIB.min(memory_mib / 2));
+        if !is_name(&wire.name) {
+            return Err(BadVersion::Name);
+        }
+        if !MEMORY_MIB.contains(&memory_mib) {
+            return Err(BadVersion::Memory(memory_mib));
+        }
+        if timeout_ms > MAX_TIMEOUT_MS {
+            return Err(BadVersion::Timeout(timeout_ms));
+        }
+        if tmp_mib > memory_mib / 2 {
+            return Err(BadVersion::Tmp(tmp_mib));
+        }
+        let env: Vec<_> = wire.env.iter().map(|var| (var.name.clone(), var.value.clone())).collect();
+        check_words(&wire.args, &env)?;
+        Ok(Self {
+            name: wire.name.as_str().into(),
+            version: wire.version,
+            code: digest(&wire.code_digest).ok_or(BadVersion::Digest("code_digest"))?,
+            task: match wire.task_digest.as_str() {
+                "" => None,
+                text => Some(digest(text).ok_or(BadVersion::Digest("task_digest"))?),
+            },
+            memory_mib,
+            timeout_ms,
+            tmp_mib,
+            json_response: wire.json_response,
+            args: wire.args.clone(),
+            env,
+        })
+    }
+
+    /// Bytes of memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(self.memory_mib) << 20
+    }
+
+    /// What the guest is told: the program's name first, and which function it is in the environment.
+    #[must_use]
+    pub fn for_guest(&self, world: World) -> FunctionSpec {
+        let about = [
+            ("WARREN_FUNCTION_NAME", self.name.to_string()),
+            ("WARREN_FUNCTION_VERSION", self.version.to_string()),
+            ("WARREN_FUNCTION_MEMORY_MIB", self.memory_mib.to_string()),
+        ];
+        let about = about.into_iter().map(|(name, value)| (name.to_owned(), value));
+        FunctionSpec {
+            world,
+            args: std::iter::once(self.name.to_string()).chain(self.args.iter().cloned()).collect(),
+            env: about.chain(self.env.iter().cloned()).collect(),
+            tmp_quota_bytes: u64::from(self.tmp_mib) << 20,
+            memory_limit_bytes: self.memory_bytes(),
+        }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=MAX_NAME).contains(&text.len())
+        && text.as_bytes().first().is_some_and(plain)
+        && text.as_bytes().iter().all(|byte| plain(byte) || *byte == b'-')
+}
+
+fn check_words(args: &[String], env: &[(String, String)]) -> Result<(), BadVersion> {
+    let bytes: usize = args.iter().map(|arg| arg.len() + 8).sum::<usize>()
+        + env.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
+    if bytes > MAX_WORDS_BYTES {
+        return Err(BadVersion::Words(bytes));
+    }
+    let bad_env = |(name, value): &&(String, String)| {
+        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+    };
+    if let Some((name, _)) = env.iter().find(bad_env) {
+        return Err(BadVersion::Word(name.clone()));
+    }
+    match args.iter().find(|arg| arg.contains('\0')) {
+        Some(arg) => Err(BadVersion::Word(arg.clone())),
+        None => Ok(()),
+    }
+}
+
+/// 64 hex digits.
+fn digest(text: &str) -> Option<Digest> {
+    blake3::Hash::from_hex(text).ok().map(|hash| Digest(*hash.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_proto::v1::{EnvVar, FunctionLimits};
+
+    fn good() -> FunctionVersion {
+        FunctionVersion {
+            name: "hello".into(),
+            version: 1,
+            code_digest: Digest::of(b"code").to_string(),
+            ..FunctionVersion::default()
+        }
+    }
+
+    fn check(change: impl Fn(&mut FunctionVersion), expect: Result<(), BadVersion>) {
+        let mut wire = good();
+        change(&mut wire);
+        assert_eq!(VersionSpec::check(Some(&wire)).map(|_| ()), expect, "{wire:?}");
+    }
+
+    fn limits(memory_mib: u32, timeout_ms: u32, tmp_mib: u32) -> Option<FunctionLimits> {
+        Some(FunctionLimits { memory_mib, timeout_ms, tmp_mib, reserved_concurrency: None })
+    }
+
+    #[test]
+    fn table() {
+        check(|_| (), Ok(()));
+        for bad in ["", "-a", "A", "a/b", "..", "a_b", &"a".repeat(65)] {
+            check(|wire| wire.name = bad.to_owned(), Err(BadVersion::Name));
+        }
+        check(|wire| wire.code_digest = "00".into(), Err(BadVersion::Digest("code_digest")));
+        check(|wire| wire.task_digest = "zz".repeat(32), Err(BadVersion::Digest("task_digest")));
+        check(|wire| wire.limits = limits(127, 1, 1), Err(BadVersion::Memory(127)));
+        check(|wire| wire.limits = limits(10_241, 1, 1), Err(BadVersion::Memory(10_241)));
+        check(|wire| wire.limits = limits(128, 900_001, 1), Err(BadVersion::Timeout(900_001)));
+        check(|wire| wire.limits = limits(128, 1, 65), Err(BadVersion::Tmp(65)));
+        check(|wire| wire.limits = limits(128, 900_000, 64), Ok(()));
+        check(|wire| wire.args = vec!["x".repeat(50_000)], Err(BadVersion::Words(50_008)));
+        check(|wire| wire.args = vec!["a\0".into()], Err(BadVersion::Word("a\0".into())));
+        let var = |name: &str, value: &str| vec![EnvVar { name: name.into(), value: value.into() }];
+        check(|wire| wire.env = var("A", "b=c"), Ok(()));
+        check(|wire| wire.env = var("A=", "b"), Err(BadVersion::Word("A=".into())));
+        check(|wire| wire.env = var("", "b"), Err(BadVersion::Word(String::new())));
+        assert_eq!(VersionSpec::check(None), Err(BadVersion::Missing));
+    }
+
+    #[test]
+    fn defaults_and_guest_words() {
+        let spec = VersionSpec::check(Some(&good())).unwrap();
+        assert_eq!((spec.memory_mib, spec.timeout_ms, spec.tmp_mib), (128, 3000, 64));
+        let guest = spec.for_guest(World::WasiPreview1);
+        assert_eq!((guest.args, guest.memory_limit_bytes), (vec!["hello".to_owned()], 128 << 20));
+        assert_eq!(guest.env.len(), 3);
+    }
+}

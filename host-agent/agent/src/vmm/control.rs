@@ -1,0 +1,86 @@
+//! The control connection: load, status, shutdown, and the sign of life.
+
+use super::channel::{Channel, ChannelError};
+use std::{os::fd::BorrowedFd, path::Path, time::Duration};
+use tokio::time::timeout;
+use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, LoadSpec, Role, Status};
+
+/// A VMM answers status within this, whatever its guest does.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
+/// What loading may take beyond the function's own init time.
+const LOAD_GRACE: Duration = Duration::from_secs(5);
+
+/// A function that is initialised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The whole load in the VMM.
+    pub load_us: u64,
+    /// Of which building the VM's contents.
+    pub build_us: u64,
+    /// What the function logged in init.
+    pub log: Vec<u8>,
+}
+
+/// Why a function did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadFailure {
+    /// The VMM said why.
+    #[error("load failed")]
+    Said {
+        /// Its reason.
+        reason: LoadError,
+        /// What the function logged in init.
+        log: Vec<u8>,
+    },
+    /// The VMM could not be talked to.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// It did not answer in time, although it had to.
+    #[error("the VMM did not answer a load within {0:?}")]
+    Silent(Duration),
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct ControlChannel(Channel);
+
+impl ControlChannel {
+    /// Connects; the listening socket takes connections even before the VMM runs.
+    pub async fn connect(socket: &Path) -> Result<Self, ChannelError> {
+        Channel::connect(socket, Role::Control).await.map(Self)
+    }
+
+    /// Hands over the function: its code, and its files if it has any.
+    pub async fn load(&mut self, spec: LoadSpec, fds: &[BorrowedFd<'_>]) -> Result<Loaded, LoadFailure> {
+        let patience = Duration::from_millis(spec.init_timeout_ms.into()) + LOAD_GRACE;
+        self.0.send_with_fds(&ControlRequest::Load(spec), fds).await?;
+        match timeout(patience, self.0.receive()).await {
+            Ok(Ok(ControlReply::Loaded { init_us, build_us, log })) => {
+                Ok(Loaded { load_us: init_us, build_us, log })
+            }
+            Ok(Ok(ControlReply::LoadFailed { reason, log })) => Err(LoadFailure::Said { reason, log }),
+            Ok(Ok(_)) => Err(ChannelError::Unexpected("another answer to Load").into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(LoadFailure::Silent(patience)),
+        }
+    }
+
+    /// Asks how it is.
+    pub async fn status(&mut self) -> Result<Status, ChannelError> {
+        self.0.send(&ControlRequest::Status, &[]).await?;
+        match timeout(STATUS_PATIENCE, self.0.receive()).await {
+            Ok(Ok(ControlReply::Status(status))) => Ok(status),
+            Ok(Ok(_)) => Err(ChannelError::Unexpected("another answer to Status")),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ChannelError::Unexpected("no answer to Status in time")),
+        }
+    }
+
+    /// Returns when the VMM closes the connection or says something nobody asked for.
+    pub async fn closed(&mut self) -> ChannelError {
+        match self.0.receive::<ControlReply>().await {
+            Ok(_) => ChannelError::Unexpected("a reply to no request"),
+            Err(error) => error,
+        }
+    }
+}

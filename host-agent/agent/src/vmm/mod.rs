@@ -1,0 +1,13 @@
+//! Talking to one `warren-vmm` over its listening socket: a control and an invoke connection.
+//!
+//! Nothing a VMM says is trusted: every length is checked before memory is taken for it.
+
+mod channel;
+mod control;
+mod invoke;
+mod log_tail;
+
+pub use channel::ChannelError;
+pub use control::{ControlChannel, LoadFailure, Loaded};
+pub use invoke::{InvokeChannel, Progress};
+pub use log_tail::LogTail;
