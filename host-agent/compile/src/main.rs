@@ -1,2 +1,23 @@
-//! Compiles function and policy modules, itself jailed.
-fn main() {}
+//! `warren-compile`: the command line around the library.
+
+mod file;
+mod jailed;
+mod options;
+
+use clap::Parser as _;
+use options::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Jailed(target) => jailed::run(target),
+        Command::File(options) => file::run(&options),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("warren-compile: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
