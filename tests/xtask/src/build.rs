@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -20,6 +21,8 @@ pub(crate) struct Options {
 /// The static programs, package = binary.
 const PROGRAMS: &[&str] =
     &["warren", "warren-control", "warren-agent", "warren-jailer", "warren-vmm", "warren-compile"];
+/// Turns a policy's core module into a component; built with the programs, not shipped.
+const POLICY_TOOL: &str = "warren-policy-tool";
 /// Component = package of `policies-wasm/builtin`.
 const POLICIES: &[(&str, &str)] = &[
     ("packing", "warren-policy-packing"),
@@ -49,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn programs(out: &Path) -> Result<()> {
     let mut command = shell::cargo(&paths::root());
     command.args(["build", "--locked"]);
-    for name in PROGRAMS {
+    for name in PROGRAMS.iter().chain([&POLICY_TOOL]) {
         command.args(["-p", name]);
     }
     shell::step("programs", &mut command)?;
@@ -67,7 +70,7 @@ fn guest(out: &Path) -> Result<()> {
     collect(&built, &out.join("bin/warren-guest"))
 }
 
-/// Core modules first, then components of them, in process: no external tool.
+/// Core modules first, then components of them.
 fn policies(out: &Path) -> Result<()> {
     let mut command = shell::cargo(&paths::root());
     command.args(["build", "--locked", "--release", "--target", paths::WASM]);
@@ -78,7 +81,10 @@ fn policies(out: &Path) -> Result<()> {
     let built = paths::target().join(paths::WASM).join("release");
     for (name, package) in POLICIES {
         let module = built.join(format!("{}.wasm", package.replace('-', "_")));
-        collect(&module, &out.join("policies").join(format!("{name}.wasm")))?;
+        let component = module.with_extension("component.wasm");
+        let tool = paths::target().join(paths::MUSL).join("debug").join(POLICY_TOOL);
+        shell::output(Command::new(tool).arg("componentize").arg(&module).arg(&component))?;
+        collect(&component, &out.join("policies").join(format!("{name}.wasm")))?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Running other programs: one step, one line, one time.
 
+use crate::paths;
 use anyhow::{Context, Result, bail};
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +21,10 @@ pub(crate) fn cargo(directory: &Path) -> Command {
         {
             command.env_remove(name);
         }
+    }
+    if directory != paths::root() {
+        // Guest and functions are workspaces with output directories of their own.
+        command.env_remove("CARGO_TARGET_DIR");
     }
     command
 }
