@@ -114,8 +114,7 @@ impl Jails {
             // A directory that is not a jail's was not made by a jailer: it stays.
             if let Some((slot, name)) = parse_directory_name(&directory) {
                 match jails.find_first_process(&directory) {
-                    Some((pid, pidfd)) if jails.slots.claim(slot) => {
-                        let uid = jails.host.uid_base.saturating_add(slot);
+                    Some((pid, uid, pidfd)) if jails.slots.claim(slot) => {
                         let info = Jailed { name: name.clone(), pid, uid, slot, spawn_us: 0 };
                         jails.alive.insert(name, Jail { info, pidfd, directory });
                     }
@@ -130,18 +129,15 @@ impl Jails {
         Ok(jails)
     }
 
-    /// The jail's first process (pid 1 of its pid namespace), if it lives.
-    fn find_first_process(&self, directory: &str) -> Option<(i32, OwnedFd)> {
+    /// The jail's first process (pid 1 of its pid namespace) and its uid, if it lives.
+    fn find_first_process(&self, directory: &str) -> Option<(i32, u32, OwnedFd)> {
         self.host.parents.processes(directory).into_iter().find_map(|pid| {
-            let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+            let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
             // Asked after the pidfd is held: now the number cannot mean another process.
             let status = read_file(self.host.processes.as_fd(), &format!("{}/status", pid.as_raw_nonzero()));
-            is_first_in_namespace(&status.ok()?).then_some(())?;
-            self.host
-                .parents
-                .processes(directory)
-                .contains(&pid)
-                .then_some((pid.as_raw_nonzero().get(), pidfd))
+            let uid = uid_of_first_in_namespace(&status.ok()?)?;
+            let still = self.host.parents.processes(directory).contains(&pid);
+            still.then_some((pid.as_raw_nonzero().get(), uid, pidfd))
         })
     }
 
@@ -149,6 +145,8 @@ impl Jails {
     pub(crate) fn spawn(&mut self, request: &Spawn, passed: &[OwnedFd]) -> Result<&Jail, RefusedSpawn> {
         let begun = Instant::now();
         let Spawn { name, program, limits } = request;
+        // Whatever could not be cleared away when it died gets another chance before a slot is asked for.
+        self.sweep();
         if self.alive.contains_key(name) {
             return Err(RefusedSpawn::NameTaken);
         }
@@ -268,11 +266,12 @@ fn reap(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
     }
 }
 
-/// Whether /proc/PID/status is of a process that is pid 1 in a namespace below ours.
-fn is_first_in_namespace(status: &str) -> bool {
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    ids.is_some_and(|ids| {
-        let mut ids = ids.split_whitespace();
-        ids.clone().count() > 1 && ids.next_back() == Some("1")
-    })
+/// The uid in the text of /proc/PID/status, if that process is pid 1 in a namespace below ours. An earlier jailer may
+/// have had another uid base, so the process itself is asked.
+fn uid_of_first_in_namespace(status: &str) -> Option<u32> {
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::split_whitespace);
+    let mut ids = field("NSpid:")?;
+    let is_first = ids.clone().count() > 1 && ids.next_back() == Some("1");
+    is_first.then_some(())?;
+    field("Uid:")?.next()?.parse().ok()
 }

@@ -52,7 +52,9 @@ pub fn parse_directory_name(directory: &str) -> Option<(u32, SandboxName)> {
 #[must_use]
 pub fn groups(facts: &HostFacts, slot: u32, name: &SandboxName, limits: &Limits) -> Vec<Group> {
     let CgroupFacts { version, parents } = &facts.cgroups;
-    let limits = Limits { memory_bytes: limits.memory_bytes.next_multiple_of(facts.page_bytes), ..*limits };
+    // The kernel counts whole pages; what is not representable is left as it is, and refused when it is read back.
+    let pages = limits.memory_bytes.checked_next_multiple_of(facts.page_bytes);
+    let limits = Limits { memory_bytes: pages.unwrap_or(limits.memory_bytes), ..*limits };
     parents
         .iter()
         .enumerate()

@@ -21,6 +21,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 use tempfile::TempDir;
 use warren_sandbox_plan::{
@@ -34,6 +35,9 @@ use warren_sandbox_plan::{
 
 pub(crate) const JAILER: &str = env!("CARGO_BIN_EXE_warren-jailer");
 pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_jail-probe");
+
+/// Uids of one jailer.
+const UIDS: u32 = 10_000;
 
 /// A jailer of this test alone.
 pub(crate) struct Jailer {
@@ -60,11 +64,19 @@ impl Jailer {
     }
 
     pub(crate) fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
-        // Uid ranges of tests that run at once do not overlap.
-        let uid_base = 200_000 + (std::process::id() % 20_000) * 50_000 % 1_000_000_000;
-        let mut process = Command::new(JAILER)
-            .arg("serve")
-            .args(["--agent-uid", "0", "--vmm", PROBE, "--compile", PROBE, "--guest", PROBE])
+        // Uid ranges of jailers that run at once do not overlap.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+        let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + UIDS * number;
+        let mut process = Command::new(JAILER);
+        process.arg("serve");
+        let program = ["--vmm", "--compile", "--guest"].map(|flag| (flag, PROBE));
+        for (flag, value) in program.into_iter().chain([("--agent-uid", "0")]) {
+            if !arguments.contains(&flag) {
+                process.args([flag, value]);
+            }
+        }
+        let mut process = process
             .args(["--cgroup-name", "warren-test", "--uid-base", &uid_base.to_string()])
             .arg("--socket")
             .arg(folder.path().join("run/jailer.sock"))
@@ -128,7 +140,7 @@ impl Jailer {
 
     /// Processes whose uid is one of this jailer's.
     pub(crate) fn jailed_processes(&self) -> Vec<i32> {
-        let range = self.uid_base..self.uid_base + 50_000;
+        let range = self.uid_base..self.uid_base + UIDS;
         processes(|pid| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let uid = status
@@ -149,7 +161,11 @@ impl Jailer {
         })
     }
 
-    pub(crate) fn open_files(&self) -> usize {
+    /// How many files the jailer has open, once it has seen the end of every connection but `client`'s.
+    pub(crate) fn open_files(&self, client: &mut Client) -> usize {
+        // Whatever was ready before the first of these was seen before the second is answered.
+        client.list();
+        client.list();
         std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
     }
 
@@ -157,7 +173,9 @@ impl Jailer {
     pub(crate) fn assert_clean(&self) {
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new());
         assert_eq!(self.jailed_processes(), Vec::<i32>::new());
-        assert_eq!(self.children(), Vec::<i32>::new());
+        let children = self.children();
+        let told = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        assert!(children.is_empty(), "children left: {:#?}", children.iter().map(told).collect::<Vec<_>>());
     }
 }
 

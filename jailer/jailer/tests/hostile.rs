@@ -1,0 +1,183 @@
+//! A hostile peer on the jailer's socket: every packet gets an error or a closed connection, nothing is started, no
+//! descriptor stays, and the next good peer is served.
+
+mod common;
+
+use common::{Client, Jailer, LIMITS, compile, memory, named};
+use proptest::{prelude::*, test_runner::TestRunner};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::{AsFd, BorrowedFd};
+use warren_sandbox_plan::{
+    packet::encode,
+    request::{CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, MAX_PACKET, Program, Reply, Request, Spawn},
+};
+
+fn spawn(program: Program, limits: Limits) -> Request {
+    Request::Spawn(Spawn { name: named("h"), program, limits })
+}
+
+/// Sends one packet on a fresh, greeted connection and says what came back.
+fn provoke(jailer: &Jailer, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Option<Reply> {
+    let mut client = jailer.connect();
+    client.send_raw(packet, fds).unwrap();
+    client.receive().map(|(reply, _)| reply)
+}
+
+#[test]
+fn table_of_bad_packets() {
+    let jailer = Jailer::start(&[]);
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let fd = null.as_fd();
+    let hello = encode(&Request::Hello { version: JAILER_PROTOCOL_VERSION }).unwrap();
+    let list = encode(&Request::List).unwrap();
+    let vmm = encode(&spawn(Program::Vmm, LIMITS)).unwrap();
+    let build = encode(&spawn(compile(CompilePurpose::Function, 0), LIMITS)).unwrap();
+    let longest = vec![0xff; MAX_PACKET];
+    let longer = vec![0; MAX_PACKET + 1];
+    let trailing = [list.as_slice(), &[0]].concat();
+    let mut client = jailer.connect();
+    let files = jailer.open_files(&mut client);
+    let cases: Vec<(&str, &[u8], Vec<BorrowedFd<'_>>)> = vec![
+        ("garbage", &[0xff; 40], vec![]),
+        ("longest", &longest, vec![]),
+        ("longer than longest", &longer, vec![]),
+        ("empty", &[], vec![]),
+        ("trailing bytes", &trailing, vec![]),
+        ("truncated", &vmm[..vmm.len() - 1], vec![fd, fd]),
+        ("hello again", &hello, vec![]),
+        ("list with a descriptor", &list, vec![fd]),
+        ("vmm with one descriptor", &vmm, vec![fd]),
+        ("vmm with three descriptors", &vmm, vec![fd; 3]),
+        ("compile with two descriptors", &build, vec![fd; 2]),
+        ("spawn with none", &vmm, vec![]),
+        ("nine descriptors", &vmm, vec![fd; 9]),
+        ("sixty-four descriptors", &vmm, vec![fd; 64]),
+    ];
+    for (case, packet, fds) in cases {
+        let reply = provoke(&jailer, packet, &fds);
+        assert!(matches!(reply, None | Some(Reply::Failed { retryable: false, .. })), "{case}: {reply:?}");
+    }
+    assert_eq!(client.list(), []);
+    assert_eq!(jailer.open_files(&mut client), files, "descriptors that came along are closed again");
+    jailer.assert_clean();
+}
+
+#[test]
+fn nothing_before_hello_and_no_other_version() {
+    let jailer = Jailer::start(&[]);
+    for request in [Request::List, Request::Kill { name: named("a") }, Request::Hello { version: 99 }] {
+        let mut client = Client::connect(&jailer.socket());
+        assert!(matches!(client.ask(&request, &[]).0, Reply::Failed { .. }));
+        assert!(client.receive().is_none(), "and the connection is closed");
+    }
+}
+
+#[test]
+fn another_user_is_not_served() {
+    let jailer = Jailer::start(&["--agent-uid", "64001"]);
+    let mut client = Client::connect(&jailer.socket());
+    // The jailer may have closed it before or after this is sent.
+    let hello = encode(&Request::Hello { version: JAILER_PROTOCOL_VERSION }).unwrap();
+    let _ = client.send_raw(&hello, &[]);
+    assert!(client.receive().is_none());
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(jailer.socket()).unwrap();
+    assert_eq!((meta.uid(), meta.mode() & 0o777), (64001, 0o600));
+}
+
+#[test]
+fn descriptors_of_the_wrong_kind_are_refused() {
+    let jailer = Jailer::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
+    let directory = std::fs::File::open("/").unwrap();
+    let file = tempfile::tempfile_in("/work").or_else(|_| tempfile::tempfile()).unwrap();
+    let (_read, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let (sealed, open) = (memory(b"m", true), memory(b"m", false));
+    let tcp = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let vmm = encode(&spawn(Program::Vmm, LIMITS)).unwrap();
+    let build = encode(&spawn(compile(CompilePurpose::Function, 0), LIMITS)).unwrap();
+    let cases: [(&str, &[u8], &[BorrowedFd<'_>]); 9] = [
+        ("a directory as control socket", &vmm, &[directory.as_fd(), pipe.as_fd()]),
+        ("a TCP listener", &vmm, &[tcp.as_fd(), pipe.as_fd()]),
+        ("a socket that does not listen", &vmm, &[pair.as_fd(), pipe.as_fd()]),
+        ("a directory as log", &vmm, &[listener.as_fd(), directory.as_fd()]),
+        ("a file as log", &vmm, &[listener.as_fd(), file.as_fd()]),
+        ("an unsealed module", &build, &[open.as_fd(), open.as_fd(), pipe.as_fd()]),
+        ("a file as module", &build, &[file.as_fd(), open.as_fd(), pipe.as_fd()]),
+        ("a directory as output", &build, &[sealed.as_fd(), directory.as_fd(), pipe.as_fd()]),
+        ("a pipe as output", &build, &[sealed.as_fd(), pipe.as_fd(), pipe.as_fd()]),
+    ];
+    for (case, packet, fds) in cases {
+        let reply = provoke(&jailer, packet, fds);
+        assert!(matches!(reply, Some(Reply::Failed { retryable: false, .. })), "{case}: {reply:?}");
+    }
+    jailer.assert_clean();
+}
+
+#[test]
+fn limits_that_make_no_sense_are_refused() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    for (case, limits) in [
+        ("no memory", Limits { memory_bytes: 0, ..LIMITS }),
+        ("no cpu", Limits { cpu_millis: 0, ..LIMITS }),
+        ("no tasks", Limits { pids: 0, ..LIMITS }),
+        ("all memory there can be", Limits { memory_bytes: u64::MAX, ..LIMITS }),
+        ("all tasks there can be", Limits { pids: u32::MAX, ..LIMITS }),
+    ] {
+        let reply = client.try_spawn("l", limits).err();
+        assert!(matches!(reply, Some(Reply::Failed { .. })), "{case}: {reply:?}");
+        jailer.assert_clean();
+    }
+}
+
+/// Random packets with random numbers of descriptors against one jailer, which must outlive them all.
+#[test]
+fn random_packets() {
+    let jailer = Jailer::start(&[]);
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let mut client = jailer.connect();
+    let files = jailer.open_files(&mut client);
+    let packets = (prop::collection::vec(any::<u8>(), 0..100), 0_usize..12, any::<bool>());
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new(config);
+    let outcome = runner.run(&packets, |(packet, fds, greeted)| {
+        let mut client = if greeted { jailer.connect() } else { Client::connect(&jailer.socket()) };
+        client.send_raw(&packet, &vec![null.as_fd(); fds]).unwrap();
+        let _ = client.receive();
+        Ok(())
+    });
+    outcome.unwrap();
+    assert_eq!(client.list(), []);
+    assert_eq!(jailer.open_files(&mut client), files);
+    jailer.assert_clean();
+}
+
+/// A peer that asks and never reads is dropped; the others are served.
+#[test]
+fn a_peer_that_never_reads_blocks_nobody() {
+    let jailer = Jailer::start(&[]);
+    let mute = jailer.connect();
+    let list = encode(&Request::List).unwrap();
+    while mute.send_raw(&list, &[]).is_ok() {}
+    let mut client = jailer.connect();
+    client.spawn("a");
+    client.kill("a");
+    jailer.assert_clean();
+}
+
+/// A peer that hangs up while its Kill is under way: the Kill is done all the same.
+#[test]
+fn hanging_up_during_a_kill() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let running = client.spawn("a");
+    client.send_raw(&encode(&Request::Kill { name: named("a") }).unwrap(), &[]).unwrap();
+    drop(client);
+    running.wait_for_end();
+    let mut client = jailer.connect();
+    client.kill("a");
+    jailer.assert_clean();
+}

@@ -1,0 +1,237 @@
+//! The life of jails: what ends them, what is left, and what another jailer finds.
+
+mod common;
+
+use common::{Client, Jailer, LIMITS, compile, memory, named};
+use rustix::{
+    pipe::{PipeFlags, pipe_with},
+    process::Signal,
+};
+use std::{collections::HashSet, os::fd::AsFd};
+use warren_sandbox_plan::request::{CompilePurpose, ExitStatus, Reply, Request, Spawn};
+
+#[test]
+fn kill_is_idempotent_and_tells_how_it_ended() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    assert_eq!(client.kill("never-was"), None);
+    client.spawn("a");
+    assert_eq!(client.kill("a"), Some(ExitStatus::Signal(9)));
+    assert_eq!(client.kill("a"), Some(ExitStatus::Signal(9)));
+    let b = client.spawn("b");
+    b.tell("exit");
+    b.wait_for_end();
+    assert_eq!(client.kill("b"), Some(ExitStatus::Code(7)));
+    assert!(client.list().is_empty());
+    jailer.assert_clean();
+}
+
+#[test]
+fn a_name_is_taken_while_it_lives() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let first = client.spawn("a");
+    assert!(matches!(client.try_spawn("a", LIMITS).err(), Some(Reply::Failed { retryable: false, .. })));
+    assert_eq!(client.list(), [first.jailed]);
+    client.kill("a");
+    client.spawn("a");
+    client.kill("a");
+    jailer.assert_clean();
+}
+
+#[test]
+fn slots_run_out_and_come_back() {
+    let jailer = Jailer::start(&["--slots", "3"]);
+    let mut client = jailer.connect();
+    let running: Vec<_> = ["a", "b", "c"].into_iter().map(|name| client.spawn(name)).collect();
+    let uids: HashSet<u32> = running.iter().map(|one| one.jailed.uid).collect();
+    assert_eq!(uids.len(), 3);
+    let refused = client.try_spawn("d", LIMITS).err();
+    assert!(matches!(refused, Some(Reply::Failed { retryable: true, .. })), "{refused:?}");
+    client.kill("b");
+    assert_eq!(client.spawn("d").jailed.slot, 1);
+    assert_eq!(client.list().iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
+}
+
+/// A list longer than a page arrives whole. (Slow to spawn, so as many as two pages need and no more.)
+#[test]
+fn a_long_list_has_pages() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let running: Vec<_> = (0..257).map(|number| client.spawn(&format!("n{number:03}"))).collect();
+    assert_eq!(client.list().len(), running.len());
+}
+
+#[test]
+fn two_hundred_jails_leave_nothing() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let cycle = |client: &mut Client, number: u32| {
+        let name = format!("n{number}");
+        let running = client.spawn(&name);
+        if number % 2 == 0 {
+            running.tell("exit");
+            running.wait_for_end();
+        }
+        client.kill(&name).unwrap();
+        running.jailed.spawn_us
+    };
+    cycle(&mut client, 0);
+    let files = jailer.open_files(&mut client);
+    let mut times: Vec<u64> = (1..=200).map(|number| cycle(&mut client, number)).collect();
+    jailer.assert_clean();
+    assert_eq!(jailer.open_files(&mut client), files, "the jailer's descriptors stay as they are");
+    times.sort_unstable();
+    eprintln!("spawn of the probe: p50 {} us, p99 {} us", times[100], times[198]);
+}
+
+/// Whatever step of the plan fails, nothing is left, the slot is free and the jailer goes on.
+#[test]
+fn a_failure_at_any_step_leaves_nothing() {
+    let steps = [
+        "cgroup",
+        "clone",
+        "map-user",
+        "attach",
+        "session",
+        "cgroup-namespace",
+        "hostname",
+        "root",
+        "descriptors",
+        "rlimits",
+        "bounding-set",
+        "identity",
+        "capabilities",
+        "no-new-privs",
+        "not-dumpable",
+        "exec",
+    ];
+    for step in steps {
+        let jailer = Jailer::start(&["--fail-at", step, "--slots", "1"]);
+        let mut client = jailer.connect();
+        let files = jailer.open_files(&mut client);
+        for _ in 0..3 {
+            match client.try_spawn("a", LIMITS).err() {
+                Some(Reply::Failed { step: failed, .. }) => assert_eq!(failed, step),
+                other => panic!("{step}: {other:?}"),
+            }
+            jailer.assert_clean();
+        }
+        assert_eq!(jailer.open_files(&mut client), files, "{step}");
+        assert!(client.list().is_empty());
+    }
+}
+
+#[test]
+fn a_new_jailer_adopts_what_lives_and_clears_what_does_not() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let mut lives = client.spawn("lives");
+    lives.report();
+    let dies = client.spawn("dies");
+    let (pid, slot, uid) = (lives.jailed.pid, lives.jailed.slot, lives.jailed.uid);
+    // What a jailer that crashed in the middle of a spawn leaves: a directory in one hierarchy, nothing in it. And
+    // one that is no jailer's: it stays.
+    std::fs::create_dir(jailer.cgroup_parents()[0].join("0007.half")).unwrap();
+    let foreign = jailer.cgroup_parents()[0].join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+
+    let held = jailer.pid();
+    rustix::process::kill_process(held, Signal::KILL).unwrap();
+    dies.tell("exit");
+    dies.wait_for_end();
+    let mut jailer = jailer.restart_after_crash(&[]);
+    assert!(jailer.ready.contains("adopted=1"), "{}", jailer.ready);
+    assert!(foreign.exists());
+    std::fs::remove_dir(&foreign).unwrap();
+    let mut client = jailer.connect();
+    let listed = client.list();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].pid, listed[0].slot, listed[0].uid), (pid, slot, uid));
+    assert_eq!(lives.tell("kvm"), "12", "it has noticed nothing");
+    assert_eq!(jailer.cgroups().len(), jailer.cgroup_parents().len());
+
+    // Its slot is taken, its name is taken, a Kill ends it and its end is seen though it is nobody's child here.
+    let other = client.spawn("other");
+    assert_ne!(other.jailed.slot, slot);
+    assert!(client.try_spawn("lives", LIMITS).is_err());
+    assert_eq!(client.kill("lives"), None, "how an adopted one ended is not for the jailer to know");
+    lives.wait_for_end();
+    client.kill("other");
+    jailer.assert_clean();
+    assert!(jailer.stop(Signal::TERM).success());
+}
+
+#[test]
+fn an_adopted_jail_that_ends_by_itself_is_cleared_away() {
+    let jailer = Jailer::start(&[]);
+    let orphan = jailer.connect().spawn("orphan");
+    let jailer = jailer.restart_after_crash(&[]);
+    let mut client = jailer.connect();
+    orphan.tell("exit");
+    orphan.wait_for_end();
+    assert_eq!(client.kill("orphan"), None);
+    jailer.assert_clean();
+}
+
+#[test]
+fn sigterm_ends_everything_and_sighup_leaves_it() {
+    let mut jailer = Jailer::start(&[]);
+    let running = jailer.connect().spawn("a");
+    assert!(jailer.stop(Signal::HUP).success());
+    assert!(!jailer.socket().exists());
+    assert_eq!(running.tell("kvm"), "12");
+    let mut jailer = jailer.restart_after_crash(&[]);
+    assert!(jailer.ready.contains("adopted=1"));
+    let parents = jailer.cgroup_parents();
+    assert!(jailer.stop(Signal::TERM).success());
+    running.wait_for_end();
+    assert!(!jailer.socket().exists());
+    assert!(parents.iter().all(|parent| !parent.exists()), "the parents go with the last jail");
+    assert!(jailer.jailed_processes().is_empty());
+}
+
+#[test]
+fn one_jailer_a_state_directory() {
+    let jailer = Jailer::start(&[]);
+    let second = std::process::Command::new(common::JAILER)
+        .args([
+            "serve",
+            "--agent-uid",
+            "0",
+            "--vmm",
+            common::PROBE,
+            "--compile",
+            common::PROBE,
+            "--guest",
+            common::PROBE,
+        ])
+        .arg("--socket")
+        .arg(jailer.folder.path().join("second.sock"))
+        .arg("--state")
+        .arg(jailer.folder.path().join("state"))
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another jailer works in"), "{second:?}");
+}
+
+/// A host without the program: that kind of spawn is refused, clearly and for good; the other kind works.
+#[test]
+fn a_missing_program_refuses_only_its_own_spawns() {
+    let jailer = Jailer::start(&["--vmm", "/nowhere/warren-vmm"]);
+    let mut client = jailer.connect();
+    match client.try_spawn("a", LIMITS).err() {
+        Some(Reply::Failed { message, retryable: false, .. }) => {
+            assert!(message.contains("/nowhere/warren-vmm"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let (_read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let spawn = Spawn { name: named("c"), program: compile(CompilePurpose::Function, 0), limits: LIMITS };
+    let (module, output) = (memory(b"", true), memory(b"", false));
+    let (reply, _) = client.ask(&Request::Spawn(spawn), &[module.as_fd(), output.as_fd(), write.as_fd()]);
+    assert!(matches!(reply, Reply::Spawned(_)), "{reply:?}");
+    client.kill("c");
+    jailer.assert_clean();
+}
