@@ -58,11 +58,16 @@ fn deny_all_paths() -> Result<(), LockError> {
 fn filter() -> Result<BpfProgram, LockError> {
     let mut rules = BTreeMap::new();
     for call in SYSTEM_CALLS {
-        let conditions = match call.rule {
-            ArgumentRule::Any => Vec::new(),
-            ArgumentRule::BitsClear { argument, bits } => {
-                let masked = SeccompCmpOp::MaskedEq(bits);
-                vec![SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Qword, masked, 0)?])?]
+        let condition = match call.rule {
+            ArgumentRule::Any => None,
+            ArgumentRule::Equals { argument, value } => Some((argument, SeccompCmpOp::Eq, value)),
+            ArgumentRule::BitsClear { argument, bits } => Some((argument, SeccompCmpOp::MaskedEq(bits), 0)),
+        };
+        let conditions = match condition {
+            None => Vec::new(),
+            Some((argument, compare, value)) => {
+                let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, compare, value)?;
+                vec![SeccompRule::new(vec![condition])?]
             }
         };
         rules.insert(call.number, conditions);
