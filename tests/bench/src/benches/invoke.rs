@@ -1,0 +1,201 @@
+//! `invoke-warm`, `invoke-cold`, `throughput`: client to client over gRPC, through every process.
+
+use crate::{
+    Places,
+    floors::{
+        kvm::{self, ExitFloor},
+        rpc::EchoServer,
+    },
+    report::Report,
+    stats::Samples,
+    system::{Invoker, System},
+};
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use warren_proto::v1::{InvokeRequest, InvokeResponse};
+
+const EVENT: &[u8] = br#"{"name":"bench"}"#;
+
+fn event(function: &str) -> InvokeRequest {
+    InvokeRequest {
+        function: function.to_owned(),
+        payload: Bytes::from_static(EVENT),
+        ..InvokeRequest::default()
+    }
+}
+
+async fn timed(client: &mut Invoker, function: &str) -> Result<(Duration, InvokeResponse)> {
+    let request = event(function);
+    let began = Instant::now();
+    let response = client.invoke(request).await?.into_inner();
+    let took = began.elapsed();
+    ensure!(!response.payload.is_empty(), "{function} answered nothing");
+    Ok((took, response))
+}
+
+/// One client, one call at a time, each beside one bare echo; then the tail at half of peak load.
+pub(crate) async fn warm(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
+    let (system, echo) = (System::start(&places.bin).await?, EchoServer::start().await?);
+    system.deploy(&places.functions, "hello", "hello").await?;
+    let (mut client, mut bare) = (system.invoker().await?, echo.client().await?);
+    let mut exit_floor = ExitFloor::new()?;
+    let (mut warm, mut floor, mut exits) = (Samples::default(), Samples::default(), Samples::default());
+    for run in 0..runs + runs / 10 {
+        let (took, _) = timed(&mut client, "hello").await?;
+        let began = Instant::now();
+        bare.invoke(event("hello")).await?;
+        let echoed = began.elapsed();
+        let exit = exit_floor.round_trip()?;
+        // The first tenth warms caches and connections.
+        if run >= runs / 10 {
+            warm.push(took);
+            floor.push(echoed);
+            exits.push(exit);
+        }
+    }
+    let sum = floor.p50_us() + exits.p50_us();
+    report.floor("invoke-warm", "rpc-floor", &floor);
+    report.floor("invoke-warm", "exit-floor", &exits);
+    report.times("invoke-warm", "p50", &warm, ("sum-floor", sum), "<= 2.5x");
+
+    let peak = closed_loop(&system, 8, Duration::from_secs(2)).await?;
+    let half = open_loop(&system, peak / 2.0, Duration::from_secs(4)).await?;
+    report.times("invoke-warm", "half-load", &half, ("sum-floor", sum), "");
+    let tail = (half.p99_us(), half.p99_us());
+    report.value(
+        "invoke-warm",
+        "half-load-p99",
+        "us",
+        tail,
+        half.len(),
+        ("half-load-p50", half.p99_us() / half.p50_us()),
+        "<= 3x",
+    );
+    system.stop().await
+}
+
+/// As many functions as runs, each called once, so that no call finds a sandbox.
+pub(crate) async fn cold(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
+    let (system, echo) = (System::start(&places.bin).await?, EchoServer::start().await?);
+    for run in 0..runs {
+        system.deploy(&places.functions, "hello", &format!("cold-{run}")).await?;
+    }
+    let (mut client, mut bare) = (system.invoker().await?, echo.client().await?);
+    let (mut cold, mut rpc, mut create) = (Samples::default(), Samples::default(), Samples::default());
+    for run in 0..runs {
+        let (took, response) = timed(&mut client, &format!("cold-{run}")).await?;
+        ensure!(response.timing.is_some_and(|timing| timing.cold), "run {run} was not cold");
+        cold.push(took);
+        let began = Instant::now();
+        bare.invoke(event("hello")).await?;
+        rpc.push(began.elapsed());
+        create.push(kvm::create_to_first_exit()?);
+    }
+    report.floor("invoke-cold", "rpc-floor", &rpc);
+    report.floor("invoke-cold", "kvm-floor", &create);
+    let reach = 5.0f64.mul_add(create.p50_us(), rpc.p50_us());
+    report.times("invoke-cold", "p50", &cold, ("5x kvm-floor + rpc-floor", reach), "<= 1x (with snapshots)");
+    system.stop().await
+}
+
+/// Closed loops of 1 to 64 clients, each size beside the bare echo.
+pub(crate) async fn throughput(places: &Places, report: &mut Report, seconds: u64) -> Result<()> {
+    let (system, echo) = (System::start(&places.bin).await?, EchoServer::start().await?);
+    system.deploy(&places.functions, "hello", "hello").await?;
+    let span = Duration::from_secs(seconds);
+    let (mut exit_floor, mut exits) = (ExitFloor::new()?, Samples::default());
+    for _ in 0..200 {
+        exits.push(exit_floor.round_trip()?);
+    }
+    for clients in [1, 2, 4, 8, 16, 32, 64] {
+        let rate = closed_loop(&system, clients, span).await?;
+        let floor = echo_loop(&echo, clients, span).await?;
+        // Two cores share what an exit and an echo cost; this is the rate those two alone would allow.
+        let cores = f64::from(u32::try_from(std::thread::available_parallelism()?.get())?);
+        let allowed = 1.0 / (1.0 / floor + exits.p50_us() / 1e6 / cores);
+        let (baseline, reach) =
+            if exits.p50_us() < 5.0 { (floor, ">= 0.40x rpc-floor") } else { (allowed, ">= 0.60x exit+rpc") };
+        let name = if exits.p50_us() < 5.0 { "rpc-floor" } else { "exit-floor + rpc-floor" };
+        report.value("throughput", &format!("rpc-floor-{clients}"), "1/s", (floor, floor), 1, ("", 0.0), "");
+        report.value(
+            "throughput",
+            &format!("rps-{clients}"),
+            "1/s",
+            (rate, rate),
+            1,
+            (name, rate / baseline),
+            reach,
+        );
+    }
+    system.stop().await
+}
+
+/// Calls a second of so many clients that each wait for their answer; one unmeasured round first.
+async fn closed_loop(system: &System, clients: usize, span: Duration) -> Result<f64> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..clients {
+        let mut client = system.invoker().await?;
+        timed(&mut client, "hello").await?;
+        tasks.spawn(async move {
+            let began = Instant::now();
+            let mut calls = 0_u32;
+            while began.elapsed() < span {
+                timed(&mut client, "hello").await?;
+                calls += 1;
+            }
+            anyhow::Ok(f64::from(calls) / began.elapsed().as_secs_f64())
+        });
+    }
+    sum(tasks).await
+}
+
+async fn echo_loop(echo: &EchoServer, clients: usize, span: Duration) -> Result<f64> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..clients {
+        let mut client = echo.client().await?;
+        tasks.spawn(async move {
+            let began = Instant::now();
+            let mut calls = 0_u32;
+            while began.elapsed() < span {
+                client.invoke(event("hello")).await?;
+                calls += 1;
+            }
+            anyhow::Ok(f64::from(calls) / began.elapsed().as_secs_f64())
+        });
+    }
+    sum(tasks).await
+}
+
+async fn sum(mut tasks: JoinSet<Result<f64>>) -> Result<f64> {
+    let mut total = 0.0;
+    while let Some(rate) = tasks.join_next().await {
+        total += rate??;
+    }
+    Ok(total)
+}
+
+/// Latencies of calls that are sent at a fixed rate whatever the answers do, measured from when each was due.
+async fn open_loop(system: &System, rate: f64, span: Duration) -> Result<Samples> {
+    let client = system.invoker().await?;
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / rate.max(1.0)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let (began, mut tasks) = (Instant::now(), JoinSet::new());
+    while began.elapsed() < span {
+        let due = ticks.tick().await;
+        let mut client = client.clone();
+        tasks.spawn(async move {
+            timed(&mut client, "hello").await?;
+            anyhow::Ok(due.elapsed())
+        });
+    }
+    let mut samples = Samples::default();
+    while let Some(took) = tasks.join_next().await {
+        samples.push(took??);
+    }
+    Ok(samples)
+}

@@ -1,0 +1,4 @@
+//! The benches, by what they need.
+
+pub(crate) mod invoke;
+pub(crate) mod vm;

@@ -1,0 +1,4 @@
+//! What things cost at least, measured in the same run as what they bound.
+
+pub(crate) mod kvm;
+pub(crate) mod rpc;

@@ -1,0 +1,111 @@
+//! `warren-bench`: figures, each beside a floor measured in the same run. See `cargo xtask bench --help`.
+#![forbid(unsafe_code)]
+
+mod benches;
+mod floors;
+mod report;
+mod stats;
+mod system;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use report::Report;
+use std::path::PathBuf;
+
+/// Measure Warren. Prints a table for people and one JSON line a figure.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  warren-bench vm-cold vm-warm
+  warren-bench --json invoke-warm throughput")]
+struct Arguments {
+    /// What to measure.
+    #[arg(value_enum)]
+    benches: Vec<Bench>,
+    /// Only the JSON lines.
+    #[arg(long)]
+    json: bool,
+    /// Runs of each bench; less is faster and noisier.
+    #[arg(long, default_value_t = 1000)]
+    runs: usize,
+    /// Which host the figures are of.
+    #[arg(long, value_enum, default_value_t = Host::Local)]
+    host: Host,
+    /// Where the programs lie [default: beside this one].
+    #[arg(long)]
+    bin: Option<PathBuf>,
+    /// Where the function modules lie [default: ../functions from the programs].
+    #[arg(long)]
+    functions: Option<PathBuf>,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The process that rpc-floor measures.
+    #[command(hide = true)]
+    EchoServer {
+        /// Its identity folder.
+        identity: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Bench {
+    /// A sandbox from nothing to its first response.
+    VmCold,
+    /// Event in to response out at the VMM.
+    VmWarm,
+    /// Client to client over gRPC, with a sandbox waiting.
+    InvokeWarm,
+    /// The same with none.
+    InvokeCold,
+    /// Warm calls a second, 1 to 64 clients.
+    Throughput,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Host {
+    Local,
+    Lab,
+}
+
+/// Where programs and functions lie.
+#[derive(Clone, Debug)]
+struct Places {
+    bin: PathBuf,
+    functions: PathBuf,
+}
+
+impl Places {
+    fn find(arguments: &Arguments) -> Result<Self> {
+        let own = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
+        let bin = arguments.bin.clone().unwrap_or(own);
+        let beside = bin.parent().context("the programs' folder has a parent")?.join("functions");
+        Ok(Self { functions: arguments.functions.clone().unwrap_or(beside), bin })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(Role::EchoServer { identity }) = &arguments.role {
+        return floors::rpc::serve(identity).await;
+    }
+    let places = Places::find(&arguments)?;
+    let mut report = Report::new(match arguments.host {
+        Host::Local => "local",
+        Host::Lab => "lab",
+    });
+    for bench in &arguments.benches {
+        eprintln!("measuring {bench:?}, {} runs", arguments.runs);
+        match bench {
+            Bench::VmCold => benches::vm::cold(&places, &mut report, arguments.runs.min(200))?,
+            Bench::VmWarm => benches::vm::warm(&places, &mut report, arguments.runs)?,
+            Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
+            Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,
+            Bench::Throughput => benches::invoke::throughput(&places, &mut report, 2).await?,
+        }
+    }
+    Ok(report.print(arguments.json)?)
+}

@@ -1,0 +1,99 @@
+//! A running Warren of the bench's own: `warren up` in a folder that goes away with it.
+
+use anyhow::{Context as _, Result, ensure};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+use warren_client::{Client, Config, Wire};
+use warren_proto::v1::{
+    CreateFunctionRequest, FunctionConfig, FunctionLimits, invoke_service_client::InvokeServiceClient,
+};
+
+/// How long a start or a stop may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A client of the system with a connection of its own.
+pub(crate) type Invoker = InvokeServiceClient<Wire>;
+
+/// The system.
+pub(crate) struct System {
+    process: Child,
+    config: Config,
+    _folder: tempfile::TempDir,
+}
+
+impl System {
+    /// Starts one and waits until it serves.
+    pub(crate) async fn start(bin: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("warren-bench-").tempdir()?;
+        // The services run as users of their own and must reach their folders in here.
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let config = folder.path().join("client.toml");
+        let mut process = Command::new(bin.join("warren"))
+            .args(["up", "--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path().join("data"))
+            .env("WARREN_CONFIG", &config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| {
+                format!("{} does not start: run `cargo xtask build`", bin.join("warren").display())
+            })?;
+        let stdout = process.stdout.take().context("stdout is a pipe")?;
+        let mut lines = BufReader::new(stdout).lines();
+        timeout(PATIENCE, async {
+            while let Some(line) = lines.next_line().await? {
+                if line.starts_with("ready ") {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("warren up ended before it was ready")
+        })
+        .await
+        .context("warren up is not ready after a minute")??;
+        // Whatever it says later must not fill the pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let config = Config::load(&config)?;
+        Ok(Self { process, config, _folder: folder })
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) async fn invoker(&self) -> Result<Invoker> {
+        Ok(Client::connect(&self.config).await?.invoke())
+    }
+
+    /// Deploys a module of `functions` under a name.
+    pub(crate) async fn deploy(&self, functions: &Path, module: &str, name: &str) -> Result<()> {
+        let path: PathBuf = functions.join(module).with_extension("wasm");
+        let code = fs::read(&path).with_context(|| format!("{}: run `cargo xtask build`", path.display()))?;
+        let limits = FunctionLimits { memory_mib: 128, timeout_ms: 10_000, ..FunctionLimits::default() };
+        let config = FunctionConfig { limits: Some(limits), ..FunctionConfig::default() };
+        let request = CreateFunctionRequest {
+            name: name.to_owned(),
+            code: code.into(),
+            config: Some(config),
+            ..Default::default()
+        };
+        Client::connect(&self.config).await?.functions().create_function(request).await?;
+        Ok(())
+    }
+
+    /// Stops it as a person would, and waits.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let id = self.process.id().context("it ended by itself")?;
+        let status = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        ensure!(status.success(), "kill ended with {status}");
+        timeout(PATIENCE, self.process.wait()).await.context("warren up does not stop")??;
+        Ok(())
+    }
+}
