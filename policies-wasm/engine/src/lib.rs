@@ -51,6 +51,8 @@ mod placement;
 mod recent;
 mod routing;
 mod slot;
+mod trust;
+mod wasm;
 
 pub use decided::{About, By, Candidate, Decided, Explained, Identity, Kind, State, Status, WhyNative};
 pub use inventory::{HostReport, Inventory, TooManyHosts};
@@ -59,3 +61,4 @@ pub use placement::Placement;
 pub use routing::Routing;
 /// The plain types of requests and answers, and the built-in defaults themselves.
 pub use warren_policy_rules as rules;
+pub use wasm::{Limits, LoadError, Policy, Runtime, RuntimeError};

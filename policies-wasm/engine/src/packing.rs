@@ -3,9 +3,12 @@
 use crate::decided::{About, Candidate, Decided, Explained, Identity, Kind, Status};
 use crate::inventory::Inventory;
 use crate::recent::{Entry, Note};
-use crate::slot::{Interface, Slot};
+use crate::slot::{Ask, Interface, Slot};
+use crate::wasm::{Failure, LoadError, PackingGuest, Policy};
 use std::sync::Arc;
-use warren_policy_rules::{Delta, FitRequest, Fits, PackingConfig, PackingRules};
+use warren_policy_rules::{
+    Delta, FitRequest, Fits, Health, HostInfo, MAX_CANDIDATES, PackingConfig, PackingRules,
+};
 
 /// Decides packing; share it in an `Arc`.
 pub struct Packing {
@@ -16,32 +19,33 @@ impl Packing {
     /// The built-in default, following the inventory.
     #[must_use]
     pub fn new(inventory: &Arc<Inventory>, config: PackingConfig) -> Self {
-        Self { slot: Slot::following(inventory, PackingRules::new(config)) }
+        let words = format!("overcommit-percent={}", config.overcommit_percent);
+        Self { slot: Slot::following(inventory, words, PackingRules::new(config)) }
     }
 
     /// The best hosts for a function, best first; none if no host has room.
     pub fn choose(&self, about: &About<'_>, request: &FitRequest) -> Decided<Fits> {
-        self.slot.decide(
-            about,
-            request.now_ms,
-            |native| native.choose(request),
-            |fits| fits.best.len(),
-            |fits, entry| {
-                for (at, fit) in fits.best.iter().enumerate() {
-                    entry.note(Note {
-                        id: fit.host,
-                        score: i64::from(fit.score),
-                        chosen: at == 0,
-                        facts: [fit.overcommit_mib, 0, 0],
-                    });
-                }
-            },
-        )
+        self.slot.decide(about, request)
     }
 
     /// A policy is on its way; until it is loaded the built-in default decides and says so.
     pub fn compiling(&self, identity: Identity) {
-        self.slot.compiling(identity);
+        self.slot.announce(identity);
+    }
+
+    /// The policy that was on its way does not come.
+    pub fn compilation_failed(&self, error: String) {
+        self.slot.failed(error);
+    }
+
+    /// Swaps a policy in without losing a decision; whatever is loaded stays if the new one does not start.
+    pub fn load(&self, policy: &Arc<Policy>) -> Result<(), LoadError> {
+        self.slot.load(policy)
+    }
+
+    /// Back to the built-in default.
+    pub fn unload(&self) {
+        self.slot.unload();
     }
 
     /// State and figures.
@@ -62,11 +66,18 @@ struct Interfaced;
 impl Interface for Interfaced {
     const KIND: Kind = Kind::Packing;
     type Native = PackingRules;
+    type Guest = PackingGuest;
     /// How many hosts fit.
     type Outcome = usize;
 
     fn apply(native: &mut PackingRules, delta: Delta) {
         native.apply(delta);
+    }
+
+    fn start(policy: &Policy, config: &str, hosts: &[HostInfo]) -> Result<PackingGuest, LoadError> {
+        let mut guest = PackingGuest::start(policy, config)?;
+        guest.snapshot(hosts)?;
+        Ok(guest)
     }
 
     fn text(entry: &Entry<usize>, inventory: Option<&Inventory>) -> String {
@@ -86,6 +97,65 @@ impl Interface for Interfaced {
             },
         };
         entry.notes().iter().map(candidate).collect()
+    }
+}
+
+impl Ask<Interfaced> for FitRequest {
+    type Answer = Fits;
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn native(&self, native: &mut PackingRules) -> Fits {
+        native.choose(self)
+    }
+
+    fn guest(&self, guest: &mut PackingGuest, deltas: &[Delta]) -> (Result<Fits, Failure>, u64) {
+        guest.choose(deltas, self)
+    }
+
+    fn check(&self, native: &PackingRules, fits: &Fits) -> Result<(), String> {
+        let most = MAX_CANDIDATES.min(self.shortlist as usize);
+        if fits.best.len() > most {
+            return Err(format!("{} hosts listed, {most} wanted", fits.best.len()));
+        }
+        for (at, fit) in fits.best.iter().enumerate() {
+            let host = fit.host;
+            let known = native.hosts().get(host).ok_or_else(|| format!("there is no host {host}"))?;
+            let wrong = if known.health != Health::Ready {
+                "is not ready"
+            } else if fit.overcommit_mib > native.most_overcommit(known) {
+                "may not be overcommitted so far"
+            } else if self.demand.memory_mib > known.free_memory_mib.saturating_add(fit.overcommit_mib) {
+                "has not enough memory"
+            } else if self.demand.cpu_millis > known.free_cpu_millis {
+                "has not enough CPU"
+            } else if fit.score > 1000 {
+                "has a score above 1000"
+            } else if fits.best.iter().skip(at + 1).any(|other| other.host == host) {
+                "is listed twice"
+            } else {
+                continue;
+            };
+            return Err(format!("host {host} {wrong}"));
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, fits: &Fits) -> usize {
+        fits.best.len()
+    }
+
+    fn note(&self, fits: &Fits, entry: &mut Entry<usize>) {
+        for (at, fit) in fits.best.iter().enumerate() {
+            entry.note(Note {
+                id: fit.host,
+                score: i64::from(fit.score),
+                chosen: at == 0,
+                facts: [fit.overcommit_mib, 0, 0],
+            });
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use crate::decided::{About, Candidate, Decided, Explained, Identity, Kind, Statu
 use crate::inventory::Inventory;
 use crate::packing::host_name;
 use crate::recent::{Entry, Note};
-use crate::slot::{Interface, Slot};
+use crate::slot::{Ask, Interface, Slot};
+use crate::wasm::{Failure, LoadError, PlacementGuest, Policy};
 use std::sync::Arc;
-use warren_policy_rules::{Delta, Place, PlaceRequest, PlacementRules, Reason};
+use warren_policy_rules::{Delta, Health, HostInfo, Place, PlaceRequest, PlacementRules, Reason};
 
 /// Decides placement; share it in an `Arc`.
 pub struct Placement {
@@ -17,32 +18,32 @@ impl Placement {
     /// The built-in default, following the inventory.
     #[must_use]
     pub fn new(inventory: &Arc<Inventory>) -> Self {
-        Self { slot: Slot::following(inventory, PlacementRules::new()) }
+        Self { slot: Slot::following(inventory, String::new(), PlacementRules::new()) }
     }
 
     /// One of the request's fits, or none of them.
     pub fn choose(&self, about: &About<'_>, request: &PlaceRequest) -> Decided<Place> {
-        self.slot.decide(
-            about,
-            request.now_ms,
-            |native| native.choose(request),
-            |place| *place,
-            |place, entry| {
-                for fit in &request.fits {
-                    entry.note(Note {
-                        id: fit.host,
-                        score: i64::from(fit.score),
-                        chosen: matches!(place, Place::On(choice) if choice.host == fit.host),
-                        facts: [fit.siblings, fit.locality, 0],
-                    });
-                }
-            },
-        )
+        self.slot.decide(about, request)
     }
 
     /// A policy is on its way; until it is loaded the built-in default decides and says so.
     pub fn compiling(&self, identity: Identity) {
-        self.slot.compiling(identity);
+        self.slot.announce(identity);
+    }
+
+    /// The policy that was on its way does not come.
+    pub fn compilation_failed(&self, error: String) {
+        self.slot.failed(error);
+    }
+
+    /// Swaps a policy in without losing a decision; whatever is loaded stays if the new one does not start.
+    pub fn load(&self, policy: &Arc<Policy>) -> Result<(), LoadError> {
+        self.slot.load(policy)
+    }
+
+    /// Back to the built-in default.
+    pub fn unload(&self) {
+        self.slot.unload();
     }
 
     /// State and figures.
@@ -63,10 +64,17 @@ struct Interfaced;
 impl Interface for Interfaced {
     const KIND: Kind = Kind::Placement;
     type Native = PlacementRules;
+    type Guest = PlacementGuest;
     type Outcome = Place;
 
     fn apply(native: &mut PlacementRules, delta: Delta) {
         native.apply(delta);
+    }
+
+    fn start(policy: &Policy, _config: &str, hosts: &[HostInfo]) -> Result<PlacementGuest, LoadError> {
+        let mut guest = PlacementGuest::start(policy)?;
+        guest.snapshot(hosts)?;
+        Ok(guest)
     }
 
     fn text(entry: &Entry<Place>, inventory: Option<&Inventory>) -> String {
@@ -98,5 +106,54 @@ impl Interface for Interfaced {
             }
         };
         entry.notes().iter().map(candidate).collect()
+    }
+}
+
+impl Ask<Interfaced> for PlaceRequest {
+    type Answer = Place;
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn native(&self, native: &mut PlacementRules) -> Place {
+        native.choose(self)
+    }
+
+    fn guest(&self, guest: &mut PlacementGuest, deltas: &[Delta]) -> (Result<Place, Failure>, u64) {
+        guest.choose(deltas, self)
+    }
+
+    fn check(&self, native: &PlacementRules, place: &Place) -> Result<(), String> {
+        let Place::On(choice) = place else { return Ok(()) };
+        let host = choice.host;
+        let fit = self.fits.iter().find(|fit| fit.host == host);
+        let fit = fit.ok_or_else(|| format!("host {host} was not among the candidates"))?;
+        let known = native.hosts().get(host).ok_or_else(|| format!("there is no host {host}"))?;
+        let wrong = if known.health != Health::Ready {
+            "is not ready"
+        } else if self.demand.memory_mib > known.free_memory_mib.saturating_add(fit.overcommit_mib) {
+            "has not enough memory"
+        } else if self.demand.cpu_millis > known.free_cpu_millis {
+            "has not enough CPU"
+        } else {
+            return Ok(());
+        };
+        Err(format!("host {host} {wrong}"))
+    }
+
+    fn outcome(&self, place: &Place) -> Place {
+        *place
+    }
+
+    fn note(&self, place: &Place, entry: &mut Entry<Place>) {
+        for fit in &self.fits {
+            entry.note(Note {
+                id: fit.host,
+                score: i64::from(fit.score),
+                chosen: matches!(place, Place::On(choice) if choice.host == fit.host),
+                facts: [fit.siblings, fit.locality, 0],
+            });
+        }
     }
 }

@@ -3,8 +3,13 @@
 use crate::decided::{About, Candidate, Decided, Explained, Identity, Kind, Status};
 use crate::inventory::Inventory;
 use crate::recent::{Entry, Note};
-use crate::slot::{Interface, Slot};
-use warren_policy_rules::{Delta, Route, RouteRequest, RoutingRules, Windows};
+use crate::slot::{Ask, Interface, Slot};
+use crate::wasm::{Failure, LoadError, Policy, RoutingGuest};
+use std::sync::Arc;
+use warren_policy_rules::{Delta, HostInfo, MAX_CANDIDATES, Route, RouteRequest, RoutingRules, Windows};
+
+/// No policy may keep a sandbox, or wait to start one, for longer.
+const LONGEST_WINDOW_MS: u32 = 24 * 60 * 60 * 1000;
 
 /// Decides routing; share it in an `Arc`. It needs no inventory, so it runs in frontends too.
 pub struct Routing {
@@ -26,38 +31,32 @@ impl Routing {
 
     /// One of the request's idle sandboxes, or a new one.
     pub fn choose(&self, about: &About<'_>, request: &RouteRequest) -> Decided<Route> {
-        self.slot.decide(
-            about,
-            request.now_ms,
-            |native| native.choose(request),
-            |route| Outcome::Route(*route),
-            |route, entry| {
-                for sandbox in &request.idle {
-                    entry.note(Note {
-                        id: sandbox.index,
-                        score: -i64::from(sandbox.idle_ms),
-                        chosen: *route == Route::To(sandbox.index),
-                        facts: [sandbox.idle_ms, u32::from(sandbox.zone == request.zone), sandbox.host_load],
-                    });
-                }
-            },
-        )
+        self.slot.decide(about, request)
     }
 
     /// An invocation of the function came at `now_ms`: for how long shall its sandboxes be kept?
     pub fn observe(&self, about: &About<'_>, function: u64, now_ms: u64) -> Decided<Windows> {
-        self.slot.decide(
-            about,
-            now_ms,
-            |native| native.observe(function, now_ms),
-            |windows| Outcome::Windows(*windows),
-            |_, _| {},
-        )
+        self.slot.decide(about, &Observed { function, now_ms })
     }
 
     /// A policy is on its way; until it is loaded the built-in default decides and says so.
     pub fn compiling(&self, identity: Identity) {
-        self.slot.compiling(identity);
+        self.slot.announce(identity);
+    }
+
+    /// The policy that was on its way does not come.
+    pub fn compilation_failed(&self, error: String) {
+        self.slot.failed(error);
+    }
+
+    /// Swaps a policy in without losing a decision; whatever is loaded stays if the new one does not start.
+    pub fn load(&self, policy: &Arc<Policy>) -> Result<(), LoadError> {
+        self.slot.load(policy)
+    }
+
+    /// Back to the built-in default.
+    pub fn unload(&self) {
+        self.slot.unload();
     }
 
     /// State and figures.
@@ -84,9 +83,14 @@ pub(crate) enum Outcome {
 impl Interface for Interfaced {
     const KIND: Kind = Kind::Routing;
     type Native = RoutingRules;
+    type Guest = RoutingGuest;
     type Outcome = Outcome;
 
     fn apply(_: &mut RoutingRules, _: Delta) {}
+
+    fn start(policy: &Policy, _config: &str, _hosts: &[HostInfo]) -> Result<RoutingGuest, LoadError> {
+        RoutingGuest::start(policy)
+    }
 
     fn text(entry: &Entry<Outcome>, _: Option<&Inventory>) -> String {
         match entry.outcome {
@@ -118,4 +122,83 @@ impl Interface for Interfaced {
         };
         entry.notes().iter().map(candidate).collect()
     }
+}
+
+impl Ask<Interfaced> for RouteRequest {
+    type Answer = Route;
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn native(&self, native: &mut RoutingRules) -> Route {
+        native.choose(self)
+    }
+
+    fn guest(&self, guest: &mut RoutingGuest, _deltas: &[Delta]) -> (Result<Route, Failure>, u64) {
+        guest.choose(self)
+    }
+
+    fn check(&self, _native: &RoutingRules, route: &Route) -> Result<(), String> {
+        match route {
+            Route::StartNew => Ok(()),
+            Route::To(index) if self.idle.iter().any(|sandbox| sandbox.index == *index) => Ok(()),
+            Route::To(index) => Err(format!("there is no idle sandbox {index}")),
+        }
+    }
+
+    fn outcome(&self, route: &Route) -> Outcome {
+        Outcome::Route(*route)
+    }
+
+    fn note(&self, route: &Route, entry: &mut Entry<Outcome>) {
+        for sandbox in self.idle.iter().take(MAX_CANDIDATES) {
+            entry.note(Note {
+                id: sandbox.index,
+                score: -i64::from(sandbox.idle_ms),
+                chosen: *route == Route::To(sandbox.index),
+                facts: [sandbox.idle_ms, u32::from(sandbox.zone == self.zone), sandbox.host_load],
+            });
+        }
+    }
+}
+
+/// An invocation came.
+struct Observed {
+    function: u64,
+    now_ms: u64,
+}
+
+impl Ask<Interfaced> for Observed {
+    type Answer = Windows;
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn native(&self, native: &mut RoutingRules) -> Windows {
+        native.observe(self.function, self.now_ms)
+    }
+
+    fn follow(&self, native: &mut RoutingRules) {
+        native.observe(self.function, self.now_ms);
+    }
+
+    fn guest(&self, guest: &mut RoutingGuest, _deltas: &[Delta]) -> (Result<Windows, Failure>, u64) {
+        guest.observe(self.function, self.now_ms)
+    }
+
+    fn check(&self, _native: &RoutingRules, windows: &Windows) -> Result<(), String> {
+        let Windows { keep_alive_ms, pre_warm_ms } = *windows;
+        if keep_alive_ms > LONGEST_WINDOW_MS || pre_warm_ms > LONGEST_WINDOW_MS {
+            return Err(format!("windows of {keep_alive_ms} and {pre_warm_ms} ms: a day is the most"));
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, windows: &Windows) -> Outcome {
+        Outcome::Windows(*windows)
+    }
+
+    fn note(&self, _windows: &Windows, _entry: &mut Entry<Outcome>) {}
 }

@@ -85,6 +85,12 @@ impl PackingRules {
         &self.hosts
     }
 
+    /// How far beyond its free memory a host may be used.
+    #[must_use]
+    pub fn most_overcommit(&self, host: &HostInfo) -> u32 {
+        percent(host.memory_mib, self.config.overcommit_percent)
+    }
+
     /// Starts again from these hosts.
     pub fn snapshot(&mut self, hosts: impl IntoIterator<Item = HostInfo>) {
         self.hosts.clear();
@@ -156,7 +162,7 @@ impl PackingRules {
         if self.config.overcommit_percent == 0 || host.used_p50_mib == 0 {
             return host.free_memory_mib;
         }
-        let granted = percent(host.memory_mib, self.config.overcommit_percent);
+        let granted = self.most_overcommit(host);
         let likely_unused = percent(host.memory_mib, SAFE_PERCENT).saturating_sub(likely_use(host));
         likely_unused.min(host.free_memory_mib.saturating_add(granted)).max(host.free_memory_mib)
     }

@@ -151,7 +151,8 @@ impl PlacementRules {
         let mut first: Option<Parts> = None;
         let mut best: Option<(i32, HostIndex, Parts)> = None;
         for candidate in request.fits.iter().take(MAX_CANDIDATES) {
-            let Some(host) = self.hosts.get(candidate.host).filter(|host| holds(host, candidate, request)) else {
+            let Some(host) = self.hosts.get(candidate.host).filter(|host| holds(host, candidate, request))
+            else {
                 continue;
             };
             let parts = parts_of(host, candidate, &request.zones, zone_total);

@@ -1,0 +1,93 @@
+//! A placement policy's instance.
+
+use super::bindings::placement::Placement;
+use super::bindings::placement::exports::warren::policy::placer;
+use super::bindings::placement::warren::policy::types;
+use super::convert::placement as convert;
+use super::instance::{Budget, Failure, Instance};
+use super::policy::{Linked, LoadError, Policy};
+use crate::decided::Kind;
+use warren_policy_rules::{Choice, Delta, HostInfo, Place, PlaceRequest, Reason};
+
+/// One instance; buffers are kept so that a decision allocates nothing on this side.
+pub(crate) struct PlacementGuest {
+    instance: Instance<Placement>,
+    deltas: Vec<types::Delta>,
+    fits: Vec<placer::Scored>,
+    zones: Vec<placer::ZoneSiblings>,
+}
+
+impl PlacementGuest {
+    pub(crate) fn start(policy: &Policy) -> Result<Self, LoadError> {
+        let Linked::Placement(linked) = &policy.linked else {
+            return Err(LoadError::WrongKind { found: policy.kind(), wanted: Kind::Placement });
+        };
+        let instance = Instance::start(
+            &policy.runtime,
+            |store| linked.instantiate(store),
+            |exports, store| exports.warren_policy_placer().state().call_constructor(store, ""),
+        )?;
+        Ok(Self { instance, deltas: Vec::new(), fits: Vec::new(), zones: Vec::new() })
+    }
+
+    pub(crate) fn snapshot(&mut self, hosts: &[HostInfo]) -> Result<(), Failure> {
+        let hosts: Vec<_> = hosts.iter().map(convert::host).collect();
+        let budget = Budget::snapshot(self.instance.limits(), hosts.len());
+        let (result, _) = self.instance.call(budget, |exports, store, state| {
+            exports.warren_policy_placer().state().call_snapshot(store, state, &hosts)
+        });
+        result
+    }
+
+    pub(crate) fn choose(
+        &mut self,
+        deltas: &[Delta],
+        request: &PlaceRequest,
+    ) -> (Result<Place, Failure>, u64) {
+        self.deltas.clear();
+        self.deltas.extend(deltas.iter().map(convert::delta));
+        self.fits.clear();
+        self.fits.extend(request.fits.iter().map(|fit| placer::Scored {
+            host: fit.host,
+            score: fit.score,
+            overcommit_mib: fit.overcommit_mib,
+            siblings: fit.siblings,
+            locality: fit.locality,
+        }));
+        self.zones.clear();
+        self.zones.extend(
+            request
+                .zones
+                .iter()
+                .map(|zone| placer::ZoneSiblings { zone: zone.zone, siblings: zone.siblings }),
+        );
+        let budget = Budget::decision(self.instance.limits(), deltas.len());
+        let request = placer::PlaceRequest {
+            now_ms: request.now_ms,
+            seed: request.seed,
+            demand: convert::demand(&request.demand),
+            fits: &self.fits,
+            zones: &self.zones,
+        };
+        let (result, fuel) = self.instance.call(budget, |exports, store, state| {
+            exports.warren_policy_placer().state().call_choose(store, state, &self.deltas, request)
+        });
+        (result.map(place), fuel)
+    }
+}
+
+fn place(place: placer::Place) -> Place {
+    match place {
+        placer::Place::NeedHost => Place::NeedHost,
+        placer::Place::On(placer::Choice { host, score, reason }) => {
+            let reason = match reason {
+                placer::Reason::BestFit => Reason::BestFit,
+                placer::Reason::ZoneSpread => Reason::ZoneSpread,
+                placer::Reason::HostSpread => Reason::HostSpread,
+                placer::Reason::Locality => Reason::Locality,
+                placer::Reason::LessLoaded => Reason::LessLoaded,
+            };
+            Place::On(Choice { host, score, reason })
+        }
+    }
+}
