@@ -65,3 +65,55 @@ pub const STALE_EPOCH: &str = "STALE_EPOCH";
 
 /// The handler ran past its timeout; its sandbox is gone. DEADLINE_EXCEEDED.
 pub const FUNCTION_TIMED_OUT: &str = "FUNCTION_TIMED_OUT";
+/// A Wasm trap: unreachable, out of bounds, division by zero. UNKNOWN, gRPC's code for an error an application raised.
+pub const FUNCTION_TRAPPED: &str = "FUNCTION_TRAPPED";
+/// It gave up after its memory limit was reached. UNKNOWN.
+pub const FUNCTION_OUT_OF_MEMORY: &str = "FUNCTION_OUT_OF_MEMORY";
+/// It recursed until its stack was full. UNKNOWN.
+pub const FUNCTION_STACK_OVERFLOW: &str = "FUNCTION_STACK_OVERFLOW";
+/// It exited with a code other than 0, which the message names. UNKNOWN.
+pub const FUNCTION_EXITED: &str = "FUNCTION_EXITED";
+/// It answered with an error of its own. UNKNOWN.
+pub const FUNCTION_FAILED: &str = "FUNCTION_FAILED";
+/// Instantiation or init failed. UNKNOWN.
+pub const FUNCTION_INIT_FAILED: &str = "FUNCTION_INIT_FAILED";
+/// Init ran past its time. DEADLINE_EXCEEDED.
+pub const FUNCTION_INIT_TIMED_OUT: &str = "FUNCTION_INIT_TIMED_OUT";
+/// More than 6 MiB of response. OUT_OF_RANGE.
+pub const RESPONSE_TOO_LARGE: &str = "RESPONSE_TOO_LARGE";
+/// The response is no JSON although the function promises it. UNKNOWN.
+pub const RESPONSE_NOT_UTF8_JSON: &str = "RESPONSE_NOT_UTF8_JSON";
+
+// The function's code at deploy, all INVALID_ARGUMENT with fault function; made by workers from the compiler's answer.
+
+/// Not WebAssembly.
+pub const MODULE_MALFORMED: &str = "MODULE_MALFORMED";
+/// WebAssembly, but not valid.
+pub const MODULE_INVALID: &str = "MODULE_INVALID";
+/// Too much of one thing.
+pub const MODULE_TOO_COMPLEX: &str = "MODULE_TOO_COMPLEX";
+/// It imports what is not offered.
+pub const MISSING_IMPORT: &str = "MISSING_IMPORT";
+/// It lacks what its world demands.
+pub const MISSING_EXPORT: &str = "MISSING_EXPORT";
+/// An import or export has another type.
+pub const WRONG_TYPE: &str = "WRONG_TYPE";
+/// A policy where a function is wanted, or the reverse.
+pub const WRONG_KIND: &str = "WRONG_KIND";
+/// Its memories begin larger than the function's memory.
+pub const MODULE_NEEDS_MORE_MEMORY: &str = "MODULE_NEEDS_MORE_MEMORY";
+/// Compiling took too long.
+pub const COMPILE_TIMED_OUT: &str = "COMPILE_TIMED_OUT";
+/// Compiling took too much memory.
+pub const COMPILE_OUT_OF_MEMORY: &str = "COMPILE_OUT_OF_MEMORY";
+/// The files of /var/task are no plain archive. Fault caller.
+pub const TASK_ARCHIVE_INVALID: &str = "TASK_ARCHIVE_INVALID";
+
+// More of a worker's own (fault: system).
+
+/// This host's memory is given out. RESOURCE_EXHAUSTED, retryable elsewhere.
+pub const HOST_FULL: &str = "HOST_FULL";
+/// This host stops. UNAVAILABLE.
+pub const HOST_STOPPING: &str = "HOST_STOPPING";
+/// The jailer cannot be reached (it restarts). UNAVAILABLE.
+pub const JAILER_UNAVAILABLE: &str = "JAILER_UNAVAILABLE";
