@@ -17,6 +17,7 @@
 
 extern crate alloc;
 
+mod component;
 mod engine;
 mod failure;
 mod heap;
@@ -26,6 +27,7 @@ mod preview1;
 mod raw;
 
 use alloc::{boxed::Box, format};
+use component::{Handler, Phase};
 use failure::Failure;
 use limits::Limits;
 use outside::{Outside, Reply};
@@ -43,7 +45,7 @@ pub(crate) fn main() -> ! {
         Some(boot) if boot.magic == BOOT_MAGIC && boot.abi_version == ABI_VERSION => {
             heap::start(boot.heap_len);
             match set_up(&boot) {
-                Ok((function, sandbox)) => serve(&function, sandbox),
+                Ok(function) => serve(function),
                 Err(failure) => give_up(failure),
             }
         }
@@ -51,13 +53,37 @@ pub(crate) fn main() -> ! {
     }
 }
 
-/// A function that can take events.
+/// A linked function and the sandbox it runs in.
 enum Function {
-    Command(Command),
+    Command(Command, Box<Sandbox>),
+    Handler(Handler, Phase),
+}
+
+impl Function {
+    fn sandbox(&mut self) -> &mut Sandbox {
+        match self {
+            Self::Command(_, sandbox) => sandbox,
+            Self::Handler(_, phase) => phase.sandbox(),
+        }
+    }
+
+    /// Runs the event in the mailbox; the bytes of its response.
+    fn run(self) -> (Self, Result<usize, Failure>) {
+        match self {
+            Self::Command(command, sandbox) => {
+                let (sandbox, result) = command.run(sandbox);
+                (Self::Command(command, sandbox), result)
+            }
+            Self::Handler(handler, phase) => {
+                let (phase, result) = handler.run(phase);
+                (Self::Handler(handler, phase), result)
+            }
+        }
+    }
 }
 
 /// Links the function, and initialises it if its world has that.
-fn set_up(boot: &BootHeader) -> Result<(Function, Box<Sandbox>), Failure> {
+fn set_up(boot: &BootHeader) -> Result<Function, Failure> {
     let Ok(spec) = postcard::from_bytes::<FunctionSpec>(raw::boot_spec(boot)) else {
         stop("the boot page describes no function")
     };
@@ -71,23 +97,27 @@ fn set_up(boot: &BootHeader) -> Result<(Function, Box<Sandbox>), Failure> {
     match spec.world {
         World::WasiPreview1 => {
             let module = engine::module(&engine, boot).map_err(init)?;
-            Ok((Function::Command(Command::new(&engine, &module)?), sandbox))
+            Ok(Function::Command(Command::new(&engine, &module)?, sandbox))
         }
-        World::Component => Err(Failure::new(FunctionError::Init, "components are not offered yet")),
+        World::Component => {
+            let component = engine::component(&engine, boot).map_err(init)?;
+            let handler = Handler::new(&engine, &component)?;
+            let (phase, initialised) = handler.init(sandbox);
+            initialised.map(|()| Function::Handler(handler, phase))
+        }
     }
 }
 
 /// Ready, then one event after the other.
-fn serve(function: &Function, mut sandbox: Box<Sandbox>) -> ! {
+fn serve(mut function: Function) -> ! {
     let mut answer = Reply::Ready;
     loop {
+        let sandbox = function.sandbox();
         outside::reply(&answer, sandbox.limits.peak());
         sandbox.wasi.host.take_event();
         sandbox.limits.begin_event();
-        let (back, result) = match function {
-            Function::Command(command) => command.run(sandbox),
-        };
-        sandbox = back;
+        let (back, result) = function.run();
+        function = back;
         answer = match result {
             Ok(payload_len) => Reply::Response { payload_len },
             Err(failure) => Reply::Failed(failure),

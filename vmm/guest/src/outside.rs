@@ -1,7 +1,6 @@
 //! What is outside the function: events and responses in the mailbox, logs, clocks, randomness.
 
 use crate::raw::{self, Area, Field};
-use alloc::{string::String, vec::Vec};
 use warren_abi::mailbox::{DETAIL_MAX, LOG_MAX, PAYLOAD_MAX, ReplyKind};
 use warren_wasi::{Host, ResponseTooLarge, random::Random, time::Timeline};
 
@@ -190,10 +189,4 @@ impl core::fmt::Write for DetailWriter {
         self.0 += raw::put(Area::Detail, self.0, text.as_bytes());
         Ok(())
     }
-}
-
-/// The bytes of a response of the component world, bounded.
-pub(crate) fn put_response(outside: &mut Outside, bytes: &Vec<u8>) -> Result<usize, String> {
-    outside.write_response(bytes).map_err(|_| alloc::format!("a response of {} bytes", bytes.len()))?;
-    Ok(outside.response_len())
 }

@@ -1,5 +1,7 @@
 //! Error numbers of WASI preview 1.
 
+use core::fmt;
+
 /// The error numbers this implementation answers, with their numbers in the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -37,5 +39,14 @@ impl Errno {
     #[must_use]
     pub const fn code(self) -> i32 {
         self as i32
+    }
+}
+
+impl fmt::Display for Errno {
+    /// The POSIX name: `ENOENT`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("E")?;
+        let name = alloc::format!("{self:?}");
+        f.write_str(&name.to_ascii_uppercase())
     }
 }

@@ -51,7 +51,7 @@ pub struct Wasi<H> {
     fs: Fs,
     table: Table,
     args: Vec<String>,
-    /// `KEY=value`.
+    /// `KEY=value`; no key holds a `=`.
     env: Vec<String>,
 }
 
@@ -67,6 +67,11 @@ impl<H: Host> Wasi<H> {
         for node in self.table.reset() {
             self.fs.release(node);
         }
+    }
+
+    /// The environment, in order.
+    pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        self.env.iter().filter_map(|text| text.split_once('=')).map(|(key, value)| (key.into(), value.into()))
     }
 
     /// The file system, for other worlds that share it.

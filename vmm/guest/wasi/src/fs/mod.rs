@@ -13,6 +13,7 @@ mod node;
 mod pages;
 mod path;
 mod quota;
+mod whole;
 #[cfg(test)]
 mod tests;
 
