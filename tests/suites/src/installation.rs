@@ -76,10 +76,12 @@ impl Installation {
         command.args(["up", "--json", "--listen", "127.0.0.1:0"]).arg("--data").arg(&data);
         command.arg("--config").arg(&config).arg(format!("--uid-base={}", 100_000 + 5_000 * options.number));
         command.args(options.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut up = command.spawn().context("start warren up; is target/warren built (cargo xtask build)?")?;
+        let mut up =
+            command.spawn().context("start warren up; is target/warren built (cargo xtask build)?")?;
         let output = up.stdout.take().context("no output")?;
         let mut lines = BufReader::new(output).lines();
-        let said = timeout(READY_WITHIN, lines.next_line()).await.context("warren up does not get ready")??;
+        let said =
+            timeout(READY_WITHIN, lines.next_line()).await.context("warren up does not get ready")??;
         if said.as_deref().is_none_or(|line| !line.contains("\"ready\"")) {
             bail!("warren up ended: {:?}\n{}", up.wait().await?, tails(&data));
         }
@@ -210,7 +212,9 @@ impl Installation {
         let all = std::iter::once(children).chain(more).collect::<Vec<_>>().join(" ");
         all.split_whitespace()
             .filter_map(|pid| pid.parse::<i32>().ok())
-            .find(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is(&line, name)))
+            .find(|pid| {
+                std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is(&line, name))
+            })
             .with_context(|| format!("no process {name}"))
     }
 
@@ -255,7 +259,8 @@ fn is(command_line: &str, name: &str) -> bool {
 /// Somewhere the services' users can reach.
 fn fresh_directory(name: &str) -> Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
-    let directory = tempfile::Builder::new().prefix(&format!("warren-{name}-")).tempdir_in("/var/tmp")?.keep();
+    let directory =
+        tempfile::Builder::new().prefix(&format!("warren-{name}-")).tempdir_in("/var/tmp")?.keep();
     std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755))?;
     Ok(directory)
 }
@@ -265,7 +270,10 @@ fn tails(data: &Path) -> String {
         let text = std::fs::read(data.join("log").join(name)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<_> = text.lines().collect();
-        format!("{name}:\n  {}\n", lines.get(lines.len().saturating_sub(25)..).unwrap_or_default().join("\n  "))
+        format!(
+            "{name}:\n  {}\n",
+            lines.get(lines.len().saturating_sub(25)..).unwrap_or_default().join("\n  ")
+        )
     };
     ["jailer.log", "control.log", "agent.log"].map(tail).concat()
 }

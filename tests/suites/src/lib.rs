@@ -14,4 +14,4 @@ mod runner;
 
 pub use expect::{Expected, expect_error};
 pub use installation::{Answer, Deploy, Installation, Options, function, root, sample};
-pub use runner::{Case, Suite, full};
+pub use runner::{Case, Running, Suite, full};

@@ -140,7 +140,9 @@ mod tests {
 
     #[test]
     fn all_assemble() {
-        for text in [good(), trap(), spin(), obedient(), hoard(), recurse(), flood(), exit(3), not_utf8(), talk()] {
+        for text in
+            [good(), trap(), spin(), obedient(), hoard(), recurse(), flood(), exit(3), not_utf8(), talk()]
+        {
             assemble(&text).unwrap();
         }
         for text in [ODD_IMPORT, NO_HANDLER, WANTS_MUCH, &compile_bomb()] {

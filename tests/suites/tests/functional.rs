@@ -44,7 +44,8 @@ async fn hello_is_cold_then_warm(warren: &Installation) -> Result<()> {
 }
 
 async fn thumbnail_makes_a_png(warren: &Installation) -> Result<()> {
-    let name = warren.deploy_built("thumbnail", Deploy { memory_mib: 256, timeout_ms: 30_000, ..Deploy::default() });
+    let name =
+        warren.deploy_built("thumbnail", Deploy { memory_mib: 256, timeout_ms: 30_000, ..Deploy::default() });
     let name = name.await?;
     let photo = sample("photo.jpg")?;
     let first = warren.invoke(&name, photo.clone()).await?.payload;
@@ -138,9 +139,15 @@ async fn lists_and_status(warren: &Installation) -> Result<()> {
     let name = warren.deploy_built("hello", Deploy::default()).await?;
     warren.invoke(&name, "{\"name\":\"x\"}").await?;
     let functions = warren.cli_json(&["fn", "ls"]).await?;
-    ensure!(functions.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == *name)), "{functions}");
+    ensure!(
+        functions.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == *name)),
+        "{functions}"
+    );
     let sandboxes = warren.cli_json(&["ps", "--function", &name]).await?;
-    ensure!(sandboxes.as_array().is_some_and(|all| all.len() == 1 && all[0]["state"] == "idle"), "{sandboxes}");
+    ensure!(
+        sandboxes.as_array().is_some_and(|all| all.len() == 1 && all[0]["state"] == "idle"),
+        "{sandboxes}"
+    );
     let hosts = warren.cli_json(&["hosts"]).await?;
     ensure!(hosts.as_array().is_some_and(|all| all.len() == 1 && all[0]["state"] == "ready"), "{hosts}");
     let status = warren.cli_json(&["status"]).await?;
@@ -157,13 +164,16 @@ async fn the_cli_does_the_same(warren: &Installation) -> Result<()> {
     let name = warren.name("cli");
     let module = warren_suites::root().join("target/warren/functions/hello.wasm");
     let module = module.to_str().context("path")?;
-    let code = async |arguments: &[&str]| -> Result<Option<i32>> { Ok(warren.cli(arguments).await?.status.code()) };
+    let code =
+        async |arguments: &[&str]| -> Result<Option<i32>> { Ok(warren.cli(arguments).await?.status.code()) };
     ensure!(code(&["fn", "create", &name, module]).await? == Some(0), "create");
     ensure!(code(&["fn", "create", &name, module]).await? == Some(4), "a second create of one name");
     let answer = warren.cli(&["invoke", &name, "--payload", r#"{"name":"Ada"}"#]).await?;
     ensure!(answer.status.success() && String::from_utf8(answer.stdout)?.contains("Ada"), "invoke");
-    let many = warren.cli_json(&["invoke", &name, "--payload", "{\"name\":\"x\"}", "--repeat", "50", "--concurrency", "4"]);
-    let many = many.await?;
+    let event = "{\"name\":\"x\"}";
+    let many = warren
+        .cli_json(&["invoke", &name, "--payload", event, "--repeat", "50", "--concurrency", "4"])
+        .await?;
     ensure!(many["ok"] == 50 && many["us"]["p99"].as_u64() > Some(0), "{many}");
     ensure!(code(&["fn", "update", &name, "--timeout-ms", "5000"]).await? == Some(0), "update");
     ensure!(warren.cli_json(&["fn", "show", &name]).await?["timeout_ms"] == 5000, "show");

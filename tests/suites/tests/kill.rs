@@ -1,2 +1,179 @@
-//! Coming.
-fn main() {}
+//! `kill -9` of each part in the middle of load: documented errors only, then recovery without a person.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+use tokio::{
+    task::JoinSet,
+    time::{Duration, Instant, sleep},
+};
+use tonic::Code;
+use warren_proto::{
+    error::{Fault, WireError},
+    v1::{InvokeRequest, SandboxState},
+};
+use warren_suites::{Deploy, Installation, Options, Suite, cases, full, modules};
+
+/// Load before and after a kill, in answers.
+const STEADY: u64 = 30;
+const RECOVERED_WITHIN: Duration = Duration::from_mins(2);
+
+fn main() -> ExitCode {
+    let cases =
+        cases![a_sandbox, the_agent, the_jailer, the_control_process, an_agent_in_the_middle_of_a_call];
+    Suite { name: "kill", options: Options { number: 4, ..Options::default() }, cases }.main()
+}
+
+fn rounds() -> usize {
+    if full() { 10 } else { 1 }
+}
+
+async fn a_sandbox(warren: &Installation) -> Result<()> {
+    under_load(warren, async || {
+        let sandboxes = warren.sandboxes().await?;
+        let alive = |state| matches!(state, SandboxState::Idle | SandboxState::Busy);
+        let sandbox = sandboxes.iter().find(|s| s.pid > 0 && alive(s.state())).context("no sandbox")?;
+        kill(sandbox.pid)
+    })
+    .await
+}
+
+async fn the_agent(warren: &Installation) -> Result<()> {
+    under_load(warren, async || kill(warren.service("warren-agent").await?)).await
+}
+
+async fn the_jailer(warren: &Installation) -> Result<()> {
+    under_load(warren, async || kill(warren.service("warren-jailer").await?)).await
+}
+
+async fn the_control_process(warren: &Installation) -> Result<()> {
+    under_load(warren, async || kill(warren.service("warren-control").await?)).await
+}
+
+async fn an_agent_in_the_middle_of_a_call(warren: &Installation) -> Result<()> {
+    let name = warren.name("middle");
+    let how = Deploy { timeout_ms: 30_000, ..Deploy::default() };
+    warren.deploy(&name, modules::assemble(&modules::obedient())?, how).await?;
+    warren.invoke(&name, "good").await?;
+    let client = warren.client.clone();
+    let request = InvokeRequest { function: name.clone(), payload: "s".into(), ..InvokeRequest::default() };
+    let call = tokio::spawn(async move { client.invoke().invoke(request).await });
+    while !warren.sandboxes().await?.iter().any(|s| s.function == name && s.state() == SandboxState::Busy) {
+        sleep(Duration::from_millis(20)).await;
+    }
+    kill(warren.service("warren-agent").await?)?;
+    let status = call.await?.err().context("the call was answered")?;
+    let error = WireError::from_status(&status);
+    ensure!(error.code == Code::Unavailable && error.fault == Fault::System && error.retryable, "{error:?}");
+    recovered(warren, &name, "good").await?;
+    warren.settled().await?;
+    Ok(())
+}
+
+/// Keeps eight clients busy, kills in the middle, demands that every error is a documented one and that answers come
+/// again, from everybody.
+async fn under_load(warren: &Installation, strike: impl AsyncFn() -> Result<()>) -> Result<()> {
+    let name = warren.deploy_built("hello", Deploy::default()).await?;
+    warren.invoke(&name, r#"{"name":"x"}"#).await?;
+    for round in 0..rounds() {
+        let answers = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for _ in 0..8 {
+            clients.spawn(caller(
+                warren.client.clone(),
+                name.clone(),
+                Arc::clone(&answers),
+                Arc::clone(&stop),
+            ));
+        }
+        more_answers(&answers, STEADY).await.context("before the kill")?;
+        strike().await?;
+        more_answers(&answers, STEADY).await.with_context(|| format!("no recovery, round {round}"))?;
+        stop.store(true, Ordering::Relaxed);
+        let mut errors: BTreeMap<String, u64> = BTreeMap::new();
+        while let Some(done) = clients.join_next().await {
+            for (reason, count) in done?? {
+                *errors.entry(reason).or_default() += count;
+            }
+        }
+        println!("    round {round}: {} answers, errors {errors:?}", answers.load(Ordering::Relaxed));
+    }
+    recovered(warren, &name, r#"{"name":"x"}"#).await?;
+    warren.settled().await?;
+    Ok(())
+}
+
+/// Calls until told to stop; gives what errors it saw, fails on one that no client should see.
+async fn caller(
+    client: warren_client::Client,
+    name: String,
+    answers: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Result<BTreeMap<String, u64>> {
+    let mut errors = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        let request = InvokeRequest {
+            function: name.clone(),
+            payload: r#"{"name":"load"}"#.into(),
+            ..InvokeRequest::default()
+        };
+        match client.invoke().invoke(request).await {
+            Ok(answer) => {
+                let payload = answer.into_inner().payload;
+                ensure!(payload == br#"{"message":"Hello, load!"}"#[..], "wrong answer {payload:?}");
+                answers.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(status) => {
+                let error = WireError::from_status(&status);
+                // A dead control process cannot speak: the transport's own UNAVAILABLE is documented as retryable.
+                let documented = error.retryable
+                    && error.fault == Fault::System
+                    && matches!(
+                        error.code,
+                        Code::Unavailable | Code::ResourceExhausted | Code::Unknown | Code::Cancelled
+                    );
+                if !documented {
+                    bail!("an undocumented error under load: {error:?}");
+                }
+                *errors.entry(error.reason).or_default() += 1;
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    Ok(errors)
+}
+
+async fn more_answers(answers: &AtomicU64, count: u64) -> Result<()> {
+    let goal = answers.load(Ordering::Relaxed) + count;
+    let deadline = Instant::now() + RECOVERED_WITHIN;
+    while answers.load(Ordering::Relaxed) < goal {
+        ensure!(Instant::now() < deadline, "no answers any more");
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// A call succeeds without anybody's help.
+async fn recovered(warren: &Installation, name: &str, event: &'static str) -> Result<()> {
+    let deadline = Instant::now() + RECOVERED_WITHIN;
+    loop {
+        match warren.invoke(name, event).await {
+            Ok(_) => return Ok(()),
+            Err(status) => ensure!(Instant::now() < deadline, "no recovery: {status:?}"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn kill(pid: i32) -> Result<()> {
+    let pid = rustix::process::Pid::from_raw(pid).context("pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    Ok(())
+}

@@ -86,6 +86,8 @@ fn deny() -> Result<()> {
             .context("cargo-deny is needed for the licence check")?;
     }
     let root = paths::root();
+    // The rules are read from every crate of the lock file, also those of targets nobody builds here.
+    shell::output(shell::cargo(&root).args(["fetch", "--locked", "--quiet"]))?;
     let mut offline = shell::cargo(&root);
     offline.args(["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]);
     shell::step("dependency rules", &mut offline)?;
