@@ -21,6 +21,7 @@ use rustix::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Instant,
 };
@@ -220,6 +221,12 @@ impl Jails {
     /// The living, in the order of their names.
     pub(crate) fn alive(&self) -> impl Iterator<Item = &Jail> {
         self.alive.values()
+    }
+
+    /// Those that come after a name, or all.
+    pub(crate) fn alive_after(&self, name: Option<&SandboxName>) -> impl Iterator<Item = &Jail> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.alive.range::<SandboxName, _>((from, Bound::Unbounded)).map(|(_, jail)| jail)
     }
 
     /// Ends all of them and waits for it; removes everything the jailer made.

@@ -62,10 +62,13 @@ mod tests {
             let mut held: HashSet<u32> = HashSet::new();
             for act in acts {
                 match act {
-                    Act::Take => match slots.take() {
-                        Some(slot) => prop_assert!(slot < COUNT && held.insert(slot)),
-                        None => prop_assert_eq!(held.iter().filter(|slot| **slot < COUNT).count(), COUNT as usize),
-                    },
+                    Act::Take => {
+                        if let Some(slot) = slots.take() {
+                            prop_assert!(slot < COUNT && held.insert(slot));
+                        } else {
+                            prop_assert!((0..COUNT).all(|slot| held.contains(&slot)));
+                        }
+                    }
                     Act::Claim(slot) => prop_assert_eq!(slots.claim(slot), held.insert(slot)),
                     Act::Give(slot) => {
                         held.remove(&slot);

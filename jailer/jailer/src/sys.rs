@@ -31,10 +31,11 @@ pub(crate) fn clone_child(
     let mut pidfd: RawFd = -1;
     // SAFETY: 1. clone_args is plain integers, for which all-zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP);
+    args.flags =
+        flags | u64::from(libc::CLONE_PIDFD.unsigned_abs()) | cgroup.map_or(0, |_| CLONE_INTO_CGROUP);
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
+    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    args.cgroup = cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs()));
     // SAFETY: 1. args lives through the call and its size is passed; 2. stack is 0 and CLONE_VM is not among the
     // flags, so the child runs on its own copy of this stack, as after fork; 3. pidfd points to a live integer;
     // 4. the jailer has one thread, so the copy holds no lock of another, and the child leaves by _exit or exec.
@@ -152,8 +153,9 @@ pub(crate) fn signal_fd(signals: &[c_int]) -> Result<OwnedFd, Errno> {
             libc::sigaddset(&raw mut set, *signal);
         }
         checked(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()).into())?;
-        let fd = checked(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).into())?;
-        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        checked(fd.into())?;
+        Ok(OwnedFd::from_raw_fd(fd))
     }
 }
 

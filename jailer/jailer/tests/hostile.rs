@@ -1,12 +1,16 @@
 //! A hostile peer on the jailer's socket: every packet gets an error or a closed connection, nothing is started, no
 //! descriptor stays, and the next good peer is served.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failure here is a failed test")]
 
 mod common;
 
 use common::{Client, Jailer, LIMITS, compile, memory, named};
 use proptest::{prelude::*, test_runner::TestRunner};
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::{
+    fd::{AsFd, BorrowedFd},
+    unix::fs::MetadataExt,
+};
 use warren_sandbox_plan::{
     packet::encode,
     request::{CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, MAX_PACKET, Program, Reply, Request, Spawn},
@@ -80,7 +84,6 @@ fn another_user_is_not_served() {
     let hello = encode(&Request::Hello { version: JAILER_PROTOCOL_VERSION }).unwrap();
     let _ = client.send_raw(&hello, &[]);
     assert!(client.receive().is_none());
-    use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(jailer.socket()).unwrap();
     assert_eq!((meta.uid(), meta.mode() & 0o777), (64001, 0o600));
 }

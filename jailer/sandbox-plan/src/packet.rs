@@ -47,7 +47,7 @@ pub const fn descriptors_of(request: &Request) -> usize {
             Program::Vmm => 2,
             Program::Compile(_) => 3,
         },
-        Request::Hello { .. } | Request::Kill { .. } | Request::List => 0,
+        Request::Hello { .. } | Request::Kill { .. } | Request::List | Request::ListAfter { .. } => 0,
     }
 }
 

@@ -15,7 +15,7 @@ pub const MAX_PACKET: usize = 64 << 10;
 pub const MAX_FDS: usize = 8;
 
 /// Most jails in one [`Reply::Listed`].
-pub const LIST_PAGE: usize = 256;
+pub const LIST_PAGE: usize = 512;
 
 /// Agent to jailer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +32,13 @@ pub enum Request {
         /// Which.
         name: SandboxName,
     },
-    /// What lives. Answered by one or more [`Reply::Listed`]: the first with fewer than [`LIST_PAGE`] is the last.
+    /// What lives, in the order of names; the first [`LIST_PAGE`] of it.
     List,
+    /// What lives and comes after this name in that order: for who got a full page.
+    ListAfter {
+        /// The last one known.
+        name: SandboxName,
+    },
 }
 
 /// One jailed program.
@@ -109,7 +114,7 @@ pub enum Reply {
         /// How it had ended, when the jailer knows.
         exit: Option<ExitStatus>,
     },
-    /// Everything that lives, [`LIST_PAGE`] a packet; for each a pidfd is *not* sent: open one by pid and check the name again.
+    /// What lives, [`LIST_PAGE`] at most: a page that is not full is the last. For each a pidfd is *not* sent: open one by pid and check the name again.
     Listed(Vec<Jailed>),
     /// Refused or failed; nothing was left behind.
     Failed {

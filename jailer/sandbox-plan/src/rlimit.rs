@@ -79,11 +79,11 @@ pub fn limits_of(program: &Program, limits: &Limits) -> Vec<ResourceLimit> {
     let mut set = |resource, value| out.push(ResourceLimit { resource, value });
     set(Rlimit::Core, 0);
     match program {
-        // A VMM may back guest memory with a memfd; it reserves far more address space than it may use, so AS cannot
-        // fit and the cgroup alone bounds its memory.
+        // A VMM makes no file, not even in memory. It reserves far more address space than it may use, so AS cannot fit
+        // and the cgroup alone bounds its memory.
         Program::Vmm => {
             set(Rlimit::Nofile, VMM_OPEN_FILES);
-            set(Rlimit::Fsize, limits.memory_bytes);
+            set(Rlimit::Fsize, 0);
         }
         Program::Compile(_) => {
             set(Rlimit::Nofile, COMPILE_OPEN_FILES);

@@ -7,7 +7,7 @@ use rustix::{
     io::Errno,
     mount::{MountFlags, mount},
     net::{AddressFamily, SocketFlags, SocketType, accept, ipproto, socket_with},
-    process::{DumpableBehavior, Resource, dumpable_behavior, getgroups, getrlimit},
+    process::{DumpableBehavior, Pid, Resource, dumpable_behavior, getgroups, getrlimit},
     thread::{
         CapabilitySet, capabilities, capabilities_secure_bits, capability_is_in_ambient_set,
         capability_is_in_bounding_set, no_new_privs,
@@ -85,8 +85,8 @@ fn report() -> Value {
         "args": std::env::args().collect::<Vec<_>>(),
         "environment": std::env::vars_os().count(),
         "pid": rustix::process::getpid().as_raw_nonzero(),
-        "parent": rustix::process::getppid().map(|pid| pid.as_raw_nonzero()),
-        "session": rustix::process::getsid(None).ok().map(|pid| pid.as_raw_nonzero()),
+        "parent": rustix::process::getppid().map(Pid::as_raw_nonzero),
+        "session": rustix::process::getsid(None).ok().map(Pid::as_raw_nonzero),
         "uid": rustix::process::getuid().as_raw(),
         "euid": rustix::process::geteuid().as_raw(),
         "gid": rustix::process::getgid().as_raw(),
@@ -96,8 +96,8 @@ fn report() -> Value {
         "effective": bits(sets.map(|sets| sets.effective)),
         "permitted": bits(sets.map(|sets| sets.permitted)),
         "inheritable": bits(sets.map(|sets| sets.inheritable)),
-        "bounding": count(|set| capability_is_in_bounding_set(set)),
-        "ambient": count(|set| capability_is_in_ambient_set(set)),
+        "bounding": count(capability_is_in_bounding_set),
+        "ambient": count(capability_is_in_ambient_set),
         "securebits": capabilities_secure_bits().map(|bits| bits.bits()).ok(),
         "dumpable": dumpable_behavior().ok() != Some(DumpableBehavior::NotDumpable),
         "descriptors": (0..2048).filter(|number| borrow(*number).is_some()).collect::<Vec<_>>(),
@@ -111,7 +111,7 @@ fn report() -> Value {
 
 fn root() -> Value {
     let entries = std::fs::read_dir("/").map(Iterator::count).ok();
-    let flags = statvfs("/").map(|stat| stat.f_flag).unwrap_or(StatVfsMountFlags::empty());
+    let flags = statvfs("/").map_or(StatVfsMountFlags::empty(), |stat| stat.f_flag);
     json!({
         "entries": entries,
         "cwd": std::env::current_dir().ok(),

@@ -13,7 +13,7 @@ use std::{
 };
 use warren_sandbox_plan::{
     name::SandboxName,
-    request::{ExitStatus, JAILER_PROTOCOL_VERSION, Jailed, LIST_PAGE, Reply, Request, Spawn},
+    request::{ExitStatus, JAILER_PROTOCOL_VERSION, LIST_PAGE, Reply, Request, Spawn},
 };
 
 /// Most connections at a time: the agent needs one or two.
@@ -192,13 +192,14 @@ impl Server {
                 connection.send(&refusal("hello", message, false), None);
                 false
             }
-            (Phase::New, _) | (_, Request::Hello { .. }) | (Phase::Waiting(_), _) => {
+            (Phase::New | Phase::Waiting(_), _) | (_, Request::Hello { .. }) => {
                 connection.send(&refusal("hello", "Hello comes first, and once".to_owned(), false), None);
                 false
             }
             (Phase::Open, Request::Spawn(spawn)) => self.spawn(id, &spawn, passed),
             (Phase::Open, Request::Kill { name }) => self.kill(id, name),
-            (Phase::Open, Request::List) => self.list(id),
+            (Phase::Open, Request::List) => self.list(id, None),
+            (Phase::Open, Request::ListAfter { name }) => self.list(id, Some(&name)),
         }
     }
 
@@ -234,15 +235,10 @@ impl Server {
         }
     }
 
-    fn list(&self, id: u32) -> bool {
+    fn list(&self, id: u32, after: Option<&SandboxName>) -> bool {
         let Some(connection) = self.connections.get(&id) else { return false };
-        let all: Vec<Jailed> = self.jails.alive().map(|jail| jail.info.clone()).collect();
-        let mut pages: Vec<&[Jailed]> = all.chunks(LIST_PAGE).collect();
-        // The last page is the one that is not full.
-        if pages.last().is_none_or(|page| page.len() == LIST_PAGE) {
-            pages.push(&[]);
-        }
-        pages.into_iter().all(|page| connection.send(&Reply::Listed(page.to_vec()), None))
+        let page = self.jails.alive_after(after).take(LIST_PAGE).map(|jail| jail.info.clone()).collect();
+        connection.send(&Reply::Listed(page), None)
     }
 
     fn on_death(&mut self, slot: u32) {
@@ -270,7 +266,9 @@ impl Server {
                 }
             }
         }
-        broken.into_iter().for_each(|id| self.close(id));
+        for id in broken {
+            self.close(id);
+        }
     }
 
     fn close(&mut self, id: u32) {

@@ -1,5 +1,6 @@
 //! A real `warren-jailer serve` on a socket in a temporary directory, and the agent's side of its protocol.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failure here is a failed test")]
 
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -36,6 +37,8 @@ use warren_sandbox_plan::{
 pub(crate) const JAILER: &str = env!("CARGO_BIN_EXE_warren-jailer");
 pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_jail-probe");
 
+/// Counts the jailers of this test process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Uids of one jailer.
 const UIDS: u32 = 10_000;
 
@@ -65,7 +68,6 @@ impl Jailer {
 
     pub(crate) fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         // Uid ranges of jailers that run at once do not overlap.
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % 100;
         let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + UIDS * number;
         let mut process = Command::new(JAILER);
@@ -269,14 +271,15 @@ impl Client {
     }
 
     pub(crate) fn list(&mut self) -> Vec<Jailed> {
-        self.send_raw(&encode(&Request::List).unwrap(), &[]).unwrap();
-        let mut all = Vec::new();
+        let mut all: Vec<Jailed> = Vec::new();
         loop {
-            match self.receive().unwrap().0 {
+            let last = all.last().map(|jailed| jailed.name.clone());
+            let request = last.map_or(Request::List, |name| Request::ListAfter { name });
+            match self.ask(&request, &[]).0 {
                 Reply::Listed(page) => {
-                    let last = page.len() < LIST_PAGE;
+                    let full = page.len() == LIST_PAGE;
                     all.extend(page);
-                    if last {
+                    if !full {
                         return all;
                     }
                 }

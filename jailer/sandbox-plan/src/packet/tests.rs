@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
     name::SandboxName,
-    request::{CompileOptions, CompilePurpose, Limits, Spawn},
+    request::{CompileOptions, CompilePurpose, Jailed, LIST_PAGE, Limits, Spawn},
 };
-use alloc::{format, vec};
+use alloc::vec;
 use proptest::prelude::*;
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -27,6 +27,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         any::<u32>().prop_map(|version| Request::Hello { version }),
         Just(Request::List),
+        name.clone().prop_map(|name| Request::ListAfter { name }),
         name.clone().prop_map(|name| Request::Kill { name }),
         (name, program, limits).prop_map(|(name, program, limits)| Request::Spawn(Spawn {
             name,
@@ -86,6 +87,13 @@ proptest! {
 }
 
 #[test]
+fn the_longest_page_fits_a_packet() {
+    let name = SandboxName::new("z".repeat(crate::name::NAME_MAX)).unwrap();
+    let longest = Jailed { name, pid: i32::MIN, uid: u32::MAX, slot: u32::MAX, spawn_us: u64::MAX };
+    assert!(encode(&Reply::Listed(vec![longest; LIST_PAGE])).is_some());
+}
+
+#[test]
 fn table() {
     let long = vec![0_u8; MAX_PACKET + 1];
     // A Kill whose name claims 127 bytes and brings two; one whose name is no name; an unknown message.
@@ -98,6 +106,6 @@ fn table() {
         (&long, Err(PacketError::TooLong)),
     ];
     for (bytes, expected) in cases {
-        assert_eq!(decode_request(bytes, 0), expected, "{}", format!("{:?}", &bytes[..bytes.len().min(8)]));
+        assert_eq!(decode_request(bytes, 0), expected, "{:?}", &bytes[..bytes.len().min(8)]);
     }
 }

@@ -1,1 +1,164 @@
+//! Plans as their text: what is printed is what is applied, so the text is what is reviewed.
+
 use super::*;
+use crate::{
+    facts::{CgroupFacts, CgroupParent, Controller},
+    request::CompileOptions,
+};
+
+fn facts(version: CgroupVersion, user_namespace: Availability) -> HostFacts {
+    let parent = |path: &str, controllers: &[Controller]| CgroupParent {
+        path: path.to_string(),
+        controllers: controllers.to_vec(),
+        swap: true,
+    };
+    let parents = match version {
+        CgroupVersion::V1 => vec![
+            parent("/cg/pids/warren", &[Controller::Pids]),
+            parent("/cg/memory/warren", &[Controller::Memory]),
+            parent("/cg/cpu/warren", &[Controller::Cpu, Controller::Cpuacct]),
+            parent("/cg/freezer/warren", &[Controller::Freezer]),
+        ],
+        CgroupVersion::V2 => {
+            let all = [Controller::Pids, Controller::Memory, Controller::Cpu, Controller::Io];
+            vec![parent("/cg/warren", &all)]
+        }
+    };
+    let cgroups = CgroupFacts { version, parents };
+    HostFacts { cgroups, user_namespace, kvm: Availability::Yes, last_capability: 40, page_bytes: 4096 }
+}
+
+const LIMITS: Limits =
+    Limits { memory_bytes: 100_000_000, cpu_millis: 1500, cpu_hard: false, pids: 24, cpu_seconds: 0 };
+
+fn plan(facts: &HostFacts, program: Program, limits: &Limits) -> Plan {
+    Plan::new(facts, 12, 70_012, &SandboxName::new("thumb-1").unwrap(), program, limits)
+}
+
+#[test]
+fn a_vmm_under_version_1() {
+    let text = plan(&facts(CgroupVersion::V1, Availability::Yes), Program::Vmm, &LIMITS).to_string();
+    let expected = "\
+jail of warren-vmm as `thumb-1`, slot 12, uid 70012
+part one: warren-jailer, before exec
+   1  cgroup            v1, one directory a hierarchy, limits read back:
+        /cg/pids/warren/0012.thumb-1 pids.max=\"24\"
+        /cg/memory/warren/0012.thumb-1 memory.limit_in_bytes=\"100003840\" memory.memsw.limit_in_bytes=\"100003840\"
+        /cg/cpu/warren/0012.thumb-1 cpu.shares=\"1536\"
+        /cg/freezer/warren/0012.thumb-1
+   2  clone             new mount, pid, ipc, uts, user; net: the empty one the jailer lives in, shared
+   3  map-user          uid 70012 -> 70012, gid 70012 -> 70012; no other id exists
+   4  attach            pid into cgroup.procs of every directory, then go
+  -- from here on in the child --
+   5  session           setsid, default signals, none blocked, umask 077, personality 0, no parent-death signal
+   6  cgroup-namespace  unshare(CLONE_NEWCGROUP)
+   7  hostname          sethostname `warren`, setdomainname ``
+   8  root              own copy of the jailer's pivot_root: empty tmpfs, ro nosuid nodev noexec; propagation private; chdir /
+   9  descriptors       0 = /dev/null, 1 = log (request's 1), 2 = log (request's 1), 3 = listening socket (request's 0), 4 = /dev/kvm, 5 = guest image, close_range on every other
+  10  rlimits           CORE=0 NOFILE=64 FSIZE=0 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0
+  11  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
+  12  identity          setgroups [], setresgid 70012, setresuid 70012
+  13  capabilities      ambient, effective, permitted, inheritable = 0
+  14  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
+  15  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+  16  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-vmm run
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_compilation_under_version_2_without_user_namespaces() {
+    let why = Availability::No("clone3(CLONE_NEWUSER): Operation not permitted".to_string());
+    let options = CompileOptions { purpose: CompilePurpose::Policy, isa: 7 };
+    let limits = Limits { cpu_hard: true, cpu_seconds: 30, ..LIMITS };
+    let text = plan(&facts(CgroupVersion::V2, why), Program::Compile(options), &limits).to_string();
+    let expected = "\
+jail of warren-compile as `thumb-1`, slot 12, uid 70012
+part one: warren-jailer, before exec
+   1  cgroup            v2, one directory, limits read back:
+        /cg/warren/0012.thumb-1 pids.max=\"24\" memory.max=\"100003840\" memory.swap.max=\"0\" memory.oom.group=\"1\" cpu.weight=\"150\" cpu.max=\"150000 100000\"
+   2  clone             new mount, pid, ipc, uts (no user namespace: clone3(CLONE_NEWUSER): Operation not permitted); into its cgroup; net: the empty one the jailer lives in, shared
+   3  attach            done by CLONE_INTO_CGROUP
+  -- from here on in the child --
+   4  session           setsid, default signals, none blocked, umask 077, personality 0, no parent-death signal
+   5  cgroup-namespace  unshare(CLONE_NEWCGROUP)
+   6  hostname          sethostname `warren`, setdomainname ``
+   7  root              own copy of the jailer's pivot_root: empty tmpfs, ro nosuid nodev noexec; propagation private; chdir /
+   8  descriptors       0 = /dev/null, 1 = log (request's 2), 2 = log (request's 2), 3 = sealed memfd (request's 0), 4 = memfd (request's 1), close_range on every other
+   9  rlimits           CORE=0 NOFILE=16 FSIZE=536870912 AS=4394967296 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0 CPU=30
+  10  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
+  11  identity          setgroups [], setresgid 70012, setresuid 70012
+  12  capabilities      ambient, effective, permitted, inheritable = 0
+  13  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
+  14  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+  15  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-compile jailed --purpose policy --isa 7
+";
+    assert_eq!(text, expected);
+}
+
+/// Orders that security rests on, whatever else changes.
+#[test]
+fn what_must_come_before_what() {
+    for version in [CgroupVersion::V1, CgroupVersion::V2] {
+        for user in [Availability::Yes, Availability::No(String::new())] {
+            for program in
+                [Program::Vmm, Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 })]
+            {
+                let plan = plan(&facts(version, user.clone()), program, &LIMITS);
+                let names: Vec<&str> = plan.steps.iter().map(Step::name).collect();
+                let at = |name| names.iter().position(|it| *it == name).unwrap();
+                for (before, after, why) in [
+                    ("cgroup", "clone", "no process without limits"),
+                    ("attach", "session", "the child is let go only in its cgroups"),
+                    ("attach", "cgroup-namespace", "the namespace's root is where the child is"),
+                    ("cgroup-namespace", "identity", "unshare needs the capability"),
+                    ("root", "identity", "mount needs the capability"),
+                    ("bounding-set", "identity", "dropping from the bounding set needs the capability"),
+                    ("identity", "capabilities", "changing the uid needs the capability"),
+                    ("capabilities", "no-new-privs", "nothing is given back"),
+                    ("not-dumpable", "exec", "exec is the last"),
+                ] {
+                    assert!(at(before) < at(after), "{before} before {after}: {why}");
+                }
+                assert_eq!(names.last(), Some(&"exec"));
+                let jailers = plan.steps.iter().take_while(|step| step.is_jailers()).count();
+                assert!(
+                    plan.steps.iter().skip(jailers).all(|step| !step.is_jailers()),
+                    "the jailer's part is first"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn limits_at_their_edges() {
+    let settings = |limits: &Limits, version| {
+        let plan = plan(&facts(version, Availability::Yes), Program::Vmm, limits);
+        match plan.steps.first() {
+            Some(Step::Cgroup { groups, .. }) => {
+                let all = groups.iter().flat_map(|group| &group.settings);
+                all.map(|it| format!("{}={}", it.file, it.value)).collect::<Vec<_>>().join(" ")
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let cases = [
+        (
+            Limits { cpu_millis: 1, memory_bytes: 1, ..LIMITS },
+            "pids.max=24 memory.limit_in_bytes=4096 memory.memsw.limit_in_bytes=4096 cpu.shares=2",
+            "pids.max=24 memory.max=4096 memory.swap.max=0 memory.oom.group=1 cpu.weight=1",
+        ),
+        (
+            Limits { cpu_millis: u32::MAX, cpu_hard: true, memory_bytes: u64::MAX, ..LIMITS },
+            "pids.max=24 memory.limit_in_bytes=18446744073709551615 memory.memsw.limit_in_bytes=18446744073709551615 \
+             cpu.shares=262144 cpu.cfs_period_us=100000 cpu.cfs_quota_us=429496729500",
+            "pids.max=24 memory.max=18446744073709551615 memory.swap.max=0 memory.oom.group=1 cpu.weight=10000 \
+             cpu.max=429496729500 100000",
+        ),
+    ];
+    for (limits, v1, v2) in cases {
+        assert_eq!(settings(&limits, CgroupVersion::V1), v1);
+        assert_eq!(settings(&limits, CgroupVersion::V2), v2);
+    }
+}
