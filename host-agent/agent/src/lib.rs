@@ -12,7 +12,8 @@
 //!
 //! Modules: [`config`] flags, [`run`] start and stop, [`host`] what everything shares, [`service`] gRPC in, [`fleet`]
 //! gRPC out, [`sandbox`] life of a sandbox, [`version`] code made startable, [`vmm`] and [`jailer`] the two local
-//! protocols, [`logs`] function logs, [`resources`] memory and CPU shares, [`memfd`] sealed files.
+//! protocols, [`logs`] function logs, [`resources`] memory and CPU shares, [`memfd`] sealed files,
+//! [`pidfd`] the end of a process.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -21,6 +22,7 @@ pub mod host;
 pub mod jailer;
 pub mod logs;
 pub mod memfd;
+pub mod pidfd;
 pub mod resources;
 mod run;
 pub mod sandbox;

@@ -52,7 +52,7 @@ impl Line {
 }
 
 /// Lines that belong together.
-pub type Batch = Arc<[Line]>;
+pub(super) type Batch = Arc<[Line]>;
 
 enum Work {
     Write(Batch),
@@ -126,7 +126,7 @@ impl LogHub {
 
     /// Every batch from now on.
     #[must_use]
-    pub fn follow(&self) -> broadcast::Receiver<Batch> {
+    pub(crate) fn follow(&self) -> broadcast::Receiver<Batch> {
         self.followers.subscribe()
     }
 }

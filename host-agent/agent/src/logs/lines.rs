@@ -9,9 +9,9 @@
 /// Most bytes of a line.
 pub const MAX_LINE: usize = 8 << 10;
 /// Most lines of one invocation.
-pub const MAX_LINES: u64 = 10_000;
+pub(super) const MAX_LINES: u64 = 10_000;
 /// Most bytes of one invocation.
-pub const MAX_BYTES: u64 = 4 << 20;
+pub(super) const MAX_BYTES: u64 = 4 << 20;
 
 /// Splits the log of one invocation.
 #[derive(Debug, Default)]

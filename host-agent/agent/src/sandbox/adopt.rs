@@ -16,15 +16,12 @@ use super::{
 use crate::{
     host::Host,
     logs::InvocationLog,
+    pidfd::Pidfd,
     resources::Reservation,
     vmm::{ChannelError, ControlChannel, InvokeChannel},
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::{collections::HashMap, io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    time::sleep,
-};
+use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+use tokio::time::sleep;
 use warren_sandbox_plan::{name::SandboxName, request::Jailed};
 use warren_vmm_protocol::{Status, VmState};
 
@@ -68,7 +65,7 @@ pub async fn adopt_all(host: &Arc<Host>) -> io::Result<Adoption> {
     let mut adoption = Adoption::default();
     let listed = list(host).await;
     // A pid may be reused between the list and the pidfd: what is still listed after it was opened is the same.
-    let opened: Vec<_> = listed.into_iter().map(|jailed| (open_pidfd(&jailed), jailed)).collect();
+    let opened: Vec<_> = listed.into_iter().map(|jailed| (Pidfd::open(jailed.pid), jailed)).collect();
     let still: HashMap<_, _> = list(host).await.into_iter().map(|jailed| (jailed.name, jailed.pid)).collect();
     for (pidfd, jailed) in opened {
         let record = records.remove(&jailed.name);
@@ -102,22 +99,17 @@ async fn list(host: &Host) -> Vec<Jailed> {
     }
 }
 
-fn open_pidfd(jailed: &Jailed) -> io::Result<OwnedFd> {
-    let pid = Pid::from_raw(jailed.pid).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
 async fn adopt(
     host: &Arc<Host>,
     jailed: &Jailed,
-    pidfd: io::Result<OwnedFd>,
+    pidfd: io::Result<Pidfd>,
     record: Option<Record>,
 ) -> Result<(), AdoptError> {
     let record = record.ok_or(AdoptError::NoRecord)?;
     if record.pid != jailed.pid {
         return Err(AdoptError::OtherProcess);
     }
-    let pidfd = AsyncFd::with_interest(pidfd?, Interest::READABLE)?;
+    let pidfd = pidfd?;
     let socket = host.run.socket(&jailed.name);
     let mut control = ControlChannel::connect(&socket).await?;
     let status = control.status().await?;
@@ -163,7 +155,7 @@ async fn own(
         let socket = host.run.socket(&sandbox.about.id);
         let ended = tokio::select! {
             ended = until_idle(&sandbox, &mut vitals.control, &socket) => ended,
-            _ = vitals.pidfd.readable() => Err(ChannelError::Closed),
+            _ = vitals.pidfd.exited() => Err(ChannelError::Closed),
             () = sandbox.died.notified() => Ok(()),
         };
         if let Err(error) = ended {

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     host::Host,
     logs::InvocationLog,
+    pidfd::Pidfd,
     resources::{Reservation, sandbox_limits},
     version::{BadVersion, PrepareError, SealedVersion, VersionSpec},
     vmm::{ChannelError, ControlChannel, InvokeChannel, LoadFailure},
@@ -29,7 +30,7 @@ use std::{
     sync::Arc,
     time::{Instant, SystemTime},
 };
-use tokio::{io::Interest, io::unix::AsyncFd, sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle};
 use warren_abi::boot::World as GuestWorld;
 use warren_artefact::World;
 use warren_proto::v1::CreateSandboxRequest;
@@ -56,7 +57,7 @@ pub struct Timings {
 /// What the owner watches of a living sandbox.
 #[derive(Debug)]
 pub(super) struct Vitals {
-    pub(super) pidfd: AsyncFd<OwnedFd>,
+    pub(super) pidfd: Pidfd,
     pub(super) control: ControlChannel,
     /// Kept so that every VM of a version shares one copy of its code.
     pub(super) _version: Option<SealedVersion>,
@@ -76,7 +77,7 @@ pub async fn create(
     let reservation = host.memory.reserve(spec.memory_mib)?;
     let about = About {
         id,
-        function: Arc::clone(&spec.name),
+        function: spec.name.clone(),
         version: spec.version,
         memory_mib: spec.memory_mib,
         timeout_ms: spec.timeout_ms,
@@ -149,7 +150,7 @@ async fn bring_up(
     let jailed = Instant::now();
     sandbox.set_pid(started.jailed.pid);
     moved(sandbox, Event::Jailed)?;
-    let pidfd = AsyncFd::with_interest(started.pidfd, Interest::READABLE)?;
+    let pidfd = Pidfd::new(started.pidfd)?;
 
     let mut control = ControlChannel::connect(&socket).await.map_err(not_up)?;
     let mut fds = vec![version.code.file.as_fd()];

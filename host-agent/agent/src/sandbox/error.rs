@@ -69,7 +69,7 @@ pub enum InvokeError {
     #[error("{0}")]
     Request(&'static str),
     /// Too large.
-    #[error("the payload is {0} bytes, at most {} are allowed", warren_proto::MAX_PAYLOAD_BYTES)]
+    #[error("the payload is {0} bytes, at most {max} are allowed", max = warren_proto::MAX_PAYLOAD_BYTES)]
     PayloadTooLarge(usize),
     /// The client's deadline had passed before the function could start.
     #[error("the client's deadline passed before the function started")]
@@ -124,15 +124,15 @@ fn function_message(error: FunctionError, exit_code: u32, detail: &str) -> Strin
 /// Code and reason of a function's own failure. UNKNOWN is gRPC's code for an error an application raised.
 const fn function_reason(error: FunctionError) -> (Code, &'static str) {
     match error {
-        FunctionError::Trap => (Code::Unknown, "FUNCTION_TRAPPED"),
-        FunctionError::OutOfMemory => (Code::Unknown, "FUNCTION_OUT_OF_MEMORY"),
-        FunctionError::StackOverflow => (Code::Unknown, "FUNCTION_STACK_OVERFLOW"),
-        FunctionError::Exit => (Code::Unknown, "FUNCTION_EXITED"),
-        FunctionError::ResponseTooLarge => (Code::OutOfRange, "RESPONSE_TOO_LARGE"),
-        FunctionError::Handler => (Code::Unknown, "FUNCTION_FAILED"),
-        FunctionError::MissingImport => (Code::InvalidArgument, "MISSING_IMPORT"),
-        FunctionError::MissingExport => (Code::InvalidArgument, "MISSING_EXPORT"),
-        FunctionError::Init => (Code::Unknown, "FUNCTION_INIT_FAILED"),
+        FunctionError::Trap => (Code::Unknown, reason::FUNCTION_TRAPPED),
+        FunctionError::OutOfMemory => (Code::Unknown, reason::FUNCTION_OUT_OF_MEMORY),
+        FunctionError::StackOverflow => (Code::Unknown, reason::FUNCTION_STACK_OVERFLOW),
+        FunctionError::Exit => (Code::Unknown, reason::FUNCTION_EXITED),
+        FunctionError::ResponseTooLarge => (Code::OutOfRange, reason::RESPONSE_TOO_LARGE),
+        FunctionError::Handler => (Code::Unknown, reason::FUNCTION_FAILED),
+        FunctionError::MissingImport => (Code::InvalidArgument, reason::MISSING_IMPORT),
+        FunctionError::MissingExport => (Code::InvalidArgument, reason::MISSING_EXPORT),
+        FunctionError::Init => (Code::Unknown, reason::FUNCTION_INIT_FAILED),
     }
 }
 
@@ -143,7 +143,7 @@ fn from_load(reason: &LoadError, message: String) -> WireError {
             WireError::new(code, reason, Fault::Function, function_message(*error, 0, detail))
         }
         LoadError::TimedOut => {
-            WireError::new(Code::DeadlineExceeded, "FUNCTION_INIT_TIMED_OUT", Fault::Function, message)
+            WireError::new(Code::DeadlineExceeded, reason::FUNCTION_INIT_TIMED_OUT, Fault::Function, message)
         }
         LoadError::Refused(_) => WireError::new(Code::Internal, "LOAD_REFUSED", Fault::System, message),
         LoadError::Guest(_) => WireError::new(Code::Internal, "GUEST_FAULT", Fault::System, message).retryable(None),
@@ -161,7 +161,7 @@ impl From<CreateError> for WireError {
             E::Exists(_) => Self::new(Code::AlreadyExists, "SANDBOX_EXISTS", Fault::System, message),
             E::Prepare(prepare) => prepare.into(),
             E::Stale(_) => Self::new(Code::FailedPrecondition, reason::STALE_EPOCH, Fault::System, message),
-            E::Full(_) => Self::new(Code::ResourceExhausted, "HOST_FULL", Fault::System, message).retryable(soon),
+            E::Full(_) => Self::new(Code::ResourceExhausted, reason::HOST_FULL, Fault::System, message).retryable(soon),
             E::Jailer(jailer) => from_jailer(&jailer),
             E::Load { failure: LoadFailure::Said { ref reason, .. }, .. } => {
                 from_load(reason, format!("{message} ({reason:?})"))
@@ -169,7 +169,7 @@ impl From<CreateError> for WireError {
             E::Load { .. } => Self::new(Code::Unavailable, "SANDBOX_FAILED", Fault::System, message).retryable(soon),
             E::Io(_) => Self::new(Code::Internal, "HOST_FAULT", Fault::System, message).retryable(soon),
             E::Destroyed(_) => Self::new(Code::Aborted, "SANDBOX_DESTROYED", Fault::System, message).retryable(None),
-            E::Stopping => Self::new(Code::Unavailable, "HOST_STOPPING", Fault::System, message).retryable(soon),
+            E::Stopping => Self::new(Code::Unavailable, reason::HOST_STOPPING, Fault::System, message).retryable(soon),
         }
     }
 }
@@ -194,10 +194,10 @@ impl From<InvokeError> for WireError {
             E::TimedOut(_) => {
                 Self::new(Code::DeadlineExceeded, reason::FUNCTION_TIMED_OUT, Fault::Function, message)
             }
-            E::NotJson(_) => Self::new(Code::Unknown, "RESPONSE_NOT_UTF8_JSON", Fault::Function, message),
+            E::NotJson(_) => Self::new(Code::Unknown, reason::RESPONSE_NOT_UTF8_JSON, Fault::Function, message),
             E::LostBeforeStart(_) => system(Code::Unavailable, reason::SANDBOX_LOST_BEFORE_START, message),
             E::Lost(_) | E::Stopped => system(Code::Unavailable, reason::SANDBOX_LOST, message),
-            E::GuestFault(_) => system(Code::Unavailable, "GUEST_FAULT", message),
+            E::GuestFault(_) => system(Code::Unavailable, reason::SANDBOX_LOST, message),
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct About {
     /// Its id.
     pub id: SandboxName,
     /// The function it runs.
-    pub function: Arc<str>,
+    pub function: String,
     /// Of which version.
     pub version: u64,
     /// The function's memory.
@@ -59,6 +59,7 @@ pub struct Sandbox {
     /// Whether control has yet to hear of its state.
     pub(super) unreported: AtomicBool,
     id_text: Arc<str>,
+    function_text: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl Sandbox {
     /// A sandbox that is about to be created or adopted.
     #[must_use]
     pub fn new(about: About, machine: Machine) -> Arc<Self> {
-        let id_text = about.id.as_str().into();
+        let (id_text, function_text) = (about.id.as_str().into(), about.function.as_str().into());
         let inner = Inner { machine, channel: None, quiet_since: Instant::now(), pid: 0, init_us: 0 };
         Arc::new(Self {
             about,
@@ -98,6 +99,7 @@ impl Sandbox {
             gone: watch::Sender::new(None),
             unreported: AtomicBool::new(false),
             id_text,
+            function_text,
         })
     }
 
@@ -180,7 +182,7 @@ impl Sandbox {
         v1::Sandbox {
             id: self.about.id.to_string(),
             host_id: host_id.to_owned(),
-            function: self.about.function.to_string(),
+            function: self.about.function.clone(),
             version: self.about.version,
             state: state.on_wire().into(),
             memory_mib: self.about.memory_mib,
@@ -198,7 +200,7 @@ impl Sandbox {
     #[must_use]
     pub fn line_context(&self, request_id: &str) -> LineContext {
         LineContext {
-            function: Arc::clone(&self.about.function),
+            function: Arc::clone(&self.function_text),
             request_id: request_id.into(),
             sandbox_id: Arc::clone(&self.id_text),
         }

@@ -28,7 +28,7 @@ pub(super) async fn watch(host: &Host, sandbox: &Arc<Sandbox>, vitals: Vitals) {
     while !matches!(sandbox.state(), State::Dead(_)) {
         tokio::select! {
             () = sandbox.died.notified() => {}
-            _ = pidfd.readable() => sandbox.kill(Cause::Lost("it exited".to_owned())),
+            _ = pidfd.exited() => sandbox.kill(Cause::Lost("it exited".to_owned())),
             error = control.closed() => sandbox.kill(Cause::Lost(error.to_string())),
             () = sleep(look_again) => look_again = sandbox.expire_or_next(host.keep_alive),
         }

@@ -9,6 +9,7 @@ use super::error::PrepareError;
 use crate::{
     jailer::JailerClient,
     memfd::{SealedFile, unsealed},
+    pidfd::Pidfd,
     vmm::LogTail,
 };
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{io::Interest, io::unix::AsyncFd, sync::Semaphore, time::timeout};
+use tokio::{sync::Semaphore, time::timeout};
 use warren_abi::isa::IsaSet;
 use warren_artefact::{
     Artefact, ArtefactKey, CompileResult, Lookup, Purpose, SigningKey, Store, VerifyingKey, envelope, sign,
@@ -222,9 +223,9 @@ impl Compiler {
 
 /// Whether the process exited by itself within `limit`.
 async fn wait_exit(pidfd: OwnedFd, limit: Duration) -> Result<bool, io::Error> {
-    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-    match timeout(limit, pidfd.readable()).await {
-        Ok(ready) => ready.map(|_| true),
+    let pidfd = Pidfd::new(pidfd)?;
+    match timeout(limit, pidfd.exited()).await {
+        Ok(gone) => gone.map(|()| true),
         Err(_) => Ok(false),
     }
 }

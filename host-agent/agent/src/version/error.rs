@@ -5,7 +5,10 @@ use crate::jailer::JailerError;
 use std::{io, sync::Arc, time::Duration};
 use tonic::Code;
 use warren_artefact::{CompileError, Digest, StoreError};
-use warren_proto::error::{Fault, WireError};
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
+};
 
 /// Clonable, because everybody who waits for the same compilation gets the same answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -105,20 +108,20 @@ impl From<PrepareError> for WireError {
         match &error {
             E::Version(_) => Self::new(Code::InvalidArgument, "BAD_VERSION", Fault::Caller, message),
             E::Digest { .. } => Self::new(Code::InvalidArgument, "DIGEST_MISMATCH", Fault::Caller, message),
-            E::Task(_) => Self::new(Code::InvalidArgument, "TASK_ARCHIVE_INVALID", Fault::Caller, message),
+            E::Task(_) => Self::new(Code::InvalidArgument, reason::TASK_ARCHIVE_INVALID, Fault::Caller, message),
             E::Compile(refused) if refused.is_modules_fault() => function(&upper_snake(refused.name())),
             E::Compile(_) | E::CompilerDied { .. } => system(Code::Internal, "COMPILER_FAILED"),
-            E::CompileTimedOut(_) => function("COMPILE_TIMED_OUT"),
-            E::CompileOutOfMemory(_) => function("COMPILE_OUT_OF_MEMORY"),
-            E::MemoryDemand { .. } => function("MODULE_NEEDS_MORE_MEMORY"),
-            E::WrongWorld(_) => function("WRONG_KIND"),
+            E::CompileTimedOut(_) => function(reason::COMPILE_TIMED_OUT),
+            E::CompileOutOfMemory(_) => function(reason::COMPILE_OUT_OF_MEMORY),
+            E::MemoryDemand { .. } => function(reason::MODULE_NEEDS_MORE_MEMORY),
+            E::WrongWorld(_) => function(reason::WRONG_KIND),
             E::Fetch { .. } => system(Code::Unavailable, "BLOB_UNAVAILABLE").retryable(None),
             E::Jailer(jailer) => from_jailer(jailer),
             E::Store(store) if is_full(&store.source) => {
-                system(Code::ResourceExhausted, "DISK_FULL").retryable(Some(Duration::from_secs(5)))
+                system(Code::ResourceExhausted, reason::DISK_FULL).retryable(Some(Duration::from_secs(5)))
             }
             E::Io(io) if is_full(io) => {
-                system(Code::ResourceExhausted, "DISK_FULL").retryable(Some(Duration::from_secs(5)))
+                system(Code::ResourceExhausted, reason::DISK_FULL).retryable(Some(Duration::from_secs(5)))
             }
             E::Store(_) | E::Io(_) => system(Code::Internal, "HOST_STORAGE_FAILED").retryable(None),
             E::Overloaded => system(Code::Unavailable, "HOST_OVERLOADED").retryable(Some(Duration::from_secs(1))),
@@ -131,7 +134,7 @@ impl From<PrepareError> for WireError {
 pub(crate) fn from_jailer(error: &JailerError) -> WireError {
     let message = error.to_string();
     if error.retryable() {
-        WireError::new(Code::Unavailable, "JAILER_UNAVAILABLE", Fault::System, message)
+        WireError::new(Code::Unavailable, reason::JAILER_UNAVAILABLE, Fault::System, message)
             .retryable(Some(Duration::from_millis(200)))
     } else {
         WireError::new(Code::Internal, "JAIL_FAILED", Fault::System, message)

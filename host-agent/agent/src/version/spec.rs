@@ -1,6 +1,5 @@
 //! A function version as this host may run it: every field within its limits.
 
-use std::sync::Arc;
 use warren_abi::boot::{FunctionSpec, World};
 use warren_artefact::Digest;
 use warren_proto::v1::FunctionVersion;
@@ -33,7 +32,7 @@ pub enum BadVersion {
     #[error("{0} is not a blake3 digest in hex")]
     Digest(&'static str),
     /// Memory.
-    #[error("memory is {} to {} MiB, not {0}", MEMORY_MIB.start(), MEMORY_MIB.end())]
+    #[error("memory is {least} to {most} MiB, not {0}", least = MEMORY_MIB.start(), most = MEMORY_MIB.end())]
     Memory(u32),
     /// Timeout.
     #[error("a timeout is 1 to {MAX_TIMEOUT_MS} ms, not {0}")]
@@ -53,7 +52,7 @@ pub enum BadVersion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionSpec {
     /// The function.
-    pub name: Arc<str>,
+    pub name: String,
     /// Counts from 1.
     pub version: u64,
     /// Of the module.
@@ -96,7 +95,7 @@ impl VersionSpec {
         let env: Vec<_> = wire.env.iter().map(|var| (var.name.clone(), var.value.clone())).collect();
         check_words(&wire.args, &env)?;
         Ok(Self {
-            name: wire.name.as_str().into(),
+            name: wire.name.clone(),
             version: wire.version,
             code: digest(&wire.code_digest).ok_or(BadVersion::Digest("code_digest"))?,
             task: match wire.task_digest.as_str() {
@@ -122,14 +121,14 @@ impl VersionSpec {
     #[must_use]
     pub fn for_guest(&self, world: World) -> FunctionSpec {
         let about = [
-            ("WARREN_FUNCTION_NAME", self.name.to_string()),
+            ("WARREN_FUNCTION_NAME", self.name.clone()),
             ("WARREN_FUNCTION_VERSION", self.version.to_string()),
             ("WARREN_FUNCTION_MEMORY_MIB", self.memory_mib.to_string()),
         ];
         let about = about.into_iter().map(|(name, value)| (name.to_owned(), value));
         FunctionSpec {
             world,
-            args: std::iter::once(self.name.to_string()).chain(self.args.iter().cloned()).collect(),
+            args: std::iter::once(self.name.clone()).chain(self.args.iter().cloned()).collect(),
             env: about.chain(self.env.iter().cloned()).collect(),
             tmp_quota_bytes: u64::from(self.tmp_mib) << 20,
             memory_limit_bytes: self.memory_bytes(),

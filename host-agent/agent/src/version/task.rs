@@ -12,9 +12,9 @@ use tar::{Archive, Entry, EntryType};
 use warren_abi::window;
 
 /// Most files and directories.
-pub const MAX_ENTRIES: usize = 10_000;
+pub(super) const MAX_ENTRIES: usize = 10_000;
 /// Most bytes of the archive.
-pub const MAX_BYTES: usize = 64 << 20;
+pub(super) const MAX_BYTES: usize = 64 << 20;
 const _: () = assert!(MAX_BYTES as u64 <= window::TASK.max_len);
 
 /// Why an archive is not taken. The fault of who made it.

@@ -1,0 +1,11 @@
+//! The agent with the real jailer, VMM, guest and compiler; the test stands in control's place.
+//!
+//! Each case starts a host of its own. What is missing (a program not built, /dev/kvm) is a failure, not a skip.
+
+mod adoption;
+mod bad_input;
+mod death;
+mod fleet;
+mod life;
+mod logs;
+mod rig;

@@ -1,0 +1,278 @@
+//! A worker host for tests: the real jailer, VMM, guest, compiler and agent, with the test in control's place.
+
+
+mod control;
+pub mod module;
+mod process;
+
+pub use control::Control;
+
+use process::Process;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use warren_identity::{HostId, Owners, Peer, Service, client_tls, ensure_local_at, give_files};
+use warren_proto::{
+    MAX_MESSAGE_BYTES,
+    error::{Fault, WireError},
+    v1::{self, worker_service_client::WorkerServiceClient},
+};
+
+/// The user the agent runs as: not root.
+const AGENT_UID: u32 = 64_001;
+/// Everything a test waits for happens within this, on a machine that does other things too.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub type Client = WorkerServiceClient<Channel>;
+
+/// One host; everything of it goes when it is dropped.
+pub struct Rig {
+    pub dir: tempfile::TempDir,
+    pub control: Control,
+    jailer: Process,
+    pub agent: Process,
+    pub address: String,
+    arguments: Vec<String>,
+    number: u32,
+}
+
+impl Rig {
+    /// Starts it; `arguments` go to the agent.
+    pub async fn start(arguments: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = std::process::id() % 1000 * 16 + NEXT.fetch_add(1, Ordering::Relaxed) % 16;
+        let dir = tempfile::Builder::new().prefix("wa").tempdir().unwrap();
+        let path = dir.path();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let host = Some(HostId::new("h1").unwrap());
+        ensure_local_at(&path.join("identity"), host, std::time::SystemTime::now()).unwrap();
+        let control = Control::start(&path.join("identity")).await;
+        give_files(&path.join("identity"), Owners { control: 0, agent: AGENT_UID }).unwrap();
+        for folder in ["run", "agent"] {
+            std::fs::create_dir(path.join(folder)).unwrap();
+            std::os::unix::fs::chown(path.join(folder), Some(AGENT_UID), Some(AGENT_UID)).unwrap();
+        }
+        let jailer = start_jailer(path, number);
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        let agent = start_agent(path, &control.address, &arguments);
+        let address = agent.ready["listen"].clone();
+        Self { dir, control, jailer, agent, address, arguments, number }
+    }
+
+    /// Control's connection to the agent.
+    pub async fn client(&self) -> Client {
+        let identity = self.dir.path().join("identity");
+        let peer = Peer::Worker(HostId::new("h1").unwrap());
+        let tls = client_tls(&identity, Service::Control, &peer).unwrap();
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        WorkerServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// `kill -9`, then a new one in the same place.
+    pub async fn restart_agent(&mut self) {
+        self.agent.kill();
+        self.agent = start_agent(self.dir.path(), &self.control.address, &self.arguments);
+        self.address = self.agent.ready["listen"].clone();
+    }
+
+    /// `kill -9` of the jailer, then a new one.
+    pub fn restart_jailer(&mut self) {
+        self.jailer.kill();
+        self.jailer = start_jailer(self.dir.path(), self.number);
+    }
+
+    pub fn kill_jailer(&mut self) {
+        self.jailer.kill();
+    }
+
+    /// Files left in the directory of sockets and records.
+    pub fn run_files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path().join("agent/run")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// VMM and compiler processes whose parent is this rig's jailer or its init's.
+    pub fn jailed_processes(&self) -> Vec<i32> {
+        process::descendants(self.jailer.pid())
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // The agent first, politely: it destroys what it has; the jailer then has nothing left to hold.
+        self.agent.terminate();
+        self.jailer.terminate();
+    }
+}
+
+fn start_jailer(dir: &Path, number: u32) -> Process {
+    let mut command = Command::new(binary("warren-jailer"));
+    command.arg("serve").arg("--socket").arg(dir.join("run/jailer.sock")).arg("--state").arg(dir.join("jailer"));
+    command.arg("--agent-uid").arg(AGENT_UID.to_string());
+    // Uids of its own, so that two test programs at once do not meet.
+    command.arg("--uid-base").arg((1_000_000 + number * 256).to_string()).args(["--slots", "256"]);
+    for (flag, name) in [("--vmm", "warren-vmm"), ("--guest", "warren-guest"), ("--compile", "warren-compile")] {
+        command.arg(flag).arg(binary(name));
+    }
+    Process::start("jailer", command)
+}
+
+fn start_agent(dir: &Path, control: &str, arguments: &[String]) -> Process {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_warren-agent"));
+    command.arg("--data").arg(dir.join("agent")).arg("--identity").arg(dir.join("identity"));
+    command.args(["--listen", "127.0.0.1:0", "--memory-mib", "4096", "--control", control]);
+    command.arg("--jailer").arg(dir.join("run/jailer.sock")).args(arguments);
+    command.uid(AGENT_UID).gid(AGENT_UID);
+    Process::start("agent", command)
+}
+
+/// A program of this build: what `cargo xtask build` collected, or what cargo made.
+fn binary(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let collected = std::env::var_os("WARREN_BIN").map_or_else(|| root.join("target/warren/bin"), PathBuf::from);
+    let built = Path::new(env!("CARGO_BIN_EXE_warren-agent")).with_file_name(name);
+    let guest = root.join("vmm/guest/target/x86_64-unknown-none/release").join(name);
+    let places = [collected.join(name), built, guest];
+    let found = places.iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not built: run `cargo xtask build`")).clone()
+}
+
+/// A version of a module, as control would name it.
+pub fn version(name: &str, module: &[u8], change: impl FnOnce(&mut v1::FunctionVersion)) -> v1::FunctionVersion {
+    let limits = v1::FunctionLimits { memory_mib: 128, timeout_ms: 2000, tmp_mib: 0, reserved_concurrency: None };
+    let mut version = v1::FunctionVersion {
+        name: name.to_owned(),
+        version: 1,
+        code_digest: blake3::hash(module).to_hex().to_string(),
+        code_bytes: module.len() as u64,
+        limits: Some(limits),
+        ..v1::FunctionVersion::default()
+    };
+    change(&mut version);
+    version
+}
+
+/// Demands this reason and fault; gives the error for more questions.
+pub fn expect<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason: &str, fault: Fault) -> WireError {
+    let error = WireError::from_status(&result.unwrap_err());
+    assert_eq!((error.code, error.reason.as_str(), error.fault), (code, reason, fault), "{}", error.message);
+    assert!(!error.message.is_empty());
+    error
+}
+
+/// Asks again and again until it is so; the pause only yields the processor.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let give_up = std::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(std::time::Instant::now() < give_up, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Calls of a test on one host.
+pub struct Caller {
+    pub client: Client,
+    requests: AtomicU32,
+}
+
+impl Caller {
+    pub async fn new(rig: &Rig) -> Self {
+        Self { client: rig.client().await, requests: AtomicU32::new(0) }
+    }
+
+    pub async fn prepare(
+        &self,
+        version: &v1::FunctionVersion,
+        code: &[u8],
+        task: &[u8],
+    ) -> Result<v1::PrepareVersionResponse, Status> {
+        let (code, task) = (code.to_vec().into(), task.to_vec().into());
+        let request = v1::PrepareVersionRequest { version: Some(version.clone()), code, task };
+        self.client.clone().prepare_version(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub async fn create(&self, id: &str, version: &v1::FunctionVersion) -> Result<v1::CreateSandboxResponse, Status> {
+        self.create_in(id, version, 1).await
+    }
+
+    pub async fn create_in(
+        &self,
+        id: &str,
+        version: &v1::FunctionVersion,
+        epoch: u64,
+    ) -> Result<v1::CreateSandboxResponse, Status> {
+        let request = v1::CreateSandboxRequest {
+            sandbox_id: id.to_owned(),
+            version: Some(version.clone()),
+            partition: 0,
+            epoch,
+        };
+        self.client.clone().create_sandbox(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub fn request(&self, id: &str, payload: &[u8]) -> v1::InvokeSandboxRequest {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        v1::InvokeSandboxRequest {
+            sandbox_id: id.to_owned(),
+            request_id: format!("r-{number}"),
+            payload: payload.to_vec().into(),
+            want_log: true,
+            grant_id: 7,
+            grant_epoch: 1,
+            ..v1::InvokeSandboxRequest::default()
+        }
+    }
+
+    pub async fn invoke(&self, id: &str, payload: &[u8]) -> Result<v1::InvokeSandboxResponse, Status> {
+        let request = self.request(id, payload);
+        self.client.clone().invoke_sandbox(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub async fn destroy(&self, id: &str, epoch: u64) -> Result<(), Status> {
+        let request = v1::DestroySandboxRequest { sandbox_id: id.to_owned(), epoch, reason: "test".to_owned() };
+        self.client.clone().destroy_sandbox(request).await.map(|_| ())
+    }
+
+    pub async fn list(&self) -> Vec<v1::Sandbox> {
+        let listed = self.client.clone().list_sandboxes(v1::ListSandboxesRequest {}).await.unwrap();
+        listed.into_inner().sandboxes
+    }
+
+    pub async fn find(&self, id: &str) -> Option<v1::Sandbox> {
+        self.list().await.into_iter().find(|sandbox| sandbox.id == id)
+    }
+
+    pub async fn until_state(&self, id: &str, state: v1::SandboxState) -> v1::Sandbox {
+        let what = format!("{id} is {}", state.as_str_name());
+        until(&what, async || self.find(id).await.filter(|sandbox| sandbox.state() == state)).await
+    }
+
+    pub async fn until_gone(&self, id: &str) {
+        until(&format!("{id} is gone"), async || self.find(id).await.is_none().then_some(())).await;
+    }
+
+    pub async fn logs(&self, function: &str) -> Vec<String> {
+        let request = v1::LogsRequest { function: function.to_owned(), follow: false, tail: 1000 };
+        let mut stream = self.client.clone().worker_logs(request).await.unwrap().into_inner();
+        let mut lines = Vec::new();
+        while let Some(line) = stream.message().await.unwrap() {
+            lines.push(line.text);
+        }
+        lines
+    }
+}
