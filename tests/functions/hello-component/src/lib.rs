@@ -1,0 +1,34 @@
+//! Greets as a `warren:function` component: `init` once, `handle` for each event.
+//!
+//! The event is a name as text; the answer says how many events this sandbox has seen, which a command (a new instance
+//! for each event) could not.
+#![allow(unsafe_code, reason = "wit-bindgen's generated exports")]
+
+wit_bindgen::generate!({ world: "function", path: "../../../vmm/guest/wit", generate_all });
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use warren::function::host;
+
+struct Hello;
+
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
+impl Guest for Hello {
+    fn init() -> Result<(), String> {
+        host::log("hello-component starts");
+        Ok(())
+    }
+
+    fn handle(event: Vec<u8>, context: Context) -> Result<Vec<u8>, String> {
+        let name = String::from_utf8(event).map_err(|_| "the event is not text".to_owned())?;
+        let seen = SEEN.fetch_add(1, Ordering::Relaxed) + 1;
+        host::log(&format!("request {} greets {name}", context.request_id));
+        match name.as_str() {
+            "" => Err("the event is empty".to_owned()),
+            "trap" => panic!("asked to trap"),
+            _ => Ok(format!("{{\"message\":\"Hello, {name}!\",\"seen\":{seen}}}").into_bytes()),
+        }
+    }
+}
+
+export!(Hello);
