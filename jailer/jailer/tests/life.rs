@@ -72,7 +72,7 @@ fn two_hundred_jails_leave_nothing() {
     let cycle = |client: &mut Client, number: u32| {
         let name = format!("n{number}");
         let running = client.spawn(&name);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             running.tell("exit");
             running.wait_for_end();
         }

@@ -112,6 +112,8 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     let processes =
         openat(CWD, "/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let last_capability = probe::last_capability();
+    // Asked while there is a /proc: before Linux 6.4 it is read from there, at the first question.
+    let page_bytes = rustix::param::page_size() as u64;
     let parents = Parents::open(recorded_or(state, options.place.cgroups()?)?)?;
     let (listener, folder) = bind_socket(&options.socket, options.agent_uid)?;
 
@@ -122,7 +124,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         user_namespace: probe::user_namespace(&processes, options.uid_base),
         kvm: programs.kvm_availability(),
         last_capability,
-        page_bytes: rustix::param::page_size() as u64,
+        page_bytes,
     };
     let host = Host {
         facts,
