@@ -1,1 +1,47 @@
-//! Authenticate, validate, admit, lease, forward.
+//! The frontend: takes calls of clients, and gets them answered by sandboxes.
+//!
+//! An invocation goes down one stack, one file a layer: authenticate (`warren-identity`), validate (`validate`),
+//! admit, lease (`leases`), forward (`forward`). On the warm path it reads one snapshot and waits for nothing but the
+//! worker. It deliberately knows no KVM, no jail, and no database beyond the registry's traits.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod catalog;
+mod deploy;
+mod detach;
+mod forward;
+mod functions;
+mod ids;
+mod invoke;
+mod leases;
+mod logs;
+mod validate;
+
+pub use admin::Admin;
+pub use catalog::{Catalog, FunctionEntry, Version};
+pub use functions::Functions;
+pub use ids::RequestIds;
+pub use invoke::Invokes;
+pub use leases::Hub;
+
+use std::sync::Arc;
+use warren_identity::Gate;
+use warren_placement::Fleet;
+use warren_store::Blobs;
+
+/// Everything a call may need.
+#[derive(Debug)]
+pub struct Frontend {
+    /// Who calls.
+    pub gate: Arc<Gate>,
+    /// The functions.
+    pub catalog: Catalog,
+    /// Their code.
+    pub blobs: Arc<Blobs>,
+    /// The hosts.
+    pub fleet: Arc<Fleet>,
+    /// The sandboxes held here.
+    pub hub: Arc<Hub>,
+    /// Names for invocations.
+    pub ids: RequestIds,
+}

@@ -1,2 +1,29 @@
-//! Assembles the control roles in one process.
-fn main() {}
+//! `warren-control`: the control roles of one machine in one process.
+//!
+//! It opens its store, claims an epoch, serves clients and workers on one TLS port, says `ready listen=...`, and
+//! stops cleanly on SIGTERM or SIGINT.
+#![forbid(unsafe_code)]
+
+mod args;
+mod epoch;
+mod fleet;
+mod serve;
+mod watch;
+
+use anyhow::Context;
+use clap::Parser;
+
+/// A process that serves for months must give memory back: mimalloc does, and musl's own allocator has one lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> anyhow::Result<()> {
+    let args = args::Args::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve::run(args))
+}

@@ -30,6 +30,7 @@ const CACHE_BYTES: usize = 16 << 20;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 enum Job {
+    Close(oneshot::Sender<()>),
     Read(Box<dyn FnOnce(Result<&Database, StoreError>) + Send>),
     /// Runs in the shared transaction. `None`: it could not, and has answered its caller already.
     Write(Box<dyn FnOnce(Result<&WriteTransaction, StoreError>) -> Option<Answer> + Send>),
@@ -53,6 +54,14 @@ impl Embedded {
             .spawn(move || Writer { path, database: Some(database) }.run(&queue))
             .map_err(StoreError::Directory)?;
         Ok(Self { jobs })
+    }
+
+    /// Ends the writer after everything asked before; later calls fail with [`StoreError::Closed`].
+    pub async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.jobs.send(Job::Close(reply)).is_ok() {
+            let _ended = done.await;
+        }
     }
 
     fn read<T: Send + 'static>(
@@ -103,15 +112,25 @@ impl Writer {
     fn run(mut self, queue: &mpsc::Receiver<Job>) {
         while let Ok(first) = queue.recv() {
             let mut writes = Vec::new();
+            let mut closing = None;
             for job in std::iter::once(first).chain(queue.try_iter()).take(BATCH) {
                 match job {
                     // A read must not wait for the commit of writes before it: it sees answered writes only.
                     Job::Read(work) => work(self.database()),
                     Job::Write(work) => writes.push(work),
+                    Job::Close(reply) => {
+                        closing = Some(reply);
+                        break;
+                    }
                 }
             }
             if !writes.is_empty() {
                 self.commit(writes);
+            }
+            if let Some(reply) = closing {
+                drop(self.database.take());
+                let _nobody = reply.send(());
+                return;
             }
         }
     }

@@ -1,0 +1,235 @@
+//! A deploy: compiled on a worker first, then durable, then answered.
+//!
+//! An update that changes nothing (same code, files and settings) makes no version: it answers with what is there.
+//! Two deploys of one name at once: both compile, the registry's compare-and-set lets one win, the other is ABORTED.
+
+use crate::{
+    Frontend,
+    catalog::{FunctionEntry, Version},
+    validate,
+};
+use bytes::Bytes;
+use std::{sync::Arc, time::Duration};
+use tonic::{Code, Status};
+use warren_placement::{NoPlace, unix_ms};
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
+    v1::{
+        CreateFunctionRequest, FunctionConfig, FunctionVersion, PrepareVersionRequest, UpdateFunctionRequest,
+    },
+};
+use warren_store::{BlobError, Digest, Revision, StoreError};
+
+/// Longest a worker may take over one compilation.
+const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
+
+impl Frontend {
+    /// Makes a function.
+    pub async fn create_function(
+        &self,
+        request: CreateFunctionRequest,
+    ) -> Result<Arc<FunctionEntry>, WireError> {
+        validate::name(&request.name)?;
+        validate::code(&request.code, &request.task)?;
+        let config = validate::config(request.config)?;
+        if self.catalog.get(&request.name).is_some() {
+            let message = format!("function {:?} exists; `warren fn update` changes it", request.name);
+            return Err(WireError::new(Code::AlreadyExists, reason::FUNCTION_EXISTS, Fault::Caller, message));
+        }
+        let spec = spec(request.name, 1, config, &request.code, &request.task);
+        self.deploy(None, spec, Some(request.code), Some(request.task)).await
+    }
+
+    /// Adds a version.
+    pub async fn update_function(
+        &self,
+        request: UpdateFunctionRequest,
+    ) -> Result<Arc<FunctionEntry>, WireError> {
+        let seen =
+            self.catalog.get(&request.name).ok_or_else(|| validate::no_such_function(&request.name))?;
+        if request.expected_revision != 0 && request.expected_revision != seen.revision.0 {
+            return Err(conflict(&request.name, Some(seen.revision)));
+        }
+        let latest = &seen.latest.spec;
+        if let Some(code) = &request.code {
+            validate::code(code, request.task.as_deref().unwrap_or_default())?;
+        } else if let Some(task) = &request.task {
+            validate::code(b"kept", task)?;
+        }
+        let config = match request.config {
+            Some(config) => validate::config(Some(config))?,
+            None => config_of(latest),
+        };
+        let mut spec = spec(request.name, latest.version.saturating_add(1), config, b"", b"");
+        match &request.code {
+            Some(code) => describe_code(&mut spec, code),
+            None => (spec.code_digest, spec.code_bytes) = (latest.code_digest.clone(), latest.code_bytes),
+        }
+        spec.task_digest =
+            request.task.as_ref().map_or_else(|| latest.task_digest.clone(), |task| digest_of(task));
+        if same(latest, &spec) {
+            return Ok(seen);
+        }
+        let old = Arc::clone(&seen.latest);
+        let entry = self.deploy(Some(&seen), spec, request.code, request.task).await?;
+        self.hub.drain(&old);
+        Ok(entry)
+    }
+
+    /// Removes a function; what runs is let finish.
+    pub async fn delete_function(&self, name: &str, expected: u64) -> Result<(), WireError> {
+        let seen = self.catalog.get(name).ok_or_else(|| validate::no_such_function(name))?;
+        if expected != 0 && expected != seen.revision.0 {
+            return Err(conflict(name, Some(seen.revision)));
+        }
+        self.catalog.remove(&seen).await.map_err(|error| stored(name, error))?;
+        let versions: Vec<&Arc<Version>> = seen.versions.values().collect();
+        versions.into_iter().for_each(|version| self.hub.drain(version));
+        Ok(())
+    }
+
+    async fn deploy(
+        &self,
+        seen: Option<&FunctionEntry>,
+        mut spec: FunctionVersion,
+        code: Option<Bytes>,
+        task: Option<Bytes>,
+    ) -> Result<Arc<FunctionEntry>, WireError> {
+        let name = spec.name.clone();
+        let code = self.bytes_of(&spec.code_digest, code).await?;
+        let task = self.bytes_of(&spec.task_digest, task).await?;
+        let worker = self.fleet.any_ready().map_err(|_none: NoPlace| {
+            let message = "no worker is ready to compile the function; see `warren hosts`, then try again";
+            WireError::new(Code::Unavailable, reason::NO_WORKER_READY, Fault::System, message)
+                .retryable(Some(Duration::from_secs(1)))
+        })?;
+        let request =
+            PrepareVersionRequest { version: Some(spec.clone()), code: code.clone(), task: task.clone() };
+        let mut client = worker.client();
+        let prepared = tokio::time::timeout(PREPARE_TIMEOUT, client.prepare_version(request))
+            .await
+            .map_err(|_| Status::unavailable("the worker did not finish in time"))
+            .and_then(|prepared| prepared)
+            .map_err(|status| WireError::from_status(&status))?;
+        spec.world = prepared.into_inner().world;
+        self.keep(code).await?;
+        self.keep(task).await?;
+        self.catalog.add_version(seen, spec).await.map_err(|error| stored(&name, error))
+    }
+
+    /// The bytes themselves, or those kept under this digest.
+    async fn bytes_of(&self, digest: &str, given: Option<Bytes>) -> Result<Bytes, WireError> {
+        match given {
+            Some(bytes) => Ok(bytes),
+            None if digest.is_empty() => Ok(Bytes::new()),
+            None => self.blob(digest).await,
+        }
+    }
+
+    /// A blob by its digest.
+    pub async fn blob(&self, digest: &str) -> Result<Bytes, WireError> {
+        let Some(digest) = Digest::from_hex(digest) else {
+            return Err(validate::bad_request("digest must be 64 hex digits"));
+        };
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || blobs.get(digest)).await
+    }
+
+    async fn keep(&self, bytes: Bytes) -> Result<(), WireError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || blobs.put(&bytes)).await.map(drop)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, WireError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| blob_error(&error)),
+        Err(_stopped) => Err(store_failed("the blob store stopped")),
+    }
+}
+
+fn spec(name: String, version: u64, config: FunctionConfig, code: &[u8], task: &[u8]) -> FunctionVersion {
+    let mut spec = FunctionVersion {
+        name,
+        version,
+        limits: config.limits,
+        env: config.env,
+        args: config.args,
+        json_response: config.json_response,
+        task_digest: digest_of(task),
+        created_unix_ms: unix_ms(),
+        ..FunctionVersion::default()
+    };
+    describe_code(&mut spec, code);
+    spec
+}
+
+fn describe_code(spec: &mut FunctionVersion, code: &[u8]) {
+    spec.code_digest = digest_of(code);
+    spec.code_bytes = u64::try_from(code.len()).unwrap_or(u64::MAX);
+}
+
+/// Empty for no bytes: a function without files has no digest of nothing.
+fn digest_of(bytes: &[u8]) -> String {
+    if bytes.is_empty() { String::new() } else { Digest::of(bytes).to_string() }
+}
+
+fn config_of(spec: &FunctionVersion) -> FunctionConfig {
+    FunctionConfig {
+        limits: spec.limits,
+        env: spec.env.clone(),
+        args: spec.args.clone(),
+        json_response: spec.json_response,
+    }
+}
+
+fn same(latest: &FunctionVersion, spec: &FunctionVersion) -> bool {
+    latest.code_digest == spec.code_digest
+        && latest.task_digest == spec.task_digest
+        && config_of(latest) == config_of(spec)
+}
+
+fn conflict(name: &str, current: Option<Revision>) -> WireError {
+    let now = current.map_or_else(|| "deleted".to_owned(), |revision| format!("at revision {}", revision.0));
+    let message =
+        format!("function {name:?} was changed by somebody else meanwhile: it is {now}; look and try again");
+    WireError::new(Code::Aborted, reason::REVISION_CONFLICT, Fault::Caller, message)
+}
+
+fn stored(name: &str, error: StoreError) -> WireError {
+    match error {
+        StoreError::Conflict { current } => conflict(name, current),
+        StoreError::Full => disk_full(),
+        other => store_failed(&other.to_string()),
+    }
+}
+
+fn blob_error(error: &BlobError) -> WireError {
+    match error {
+        BlobError::Full => disk_full(),
+        BlobError::Absent => {
+            WireError::new(Code::NotFound, reason::NO_SUCH_BLOB, Fault::Caller, "there is no such blob")
+        }
+        BlobError::Damaged(_) | BlobError::Io(_) => {
+            tracing::error!(%error, source = ?std::error::Error::source(error), "the blob store failed");
+            store_failed(&error.to_string())
+        }
+    }
+}
+
+fn disk_full() -> WireError {
+    let message = "the control layer's disk is full; nothing was changed; make room and try again";
+    WireError::new(Code::ResourceExhausted, reason::DISK_FULL, Fault::System, message)
+        .retryable(Some(Duration::from_secs(5)))
+}
+
+fn store_failed(what: &str) -> WireError {
+    let message = format!("the control layer could not make the change durable: {what}");
+    WireError::new(Code::Internal, reason::STORE_FAILED, Fault::System, message).retryable(None)
+}

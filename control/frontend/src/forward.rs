@@ -1,0 +1,202 @@
+//! One invocation, from a sandbox's lease to the worker's answer.
+//!
+//! ```text
+//! take a lease --> ask the worker --answer--> done
+//!    ^                  |
+//!    |                  +-- "busy" / "gone": not started, the hint was old ----> another (at most HINTS times)
+//!    +------------------+-- "lost before start": not started ------------------> another (once)
+//!                       +-- the function's own error ------------------------> to the client, sandbox kept
+//!                       +-- timeout ---------------------------------------> to the client, sandbox is gone
+//!                       +-- connection lost, sandbox lost: may have started --> UNAVAILABLE, retryable said
+//! ```
+
+use crate::{
+    catalog::Version,
+    detach::ClientGone,
+    leases::{Hub, Lease},
+};
+use bytes::Bytes;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tonic::{Code, Status};
+use warren_assignment::StartTiming;
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
+    v1::{InvokeSandboxRequest, InvokeSandboxResponse},
+};
+
+/// Most old hints that one invocation puts up with.
+const HINTS: u32 = 8;
+/// Beyond the function's own timeout, how long the worker may take to say so.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What one invocation brings along.
+#[derive(Clone, Debug)]
+pub(crate) struct Invocation {
+    /// Its id.
+    pub request_id: String,
+    /// Its event.
+    pub payload: Bytes,
+    /// Whether its log lines are wanted.
+    pub want_log: bool,
+    /// The grant it runs under.
+    pub grant_id: u64,
+    /// The grant's epoch.
+    pub grant_epoch: u64,
+}
+
+/// A worker's answer, and what it took to get there.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// The worker's answer.
+    pub response: InvokeSandboxResponse,
+    /// Leasing, in all attempts, microseconds.
+    pub assignment_us: u64,
+    /// Set if the sandbox was new.
+    pub start: Option<StartTiming>,
+}
+
+/// Why one attempt ended, for the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Not started; the hint was old, and the sandbox is busy or gone.
+    OldHint { gone: bool },
+    /// Not started; the sandbox died.
+    DiedBeforeStart,
+    /// The function's own failure; the sandbox lives.
+    SandboxLives,
+    /// The sandbox is gone, and the function may have started.
+    SandboxGone,
+}
+
+fn next(error: &WireError) -> Next {
+    match error.reason.as_str() {
+        reason::SANDBOX_BUSY => Next::OldHint { gone: false },
+        reason::SANDBOX_GONE => Next::OldHint { gone: true },
+        reason::SANDBOX_LOST_BEFORE_START => Next::DiedBeforeStart,
+        reason::FUNCTION_TIMED_OUT | reason::SANDBOX_LOST => Next::SandboxGone,
+        _ => match error.fault {
+            Fault::Function | Fault::Caller | Fault::Throttle => Next::SandboxLives,
+            Fault::System => Next::SandboxGone,
+        },
+    }
+}
+
+/// Runs one invocation to its end.
+pub(crate) async fn run(
+    hub: &Arc<Hub>,
+    version: &Arc<Version>,
+    invocation: &Invocation,
+    client: &ClientGone,
+) -> Result<Answered, WireError> {
+    let (mut hints, mut died) = (0, false);
+    let mut assignment_us = 0;
+    loop {
+        let began = Instant::now();
+        let lease = hub.take(version, &invocation.request_id).await?;
+        assignment_us += micros(began);
+        if client.is_set() {
+            return Err(WireError::new(
+                Code::Cancelled,
+                "CLIENT_GONE",
+                Fault::Caller,
+                "the client went away",
+            ));
+        }
+        let (lease, error) = match ask(lease, version, invocation).await {
+            Ok((response, start)) => return Ok(Answered { response, assignment_us, start }),
+            Err(failed) => failed,
+        };
+        match next(&error) {
+            Next::OldHint { gone } => {
+                if gone {
+                    lease.dead()
+                } else {
+                    lease.stolen()
+                }
+                hints += 1;
+                if hints > HINTS {
+                    return Err(error);
+                }
+            }
+            Next::DiedBeforeStart => {
+                lease.dead();
+                if std::mem::replace(&mut died, true) {
+                    return Err(error);
+                }
+            }
+            Next::SandboxLives => {
+                let mut lease = lease;
+                lease.served();
+                return Err(error);
+            }
+            Next::SandboxGone => {
+                lease.dead();
+                return Err(error);
+            }
+        }
+    }
+}
+
+async fn ask(
+    mut lease: Lease,
+    version: &Version,
+    invocation: &Invocation,
+) -> Result<(InvokeSandboxResponse, Option<StartTiming>), (Lease, WireError)> {
+    let timeout_ms = version.spec.limits.as_ref().map_or(0, |limits| limits.timeout_ms);
+    let request = InvokeSandboxRequest {
+        sandbox_id: lease.sandbox().id.to_string(),
+        request_id: invocation.request_id.clone(),
+        payload: invocation.payload.clone(),
+        timeout_ms,
+        grant_id: invocation.grant_id,
+        grant_epoch: invocation.grant_epoch,
+        want_log: invocation.want_log,
+        client_deadline_unix_ms: 0,
+    };
+    let patience = Duration::from_millis(u64::from(timeout_ms)) + GRACE;
+    let mut worker = lease.sandbox().worker.client();
+    match tokio::time::timeout(patience, worker.invoke_sandbox(request)).await {
+        Ok(Ok(response)) => {
+            let start = lease.start();
+            lease.served();
+            Ok((response.into_inner(), start))
+        }
+        Ok(Err(status)) => {
+            let error = worker_error(&status);
+            Err((lease, error))
+        }
+        Err(_elapsed) => {
+            let message = "the worker did not answer in time; the function may have run";
+            Err((lease, lost(message)))
+        }
+    }
+}
+
+/// A worker's typed error goes through as it is; a broken connection becomes one.
+fn worker_error(status: &Status) -> WireError {
+    let error = WireError::from_status(status);
+    if error.reason != "UNSPECIFIED" {
+        return error;
+    }
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal => {
+            tracing::warn!(%status, "a worker's connection broke");
+            lost("the connection to the worker broke; the function may have run")
+        }
+        _ => error,
+    }
+}
+
+fn lost(message: &str) -> WireError {
+    WireError::new(Code::Unavailable, reason::WORKER_LOST, Fault::System, message)
+        .retryable(Some(Duration::from_millis(500)))
+}
+
+/// Microseconds since.
+pub(crate) fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

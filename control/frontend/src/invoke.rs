@@ -1,0 +1,106 @@
+//! `InvokeService`: the stack of layers an invocation goes through, top to bottom.
+
+use crate::{
+    Frontend,
+    catalog::Version,
+    detach::{ClientGone, Detached},
+    forward::{self, Answered, Invocation, micros},
+    validate,
+};
+use std::{pin::Pin, sync::Arc, time::Instant};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+use warren_identity::require_client;
+use warren_proto::{
+    error::WireError,
+    v1::{InvokeEvent, InvokeRequest, InvokeResponse, Timing, invoke_event::Event, invoke_service_server},
+};
+
+/// A piece of a streamed answer.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Serves invocations.
+#[derive(Clone, Debug)]
+pub struct Invokes(pub Arc<Frontend>);
+
+type Events = Pin<Box<dyn Stream<Item = Result<InvokeEvent, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl invoke_service_server::InvokeService for Invokes {
+    async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
+        let began = Instant::now();
+        require_client(&self.0.gate, &request)?;
+        let request = request.into_inner();
+        let version = validate::invocation(&self.0.catalog, &request)?;
+        let frontend = Arc::clone(&self.0);
+        let call = Detached::new(|gone| frontend.run(began, version, request, gone));
+        Ok(Response::new(call.await?))
+    }
+
+    type InvokeStreamStream = Events;
+
+    async fn invoke_stream(&self, request: Request<InvokeRequest>) -> Result<Response<Events>, Status> {
+        let mut response = self.invoke(request).await?.into_inner();
+        let mut payload = std::mem::take(&mut response.payload);
+        let mut events = Vec::new();
+        while !payload.is_empty() {
+            let piece = payload.split_to(payload.len().min(CHUNK_BYTES));
+            events.push(Ok(InvokeEvent { event: Some(Event::Chunk(piece)) }));
+        }
+        events.push(Ok(InvokeEvent { event: Some(Event::End(response)) }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
+    }
+}
+
+impl Frontend {
+    /// Admits, leases, forwards, and accounts for the time.
+    async fn run(
+        self: Arc<Self>,
+        began: Instant,
+        version: Arc<Version>,
+        request: InvokeRequest,
+        client: ClientGone,
+    ) -> Result<InvokeResponse, WireError> {
+        let request_id = if request.request_id.is_empty() { self.ids.next() } else { request.request_id };
+        let invocation = Invocation {
+            request_id,
+            payload: request.payload,
+            want_log: request.want_log,
+            grant_id: 0,
+            grant_epoch: 0,
+        };
+        let admission_us = micros(began);
+        let answered = forward::run(&self.hub, &version, &invocation, &client).await?;
+        Ok(respond(began, admission_us, &version, invocation.request_id, answered))
+    }
+}
+
+fn respond(
+    began: Instant,
+    admission_us: u64,
+    version: &Version,
+    request_id: String,
+    answered: Answered,
+) -> InvokeResponse {
+    let Answered { response, assignment_us, start } = answered;
+    let made = start.unwrap_or_default();
+    let timing = Timing {
+        admission_us,
+        assignment_us: assignment_us.saturating_sub(made.total_us()),
+        placement_us: made.placement_us,
+        jail_us: made.jail_us,
+        vm_us: made.vm_us,
+        init_us: made.init_us,
+        handler_us: response.handler_us,
+        total_us: micros(began),
+        cold: start.is_some(),
+    };
+    InvokeResponse {
+        request_id,
+        payload: response.payload,
+        version: version.spec.version,
+        timing: Some(timing),
+        report: response.report,
+        log_tail: response.log_tail,
+    }
+}

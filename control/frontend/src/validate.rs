@@ -1,0 +1,140 @@
+//! What a request must look like before anything is done for it.
+
+use crate::catalog::{Catalog, Version};
+use std::sync::Arc;
+use tonic::Code;
+use warren_proto::{
+    MAX_PAYLOAD_BYTES,
+    error::{Fault, WireError},
+    reason,
+    v1::{EnvVar, FunctionConfig, FunctionLimits, InvokeRequest},
+};
+
+/// Most bytes of a module, and of a task archive.
+const MAX_CODE_BYTES: usize = 64 << 20;
+/// Most bytes of a function's environment, names and values; the same for its arguments.
+const MAX_STRINGS_BYTES: usize = 16 << 10;
+
+/// Something is wrong with the request.
+pub(crate) fn bad_request(message: impl Into<String>) -> WireError {
+    WireError::new(Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller, message)
+}
+
+/// There is no such function.
+pub(crate) fn no_such_function(name: &str) -> WireError {
+    let message = format!("no function {:?}; `warren fn ls` lists them", clip(name));
+    WireError::new(Code::NotFound, reason::NO_SUCH_FUNCTION, Fault::Caller, message)
+}
+
+/// Checks an invocation, and finds what it is for.
+pub(crate) fn invocation(catalog: &Catalog, request: &InvokeRequest) -> Result<Arc<Version>, WireError> {
+    if request.payload.len() > MAX_PAYLOAD_BYTES {
+        let message = format!(
+            "the payload has {} bytes; at most {MAX_PAYLOAD_BYTES} (6 MiB) are taken",
+            request.payload.len()
+        );
+        return Err(WireError::new(Code::InvalidArgument, reason::PAYLOAD_TOO_LARGE, Fault::Caller, message));
+    }
+    let id = &request.request_id;
+    if id.len() > 64 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(bad_request("request_id must be at most 64 characters of [A-Za-z0-9-]"));
+    }
+    let entry = catalog.get(&request.function).ok_or_else(|| no_such_function(&request.function))?;
+    if request.version == 0 {
+        return Ok(Arc::clone(&entry.latest));
+    }
+    entry.versions.get(&request.version).cloned().ok_or_else(|| {
+        let message = format!(
+            "function {:?} has no version {}; its newest is {}",
+            request.function, request.version, entry.latest.spec.version
+        );
+        WireError::new(Code::NotFound, reason::NO_SUCH_VERSION, Fault::Caller, message)
+    })
+}
+
+/// A function's name.
+pub(crate) fn name(name: &str) -> Result<(), WireError> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().all(|byte| plain(byte) || byte == b'-');
+    let message =
+        "a function's name must be 1 to 64 characters of [a-z0-9-], beginning with a letter or digit";
+    if fits { Ok(()) } else { Err(bad_request(message)) }
+}
+
+/// Sizes of what is deployed.
+pub(crate) fn code(code: &[u8], task: &[u8]) -> Result<(), WireError> {
+    if code.is_empty() {
+        return Err(bad_request("code is empty; give a WebAssembly module or component"));
+    }
+    for (what, bytes) in [("code", code), ("task", task)] {
+        if bytes.len() > MAX_CODE_BYTES {
+            let message =
+                format!("{what} has {} bytes; at most {MAX_CODE_BYTES} (64 MiB) are taken", bytes.len());
+            return Err(WireError::new(
+                Code::InvalidArgument,
+                reason::CODE_TOO_LARGE,
+                Fault::Caller,
+                message,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Settings, with every default filled in.
+pub(crate) fn config(config: Option<FunctionConfig>) -> Result<FunctionConfig, WireError> {
+    let mut config = config.unwrap_or_default();
+    let mut limits = config.limits.unwrap_or_default();
+    fill(&mut limits);
+    let ranges = [
+        ("memory_mib", limits.memory_mib, 128, 10_240),
+        ("timeout_ms", limits.timeout_ms, 1, 900_000),
+        ("tmp_mib", limits.tmp_mib, 1, (limits.memory_mib / 2).max(1)),
+    ];
+    for (what, value, least, most) in ranges {
+        if !(least..=most).contains(&value) {
+            return Err(bad_request(format!("{what} is {value}; it must be {least} to {most}")));
+        }
+    }
+    config.limits = Some(limits);
+    strings(&config)?;
+    Ok(config)
+}
+
+fn fill(limits: &mut FunctionLimits) {
+    let default = |value: &mut u32, default| {
+        if *value == 0 {
+            *value = default;
+        }
+    };
+    default(&mut limits.memory_mib, 128);
+    default(&mut limits.timeout_ms, 3000);
+    default(&mut limits.tmp_mib, 64);
+}
+
+fn strings(config: &FunctionConfig) -> Result<(), WireError> {
+    let named =
+        |var: &EnvVar| !var.name.is_empty() && !var.name.contains(['=', '\0']) && !var.value.contains('\0');
+    if !config.env.iter().all(named) {
+        return Err(bad_request("environment names must not be empty nor hold '=' or a zero byte"));
+    }
+    if config.args.iter().any(|arg| arg.contains('\0')) {
+        return Err(bad_request("arguments must not hold a zero byte"));
+    }
+    let env: usize = config.env.iter().map(|var| var.name.len() + var.value.len() + 2).sum();
+    let args: usize = config.args.iter().map(|arg| arg.len() + 1).sum();
+    for (what, bytes) in [("environment", env), ("arguments", args)] {
+        if bytes > MAX_STRINGS_BYTES {
+            return Err(bad_request(format!(
+                "the {what} take {bytes} bytes; at most {MAX_STRINGS_BYTES} are taken"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
+}

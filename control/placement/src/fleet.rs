@@ -1,0 +1,173 @@
+//! The hosts: who is there, who was lost, who is chosen for a new sandbox.
+
+use crate::{
+    Choosers, HostState, HostStatus, Worker,
+    choose::{CPU_PROMISED_TIMES, cpu_millis},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+use tonic::transport::Channel;
+use warren_policy_engine::{HostReport, rules::Health};
+use warren_proto::v1::{FunctionVersion, HeartbeatRequest, RegisterWorkerRequest};
+
+/// How often agents report.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+/// A host that missed so many is lost.
+pub const MISSED_HEARTBEATS: u32 = 6;
+
+/// No host can take the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlace {
+    /// No worker is ready.
+    #[error("no worker is ready; `warren hosts` shows them, `warren doctor` why one does not start")]
+    NoWorker,
+    /// The ready ones are full.
+    #[error("no ready worker has {memory_mib} MiB free; wait for idle sandboxes to go, or add a host")]
+    NoRoom {
+        /// What was asked for.
+        memory_mib: u32,
+    },
+}
+
+/// Every worker host that registered since control started.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    workers: RwLock<BTreeMap<Arc<str>, Arc<Worker>>>,
+    choosers: Choosers,
+}
+
+impl Fleet {
+    /// The policies that choose hosts.
+    #[must_use]
+    pub fn choosers(&self) -> &Choosers {
+        &self.choosers
+    }
+
+    /// A worker said hello. `connect` is called only if its address is new.
+    pub fn register(
+        &self,
+        request: &RegisterWorkerRequest,
+        now: Instant,
+        connect: impl FnOnce(&str) -> Result<Channel, tonic::transport::Error>,
+    ) -> Result<Arc<Worker>, tonic::transport::Error> {
+        let resources = request.resources.clone().unwrap_or_default();
+        let promised: u64 = request.sandboxes.iter().map(|sandbox| u64::from(sandbox.memory_mib)).sum();
+        let status = HostStatus {
+            state: HostState::Ready,
+            free_memory_mib: resources.memory_mib.saturating_sub(promised),
+            sandboxes: u32::try_from(request.sandboxes.len()).unwrap_or(u32::MAX),
+            busy: 0,
+            resources,
+            heard: now,
+        };
+        let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = workers.get(request.host_id.as_str()) {
+            if worker.address() != request.address {
+                worker.relink(request.address.clone(), connect(&request.address)?);
+            }
+            *worker.lock() = status.clone();
+            self.tell(worker.id(), &status);
+            return Ok(Arc::clone(worker));
+        }
+        let id: Arc<str> = request.host_id.as_str().into();
+        let channel = connect(&request.address)?;
+        self.tell(&id, &status);
+        let worker = Arc::new(Worker::new(Arc::clone(&id), request.address.clone(), channel, status));
+        workers.insert(id, Arc::clone(&worker));
+        Ok(worker)
+    }
+
+    /// A worker reports. False: it must register again.
+    pub fn heartbeat(&self, request: &HeartbeatRequest, now: Instant) -> bool {
+        let Some(worker) = self.get(&request.host_id) else { return false };
+        let mut status = worker.lock();
+        if status.state == HostState::Lost {
+            return false;
+        }
+        status.free_memory_mib = request.free_memory_mib;
+        status.sandboxes = request.sandboxes;
+        status.busy = request.busy;
+        status.heard = now;
+        self.tell(worker.id(), &status);
+        true
+    }
+
+    /// Declares hosts lost that were not heard of; returns those that are newly so.
+    pub fn expire(&self, now: Instant) -> Vec<Arc<Worker>> {
+        let silent = |worker: &Arc<Worker>| {
+            let mut status = worker.lock();
+            let lost = status.state != HostState::Lost
+                && now.saturating_duration_since(status.heard) > HEARTBEAT * MISSED_HEARTBEATS;
+            if lost {
+                status.state = HostState::Lost;
+                self.tell(worker.id(), &status);
+            }
+            lost
+        };
+        self.all().into_iter().filter(silent).collect()
+    }
+
+    /// One host.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Arc<Worker>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// All hosts, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Worker>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Any ready host, for work that every host can do.
+    pub fn any_ready(&self) -> Result<Arc<Worker>, NoPlace> {
+        self.all().into_iter().find(|worker| worker.lock().state == HostState::Ready).ok_or(NoPlace::NoWorker)
+    }
+
+    /// Chooses a host for a sandbox and sets its memory aside there until the host's next report.
+    pub fn place(
+        &self,
+        version: &FunctionVersion,
+        request_id: &str,
+        siblings: impl Fn(&str) -> u32,
+    ) -> Result<Arc<Worker>, NoPlace> {
+        if let Some(host) = self.choosers.choose(version, request_id, siblings)
+            && let Some(worker) = self.get(&host)
+        {
+            return Ok(worker);
+        }
+        self.any_ready()?;
+        let memory_mib = version.limits.as_ref().map_or(0, |limits| limits.memory_mib);
+        Err(NoPlace::NoRoom { memory_mib })
+    }
+
+    /// Brings the policies' inventory in step with one host.
+    fn tell(&self, id: &str, status: &HostStatus) {
+        let small = |mib: u64| u32::try_from(mib).unwrap_or(u32::MAX);
+        let resources = &status.resources;
+        let offered = resources.cpu_millis.saturating_mul(CPU_PROMISED_TIMES);
+        let promised = cpu_millis(resources.memory_mib.saturating_sub(status.free_memory_mib));
+        let report = HostReport {
+            zone: self.choosers.inventory.zone(&resources.zone),
+            health: match status.state {
+                HostState::Ready => Health::Ready,
+                HostState::Draining => Health::Draining,
+                HostState::Lost => Health::NotReady,
+            },
+            memory_mib: small(resources.memory_mib),
+            free_memory_mib: small(status.free_memory_mib),
+            cpu_millis: offered,
+            free_cpu_millis: offered.saturating_sub(promised),
+            used_p50_mib: 0,
+            used_spread_mib: 0,
+            sandboxes: status.sandboxes,
+            busy: status.busy,
+        };
+        if let Err(error) = self.choosers.inventory.report(id, report) {
+            tracing::error!(host = id, %error, "this host will get no sandboxes");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `FleetService`: what agents call. A worker can only speak for itself.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_stream::Stream;
+use tonic::{
+    Code, Request, Response, Status,
+    transport::{Channel, Endpoint},
+};
+use warren_assignment::{Assignment, Gone};
+use warren_frontend::Frontend;
+use warren_identity::{HostId, Peer, Service, client_tls, require_worker};
+use warren_placement::{HEARTBEAT, unix_ms};
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
+    v1::{
+        BlobChunk, FetchBlobRequest, HeartbeatRequest, HeartbeatResponse, RegisterWorkerRequest,
+        RegisterWorkerResponse, fleet_service_server,
+    },
+};
+
+/// A piece of a blob.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Serves agents.
+#[derive(Clone, Debug)]
+pub(crate) struct Fleets {
+    pub(crate) frontend: Arc<Frontend>,
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) identity: PathBuf,
+    pub(crate) registered: tokio::sync::watch::Sender<u64>,
+}
+
+#[tonic::async_trait]
+impl fleet_service_server::FleetService for Fleets {
+    async fn register_worker(
+        &self,
+        request: Request<RegisterWorkerRequest>,
+    ) -> Result<Response<RegisterWorkerResponse>, Status> {
+        let host = self.speaker(&request, |request| &request.host_id)?;
+        let request = request.into_inner();
+        let connect = |address: &str| connect(&self.identity, &host, address);
+        let worker = self.frontend.fleet.register(&request, Instant::now(), connect).map_err(|error| {
+            let message = format!("cannot connect to {:?}: {error}", request.address);
+            Status::from(WireError::new(Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller, message))
+        })?;
+        tracing::info!(%host, address = request.address, sandboxes = request.sandboxes.len(), "a worker registered");
+        forget(&self.frontend, &self.assignment.resync(worker.id(), &request.sandboxes));
+        self.registered.send_modify(|count| *count += 1);
+        Ok(Response::new(RegisterWorkerResponse {
+            heartbeat_ms: u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX),
+            epoch: self.assignment.epoch(),
+        }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        self.speaker(&request, |request| &request.host_id)?;
+        let request = request.into_inner();
+        let known = self.frontend.fleet.heartbeat(&request, Instant::now());
+        if known {
+            let host = request.host_id.as_str().into();
+            forget(&self.frontend, &self.assignment.report(&host, &request.changed));
+        }
+        Ok(Response::new(HeartbeatResponse { known }))
+    }
+
+    type FetchBlobStream = Pin<Box<dyn Stream<Item = Result<BlobChunk, Status>> + Send>>;
+
+    async fn fetch_blob(
+        &self,
+        request: Request<FetchBlobRequest>,
+    ) -> Result<Response<Self::FetchBlobStream>, Status> {
+        require_worker(&self.frontend.gate, &request)?;
+        let mut blob = self.frontend.blob(&request.get_ref().digest).await?;
+        let pieces = std::iter::from_fn(move || {
+            (!blob.is_empty()).then(|| Ok(BlobChunk { data: blob.split_to(blob.len().min(CHUNK_BYTES)) }))
+        });
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
+    }
+}
+
+impl Fleets {
+    /// The host whose certificate sent this, if the request speaks for that very host.
+    fn speaker<T>(&self, request: &Request<T>, named: impl Fn(&T) -> &String) -> Result<HostId, Status> {
+        let host = require_worker(&self.frontend.gate, request)?;
+        if host.as_str() == named(request.get_ref()) {
+            return Ok(host);
+        }
+        let message = format!("this certificate is {host}'s and cannot speak for another host");
+        Err(WireError::new(Code::PermissionDenied, reason::WRONG_ROLE, Fault::Caller, message).into())
+    }
+}
+
+/// Sandboxes are gone: whoever holds them idle forgets them.
+pub(crate) fn forget(frontend: &Frontend, gone: &[Gone]) {
+    for (id, key) in gone {
+        tracing::debug!(sandbox = %id, function = %key.function, at = unix_ms(), "a sandbox is gone");
+        let version =
+            frontend.catalog.get(&key.function).and_then(|entry| entry.versions.get(&key.version).cloned());
+        if let Some(version) = version {
+            frontend.hub.forget(&version, std::slice::from_ref(id));
+        }
+    }
+}
+
+fn connect(
+    identity: &std::path::Path,
+    host: &HostId,
+    address: &str,
+) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))?
+        .connect_timeout(Duration::from_secs(3))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        // One large payload must not hold up the others on this connection.
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(64 << 20);
+    match client_tls(identity, Service::Control, &Peer::Worker(host.clone())) {
+        Ok(tls) => Ok(endpoint.tls_config(tls)?.connect_lazy()),
+        Err(error) => {
+            // The files were read at start; without them every call fails, and says so.
+            tracing::error!(%error, "cannot read this service's certificate");
+            Ok(endpoint.connect_lazy())
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Puts the roles together and serves them.
+
+use crate::{args::Args, epoch, fleet::Fleets, watch};
+use anyhow::Context;
+use std::{
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tonic::transport::{Server, server::TcpIncoming};
+use tonic_health::ServingStatus;
+use warren_assignment::Assignment;
+use warren_frontend::{Admin, Catalog, Frontend, Functions, Hub, Invokes, RequestIds};
+use warren_identity::{Gate, Service, server_tls};
+use warren_placement::Fleet;
+use warren_policy_engine::Routing;
+use warren_proto::{
+    FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES,
+    v1::{
+        admin_service_server::AdminServiceServer, fleet_service_server::FleetServiceServer,
+        function_service_server::FunctionServiceServer, invoke_service_server::InvokeServiceServer,
+    },
+};
+use warren_store::{Blobs, Embedded};
+
+/// After a signal, how long calls that run may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    // Signals first: one that comes while things start is kept, not lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let store = Embedded::open(&args.data).context("cannot open the store")?;
+    let blobs = Arc::new(Blobs::open(&args.data.join("blobs")).context("cannot open the blobs")?);
+    let epoch = epoch::claim(&store).await.context("cannot claim an epoch")?;
+    let gate = Arc::new(Gate::with_tokens(&args.identity).context("cannot load the identity")?);
+    let fleet = Arc::new(Fleet::default());
+    let assignment = Arc::new(Assignment::new(epoch, Arc::clone(&fleet)));
+    let routing = Arc::new(Routing::new());
+    let frontend = Arc::new(Frontend {
+        gate,
+        catalog: Catalog::load(Arc::new(store.clone())).await.context("cannot read the registry")?,
+        blobs,
+        fleet,
+        hub: Hub::new(Arc::clone(&assignment), routing),
+        ids: RequestIds::new(getrandom::u64().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?),
+    });
+    tokio::spawn(watch::hosts(Arc::clone(&frontend), Arc::clone(&assignment)));
+
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    let began = Instant::now();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let (registered, _) = tokio::sync::watch::channel(0);
+    let fleets =
+        Fleets { frontend: Arc::clone(&frontend), assignment, identity: args.identity.clone(), registered };
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let server = Server::builder()
+        .tls_config(server_tls(&args.identity, Service::Control)?)?
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(64 << 20)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(
+            InvokeServiceServer::new(Invokes(Arc::clone(&frontend)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            FunctionServiceServer::new(Functions(Arc::clone(&frontend)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(AdminServiceServer::new(Admin { frontend: Arc::clone(&frontend), began }))
+        .add_service(FleetServiceServer::new(fleets).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+            stop.await;
+            let _nobody = stopping.send(());
+        });
+    announce(address)?;
+    tokio::select! {
+        served = server => served.context("the server failed")?,
+        // Streams that follow logs never end by themselves.
+        () = async { let _ = stopped.await; tokio::time::sleep(LAST_WORDS).await } => {}
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn announce(address: std::net::SocketAddr) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready listen={address}")?;
+    out.flush()
+}
