@@ -4,4 +4,4 @@
 pub mod guest;
 pub mod vmm;
 
-pub use vmm::{Invocation, Vmm, memfd, sealed, spec};
+pub use vmm::{Vmm, sealed, spec};
