@@ -7,6 +7,7 @@ use warren_sandbox_plan::{
     name::SandboxName,
     plan::Plan,
     request::{CompileOptions, CompilePurpose, Limits, Program},
+    second,
 };
 
 /// What `plan` is told.
@@ -80,10 +81,15 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
     };
     let uid = options.uid_base.saturating_add(options.slot);
     let plan = Plan::new(&facts, options.slot, uid, &SandboxName::new("example")?, program, &limits);
+    let second = second::lines(program);
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&plan)?);
+        let both = serde_json::json!({ "facts": facts, "part_one": plan, "part_two": second });
+        println!("{}", serde_json::to_string_pretty(&both)?);
     } else {
-        print!("{plan}");
+        print!("{plan}part two: {}, before it reads from any descriptor\n", plan.program.file_name());
+        for line in second {
+            println!("  {line}");
+        }
     }
     Ok(())
 }

@@ -255,13 +255,13 @@ pub fn places(program: Program) -> Vec<Descriptor> {
 #[must_use]
 pub fn argv(program: Program) -> Vec<String> {
     match program {
-        Program::Vmm => vec!["warren-vmm".to_string(), "run".to_string()],
+        Program::Vmm => vec![program.file_name().to_string(), "run".to_string()],
         Program::Compile(options) => {
             let purpose = match options.purpose {
                 CompilePurpose::Function => "function",
                 CompilePurpose::Policy => "policy",
             };
-            let words = ["warren-compile", "jailed", "--purpose", purpose, "--isa"];
+            let words = [program.file_name(), "jailed", "--purpose", purpose, "--isa"];
             words.iter().map(ToString::to_string).chain([format!("{}", options.isa)]).collect()
         }
     }

@@ -64,6 +64,17 @@ pub enum Program {
     Compile(CompileOptions),
 }
 
+impl Program {
+    /// The name of its file, and its first argument.
+    #[must_use]
+    pub const fn file_name(&self) -> &'static str {
+        match self {
+            Self::Vmm => "warren-vmm",
+            Self::Compile(_) => "warren-compile",
+        }
+    }
+}
+
 /// What a compilation makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CompileOptions {

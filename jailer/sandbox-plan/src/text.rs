@@ -4,16 +4,12 @@ use crate::{
     cgroup::Group,
     facts::{Availability, CgroupVersion},
     plan::{Descriptor, DescriptorKind, Namespaces, Plan, Step},
-    request::Program,
 };
 use core::fmt::{Display, Formatter, Result};
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let program = match self.program {
-            Program::Vmm => "warren-vmm",
-            Program::Compile(_) => "warren-compile",
-        };
+        let program = self.program.file_name();
         writeln!(f, "jail of {program} as `{}`, slot {}, uid {}", self.name, self.slot, self.uid)?;
         writeln!(f, "part one: warren-jailer, before exec")?;
         let mut child = false;

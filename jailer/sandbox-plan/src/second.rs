@@ -1,0 +1,73 @@
+//! Part two of a jail as lines of text: what the jailed program does to itself before it reads from any descriptor.
+//!
+//! The tables are the programs' own ([`crate::compiler`], [`crate::monitor`]): they build their filters from them, this prints them.
+
+use crate::{
+    compiler::{self, ArgumentRule, SystemCall},
+    monitor::{self, Thread},
+    request::Program,
+};
+use alloc::{format, string::String, string::ToString, vec::Vec};
+
+/// What both programs do first.
+const BEFORE_THE_FILTER: [&str; 2] = [
+    "no_new_privs, again",
+    "landlock: every path, port, signal and abstract socket denied, as far as the kernel can",
+];
+
+/// The steps, in order, one line each; below a filter, one indented line a call.
+#[must_use]
+pub fn lines(program: Program) -> Vec<String> {
+    let mut lines: Vec<String> = BEFORE_THE_FILTER.iter().map(ToString::to_string).collect();
+    match program {
+        Program::Vmm => {
+            let rows = &monitor::SYSTEM_CALLS;
+            lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
+            lines.push("the VM is made, the vCPU thread started".to_string());
+            let main = rows.iter().filter(|row| row.thread.is_main()).count();
+            let vcpu = rows.iter().filter(|row| row.thread.is_vcpu()).count();
+            lines.push(format!(
+                "seccomp, each thread a filter of its own: main {main} rules, vcpu {vcpu} rules"
+            ));
+            lines.extend(rows.iter().map(|row| {
+                let threads = match row.thread {
+                    Thread::StartOnly => "start",
+                    Thread::Main => "start main",
+                    Thread::Vcpu => "start      vcpu",
+                    Thread::Both => "start main vcpu",
+                };
+                call_line(threads, &row.call)
+            }));
+        }
+        Program::Compile(_) => {
+            let calls = &compiler::SYSTEM_CALLS;
+            lines.push(format!("seccomp: {} rules, any other call kills", calls.len()));
+            lines.extend(calls.iter().map(|call| call_line("", call)));
+        }
+    }
+    lines
+}
+
+fn call_line(threads: &str, call: &SystemCall) -> String {
+    let rule = match call.rule {
+        ArgumentRule::Any => String::new(),
+        ArgumentRule::Equals { argument, value } => format!("argument {argument} = {value:#x}"),
+        ArgumentRule::BitsClear { argument, bits } => format!("argument {argument} without {bits:#x}"),
+    };
+    format!("    {threads:<16}{:<15} {rule:<24} {}", call.name, call.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{CompileOptions, CompilePurpose};
+
+    /// What is printed is the table: a rule that is applied and not shown, or the reverse, would be a lie.
+    #[test]
+    fn every_rule_is_printed_once() {
+        let shown = |program| lines(program).iter().filter(|line| line.starts_with("    ")).count();
+        assert_eq!(shown(Program::Vmm), monitor::SYSTEM_CALLS.len());
+        let compile = Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 });
+        assert_eq!(shown(compile), compiler::SYSTEM_CALLS.len());
+    }
+}
