@@ -43,6 +43,7 @@ impl Failure {
     }
 
     /// The exit code.
+    #[must_use]
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
