@@ -29,6 +29,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A monitor with one of its two threads gone is worse than none: a panic anywhere ends the process.
+    std::panic::set_hook(Box::new(|panic| {
+        warren_vmm::log!("{panic}");
+        std::process::abort();
+    }));
     match start() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -4,7 +4,8 @@ use crate::end::End;
 use crate::log;
 use crate::machine::{Machine, MachineOptions};
 use crate::orders::queue;
-use crate::progress::Progress;
+use crate::progress::{Progress, monotonic_ns};
+use crate::seal::{Seal, ThreadFilter};
 use crate::service::Service;
 use crate::sys;
 use crate::vcpu::Life;
@@ -51,6 +52,10 @@ pub fn run(descriptors: Descriptors, options: MachineOptions) -> End {
 }
 
 fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
+    // The first question makes the C library look for the vDSO, by a call that nobody needs later.
+    let begin = monotonic_ns();
+    let seal = Seal::begin().context("seal the process")?;
+    log!("sealed; Landlock {:?}", seal.landlock);
     sys::install_kick_handler().context("install the signal handler")?;
     let kvm = sys::kvm(descriptors.kvm);
     let version = kvm.get_api_version();
@@ -66,16 +71,22 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     let (order, orders) = queue().context("make an event descriptor")?;
     let (reports, report) = queue().context("make an event descriptor")?;
     let life = Life::new(cpu, orders, reports, Arc::clone(&progress));
-    std::thread::Builder::new().name("vcpu".into()).spawn(move || life.live()).context("start the vCPU thread")?;
+    let filter = seal.vcpu;
+    let body = move || match filter.put_on() {
+        Ok(()) => life.live(),
+        Err(error) => life.refuse(error.into()),
+    };
+    std::thread::Builder::new().name("vcpu".into()).spawn(body).context("start the vCPU thread")?;
     let listener = UnixListener::from(descriptors.listener);
     let service = Service::new(listener, machine, order, report, progress).context("use the control socket")?;
-    serve(service)
+    serve(service, seal.main, begin)
 }
 
-fn serve(service: Service) -> Result<End> {
+fn serve(service: Service, filter: ThreadFilter, begin: u64) -> Result<End> {
     let mut manager = EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
     let id = manager.add_subscriber(service);
-    log!("ready");
+    filter.put_on().context("narrow the main thread")?;
+    log!("ready after {} us", monotonic_ns().saturating_sub(begin) / 1000);
     loop {
         let service = manager.subscriber_mut(id).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         if let Some(end) = service.take_end() {

@@ -81,6 +81,11 @@ impl Life {
         self.reports.send(Report::Ended(end));
     }
 
+    /// Ends before it began.
+    pub fn refuse(self, error: anyhow::Error) {
+        self.reports.send(Report::Ended(End::Host(error)));
+    }
+
     fn states(&mut self) -> Result<Infallible, End> {
         let start = self.empty()?;
         self.initialising(&start)?;
