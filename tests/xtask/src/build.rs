@@ -95,9 +95,12 @@ fn functions(out: &Path) -> Result<()> {
         return Ok(());
     }
     shell::step("functions", shell::cargo(&directory).args(["build", "--release"]))?;
+    // The component and the published program, which a plain build does not make (tests/functions/README.md).
+    let assemble = ["run", "--release", "--package", "assemble", "--target", "host-tuple"];
+    shell::step("functions (component, published)", shell::cargo(&directory).args(assemble))?;
     let mut found = Vec::new();
-    for target in [paths::WASI, paths::WASM] {
-        let built = directory.join("target").join(target).join("release");
+    for part in [paths::WASI.to_owned() + "/release", "assembled".to_owned()] {
+        let built = directory.join("target").join(part);
         let Ok(entries) = built.read_dir() else { continue };
         found.extend(
             entries.flatten().map(|entry| entry.path()).filter(|p| p.extension() == Some(OsStr::new("wasm"))),

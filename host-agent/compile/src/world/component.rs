@@ -4,7 +4,7 @@ use super::describe::{function_type, instance_functions};
 use crate::inspect::{Outer, shorten};
 use crate::limits::NAME_CHARS;
 use warren_artefact::{CompileError, Purpose, World};
-use wasmparser::component_types::ComponentEntityType;
+use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentFuncTypeId};
 use wasmparser::types::TypesRef;
 
 const CONTEXT: &str = "record{request-id:string,function-name:string,function-version:u64,remaining-ns:u64,memory-mib:u32}";
@@ -36,10 +36,12 @@ pub(crate) fn recognise(types: TypesRef<'_>, outer: &Outer, purpose: Purpose) ->
 }
 
 fn function(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
-    for import in &outer.imports {
+    for import in callable_imports(types, outer) {
         match versionless(import) {
             "warren:function/host" => check_host(types, import)?,
             "warren:function/types" => only_types(types, import)?,
+            // A world that `use`s a record imports the record itself by name: a type is nothing to offer.
+            _ if is_type(types, import) => {}
             _ => {
                 return Err(missing_import(import, "functions import warren:function/host@0.1 only"));
             }
@@ -60,7 +62,7 @@ fn function(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
 }
 
 fn policy(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
-    for import in &outer.imports {
+    for import in callable_imports(types, outer) {
         // A world that uses an interface's types imports that interface; without functions it offers nothing.
         if !import.starts_with("warren:policy/") {
             return Err(missing_import(import, "policies import nothing: no clock, no randomness, no input or output"));
@@ -80,6 +82,17 @@ fn policy(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
         }
         _ => Err(CompileError::WrongKind { detail: "a policy fulfils one world; this component fulfils several".into() }),
     }
+}
+
+/// A world that uses a type at its root imports the type itself: that asks nothing of anybody, a resource excepted.
+fn callable_imports<'a>(types: TypesRef<'a>, outer: &'a Outer) -> impl Iterator<Item = &'a String> {
+    outer.imports.iter().filter(move |import| {
+        let ty = types.component_item_for_import(import).map(|item| item.ty);
+        match ty {
+            Some(ComponentEntityType::Type { referenced, .. }) => matches!(referenced, ComponentAnyTypeId::Resource(_)),
+            _ => true,
+        }
+    })
 }
 
 fn check_host(types: TypesRef<'_>, import: &str) -> Result<(), CompileError> {
@@ -105,10 +118,14 @@ fn only_types(types: TypesRef<'_>, import: &str) -> Result<(), CompileError> {
     }
 }
 
+fn is_type(types: TypesRef<'_>, import: &str) -> bool {
+    types.component_item_for_import(import).is_some_and(|item| matches!(item.ty, ComponentEntityType::Type { .. }))
+}
+
 fn check_function(
     types: TypesRef<'_>,
     name: &str,
-    id: wasmparser::component_types::ComponentFuncTypeId,
+    id: ComponentFuncTypeId,
     wanted: &str,
 ) -> Result<(), CompileError> {
     let found = function_type(types, id);

@@ -4,10 +4,19 @@
 //! for each event) could not.
 #![allow(unsafe_code, reason = "wit-bindgen's generated exports")]
 
-wit_bindgen::generate!({ world: "function", path: "../../../vmm/guest/wit", generate_all });
-
+use bindings::warren::function::host;
+use bindings::{Context, Guest};
 use std::sync::atomic::{AtomicU64, Ordering};
-use warren::function::host;
+
+#[allow(missing_docs, clippy::pedantic, reason = "generated")]
+mod bindings {
+    wit_bindgen::generate!({
+        world: "function",
+        path: "../../../vmm/guest/wit",
+        generate_all,
+        pub_export_macro: true,
+    });
+}
 
 struct Hello;
 
@@ -31,4 +40,4 @@ impl Guest for Hello {
     }
 }
 
-export!(Hello);
+bindings::export!(Hello with_types_in bindings);
