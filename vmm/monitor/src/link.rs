@@ -12,7 +12,7 @@ use warren_vmm_protocol::frame::{self, FrameError, PREFIX};
 use warren_vmm_protocol::{InvokeReply, InvokeRequest};
 
 /// How long a send may make no progress.
-const PATIENCE_MS: u64 = 10_000;
+const PATIENCE_MS: u64 = 5_000;
 /// Bytes taken from the socket at once; small events come whole.
 const CHUNK: usize = 16 << 10;
 /// Most log bytes in one message.
