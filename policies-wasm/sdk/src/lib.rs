@@ -10,7 +10,7 @@
 //!     fn new(_config: &str) -> Self {
 //!         Self
 //!     }
-//!     fn choose(&mut self, request: &RouteRequest) -> Route {
+//!     fn choose(&mut self, request: RouteRequest) -> Route {
 //!         let newest = request.idle.iter().min_by_key(|sandbox| sandbox.idle_ms);
 //!         newest.map_or(Route::StartNew, |sandbox| Route::To(sandbox.index))
 //!     }
@@ -35,6 +35,7 @@ mod bindings;
 pub mod packing;
 pub mod placement;
 pub mod routing;
+pub mod rules;
 #[cfg(target_arch = "wasm32")]
 mod runtime;
 

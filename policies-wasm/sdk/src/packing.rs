@@ -11,7 +11,7 @@ pub trait PackingPolicy: 'static {
     /// Forget everything: these are the hosts.
     fn snapshot(&mut self, hosts: Vec<HostInfo>);
     /// What changed since the last call, and what is asked.
-    fn choose(&mut self, deltas: Vec<Delta>, request: &FitRequest) -> Fits;
+    fn choose(&mut self, deltas: Vec<Delta>, request: FitRequest) -> Fits;
 }
 
 /// Makes this crate the component of a [`PackingPolicy`].
@@ -41,7 +41,7 @@ macro_rules! export_packing {
                     deltas: $crate::Vec<contract::Delta>,
                     request: contract::FitRequest,
                 ) -> contract::Fits {
-                    $crate::packing::PackingPolicy::choose(&mut *self.0.borrow_mut(), deltas, &request)
+                    $crate::packing::PackingPolicy::choose(&mut *self.0.borrow_mut(), deltas, request)
                 }
             }
             $crate::glue::packing::export_packer!(Component with_types_in $crate::glue::packing);

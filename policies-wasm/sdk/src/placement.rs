@@ -1,9 +1,9 @@
 //! For policies that choose the host of a new sandbox.
 
+pub use crate::bindings::packing::warren::policy::types::{Delta, Demand, Health, HostInfo};
 pub use crate::bindings::placement::exports::warren::policy::placer::{
     Choice, Place, PlaceRequest, Reason, Scored, ZoneSiblings,
 };
-pub use crate::bindings::placement::warren::policy::types::{Delta, Demand, Health, HostInfo};
 use alloc::vec::Vec;
 
 /// A placement policy. See the contract for what is asked of the answers.
@@ -13,7 +13,7 @@ pub trait PlacementPolicy: 'static {
     /// Forget everything: these are the hosts.
     fn snapshot(&mut self, hosts: Vec<HostInfo>);
     /// What changed since the last call, and what is asked.
-    fn choose(&mut self, deltas: Vec<Delta>, request: &PlaceRequest) -> Place;
+    fn choose(&mut self, deltas: Vec<Delta>, request: PlaceRequest) -> Place;
 }
 
 /// Makes this crate the component of a [`PlacementPolicy`].
@@ -45,7 +45,7 @@ macro_rules! export_placement {
                     deltas: $crate::Vec<contract::Delta>,
                     request: contract::PlaceRequest,
                 ) -> contract::Place {
-                    $crate::placement::PlacementPolicy::choose(&mut *self.0.borrow_mut(), deltas, &request)
+                    $crate::placement::PlacementPolicy::choose(&mut *self.0.borrow_mut(), deltas, request)
                 }
             }
             $crate::glue::placement::export_placer!(Component with_types_in $crate::glue::placement);

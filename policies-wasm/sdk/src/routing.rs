@@ -9,7 +9,7 @@ pub trait RoutingPolicy: 'static {
     /// A policy without history. `config` has words `key=value`, separated by blanks.
     fn new(config: &str) -> Self;
     /// One of the request's idle sandboxes, or a new one.
-    fn choose(&mut self, request: &RouteRequest) -> Route;
+    fn choose(&mut self, request: RouteRequest) -> Route;
     /// An invocation of the function came: how long shall its sandboxes be kept?
     fn observe(&mut self, function: u64, now_ms: u64) -> Windows;
 }
@@ -34,7 +34,7 @@ macro_rules! export_routing {
                     Self(::core::cell::RefCell::new(<$policy as $crate::routing::RoutingPolicy>::new(&config)))
                 }
                 fn choose(&self, request: contract::RouteRequest) -> contract::Route {
-                    $crate::routing::RoutingPolicy::choose(&mut *self.0.borrow_mut(), &request)
+                    $crate::routing::RoutingPolicy::choose(&mut *self.0.borrow_mut(), request)
                 }
                 fn observe(&self, function: u64, now_ms: u64) -> contract::Windows {
                     $crate::routing::RoutingPolicy::observe(&mut *self.0.borrow_mut(), function, now_ms)

@@ -114,7 +114,7 @@ fn metered<T>(
     // Setting fuel fails only where fuel is off, and it is on in every engine of this crate; were it not, the call
     // below would trap for want of it, which is the safe side.
     let _ = store.set_fuel(budget.fuel);
-    store.set_epoch_deadline(budget.ms);
+    store.set_epoch_deadline(budget.ms.min(Limits::LONGEST_MS));
     runtime.ticker.touch();
     let result = call(store).map_err(|error| failure(&error, budget));
     let burnt = budget.fuel.saturating_sub(store.get_fuel().unwrap_or(0));

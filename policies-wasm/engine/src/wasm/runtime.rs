@@ -1,7 +1,7 @@
 //! The Wasm runtime: no compiler, pooled memory, fuel, a ticking epoch.
 
 use super::builder::Builder;
-use super::ticker::Ticker;
+use super::ticker::{IDLE_TICKS, Ticker};
 use std::sync::Arc;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -14,7 +14,9 @@ pub struct Limits {
     pub delta_fuel: u64,
     /// Fuel of a snapshot, for each host in it.
     pub host_fuel: u64,
-    /// A decision's deadline, in milliseconds. Fuel comes first unless the machine is busy.
+    /// A decision's deadline, in milliseconds, at most [`Limits::LONGEST_MS`]. Fuel is the finer limit; this one is for
+    /// what fuel does not see (filling memory is one instruction) and must leave room for a busy machine, on which a
+    /// blameless policy is not scheduled for some milliseconds.
     pub decision_ms: u64,
     /// A snapshot's.
     pub snapshot_ms: u64,
@@ -24,6 +26,11 @@ pub struct Limits {
     pub answer_bytes: usize,
 }
 
+impl Limits {
+    /// The longest deadline there is.
+    pub const LONGEST_MS: u64 = IDLE_TICKS / 2;
+}
+
 impl Default for Limits {
     /// A built-in decision burns some thousand units; half a million take less than half a millisecond.
     fn default() -> Self {
@@ -31,7 +38,7 @@ impl Default for Limits {
             decision_fuel: 500_000,
             delta_fuel: 5_000,
             host_fuel: 10_000,
-            decision_ms: 2,
+            decision_ms: 10,
             snapshot_ms: 200,
             memory_bytes: 64 << 20,
             answer_bytes: 16 << 10,

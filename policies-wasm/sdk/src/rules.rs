@@ -1,0 +1,139 @@
+//! The built-in rules, to build upon: keep their state in yours, ask them first, and change what you know better.
+//!
+//! The conversions are field by field; most compile to nothing.
+
+pub use warren_policy_rules::*;
+
+use crate::{packing as pack, placement as place, routing as route};
+
+impl From<pack::HostInfo> for HostInfo {
+    fn from(info: pack::HostInfo) -> Self {
+        Self {
+            index: info.index,
+            zone: info.zone,
+            health: match info.health {
+                pack::Health::NotReady => Health::NotReady,
+                pack::Health::Ready => Health::Ready,
+                pack::Health::Draining => Health::Draining,
+            },
+            memory_mib: info.memory_mib,
+            free_memory_mib: info.free_memory_mib,
+            cpu_millis: info.cpu_millis,
+            free_cpu_millis: info.free_cpu_millis,
+            used_p50_mib: info.used_p50_mib,
+            used_spread_mib: info.used_spread_mib,
+            sandboxes: info.sandboxes,
+            busy: info.busy,
+        }
+    }
+}
+
+impl From<pack::Delta> for Delta {
+    fn from(delta: pack::Delta) -> Self {
+        match delta {
+            pack::Delta::Upsert(info) => Self::Upsert(info.into()),
+            pack::Delta::Removed(index) => Self::Removed(index),
+        }
+    }
+}
+
+impl From<&pack::Demand> for Demand {
+    fn from(demand: &pack::Demand) -> Self {
+        Self {
+            function: demand.function,
+            memory_mib: demand.memory_mib,
+            cpu_millis: demand.cpu_millis,
+            memory_used_p50_mib: demand.memory_used_p50_mib,
+            memory_used_p99_mib: demand.memory_used_p99_mib,
+            concurrency_p50: demand.concurrency_p50,
+            concurrency_p99: demand.concurrency_p99,
+        }
+    }
+}
+
+impl From<&pack::FitRequest> for FitRequest {
+    fn from(request: &pack::FitRequest) -> Self {
+        Self {
+            now_ms: request.now_ms,
+            seed: request.seed,
+            demand: (&request.demand).into(),
+            shortlist: request.shortlist,
+        }
+    }
+}
+
+impl From<Fits> for pack::Fits {
+    fn from(fits: Fits) -> Self {
+        let fit = |Fit { host, score, overcommit_mib }| pack::Fit { host, score, overcommit_mib };
+        Self { best: fits.best.into_iter().map(fit).collect() }
+    }
+}
+
+impl From<place::PlaceRequest> for PlaceRequest {
+    fn from(request: place::PlaceRequest) -> Self {
+        let fit = |place::Scored { host, score, overcommit_mib, siblings, locality }| Scored {
+            host,
+            score,
+            overcommit_mib,
+            siblings,
+            locality,
+        };
+        let zone = |place::ZoneSiblings { zone, siblings }| ZoneSiblings { zone, siblings };
+        Self {
+            now_ms: request.now_ms,
+            seed: request.seed,
+            demand: (&request.demand).into(),
+            fits: request.fits.into_iter().map(fit).collect(),
+            zones: request.zones.into_iter().map(zone).collect(),
+        }
+    }
+}
+
+impl From<Place> for place::Place {
+    fn from(place: Place) -> Self {
+        let Place::On(Choice { host, score, reason }) = place else { return Self::NeedHost };
+        let reason = match reason {
+            Reason::BestFit => place::Reason::BestFit,
+            Reason::ZoneSpread => place::Reason::ZoneSpread,
+            Reason::HostSpread => place::Reason::HostSpread,
+            Reason::Locality => place::Reason::Locality,
+            Reason::LessLoaded => place::Reason::LessLoaded,
+        };
+        Self::On(place::Choice { host, score, reason })
+    }
+}
+
+impl From<route::RouteRequest> for RouteRequest {
+    fn from(request: route::RouteRequest) -> Self {
+        let idle = |route::IdleSandbox { index, idle_ms, invocations, zone, host_load }| IdleSandbox {
+            index,
+            idle_ms,
+            invocations,
+            zone,
+            host_load,
+        };
+        Self {
+            now_ms: request.now_ms,
+            seed: request.seed,
+            function: request.function,
+            zone: request.zone,
+            idle: request.idle.into_iter().map(idle).collect(),
+            busy: request.busy,
+        }
+    }
+}
+
+impl From<Route> for route::Route {
+    fn from(route: Route) -> Self {
+        match route {
+            Route::To(index) => Self::To(index),
+            Route::StartNew => Self::StartNew,
+        }
+    }
+}
+
+impl From<Windows> for route::Windows {
+    fn from(Windows { keep_alive_ms, pre_warm_ms }: Windows) -> Self {
+        Self { keep_alive_ms, pre_warm_ms }
+    }
+}
