@@ -2,7 +2,7 @@
 
 use crate::Frontend;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 use tonic::{Request, Response, Status};
@@ -106,10 +106,12 @@ impl admin_service_server::AdminService for Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: millis(self.began.elapsed()),
             hosts_ready: u32::try_from(hosts_ready).unwrap_or(u32::MAX),
+            account_concurrency_limit: frontend.counting.limits().account,
+            running: frontend.admission.running(),
+            invocations: frontend.invocations.load(Ordering::Relaxed),
             functions: u64::try_from(frontend.catalog.len()).unwrap_or(u64::MAX),
             epoch: frontend.hub.epoch(),
             rss_bytes: resident_bytes(),
-            ..StatusResponse::default()
         }))
     }
 }

@@ -84,6 +84,7 @@ impl Frontend {
             return Err(conflict(name, Some(seen.revision)));
         }
         self.catalog.remove(&seen).await.map_err(|error| stored(name, error))?;
+        self.apply_limits();
         let versions: Vec<&Arc<Version>> = seen.versions.values().collect();
         versions.into_iter().for_each(|version| self.hub.drain(version));
         Ok(())
@@ -96,6 +97,7 @@ impl Frontend {
         code: Option<Bytes>,
         task: Option<Bytes>,
     ) -> Result<Arc<FunctionEntry>, WireError> {
+        self.check_reservation(&spec)?;
         let name = spec.name.clone();
         let code = self.bytes_of(&spec.code_digest, code).await?;
         let task = self.bytes_of(&spec.task_digest, task).await?;
@@ -115,7 +117,9 @@ impl Frontend {
         spec.world = prepared.into_inner().world;
         self.keep(code).await?;
         self.keep(task).await?;
-        self.catalog.add_version(seen, spec).await.map_err(|error| stored(&name, error))
+        let entry = self.catalog.add_version(seen, spec).await.map_err(|error| stored(&name, error))?;
+        self.apply_limits();
+        Ok(entry)
     }
 
     /// The bytes themselves, or those kept under this digest.

@@ -85,27 +85,39 @@ fn next(error: &WireError) -> Next {
     }
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// What the client is told.
+    pub(crate) error: WireError,
+    /// Set if the function may still run, in this sandbox, until then at the latest.
+    pub(crate) may_run: Option<(Arc<str>, Instant)>,
+}
+
+impl From<WireError> for Failed {
+    fn from(error: WireError) -> Self {
+        Self { error, may_run: None }
+    }
+}
+
 /// Runs one invocation to its end.
 pub(crate) async fn run(
     hub: &Arc<Hub>,
     version: &Arc<Version>,
     invocation: &Invocation,
     client: &ClientGone,
-) -> Result<Answered, WireError> {
+) -> Result<Answered, Failed> {
     let (mut hints, mut died) = (0, false);
     let mut assignment_us = 0;
     loop {
         let began = Instant::now();
-        let lease = hub.take(version, &invocation.request_id).await?;
+        let lease = hub.take(version, &invocation.request_id).await.map_err(WireError::from)?;
         assignment_us += micros(began);
         if client.is_set() {
-            return Err(WireError::new(
-                Code::Cancelled,
-                "CLIENT_GONE",
-                Fault::Caller,
-                "the client went away",
-            ));
+            let gone = WireError::new(Code::Cancelled, "CLIENT_GONE", Fault::Caller, "the client went away");
+            return Err(gone.into());
         }
+        let asked = Instant::now();
         let (lease, error) = match ask(lease, version, invocation).await {
             Ok((response, start)) => return Ok(Answered { response, assignment_us, start }),
             Err(failed) => failed,
@@ -119,23 +131,29 @@ pub(crate) async fn run(
                 }
                 hints += 1;
                 if hints > HINTS {
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
             Next::DiedBeforeStart => {
                 lease.dead();
                 if std::mem::replace(&mut died, true) {
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
             Next::SandboxLives => {
                 let mut lease = lease;
                 lease.served();
-                return Err(error);
+                return Err(error.into());
             }
             Next::SandboxGone => {
-                lease.dead();
-                return Err(error);
+                let lost = error.reason == reason::WORKER_LOST;
+                let may_run = lost.then(|| (Arc::clone(&lease.sandbox().id), asked + patience(version)));
+                if lost {
+                    lease.stolen()
+                } else {
+                    lease.dead()
+                }
+                return Err(Failed { error, may_run });
             }
         }
     }
@@ -146,7 +164,7 @@ async fn ask(
     version: &Version,
     invocation: &Invocation,
 ) -> Result<(InvokeSandboxResponse, Option<StartTiming>), (Lease, WireError)> {
-    let timeout_ms = version.spec.limits.as_ref().map_or(0, |limits| limits.timeout_ms);
+    let timeout_ms = timeout_ms(version);
     let request = InvokeSandboxRequest {
         sandbox_id: lease.sandbox().id.to_string(),
         request_id: invocation.request_id.clone(),
@@ -157,9 +175,8 @@ async fn ask(
         want_log: invocation.want_log,
         client_deadline_unix_ms: 0,
     };
-    let patience = Duration::from_millis(u64::from(timeout_ms)) + GRACE;
     let mut worker = lease.sandbox().worker.client();
-    match tokio::time::timeout(patience, worker.invoke_sandbox(request)).await {
+    match tokio::time::timeout(patience(version), worker.invoke_sandbox(request)).await {
         Ok(Ok(response)) => {
             let start = lease.start();
             lease.served();
@@ -174,6 +191,15 @@ async fn ask(
             Err((lease, lost(message)))
         }
     }
+}
+
+fn timeout_ms(version: &Version) -> u32 {
+    version.spec.limits.as_ref().map_or(0, |limits| limits.timeout_ms)
+}
+
+/// When an invocation must have ended, whatever became of it.
+fn patience(version: &Version) -> Duration {
+    Duration::from_millis(u64::from(timeout_ms(version))) + GRACE
 }
 
 /// A worker's typed error goes through as it is; a broken connection becomes one.

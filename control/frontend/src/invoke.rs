@@ -2,14 +2,20 @@
 
 use crate::{
     Frontend,
+    admit::reserved_of,
     catalog::Version,
     detach::{ClientGone, Detached},
-    forward::{self, Answered, Invocation, micros},
+    forward::{self, Answered, Failed, Invocation, micros},
     validate,
 };
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
+use warren_counting::Ticket;
 use warren_identity::require_client;
 use warren_proto::{
     error::WireError,
@@ -31,9 +37,12 @@ impl invoke_service_server::InvokeService for Invokes {
         let began = Instant::now();
         require_client(&self.0.gate, &request)?;
         let request = request.into_inner();
-        let version = validate::invocation(&self.0.catalog, &request)?;
+        let (entry, version) = validate::invocation(&self.0.catalog, &request)?;
+        let reserved = reserved_of(&entry.latest.spec).is_some();
+        // Not admitted is not begun: a client that leaves here is simply gone.
+        let ticket = self.0.admit(&version.name, reserved).await?;
         let frontend = Arc::clone(&self.0);
-        let call = Detached::new(|gone| frontend.run(began, version, request, gone));
+        let call = Detached::new(|gone| frontend.run(began, version, request, ticket, gone));
         Ok(Response::new(call.await?))
     }
 
@@ -53,12 +62,13 @@ impl invoke_service_server::InvokeService for Invokes {
 }
 
 impl Frontend {
-    /// Admits, leases, forwards, and accounts for the time.
+    /// Leases, forwards, and accounts for the time.
     async fn run(
         self: Arc<Self>,
         began: Instant,
         version: Arc<Version>,
         request: InvokeRequest,
+        ticket: Ticket,
         client: ClientGone,
     ) -> Result<InvokeResponse, WireError> {
         let request_id = if request.request_id.is_empty() { self.ids.next() } else { request.request_id };
@@ -66,12 +76,23 @@ impl Frontend {
             request_id,
             payload: request.payload,
             want_log: request.want_log,
-            grant_id: 0,
-            grant_epoch: 0,
+            grant_id: ticket.grant_id(),
+            grant_epoch: ticket.epoch(),
         };
         let admission_us = micros(began);
-        let answered = forward::run(&self.hub, &version, &invocation, &client).await?;
-        Ok(respond(began, admission_us, &version, invocation.request_id, answered))
+        self.invocations.fetch_add(1, Ordering::Relaxed);
+        let answered = forward::run(&self.hub, &version, &invocation, &client).await;
+        match answered {
+            Ok(answered) => Ok(respond(began, admission_us, &version, invocation.request_id, answered)),
+            Err(Failed { error, may_run }) => {
+                // The slot comes back because the worker has ended the invocation, or because it never began; else
+                // it waits for either.
+                if let Some((sandbox, until)) = may_run {
+                    self.lingering.keep(sandbox, ticket, until);
+                }
+                Err(error)
+            }
+        }
     }
 }
 

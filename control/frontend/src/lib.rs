@@ -1,11 +1,12 @@
 //! The frontend: takes calls of clients, and gets them answered by sandboxes.
 //!
 //! An invocation goes down one stack, one file a layer: authenticate (`warren-identity`), validate (`validate`),
-//! admit, lease (`leases`), forward (`forward`). On the warm path it reads one snapshot and waits for nothing but the
+//! admit (`admit`), lease (`leases`), forward (`forward`). On the warm path it reads one snapshot and waits for nothing but the
 //! worker. It deliberately knows no KVM, no jail, and no database beyond the registry's traits.
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admit;
 mod catalog;
 mod deploy;
 mod detach;
@@ -14,17 +15,21 @@ mod functions;
 mod ids;
 mod invoke;
 mod leases;
+mod lingering;
 mod logs;
 mod validate;
 
 pub use admin::Admin;
+pub use admit::limits;
 pub use catalog::{Catalog, FunctionEntry, Version};
 pub use functions::Functions;
 pub use ids::RequestIds;
 pub use invoke::Invokes;
 pub use leases::Hub;
+pub use lingering::Lingering;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
+use warren_counting::{Admission, Counting};
 use warren_identity::Gate;
 use warren_placement::Fleet;
 use warren_store::Blobs;
@@ -38,10 +43,18 @@ pub struct Frontend {
     pub catalog: Catalog,
     /// Their code.
     pub blobs: Arc<Blobs>,
+    /// The leader of the limits.
+    pub counting: Arc<Counting>,
+    /// What this frontend holds of them.
+    pub admission: Arc<Admission>,
+    /// Slots whose invocation may still run.
+    pub lingering: Lingering,
     /// The hosts.
     pub fleet: Arc<Fleet>,
     /// The sandboxes held here.
     pub hub: Arc<Hub>,
     /// Names for invocations.
     pub ids: RequestIds,
+    /// Invocations taken since this process began.
+    pub invocations: AtomicU64,
 }

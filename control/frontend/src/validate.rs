@@ -1,6 +1,6 @@
 //! What a request must look like before anything is done for it.
 
-use crate::catalog::{Catalog, Version};
+use crate::catalog::{Catalog, FunctionEntry, Version};
 use std::sync::Arc;
 use tonic::Code;
 use warren_proto::{
@@ -27,7 +27,10 @@ pub(crate) fn no_such_function(name: &str) -> WireError {
 }
 
 /// Checks an invocation, and finds what it is for.
-pub(crate) fn invocation(catalog: &Catalog, request: &InvokeRequest) -> Result<Arc<Version>, WireError> {
+pub(crate) fn invocation(
+    catalog: &Catalog,
+    request: &InvokeRequest,
+) -> Result<(Arc<FunctionEntry>, Arc<Version>), WireError> {
     if request.payload.len() > MAX_PAYLOAD_BYTES {
         let message = format!(
             "the payload has {} bytes; at most {MAX_PAYLOAD_BYTES} (6 MiB) are taken",
@@ -41,15 +44,17 @@ pub(crate) fn invocation(catalog: &Catalog, request: &InvokeRequest) -> Result<A
     }
     let entry = catalog.get(&request.function).ok_or_else(|| no_such_function(&request.function))?;
     if request.version == 0 {
-        return Ok(Arc::clone(&entry.latest));
+        let latest = Arc::clone(&entry.latest);
+        return Ok((entry, latest));
     }
-    entry.versions.get(&request.version).cloned().ok_or_else(|| {
+    let version = entry.versions.get(&request.version).cloned().ok_or_else(|| {
         let message = format!(
             "function {:?} has no version {}; its newest is {}",
             request.function, request.version, entry.latest.spec.version
         );
         WireError::new(Code::NotFound, reason::NO_SUCH_VERSION, Fault::Caller, message)
-    })
+    })?;
+    Ok((entry, version))
 }
 
 /// A function's name.

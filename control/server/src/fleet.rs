@@ -1,5 +1,6 @@
 //! `FleetService`: what agents call. A worker can only speak for itself.
 
+use crate::policies::Builder;
 use std::{
     path::PathBuf,
     pin::Pin,
@@ -12,15 +13,16 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use warren_assignment::{Assignment, Gone};
+use warren_counting::GrantId;
 use warren_frontend::Frontend;
 use warren_identity::{HostId, Peer, Service, client_tls, require_worker};
-use warren_placement::{HEARTBEAT, unix_ms};
+use warren_placement::HEARTBEAT;
 use warren_proto::{
     error::{Fault, WireError},
     reason,
     v1::{
-        BlobChunk, FetchBlobRequest, HeartbeatRequest, HeartbeatResponse, RegisterWorkerRequest,
-        RegisterWorkerResponse, fleet_service_server,
+        self, BlobChunk, FetchBlobRequest, HeartbeatRequest, HeartbeatResponse, RegisterWorkerRequest,
+        RegisterWorkerResponse, SandboxState, fleet_service_server,
     },
 };
 
@@ -33,7 +35,8 @@ pub(crate) struct Fleets {
     pub(crate) frontend: Arc<Frontend>,
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) identity: PathBuf,
-    pub(crate) registered: tokio::sync::watch::Sender<u64>,
+    /// Tells the policy loader of workers that can compile.
+    pub(crate) builder: tokio::sync::watch::Sender<Builder>,
 }
 
 #[tonic::async_trait]
@@ -44,6 +47,12 @@ impl fleet_service_server::FleetService for Fleets {
     ) -> Result<Response<RegisterWorkerResponse>, Status> {
         let host = self.speaker(&request, |request| &request.host_id)?;
         let request = request.into_inner();
+        // Durable before the worker knows its epoch, so before it can run anything that has to be counted.
+        let name = host.as_str().into();
+        self.frontend.counting.host_joined(&name).await.map_err(|error| {
+            WireError::new(Code::Unavailable, reason::STORE_FAILED, Fault::System, error.to_string())
+                .retryable(None)
+        })?;
         let connect = |address: &str| connect(&self.identity, &host, address);
         let worker = self.frontend.fleet.register(&request, Instant::now(), connect).map_err(|error| {
             let message = format!("cannot connect to {:?}: {error}", request.address);
@@ -51,7 +60,8 @@ impl fleet_service_server::FleetService for Fleets {
         })?;
         tracing::info!(%host, address = request.address, sandboxes = request.sandboxes.len(), "a worker registered");
         forget(&self.frontend, &self.assignment.resync(worker.id(), &request.sandboxes));
-        self.registered.send_modify(|count| *count += 1);
+        self.idle_again(&request.sandboxes);
+        self.builder.send_replace(Some((worker, request.builder_key.to_vec())));
         Ok(Response::new(RegisterWorkerResponse {
             heartbeat_ms: u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX),
             epoch: self.assignment.epoch(),
@@ -67,7 +77,10 @@ impl fleet_service_server::FleetService for Fleets {
         let known = self.frontend.fleet.heartbeat(&request, Instant::now());
         if known {
             let host = request.host_id.as_str().into();
+            let running = request.grants.iter().map(|used| (GrantId(used.grant_id), used.running)).collect();
+            self.frontend.counting.report(&host, &running);
             forget(&self.frontend, &self.assignment.report(&host, &request.changed));
+            self.idle_again(&request.changed);
         }
         Ok(Response::new(HeartbeatResponse { known }))
     }
@@ -88,6 +101,13 @@ impl fleet_service_server::FleetService for Fleets {
 }
 
 impl Fleets {
+    /// Sandboxes that run nothing hold nobody's slot.
+    fn idle_again(&self, said: &[v1::Sandbox]) {
+        for sandbox in said.iter().filter(|sandbox| sandbox.state() != SandboxState::Busy) {
+            self.frontend.lingering.ended(&sandbox.id);
+        }
+    }
+
     /// The host whose certificate sent this, if the request speaks for that very host.
     fn speaker<T>(&self, request: &Request<T>, named: impl Fn(&T) -> &String) -> Result<HostId, Status> {
         let host = require_worker(&self.frontend.gate, request)?;
@@ -99,13 +119,19 @@ impl Fleets {
     }
 }
 
-/// Sandboxes are gone: whoever holds them idle forgets them.
+/// Sandboxes are gone, says their worker: whoever holds them idle forgets them, and they run nothing any more.
 pub(crate) fn forget(frontend: &Frontend, gone: &[Gone]) {
+    for (id, _) in gone {
+        frontend.lingering.ended(id);
+    }
+    withdraw(frontend, gone);
+}
+
+/// Whoever holds these idle forgets them. Something may still run in them: their host is only silent.
+pub(crate) fn withdraw(frontend: &Frontend, gone: &[Gone]) {
     for (id, key) in gone {
-        tracing::debug!(sandbox = %id, function = %key.function, at = unix_ms(), "a sandbox is gone");
-        let version =
-            frontend.catalog.get(&key.function).and_then(|entry| entry.versions.get(&key.version).cloned());
-        if let Some(version) = version {
+        let entry = frontend.catalog.get(&key.function);
+        if let Some(version) = entry.and_then(|entry| entry.versions.get(&key.version).cloned()) {
             frontend.hub.forget(&version, std::slice::from_ref(id));
         }
     }

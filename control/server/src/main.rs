@@ -7,6 +7,7 @@
 mod args;
 mod epoch;
 mod fleet;
+mod policies;
 mod serve;
 mod watch;
 

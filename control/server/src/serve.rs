@@ -1,10 +1,10 @@
 //! Puts the roles together and serves them.
 
-use crate::{args::Args, epoch, fleet::Fleets, watch};
+use crate::{args::Args, epoch, fleet::Fleets, policies, watch};
 use anyhow::Context;
 use std::{
     io::Write,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -14,7 +14,8 @@ use tokio::{
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 use warren_assignment::Assignment;
-use warren_frontend::{Admin, Catalog, Frontend, Functions, Hub, Invokes, RequestIds};
+use warren_counting::{Admission, Counting};
+use warren_frontend::{Admin, Catalog, Frontend, Functions, Hub, Invokes, Lingering, RequestIds};
 use warren_identity::{Gate, Service, server_tls};
 use warren_placement::Fleet;
 use warren_policy_engine::Routing;
@@ -41,13 +42,24 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let fleet = Arc::new(Fleet::default());
     let assignment = Arc::new(Assignment::new(epoch, Arc::clone(&fleet)));
     let routing = Arc::new(Routing::new());
+    let catalog = Catalog::load(Arc::new(store.clone())).await.context("cannot read the registry")?;
+    let limits = warren_frontend::limits(&catalog, args.account_concurrency);
+    let counting =
+        Counting::begin(Arc::new(store.clone()), epoch, limits).await.context("cannot begin to count")?;
+    let counting = Arc::new(counting);
+    let admission = Admission::new(Arc::clone(&counting));
+    tokio::spawn(Arc::clone(&admission).tend());
     let frontend = Arc::new(Frontend {
         gate,
-        catalog: Catalog::load(Arc::new(store.clone())).await.context("cannot read the registry")?,
+        catalog,
+        counting,
+        admission,
         blobs,
         fleet,
         hub: Hub::new(Arc::clone(&assignment), routing),
+        lingering: Lingering::default(),
         ids: RequestIds::new(getrandom::u64().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?),
+        invocations: AtomicU64::new(0),
     });
     tokio::spawn(watch::hosts(Arc::clone(&frontend), Arc::clone(&assignment)));
 
@@ -62,9 +74,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let (registered, _) = tokio::sync::watch::channel(0);
+    let (builder, builders) = tokio::sync::watch::channel(None);
+    if let Some(dir) = args.policies.clone() {
+        let (frontend, kept) = (Arc::clone(&frontend), args.data.join("policies"));
+        tokio::spawn(async move {
+            if let Err(error) = policies::load(frontend, dir, kept, builders).await {
+                tracing::error!(error = format!("{error:#}"), "no policies: the built-in defaults decide");
+            }
+        });
+    }
     let fleets =
-        Fleets { frontend: Arc::clone(&frontend), assignment, identity: args.identity.clone(), registered };
+        Fleets { frontend: Arc::clone(&frontend), assignment, identity: args.identity.clone(), builder };
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
