@@ -42,7 +42,7 @@ pub const MAILBOX_LEN: u64 = REPLY_OFFSET + PAYLOAD_MAX;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct EventHeader {
-    /// Counts events from 1.
+    /// Counts events from 1. While init runs it is 0, and clocks, deadline and seed are valid already.
     pub sequence: u64,
     /// Raised by the monitor whenever the guest's past must be forgotten (restore, clone): the guest drops all
     /// random state and takes `seed` alone.

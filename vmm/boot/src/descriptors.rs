@@ -37,8 +37,8 @@ pub const USER_CODE: Segment =
 /// mode with its own flags, loses the IOPL, and then asks the bitmap; there it opens the doorbell and nothing else.
 pub const TASK_STATE: Segment = Segment {
     selector: 0x28,
-    base: GDT.start + TSS_OFFSET,
-    limit: TSS_LEN as u32 - 1,
+    base: GDT.start + TSS_OFFSET as u64,
+    limit: TSS_LIMIT,
     kind: 0xB,
     code_or_data: false,
     dpl: 0,
@@ -46,27 +46,28 @@ pub const TASK_STATE: Segment = Segment {
 };
 
 /// Limit of the GDT register.
-pub const GDT_LIMIT: u16 = GDT_LEN as u16 - 1;
+pub const GDT_LIMIT: u16 = 7 * 8 - 1;
 /// Limit of the IDT register: all 256 gates.
-pub const IDT_LIMIT: u16 = IDT_LEN as u16 - 1;
+pub const IDT_LIMIT: u16 = 256 * 16 - 1;
 
 /// Vectors in an IDT.
 pub const VECTORS: usize = 256;
-const GDT_LEN: usize = 7 * 8;
 /// The fixed part, the bitmap up to the doorbell's byte, the byte after it, and the terminator.
 const TSS_LEN: usize = BITMAP_OFFSET + DOORBELL_PORT as usize / 8 + 3;
 const BITMAP_OFFSET: usize = 0x68;
+const TSS_LIMIT: u32 = 0x68 + DOORBELL_PORT as u32 / 8 + 2;
 /// The doorbell may be written with 1, 2 or 4 bytes, that is up to the port three above it.
 const DOORBELL_BITS: u8 = 0b1111 << (DOORBELL_PORT % 8);
+const _: () = assert!(TSS_LIMIT as usize == TSS_LEN - 1 && IDT_LIMIT as usize == IDT_LEN - 1);
 const _: () = assert!(DOORBELL_PORT % 8 <= 4, "all four bits lie in one byte of the bitmap");
 /// The TSS shares the GDT's page.
-const TSS_OFFSET: u64 = 0x100;
+const TSS_OFFSET: usize = 0x100;
 const IDT_LEN: usize = VECTORS * 16;
 
 /// Bytes of the page that holds GDT and TSS: descriptors have their accessed and busy bits set, so that the page can
 /// be read-only.
 #[must_use]
-pub fn gdt_page() -> [u8; TSS_OFFSET as usize + TSS_LEN] {
+pub fn gdt_page() -> [u8; TSS_OFFSET + TSS_LEN] {
     let tss = TASK_STATE.base;
     let entries: [u64; 7] = [
         0,
@@ -77,8 +78,8 @@ pub fn gdt_page() -> [u8; TSS_OFFSET as usize + TSS_LEN] {
         (TSS_LEN as u64 - 1) | (tss & 0xFF_FFFF) << 16 | 0x8B << 40 | (tss >> 24 & 0xFF) << 56,
         tss >> 32,
     ];
-    let mut page = [0; TSS_OFFSET as usize + TSS_LEN];
-    let (table, task) = page.split_at_mut(TSS_OFFSET as usize);
+    let mut page = [0; TSS_OFFSET + TSS_LEN];
+    let (table, task) = page.split_at_mut(TSS_OFFSET);
     let (slots, _) = table.as_chunks_mut::<8>();
     for (slot, entry) in slots.iter_mut().zip(entries) {
         *slot = entry.to_le_bytes();
@@ -86,7 +87,7 @@ pub fn gdt_page() -> [u8; TSS_OFFSET as usize + TSS_LEN] {
     for (i, byte) in EXCEPTION_STACK.end.to_le_bytes().into_iter().enumerate() {
         put(task, 4 + i, byte); // RSP0
     }
-    put(task, 0x66, BITMAP_OFFSET as u8);
+    put(task, 0x66, 0x68); // BITMAP_OFFSET
     for byte in task.iter_mut().skip(BITMAP_OFFSET) {
         *byte = 0xFF;
     }
@@ -101,7 +102,8 @@ pub fn idt() -> [u8; IDT_LEN] {
     let (gates, _) = table.as_chunks_mut::<16>();
     for (gate, vector) in gates.iter_mut().zip(0_u64..) {
         let target = STUBS.start + vector * crate::exceptions::STUB_LEN as u64;
-        let low = (target & 0xFFFF) | u64::from(SUPERVISOR_CODE) << 16 | 0x8E << 40 | (target >> 16 & 0xFFFF) << 48;
+        let low =
+            (target & 0xFFFF) | u64::from(SUPERVISOR_CODE) << 16 | 0x8E << 40 | (target >> 16 & 0xFFFF) << 48;
         let (first, second) = gate.split_at_mut(8);
         first.copy_from_slice(&low.to_le_bytes());
         second.copy_from_slice(&(target >> 32).to_le_bytes());
@@ -136,7 +138,7 @@ mod tests {
     #[test]
     fn task_state_has_a_stack_and_opens_only_the_doorbell() {
         let page = gdt_page();
-        let task = &page[TSS_OFFSET as usize..];
+        let task = &page[TSS_OFFSET..];
         assert_eq!(task[4..12], EXCEPTION_STACK.end.to_le_bytes());
         assert_eq!(task[0x66..0x68], [0x68, 0]);
         let open = |port: u16| task[0x68 + usize::from(port) / 8] & (1 << (port % 8)) == 0;

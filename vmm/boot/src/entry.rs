@@ -23,6 +23,7 @@ const XCR0_AVX: u64 = 0b100;
 
 /// What the processor offers the guest, as far as the entry state depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "CPUID bits, independent of each other")]
 pub struct Features {
     /// XSAVE: XCR0 exists.
     pub xsave: bool,

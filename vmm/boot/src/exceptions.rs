@@ -14,8 +14,7 @@ pub const STUB_LEN: usize = 10;
 pub const STUBS_LEN: usize = STUB_LEN * VECTORS + COMMON.len();
 
 /// `mov eax, [rsp]` (the vector), `mov dx, port`, `out dx, eax`, then `hlt` for ever.
-const COMMON: [u8; 11] =
-    [0x8B, 0x04, 0x24, 0x66, 0xBA, PORT[0], PORT[1], 0xEF, 0xF4, 0xEB, 0xFD];
+const COMMON: [u8; 11] = [0x8B, 0x04, 0x24, 0x66, 0xBA, PORT[0], PORT[1], 0xEF, 0xF4, 0xEB, 0xFD];
 const PORT: [u8; 2] = EXCEPTION_PORT.to_le_bytes();
 
 /// The stubs' code, position-independent: `push vector; jmp common` for each vector, then the common end.

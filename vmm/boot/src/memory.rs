@@ -22,7 +22,8 @@ pub struct OutOfRange {
 impl GuestMemory for alloc::vec::Vec<u8> {
     fn write(&mut self, gpa: u64, bytes: &[u8]) -> Result<(), OutOfRange> {
         let range = range_in(gpa, bytes.len());
-        let target = range.and_then(|range| self.get_mut(range)).ok_or(OutOfRange { gpa, len: bytes.len() })?;
+        let target =
+            range.and_then(|range| self.get_mut(range)).ok_or(OutOfRange { gpa, len: bytes.len() })?;
         target.copy_from_slice(bytes);
         Ok(())
     }

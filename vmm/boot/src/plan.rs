@@ -124,7 +124,7 @@ impl Base {
         let mailbox = place(MAILBOX, warren_abi::mailbox::MAILBOX_LEN);
         let stack = place(STACK, STACK_LEN);
         let base = Self { mailbox, stack, end: next };
-        if low_len < base.end || low_len > LOW_MAX || low_len % LARGE_PAGE_SIZE != 0 {
+        if low_len < base.end || low_len > LOW_MAX || !low_len.is_multiple_of(LARGE_PAGE_SIZE) {
             return Err(PlanError::Class { len: low_len, min: base.end, max: LOW_MAX });
         }
         Ok(base)

@@ -138,7 +138,9 @@ impl Cpu {
                     VcpuExit::IoOut(EXCEPTION_PORT, &[vector, _, _, _]) => self.exception(vector, ram),
                     VcpuExit::IoOut(port, data) => GuestFault::Port { port, len: data.len(), write: true },
                     VcpuExit::IoIn(port, data) => GuestFault::Port { port, len: data.len(), write: false },
-                    VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _) => GuestFault::Mmio(address),
+                    VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _) => {
+                        GuestFault::Mmio(address)
+                    }
                     VcpuExit::Intr => return Stop::Interrupted,
                     VcpuExit::Hlt => GuestFault::Halt,
                     VcpuExit::Shutdown => GuestFault::TripleFault,

@@ -33,7 +33,12 @@ const CUTS: [Cut; 18] = [
     // MONITOR, VMX, SMX, x2APIC, TSC-deadline.
     cut(1, None, Register::Ecx, 1 << 3 | 1 << 5 | 1 << 6 | 1 << 21 | 1 << 24),
     // SGX, AVX-512 F/DQ/IFMA/PF/ER/CD/BW/VL, processor trace.
-    cut(7, Some(0), Register::Ebx, 1 << 2 | 1 << 16 | 1 << 17 | 1 << 21 | 1 << 25 | 0xF << 26 | 1 << 30 | 1 << 31),
+    cut(
+        7,
+        Some(0),
+        Register::Ebx,
+        1 << 2 | 1 << 16 | 1 << 17 | 1 << 21 | 1 << 25 | 0xF << 26 | 1 << 30 | 1 << 31,
+    ),
     // AVX-512 VBMI, protection keys (user and supervisor), WAITPKG, shadow stacks, VBMI2, VNNI, BITALG, VPOPCNTDQ, LA57.
     cut(
         7,
@@ -74,7 +79,8 @@ pub fn filter(cpuid: &mut CpuId) {
 }
 
 fn filter_entry(entry: &mut kvm_cpuid_entry2) {
-    let applies = |cut: &&Cut| cut.leaf == entry.function && cut.index.is_none_or(|index| index == entry.index);
+    let applies =
+        |cut: &&Cut| cut.leaf == entry.function && cut.index.is_none_or(|index| index == entry.index);
     let [mut eax, mut ebx, mut ecx, mut edx] = [entry.eax, entry.ebx, entry.ecx, entry.edx];
     for cut in CUTS.iter().filter(applies) {
         match cut.register {
@@ -109,8 +115,15 @@ mod tests {
     use super::*;
 
     fn check(function: u32, index: u32, expect: [u32; 4]) {
-        let mut entry =
-            kvm_cpuid_entry2 { function, index, eax: ALL, ebx: ALL, ecx: ALL, edx: ALL, ..Default::default() };
+        let mut entry = kvm_cpuid_entry2 {
+            function,
+            index,
+            eax: ALL,
+            ebx: ALL,
+            ecx: ALL,
+            edx: ALL,
+            ..Default::default()
+        };
         filter_entry(&mut entry);
         assert_eq!([entry.eax, entry.ebx, entry.ecx, entry.edx], expect, "leaf {function:#x}.{index}");
     }

@@ -16,7 +16,10 @@ pub fn admit(spec: &LoadSpec, descriptors: Vec<OwnedFd>) -> Result<Artefacts, St
     SandboxName::new(spec.label.as_str()).map_err(|error| format!("label: {error}"))?;
     if !spec.isa.covers(IsaSet::BASELINE) || !host.covers(spec.isa) {
         let (code, base) = (names(spec.isa), names(IsaSet::BASELINE));
-        return Err(format!("code for [{code}]: it must include [{base}], and this host has [{}]", names(host)));
+        return Err(format!(
+            "code for [{code}]: it must include [{base}], and this host has [{}]",
+            names(host)
+        ));
     }
     let expected = 1 + usize::from(spec.task_len > 0);
     if descriptors.len() != expected {

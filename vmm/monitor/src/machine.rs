@@ -4,11 +4,11 @@
 //! tables): a zygote. [`Machine::load`] consumes it, adds code, files, heap and the boot pages, and gives a [`Start`]
 //! that the [`Cpu`] enters.
 
+use crate::cpu::Cpu;
 use crate::mailbox::Mailbox;
 use crate::program::{self, ProgramError};
 use crate::ram::{Ram, RamError};
 use crate::sys::FileUse;
-use crate::cpu::Cpu;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
 use rustix::fd::{AsFd, OwnedFd};
@@ -193,7 +193,9 @@ impl Machine {
         let page = [header.as_bytes(), &encoded].concat();
         if page.len() as u64 > BOOT.max_len {
             let (len, max) = (page.len(), BOOT.max_len);
-            return Err(MachineError::Refused(format!("arguments and environment take {len} of {max} bytes")));
+            return Err(MachineError::Refused(format!(
+                "arguments and environment take {len} of {max} bytes"
+            )));
         }
         Ok(page)
     }
@@ -234,4 +236,3 @@ fn deny_msrs(kvm: &Kvm, vm: &VmFd) -> Result<bool, MachineError> {
         .map_err(|source| MachineError::Kvm { step: "deny MSRs", source })?;
     Ok(true)
 }
-

@@ -5,8 +5,8 @@ use crate::ram::Ram;
 use std::io;
 use vm_memory::{ReadVolatile, WriteVolatile};
 use warren_abi::mailbox::{
-    CONTEXT_MAX, DETAIL_MAX, DETAIL_OFFSET, EVENT_HEADER_OFFSET, EVENT_OFFSET, EventHeader, LOG_MAX, LOG_OFFSET,
-    PAYLOAD_MAX, REPLY_HEADER_OFFSET, REPLY_OFFSET, Reply, ReplyFault, ReplyHeader,
+    CONTEXT_MAX, DETAIL_MAX, DETAIL_OFFSET, EVENT_HEADER_OFFSET, EVENT_OFFSET, EventHeader, LOG_MAX,
+    LOG_OFFSET, PAYLOAD_MAX, REPLY_HEADER_OFFSET, REPLY_OFFSET, Reply, ReplyFault, ReplyHeader,
 };
 use warren_boot::OutOfRange;
 use zerocopy::{FromBytes, IntoBytes};

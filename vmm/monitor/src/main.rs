@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::process::ExitCode;
 use warren_vmm::machine::MachineOptions;
 use warren_vmm::run::{Descriptors, run};
@@ -25,6 +26,12 @@ enum Command {
         /// Ask for huge pages behind the function's memory.
         #[arg(long)]
         huge_pages: bool,
+    },
+    /// Find out by trying what this host's KVM can do. Status 0 if Wasm sandboxes can run, else 1.
+    Probe {
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -51,6 +58,12 @@ fn start() -> Result<u8> {
             let end = run(descriptors, options);
             warren_vmm::log!("end: {end}");
             Ok(end.code())
+        }
+        Command::Probe { json } => {
+            let probe = warren_vmm::probe::probe();
+            let text = if json { serde_json::to_string(&probe)? + "\n" } else { probe.to_string() };
+            std::io::stdout().write_all(text.as_bytes()).context("print what was found")?;
+            Ok(u8::from(!probe.wasm.can))
         }
     }
 }

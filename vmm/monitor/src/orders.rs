@@ -80,11 +80,13 @@ impl<T> Outgoing<T> {
 
 impl<T> Incoming<T> {
     /// What to wait for.
+    #[must_use]
     pub fn bell(&self) -> &OwnedFd {
         &self.bell
     }
 
     /// The next item, if there is one.
+    #[must_use]
     pub fn next(&self) -> Option<T> {
         if let Ok(item) = self.receiver.try_recv() {
             return Some(item);

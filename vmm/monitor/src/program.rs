@@ -91,9 +91,8 @@ fn map_bytes(segment: &ProgramSegment, first: u64, image: &impl AsFd, ram: &Ram)
     let usage = if segment.access == Access::UserWrite { FileUse::CopyOnWrite } else { FileUse::ReadOnly };
     ram.map_file("the guest program", first, mapped_end - first, (image.as_fd(), offset), usage)?;
     if usage == FileUse::CopyOnWrite {
-        let tail = [0; PAGE_SIZE as usize];
-        let len = usize::try_from(mapped_end - file_end).unwrap_or(0);
-        ram.put(file_end, tail.get(..len).unwrap_or_default())?;
+        let tail = vec![0; usize::try_from(mapped_end - file_end).unwrap_or(0)];
+        ram.put(file_end, &tail)?;
     }
     Ok(())
 }

@@ -7,8 +7,8 @@
 use crate::sys::Kicker;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use warren_vmm_protocol::{Status, VmState};

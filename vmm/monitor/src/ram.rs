@@ -68,12 +68,21 @@ impl Ram {
 
     /// Adds a bank as the next memory slot. Earlier clones do not see it.
     pub fn add_bank(&mut self, vm: &VmFd, base: u64, len: u64) -> Result<(), RamError> {
+        self.add(vm, base, len, false)
+    }
+
+    /// The same, with a log of written pages.
+    pub fn add_logged_bank(&mut self, vm: &VmFd, base: u64, len: u64) -> Result<(), RamError> {
+        self.add(vm, base, len, true)
+    }
+
+    fn add(&mut self, vm: &VmFd, base: u64, len: u64, logged: bool) -> Result<(), RamError> {
         let too_large = |_| RamError::Reserve { len, source: io::ErrorKind::OutOfMemory.into() };
         let reservation = Reservation::new(usize::try_from(len).map_err(too_large)?)
             .map_err(|source| RamError::Reserve { len, source })?;
         let base = GuestAddress(base);
         let slot = u32::try_from(self.banks.len()).unwrap_or(u32::MAX);
-        reservation.attach(vm, slot, base).map_err(|source| RamError::Slot { len, source })?;
+        reservation.attach(vm, slot, base, logged).map_err(|source| RamError::Slot { len, source })?;
         let region = reservation.region(base).ok_or(RamError::Overlap)?;
         self.regions = self.regions.insert_region(Arc::new(region)).map_err(|_| RamError::Overlap)?;
         self.banks.push(Arc::new(Bank { base, reservation }));

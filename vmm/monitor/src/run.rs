@@ -39,11 +39,16 @@ impl Descriptors {
         let take = |number: RawFd, what| {
             sys::inherited(number).with_context(|| format!("descriptor {number} must be {what}"))
         };
-        Ok(Self { listener: take(3, "the control socket")?, kvm: take(4, "/dev/kvm")?, image: take(5, "the guest program")? })
+        Ok(Self {
+            listener: take(3, "the control socket")?,
+            kvm: take(4, "/dev/kvm")?,
+            image: take(5, "the guest program")?,
+        })
     }
 }
 
 /// Runs one sandbox to its end.
+#[must_use]
 pub fn run(descriptors: Descriptors, options: MachineOptions) -> End {
     match live(descriptors, options) {
         Ok(end) => end,
@@ -78,12 +83,14 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     };
     std::thread::Builder::new().name("vcpu".into()).spawn(body).context("start the vCPU thread")?;
     let listener = UnixListener::from(descriptors.listener);
-    let service = Service::new(listener, machine, order, report, progress).context("use the control socket")?;
+    let service =
+        Service::new(listener, machine, order, report, progress).context("use the control socket")?;
     serve(service, seal.main, begin)
 }
 
 fn serve(service: Service, filter: ThreadFilter, begin: u64) -> Result<End> {
-    let mut manager = EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
+    let mut manager =
+        EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
     let id = manager.add_subscriber(service);
     filter.put_on().context("narrow the main thread")?;
     log!("ready after {} us", monotonic_ns().saturating_sub(begin) / 1000);
@@ -94,7 +101,8 @@ fn serve(service: Service, filter: ThreadFilter, begin: u64) -> Result<End> {
             return Ok(end);
         }
         let timeout = if service.is_stopping() { STOP_MS } else { -1 };
-        let count = manager.run_with_timeout(timeout).map_err(|error| anyhow::anyhow!("event loop: {error:?}"))?;
+        let count =
+            manager.run_with_timeout(timeout).map_err(|error| anyhow::anyhow!("event loop: {error:?}"))?;
         if count == 0 && timeout >= 0 {
             log!("the vCPU thread does not come to its end");
             return Ok(End::Shutdown);

@@ -16,9 +16,7 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use warren_vmm_protocol::{
-    ControlReply, ControlRequest, Hello, LoadError, LoadSpec, PROTOCOL_VERSION, Role,
-};
+use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, LoadError, LoadSpec, PROTOCOL_VERSION, Role};
 
 /// Connections that have not said Hello yet; the oldest goes when there are more.
 const STRANGERS_MAX: usize = 8;
@@ -134,7 +132,11 @@ impl Service {
             match hello {
                 None => return Ok(()),
                 Some(Hello { version, .. }) if version != PROTOCOL_VERSION => {
-                    self.close(token, ops, format_args!("protocol version {version}, not {PROTOCOL_VERSION}"));
+                    self.close(
+                        token,
+                        ops,
+                        format_args!("protocol version {version}, not {PROTOCOL_VERSION}"),
+                    );
                     return Ok(());
                 }
                 Some(Hello { role: Role::Invoke, .. }) => {
@@ -215,7 +217,8 @@ impl Service {
         match report {
             Report::Loaded { at_ns, log } => {
                 let times = self.load.as_ref();
-                let (arrived_ns, build_us) = times.map_or((at_ns, 0), |times| (times.arrived_ns, times.build_us));
+                let (arrived_ns, build_us) =
+                    times.map_or((at_ns, 0), |times| (times.arrived_ns, times.build_us));
                 let init_us = at_ns.saturating_sub(arrived_ns) / 1000;
                 self.reply(&ControlReply::Loaded { init_us, build_us, log })
             }

@@ -1,5 +1,8 @@
 //! Every unsafe operation of the monitor, each behind a safe door.
-#![allow(unsafe_code, reason = "the monitor's one module for descriptors, mappings, memory slots and signals")]
+#![allow(
+    unsafe_code,
+    reason = "the monitor's one module for descriptors, mappings, memory slots and signals"
+)]
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -30,6 +33,10 @@ pub fn kvm(device: OwnedFd) -> Kvm {
     unsafe { Kvm::from_raw_fd(device.into_raw_fd()) }
 }
 
+/// [`LARGE_PAGE_SIZE`] as a length in memory.
+const LARGE: usize = 2 << 20;
+const _: () = assert!(LARGE as u64 == LARGE_PAGE_SIZE);
+
 /// Private anonymous memory, aligned to large pages, unmapped when dropped.
 #[derive(Debug)]
 pub struct Reservation {
@@ -59,7 +66,7 @@ pub enum FileUse {
 impl Reservation {
     /// Reserves `len` bytes of address space; nothing is backed until touched.
     pub fn new(len: usize) -> io::Result<Self> {
-        let large = LARGE_PAGE_SIZE as usize;
+        let large = LARGE;
         let whole_len = len.checked_add(large).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: 1. no fixed address, so no existing mapping is touched.
         let whole = unsafe {
@@ -104,7 +111,9 @@ impl Reservation {
         };
         // SAFETY: 1. the replaced range lies in this reservation (`part`), which holds guest memory only: no Rust
         // value lives there and no Rust reference points there.
-        unsafe { rustix::mm::mmap(target.cast(), len, prot, MapFlags::PRIVATE | MapFlags::FIXED, file, offset) }?;
+        unsafe {
+            rustix::mm::mmap(target.cast(), len, prot, MapFlags::PRIVATE | MapFlags::FIXED, file, offset)
+        }?;
         Ok(())
     }
 
@@ -116,13 +125,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Makes this reservation the memory of a slot.
-    pub(crate) fn attach(&self, vm: &VmFd, slot: u32, base: GuestAddress) -> Result<(), kvm_ioctls::Error> {
-        self.attach_with(vm, slot, base, false)
-    }
-
-    /// The same, optionally with a log of written pages.
-    pub(crate) fn attach_with(
+    /// Makes this reservation the memory of a slot, optionally with a log of written pages.
+    pub(crate) fn attach(
         &self,
         vm: &VmFd,
         slot: u32,

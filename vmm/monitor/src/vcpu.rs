@@ -135,7 +135,7 @@ impl Life {
         let deadline_ns = now.saturating_add(u64::from(start.init_timeout_ms) * 1_000_000);
         self.progress.begin(VmState::Initialising, None, deadline_ns);
         // Sequence 0: no event, but clocks and seed are needed by init already.
-        self.hand_over(&start.mailbox, EventHeader { deadline_ns, ..Default::default() })?;
+        hand_over(&start.mailbox, EventHeader { deadline_ns, ..Default::default() })?;
         self.cpu.enter(start)?;
         loop {
             let reply = self.next_reply(&start.mailbox)?;
@@ -263,7 +263,7 @@ impl Life {
             payload_len: request.payload_len,
             ..Default::default()
         };
-        self.hand_over(mailbox, header)?;
+        hand_over(mailbox, header)?;
         loop {
             let reply = self.next_reply(mailbox)?;
             match reply.body {
@@ -279,15 +279,6 @@ impl Life {
                 body => return Err(Halted::Fault(fault_of(body, mailbox)?)),
             }
         }
-    }
-
-    /// Completes a header with clocks and seed, and writes it.
-    fn hand_over(&self, mailbox: &Mailbox, header: EventHeader) -> Result<(), Halted> {
-        let mut seed = [0; 32];
-        getrandom(&mut seed, GetRandomFlags::empty())?;
-        let (wall_ns, monotonic_ns) = (wall_ns(), monotonic_ns());
-        mailbox.put_event(&EventHeader { generation: GENERATION, wall_ns, monotonic_ns, seed, ..header })?;
-        Ok(())
     }
 
     /// Runs the guest to its next doorbell.
@@ -332,9 +323,10 @@ impl Life {
             return;
         };
         let mut out = Vec::with_capacity(512);
-        let sent = frames(&mut out).map_err(LinkError::from).and_then(|()| link.send(&out)).and_then(|()| {
-            response.map_or(Ok(()), |(mailbox, len)| link.send_response(mailbox, len))
-        });
+        let sent = frames(&mut out)
+            .map_err(LinkError::from)
+            .and_then(|()| link.send(&out))
+            .and_then(|()| response.map_or(Ok(()), |(mailbox, len)| link.send_response(mailbox, len)));
         if let Err(error) = sent {
             log!("result dropped: {error}");
             self.link = None;
@@ -386,6 +378,15 @@ impl From<[bool; 2]> for Ready {
     fn from([orders, link]: [bool; 2]) -> Self {
         Self { orders, link }
     }
+}
+
+/// Completes a header with clocks and seed, and writes it.
+fn hand_over(mailbox: &Mailbox, header: EventHeader) -> Result<(), Halted> {
+    let mut seed = [0; 32];
+    getrandom(&mut seed, GetRandomFlags::empty())?;
+    let (wall_ns, monotonic_ns) = (wall_ns(), monotonic_ns());
+    mailbox.put_event(&EventHeader { generation: GENERATION, wall_ns, monotonic_ns, seed, ..header })?;
+    Ok(())
 }
 
 /// Replies that end a guest wherever they come.

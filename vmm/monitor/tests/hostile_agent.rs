@@ -1,4 +1,5 @@
 //! An agent that is wrong, slow, gone or back: the sandbox goes on, or refuses by name.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
 mod support;
 
@@ -18,7 +19,9 @@ fn refused(change: impl Fn(&mut LoadSpec), descriptors: &[&OwnedFd], reason: &st
     let mut request = spec(1);
     change(&mut request);
     let reply = load(&mut control, &request, descriptors);
-    let ControlReply::LoadFailed { reason: LoadError::Refused(text), .. } = reply else { panic!("{reply:?}") };
+    let ControlReply::LoadFailed { reason: LoadError::Refused(text), .. } = reply else {
+        panic!("{reply:?}")
+    };
     assert!(text.contains(reason), "{text:?} lacks {reason:?}");
     vmm.ends(22, "end: load-failed");
 }
@@ -60,7 +63,10 @@ fn guest_programs_that_are_none() {
     let mut writable_code = elf.clone();
     writable_code[64 + 4] = 7;
     for (image, reason) in [
-        (b"not an ELF file at all, but longer than a header, so that only the magic can say so".to_vec(), "not an ELF"),
+        (
+            b"not an ELF file at all, but longer than a header, so that only the magic can say so".to_vec(),
+            "not an ELF",
+        ),
         (elf[..0x1010].to_vec(), "its bytes are not in the file"),
         (Vec::new(), "ends before"),
         (writable_code, "writable and executable"),

@@ -1,5 +1,6 @@
 //! The real guest program under the real monitor. The suite needs two programs that are built elsewhere:
 //! `WARREN_GUEST_IMAGE` (vmm/guest) and `WARREN_COMPILE` (host-agent/compile); `cargo xtask test` names both.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
 mod support;
 
@@ -33,7 +34,9 @@ const LOG: &str = r#"(module
 
 fn path(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
-    let path = PathBuf::from(value.unwrap_or_else(|| panic!("{variable} must name a built program: cargo xtask test does")));
+    let path = PathBuf::from(
+        value.unwrap_or_else(|| panic!("{variable} must name a built program: cargo xtask test does")),
+    );
     assert!(path.is_file(), "{variable} names {}, which is not there", path.display());
     path
 }

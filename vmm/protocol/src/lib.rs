@@ -93,7 +93,8 @@ pub enum ControlReply {
         /// What the function logged during init.
         log: Vec<u8>,
     },
-    /// Loading failed; the VMM exits after saying so.
+    /// Loading failed; the VMM exits after saying so. (Only a second `Load` does no harm: it is refused, and the
+    /// function that is there goes on.)
     LoadFailed {
         /// Whose fault and how.
         reason: LoadError,

@@ -16,14 +16,14 @@ fn good() -> Vec<u8> {
         h[56] = 3;
         h
     });
-    put_header(&mut file, 0, PT_LOAD, 5, 0x1000, PROGRAM.base, 0x800, 0x800);
-    put_header(&mut file, 1, PT_LOAD, 6, 0x2000, PROGRAM.base + 0x1000, 0x10, 0x5000);
-    put_header(&mut file, 2, PT_NOTE, 4, 0x400, 0, 24, 24);
+    put_header(&mut file, 0, [PT_LOAD, 5], [0x1000, PROGRAM.base, 0x800, 0x800]);
+    put_header(&mut file, 1, [PT_LOAD, 6], [0x2000, PROGRAM.base + 0x1000, 0x10, 0x5000]);
+    put_header(&mut file, 2, [PT_NOTE, 4], [0x400, 0, 24, 24]);
     file[0x400..0x418].copy_from_slice(b"\x07\0\0\0\x04\0\0\0\x01\0\0\0Warren\0\0\x01\0\0\0");
     file
 }
 
-fn put_header(file: &mut [u8], i: usize, kind: u32, flags: u32, offset: u64, va: u64, len: u64, mem: u64) {
+fn put_header(file: &mut [u8], i: usize, [kind, flags]: [u32; 2], [offset, va, len, mem]: [u64; 4]) {
     let header = &mut file[64 + i * 56..][..56];
     header[..4].copy_from_slice(&kind.to_le_bytes());
     header[4..8].copy_from_slice(&flags.to_le_bytes());
@@ -63,17 +63,20 @@ fn refusals() {
     check(|f| f[57] = 1, "number of program headers");
     check(|f| f[32..40].copy_from_slice(&u64::MAX.to_le_bytes()), "program headers");
     check(|f| f[25] = 0x10, "entry point 0x201010 is not");
-    check(|f| put_header(f, 0, PT_LOAD, 7, 0x1000, PROGRAM.base, 8, 8), "writable and executable");
-    check(|f| put_header(f, 0, PT_LOAD, 5, 0x1000, 0x10_0000, 8, 8), "outside the program window");
-    check(|f| put_header(f, 0, PT_LOAD, 5, 0x1000, PROGRAM.end() - 4, 8, 8), "outside the program window");
-    check(|f| put_header(f, 0, PT_LOAD, 5, 0x1000, u64::MAX - 4, 8, 8), "outside the program window");
-    check(|f| put_header(f, 0, PT_LOAD, 5, 0x1001, PROGRAM.base, 8, 8), "differ within the page");
-    check(|f| put_header(f, 0, PT_LOAD, 5, u64::MAX, PROGRAM.base, 8, 8), "not in the file");
-    check(|f| put_header(f, 0, PT_LOAD, 5, 0x1000, PROGRAM.base, 9, 8), "more bytes in the file");
-    check(|f| put_header(f, 1, PT_LOAD, 4, 0x2800, PROGRAM.base + 0x800, 8, 8), "shares a page");
-    check(|f| put_header(f, 2, PT_INTERP, 4, 0, 0, 0, 0), "dynamically linked");
-    check(|f| put_header(f, 2, PT_TLS, 4, 0, 0, 0, 0), "thread-local");
-    check(|f| put_header(f, 2, 99, 4, 0, 0, 0, 0), "no Warren note");
+    check(|f| put_header(f, 0, [PT_LOAD, 7], [0x1000, PROGRAM.base, 8, 8]), "writable and executable");
+    check(|f| put_header(f, 0, [PT_LOAD, 5], [0x1000, 0x10_0000, 8, 8]), "outside the program window");
+    check(
+        |f| put_header(f, 0, [PT_LOAD, 5], [0x1000, PROGRAM.end() - 4, 8, 8]),
+        "outside the program window",
+    );
+    check(|f| put_header(f, 0, [PT_LOAD, 5], [0x1000, u64::MAX - 4, 8, 8]), "outside the program window");
+    check(|f| put_header(f, 0, [PT_LOAD, 5], [0x1001, PROGRAM.base, 8, 8]), "differ within the page");
+    check(|f| put_header(f, 0, [PT_LOAD, 5], [u64::MAX, PROGRAM.base, 8, 8]), "not in the file");
+    check(|f| put_header(f, 0, [PT_LOAD, 5], [0x1000, PROGRAM.base, 9, 8]), "more bytes in the file");
+    check(|f| put_header(f, 1, [PT_LOAD, 4], [0x2800, PROGRAM.base + 0x800, 8, 8]), "shares a page");
+    check(|f| put_header(f, 2, [PT_INTERP, 4], [0, 0, 0, 0]), "dynamically linked");
+    check(|f| put_header(f, 2, [PT_TLS, 4], [0, 0, 0, 0]), "thread-local");
+    check(|f| put_header(f, 2, [99, 4], [0, 0, 0, 0]), "no Warren note");
     check(|f| f[0x40C] = b'w', "no Warren note");
     check(|f| f[0x400..0x404].copy_from_slice(&u32::MAX.to_le_bytes()), "no Warren note");
     check(|f| f[0x414] = 9, "speaks ABI version 9");

@@ -1,7 +1,7 @@
 extern crate std;
 use super::*;
-use std::vec;
 use proptest::prelude::*;
+use std::vec;
 
 const MIB: u64 = 1 << 20;
 

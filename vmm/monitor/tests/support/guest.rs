@@ -21,10 +21,10 @@ core::arch::global_asm!(
     ".section .rodata",
     ".balign 16",
     "warren_test_guest:",
-    "    mov rbx, 0x1000000", // mailbox
-    "    lea r12, [rbx + 0x1000]", // reply header
+    "    mov rbx, 0x1000000",         // mailbox
+    "    lea r12, [rbx + 0x1000]",    // reply header
     "    mov qword ptr [rsp - 8], 0", // the stack is there
-    "    mov r13, 0x201000", // data segment
+    "    mov r13, 0x201000",          // data segment
     "    cmp dword ptr [r13], 0x11223344",
     "    jne 90f",
     "    cmp dword ptr [r13 + 4], 0", // the rest of the file's page is cleared

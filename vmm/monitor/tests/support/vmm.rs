@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use warren_vmm_protocol::frame;
 use warren_vmm_protocol::{
-    ControlReply, ControlRequest, Done, FunctionSpec, Hello, InvokeReply, InvokeRequest, IsaSet, LoadSpec, Outcome,
-    PROTOCOL_VERSION, Role, Status, World,
+    ControlReply, ControlRequest, Done, FunctionSpec, Hello, InvokeReply, InvokeRequest, IsaSet, LoadSpec,
+    Outcome, PROTOCOL_VERSION, Role, Status, World,
 };
 
 /// After this a VMM counts as wedged.
@@ -47,9 +47,14 @@ impl Vmm {
         let id = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("warren-vmm-test-{}-{id}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm").expect("these tests need /dev/kvm");
+        let kvm = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .expect("these tests need /dev/kvm");
         let image = memfd(image);
         let high = |fd: &dyn AsRawFd| {
+            // SAFETY: 1. the owner outlives this call.
             let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) };
             rustix::io::fcntl_dupfd_cloexec(fd, 20).unwrap()
         };
