@@ -7,10 +7,10 @@ use tokio::{
     net::TcpListener,
     process::{Child, Command},
 };
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status,
-    transport::{Channel, Endpoint, Server},
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
 };
 use warren_identity::{Service, ensure_local, server_tls, user_tls};
 use warren_proto::{
@@ -48,9 +48,8 @@ pub(crate) async fn serve(identity: &Path) -> Result<()> {
     let service = InvokeServiceServer::new(Echo).max_decoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
         .tls_config(server_tls(identity, Service::Control)?)?
-        .tcp_nodelay(true)
         .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
 }
