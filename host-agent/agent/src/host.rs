@@ -58,7 +58,10 @@ impl Host {
         let jailer = JailerClient::start(config.jailer.clone())?;
         let control = ControlClient::new(&config.identity, &config.control)?;
         let isa = host_isa();
-        anyhow::ensure!(isa.covers(IsaSet::BASELINE), "this CPU lacks SSE4.2 or FMA, which compiled functions need");
+        anyhow::ensure!(
+            isa.covers(IsaSet::BASELINE),
+            "this CPU lacks SSE4.2 or FMA, which compiled functions need"
+        );
         let compiler = Compiler::new(jailer.clone(), key, isa, config.compile_limits(), store);
         let versions = Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"))?;
         Ok(Arc::new(Self {

@@ -25,13 +25,14 @@ use tokio::{
     sync::oneshot,
     time::timeout,
 };
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 use warren_identity::{Service, server_tls};
 use warren_proto::v1::{HostResources, worker_service_server::WorkerServiceServer};
 
 /// How long reclaiming everything may take at a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// Most calls under way on one connection.
+const MAX_STREAMS: u32 = 8192;
 /// How long connections may take to close at a stop.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -45,21 +46,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen at {}", config.listen))?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen at {}", config.listen))?;
     let address = listener.local_addr()?;
     let (close, closing) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(Arc::clone(&host), config.clone(), listener, closing));
+    let mut server = tokio::spawn(serve(Arc::clone(&host), config.clone(), listener, closing));
     let reporter = tokio::spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;
     let mut out = std::io::stdout();
-    writeln!(out, "ready listen={address} host={} adopted={adopted} reclaimed={}", host.id, adoption.reclaimed)?;
+    writeln!(
+        out,
+        "ready listen={address} host={} adopted={adopted} reclaimed={}",
+        host.id, adoption.reclaimed
+    )?;
     out.flush()?;
 
-    let outcome = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        ended = wait_server(server) => ended,
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = &mut server => Some(ended),
     };
     host.stop();
     if !config.leave {
@@ -67,9 +74,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     reporter.abort();
     let _ = close.send(());
-    tokio::time::sleep(Duration::ZERO).await;
+    // Every line published so far is on its way to the disk when this answers.
     host.logs.tail("", 0).await;
-    outcome
+    match ended {
+        Some(ended) => ended.context("the server task ended")?,
+        None => {
+            // Last answers go out; followers of logs would stay for ever.
+            let _ = timeout(CLOSE_PATIENCE, server).await;
+            Ok(())
+        }
+    }
 }
 
 async fn serve(
@@ -82,21 +96,19 @@ async fn serve(
     health.set_serving::<WorkerServiceServer<service::Worker>>().await;
     let server = Server::builder()
         .tls_config(server_tls(&config.identity, Service::Agent)?)?
-        .tcp_nodelay(true)
         // A payload each way fits a stream's window, so that an invocation waits for no window update.
         .initial_stream_window_size(Some(8 << 20))
         .initial_connection_window_size(Some(64 << 20))
+        // All of a host's invocations may come over one connection of control's.
+        .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
         .add_service(service::gated(host))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+        // On the listener: the builder's own setting does not reach connections that are handed in.
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
             let _ = closing.await;
         });
     server.await.context("the server ended")
-}
-
-async fn wait_server(server: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
-    server.await.context("the server task ended")?
 }
 
 fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announcement {

@@ -42,7 +42,8 @@ impl ControlClient {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .tcp_nodelay(true);
-        let fleet = FleetServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let fleet =
+            FleetServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { fleet })
     }
 

@@ -69,7 +69,10 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
         ticks.tick().await;
         let Some(changed) = host.sandboxes.take_changed() else { return };
         let all = host.sandboxes.all();
-        let busy = all.iter().filter(|sandbox| matches!(sandbox.state(), State::Busy(_) | State::Draining(_))).count();
+        let busy = all
+            .iter()
+            .filter(|sandbox| matches!(sandbox.state(), State::Busy(_) | State::Draining(_)))
+            .count();
         let request = HeartbeatRequest {
             host_id: host.id.clone(),
             free_memory_mib: host.memory.free_mib(),

@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use warren_sandbox_plan::{
     name::SandboxName,
-    request::{ExitStatus, Jailed, Reply, Request, Spawn},
+    request::{ExitStatus, Jailed, LIST_PAGE, Reply, Request, Spawn},
 };
 use wire::{Connection, ExchangeError};
 
@@ -112,15 +112,31 @@ impl JailerClient {
         }
     }
 
-    /// What lives.
+    /// What lives, page by page.
     pub async fn list(&self) -> Result<Vec<Jailed>, JailerError> {
-        match self.ask(Request::List, Vec::new()).await? {
-            (Reply::Listed(all), _) => Ok(all),
-            _ => Err(JailerError::Protocol("another answer to List")),
+        let mut all: Vec<Jailed> = Vec::new();
+        loop {
+            let request = match all.last() {
+                None => Request::List,
+                Some(last) => Request::ListAfter { name: last.name.clone() },
+            };
+            let page = match self.ask(request, Vec::new()).await? {
+                (Reply::Listed(page), _) => page,
+                _ => return Err(JailerError::Protocol("another answer to List")),
+            };
+            let is_last = page.len() < LIST_PAGE;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
         }
     }
 
-    async fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<(Reply, Option<OwnedFd>), JailerError> {
+    async fn ask(
+        &self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Reply, Option<OwnedFd>), JailerError> {
         let (answer, wait) = oneshot::channel();
         self.queue.try_send(Job { request, fds, answer }).map_err(|_| JailerError::Overloaded)?;
         match wait.await {

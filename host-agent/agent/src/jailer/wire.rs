@@ -3,9 +3,9 @@
 use rustix::{
     io::IoSlice,
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
-        socket_with,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+        connect, recvmsg, sendmsg, socket_with,
         sockopt::{Timeout, set_socket_timeout},
     },
 };
@@ -55,8 +55,12 @@ impl Connection {
         let hello = Request::Hello { version: JAILER_PROTOCOL_VERSION };
         match connection.exchange(&hello, &[]).map_err(ExchangeError::into_io)? {
             (Reply::Hello { version: JAILER_PROTOCOL_VERSION }, _) => Ok(connection),
-            (Reply::Failed { message, .. }, _) => Err(io::Error::new(io::ErrorKind::PermissionDenied, message)),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the jailer speaks another protocol version")),
+            (Reply::Failed { message, .. }, _) => {
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+            }
+            _ => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "the jailer speaks another protocol version"))
+            }
         }
     }
 
@@ -72,7 +76,10 @@ impl Connection {
 
     fn send(&self, packet: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
         if packet.len() > MAX_PACKET || fds.len() > MAX_FDS {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "request larger than the protocol allows"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "request larger than the protocol allows",
+            ));
         }
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];

@@ -77,7 +77,8 @@ impl LogFiles {
     pub(super) fn tail(&self, function: &str, lines: usize) -> Vec<Line> {
         let lines = lines.min(MAX_TAIL);
         let functions = if function.is_empty() { self.functions() } else { vec![function.to_owned()] };
-        let mut found: Vec<Line> = functions.iter().flat_map(|function| self.tail_of(function, lines)).collect();
+        let mut found: Vec<Line> =
+            functions.iter().flat_map(|function| self.tail_of(function, lines)).collect();
         found.sort_by_key(|line| line.sequence);
         found.split_off(found.len().saturating_sub(lines))
     }
@@ -90,7 +91,8 @@ impl LogFiles {
             let path = self.path(&line.function);
             let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
             let bytes = file.metadata()?.len();
-            self.open.insert(line.function.to_string(), Open { file: BufWriter::new(file), bytes, used: clock });
+            self.open
+                .insert(line.function.to_string(), Open { file: BufWriter::new(file), bytes, used: clock });
         }
         let Some(open) = self.open.get_mut(&*line.function) else { return Ok(()) };
         let stored = Stored {
@@ -118,7 +120,8 @@ impl LogFiles {
         if self.open.len() < MAX_OPEN {
             return;
         }
-        if let Some(oldest) = self.open.iter().min_by_key(|(_, open)| open.used).map(|(name, _)| name.clone()) {
+        if let Some(oldest) = self.open.iter().min_by_key(|(_, open)| open.used).map(|(name, _)| name.clone())
+        {
             self.open.remove(&oldest);
         }
     }
@@ -157,7 +160,8 @@ fn read_end(path: &Path, function: &str) -> Vec<Line> {
     };
     let Ok(bytes) = read() else { return Vec::new() };
     let function: std::sync::Arc<str> = function.into();
-    let stored = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Stored<'_>>(line).ok());
+    let stored =
+        bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Stored<'_>>(line).ok());
     let line = |stored: Stored<'_>| Line {
         unix_ms: stored.t,
         sequence: stored.n,
@@ -204,11 +208,15 @@ mod tests {
             files.append(&[line("a", number, &text)]);
         }
         files.flush();
-        let sizes: Vec<u64> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
+        let sizes: Vec<u64> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
         assert_eq!(sizes.len(), 2);
         assert!(sizes.iter().all(|size| *size < FILE_BYTES + 10_000), "{sizes:?}");
         let tail = files.tail("a", 50);
-        assert_eq!(tail.iter().map(|line| line.sequence).collect::<Vec<_>>(), (3950..4000).collect::<Vec<_>>());
+        assert_eq!(
+            tail.iter().map(|line| line.sequence).collect::<Vec<_>>(),
+            (3950..4000).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -13,10 +13,10 @@ use std::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 use warren_proto::v1::LogLine;
 
-/// Batches the writer may be behind.
-const WRITER_QUEUE: usize = 1024;
+/// Batches the writer may be behind; a batch holds at most 64 KiB of text and 256 lines.
+const WRITER_QUEUE: usize = 512;
 /// Batches a follower may be behind before it misses lines.
-const FOLLOWER_QUEUE: usize = 256;
+const FOLLOWER_QUEUE: usize = 128;
 
 /// One line, numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,11 +79,15 @@ impl LogHub {
     pub fn start(dir: PathBuf) -> io::Result<Self> {
         let files = LogFiles::open(dir)?;
         let (writer, work) = mpsc::channel(WRITER_QUEUE);
-        std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || write_all(files, work))?;
+        let dropped = Arc::<AtomicU64>::default();
+        let seen = Arc::clone(&dropped);
+        std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || write_all(files, work, &seen))?;
         let (followers, _) = broadcast::channel(FOLLOWER_QUEUE);
         // Numbers go on rising over restarts: no worker writes 65,536 lines a millisecond.
         let next = Arc::new(Mutex::new(now_ms() << 16));
-        Ok(Self { writer, followers, next, dropped: Arc::default() })
+        Ok(Self { writer, followers, next, dropped })
     }
 
     /// Numbers the lines and passes them on. Never waits: a writer that is too far behind loses the batch, counted.
@@ -108,12 +112,6 @@ impl LogHub {
         }
     }
 
-    /// Lines that no file holds because the disk was too slow.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
     /// The last lines of a function (of all when empty), every line published before this call among them.
     pub async fn tail(&self, function: &str, lines: usize) -> Vec<Line> {
         let (answer, wait) = oneshot::channel();
@@ -131,7 +129,7 @@ impl LogHub {
     }
 }
 
-fn write_all(mut files: LogFiles, mut work: mpsc::Receiver<Work>) {
+fn write_all(mut files: LogFiles, mut work: mpsc::Receiver<Work>, dropped: &AtomicU64) {
     while let Some(item) = work.blocking_recv() {
         match item {
             Work::Write(batch) => files.append(&batch),
@@ -143,6 +141,10 @@ fn write_all(mut files: LogFiles, mut work: mpsc::Receiver<Work>) {
         }
         if work.is_empty() {
             files.flush();
+            match dropped.swap(0, Ordering::Relaxed) {
+                0 => {}
+                lines => tracing::warn!(lines, "function log lines were not written: the disk was too slow"),
+            }
         }
     }
 }

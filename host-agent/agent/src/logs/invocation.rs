@@ -9,6 +9,9 @@ use tokio::sync::mpsc;
 
 /// Most bytes of log returned with an answer, as in Lambda's `LogType: Tail`.
 const TAIL_BYTES: usize = 4 << 10;
+/// Lines and bytes passed on at once at most, so that a queue of batches is bounded in bytes too.
+const BATCH_LINES: usize = 256;
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Whose lines they are.
 #[derive(Clone, Debug)]
@@ -28,6 +31,7 @@ pub struct InvocationLog {
     context: LineContext,
     splitter: LineSplitter,
     batch: Vec<Line>,
+    batch_bytes: usize,
     tail: Option<Tail>,
     live: Option<mpsc::Sender<Line>>,
     /// Lines a slow streaming caller missed.
@@ -45,7 +49,16 @@ impl InvocationLog {
     #[must_use]
     pub fn new(hub: LogHub, context: LineContext, want_tail: bool, live: Option<mpsc::Sender<Line>>) -> Self {
         let tail = want_tail.then(Tail::default);
-        Self { hub, context, splitter: LineSplitter::default(), batch: Vec::new(), tail, live, missed: 0 }
+        Self {
+            hub,
+            context,
+            splitter: LineSplitter::default(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            tail,
+            live,
+            missed: 0,
+        }
     }
 
     /// A line of Warren's own.
@@ -60,7 +73,11 @@ impl InvocationLog {
         {
             self.missed += 1;
         }
+        self.batch_bytes += line.text.len();
         self.batch.push(line);
+        if self.batch.len() >= BATCH_LINES || self.batch_bytes >= BATCH_BYTES {
+            self.flush();
+        }
     }
 
     /// Bytes the function wrote.
@@ -80,6 +97,7 @@ impl InvocationLog {
 
     /// Passes on what waits.
     pub fn flush(&mut self) {
+        self.batch_bytes = 0;
         self.hub.publish(core::mem::take(&mut self.batch));
     }
 

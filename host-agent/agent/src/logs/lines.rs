@@ -130,7 +130,11 @@ mod tests {
         let flood = b"y\n".repeat(usize::try_from(MAX_LINES).unwrap() + 7);
         let lines = split(&[&flood]);
         assert_eq!(lines.len() as u64, MAX_LINES + 1);
-        assert!(lines.last().unwrap().starts_with("[warren] 7 more lines (14 bytes) dropped"), "{:?}", lines.last());
+        assert!(
+            lines.last().unwrap().starts_with("[warren] 7 more lines (14 bytes) dropped"),
+            "{:?}",
+            lines.last()
+        );
     }
 
     proptest! {

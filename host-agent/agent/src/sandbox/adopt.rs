@@ -70,7 +70,8 @@ pub async fn adopt_all(host: &Arc<Host>) -> io::Result<Adoption> {
     for (pidfd, jailed) in opened {
         let record = records.remove(&jailed.name);
         let same = still.get(&jailed.name) == Some(&jailed.pid);
-        let outcome = if same { adopt(host, &jailed, pidfd, record).await } else { Err(AdoptError::OtherProcess) };
+        let outcome =
+            if same { adopt(host, &jailed, pidfd, record).await } else { Err(AdoptError::OtherProcess) };
         match outcome {
             Ok(()) => adoption.adopted += 1,
             Err(error) => {
@@ -132,7 +133,13 @@ async fn adopt(
     // An adopted epoch may be older than another adopted one; the fence keeps the newest.
     let _ = host.fence().admit(epochs.0, epochs.1);
     host.report(&sandbox);
-    tokio::spawn(own(Arc::clone(host), sandbox, Vitals { pidfd, control, _version: None }, reservation, counted));
+    tokio::spawn(own(
+        Arc::clone(host),
+        sandbox,
+        Vitals { pidfd, control, _version: None },
+        reservation,
+        counted,
+    ));
     Ok(())
 }
 
@@ -163,7 +170,9 @@ async fn own(
         }
         drop(counted);
         let mut log = InvocationLog::new(host.logs.clone(), sandbox.line_context(&request_id), false, None);
-        log.line("[warren] the agent restarted while this invocation ran; its log and answer are lost".to_owned());
+        log.line(
+            "[warren] the agent restarted while this invocation ran; its log and answer are lost".to_owned(),
+        );
         log.line(format!("END RequestId: {request_id}"));
         let _ = log.finish();
         host.report(&sandbox);
@@ -173,7 +182,11 @@ async fn own(
 }
 
 /// Asks until the VM is idle, then connects for the next invocation. The VMM itself ends one that runs too long.
-async fn until_idle(sandbox: &Sandbox, control: &mut ControlChannel, socket: &Path) -> Result<(), ChannelError> {
+async fn until_idle(
+    sandbox: &Sandbox,
+    control: &mut ControlChannel,
+    socket: &Path,
+) -> Result<(), ChannelError> {
     let mut wait = FIRST_LOOK;
     while control.status().await?.state == VmState::Busy {
         sleep(wait).await;

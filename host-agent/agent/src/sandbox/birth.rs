@@ -69,7 +69,8 @@ pub async fn create(
     request: CreateSandboxRequest,
 ) -> Result<(Arc<Sandbox>, Timings), CreateError> {
     let spec = VersionSpec::check(request.version.as_ref()).map_err(PrepareError::from)?;
-    let id = SandboxName::new(request.sandbox_id.as_str()).map_err(|_| CreateError::Id(request.sandbox_id))?;
+    let id =
+        SandboxName::new(request.sandbox_id.as_str()).map_err(|_| CreateError::Id(request.sandbox_id))?;
     if host.is_stopping() {
         return Err(CreateError::Stopping);
     }
@@ -124,7 +125,7 @@ async fn own(
             sandbox.kill(Cause::NotCreated);
             owner::reclaim(&host, &sandbox, drain, reservation).await;
             tracing::info!(sandbox = %sandbox.about.id, %error, "not created");
-            let _ = answer.send(Err(error.with_vmm_log(&sandbox.vmm_log.text())));
+            let _ = answer.send(Err(error.with_last_words(&sandbox).await));
         }
     }
 }
@@ -161,7 +162,7 @@ async fn bring_up(
             if let LoadFailure::Said { log, .. } = &failure {
                 log_init(host, sandbox, log);
             }
-            return Err(CreateError::Load { failure, vmm_log: String::new() });
+            return Err(CreateError::Load { failure, last_words: String::new() });
         }
     };
     log_init(host, sandbox, &loaded.log);
@@ -212,13 +213,14 @@ fn destroyed(sandbox: &Sandbox) -> CreateError {
 }
 
 fn not_up(error: ChannelError) -> CreateError {
-    CreateError::Load { failure: error.into(), vmm_log: String::new() }
+    CreateError::Load { failure: error.into(), last_words: String::new() }
 }
 
 impl CreateError {
-    fn with_vmm_log(mut self, text: &str) -> Self {
-        if let Self::Load { vmm_log, .. } = &mut self {
-            text.clone_into(vmm_log);
+    /// Only called once the sandbox is reclaimed, so the words are the last ones.
+    async fn with_last_words(mut self, sandbox: &Sandbox) -> Self {
+        if let Self::Load { last_words, .. } = &mut self {
+            *last_words = format!("{}; its log: {}", sandbox.wait_gone().await, sandbox.vmm_log.text());
         }
         self
     }

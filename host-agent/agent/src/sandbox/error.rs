@@ -37,13 +37,13 @@ pub enum CreateError {
     #[error(transparent)]
     Jailer(#[from] JailerError),
     /// The function did not come up in its VM.
-    #[error("sandbox did not come up: {failure}; VMM log: {vmm_log}")]
+    #[error("sandbox did not come up: {failure}; {last_words}")]
     Load {
         /// How.
         #[source]
         failure: LoadFailure,
-        /// The VMM's last words.
-        vmm_log: String,
+        /// How the VMM ended, and what it logged last.
+        last_words: String,
     },
     /// A socket or pipe of this host.
     #[error("cannot set up the sandbox's socket: {0}")]
@@ -88,7 +88,9 @@ pub enum InvokeError {
     #[error("the function did not answer within {0} ms and was stopped; raise its timeout or make it faster")]
     TimedOut(u32),
     /// The response is no JSON although the function promises that.
-    #[error("the response is not UTF-8 JSON ({0}), which this function promises; fix it or clear json_response")]
+    #[error(
+        "the response is not UTF-8 JSON ({0}), which this function promises; fix it or clear json_response"
+    )]
     NotJson(String),
     /// The sandbox died before it had the event.
     #[error("the sandbox died before the function started: {0}")]
@@ -107,7 +109,9 @@ pub enum InvokeError {
 fn function_message(error: FunctionError, exit_code: u32, detail: &str) -> String {
     let what = match error {
         FunctionError::Trap => "the function trapped".to_owned(),
-        FunctionError::OutOfMemory => "the function ran out of memory; raise its memory or use less".to_owned(),
+        FunctionError::OutOfMemory => {
+            "the function ran out of memory; raise its memory or use less".to_owned()
+        }
         FunctionError::StackOverflow => "the function recursed until its stack was full".to_owned(),
         FunctionError::Exit => format!("the function exited with code {exit_code}"),
         FunctionError::ResponseTooLarge => {
@@ -146,8 +150,12 @@ fn from_load(reason: &LoadError, message: String) -> WireError {
             WireError::new(Code::DeadlineExceeded, reason::FUNCTION_INIT_TIMED_OUT, Fault::Function, message)
         }
         LoadError::Refused(_) => WireError::new(Code::Internal, "LOAD_REFUSED", Fault::System, message),
-        LoadError::Guest(_) => WireError::new(Code::Internal, "GUEST_FAULT", Fault::System, message).retryable(None),
-        LoadError::Host(_) => WireError::new(Code::Unavailable, "HOST_FAULT", Fault::System, message).retryable(None),
+        LoadError::Guest(_) => {
+            WireError::new(Code::Internal, "GUEST_FAULT", Fault::System, message).retryable(None)
+        }
+        LoadError::Host(_) => {
+            WireError::new(Code::Unavailable, "HOST_FAULT", Fault::System, message).retryable(None)
+        }
     }
 }
 
@@ -161,15 +169,23 @@ impl From<CreateError> for WireError {
             E::Exists(_) => Self::new(Code::AlreadyExists, "SANDBOX_EXISTS", Fault::System, message),
             E::Prepare(prepare) => prepare.into(),
             E::Stale(_) => Self::new(Code::FailedPrecondition, reason::STALE_EPOCH, Fault::System, message),
-            E::Full(_) => Self::new(Code::ResourceExhausted, reason::HOST_FULL, Fault::System, message).retryable(soon),
+            E::Full(_) => {
+                Self::new(Code::ResourceExhausted, reason::HOST_FULL, Fault::System, message).retryable(soon)
+            }
             E::Jailer(jailer) => from_jailer(&jailer),
             E::Load { failure: LoadFailure::Said { ref reason, .. }, .. } => {
                 from_load(reason, format!("{message} ({reason:?})"))
             }
-            E::Load { .. } => Self::new(Code::Unavailable, "SANDBOX_FAILED", Fault::System, message).retryable(soon),
+            E::Load { .. } => {
+                Self::new(Code::Unavailable, "SANDBOX_FAILED", Fault::System, message).retryable(soon)
+            }
             E::Io(_) => Self::new(Code::Internal, "HOST_FAULT", Fault::System, message).retryable(soon),
-            E::Destroyed(_) => Self::new(Code::Aborted, "SANDBOX_DESTROYED", Fault::System, message).retryable(None),
-            E::Stopping => Self::new(Code::Unavailable, reason::HOST_STOPPING, Fault::System, message).retryable(soon),
+            E::Destroyed(_) => {
+                Self::new(Code::Aborted, "SANDBOX_DESTROYED", Fault::System, message).retryable(None)
+            }
+            E::Stopping => {
+                Self::new(Code::Unavailable, reason::HOST_STOPPING, Fault::System, message).retryable(soon)
+            }
         }
     }
 }
@@ -194,7 +210,9 @@ impl From<InvokeError> for WireError {
             E::TimedOut(_) => {
                 Self::new(Code::DeadlineExceeded, reason::FUNCTION_TIMED_OUT, Fault::Function, message)
             }
-            E::NotJson(_) => Self::new(Code::Unknown, reason::RESPONSE_NOT_UTF8_JSON, Fault::Function, message),
+            E::NotJson(_) => {
+                Self::new(Code::Unknown, reason::RESPONSE_NOT_UTF8_JSON, Fault::Function, message)
+            }
             E::LostBeforeStart(_) => system(Code::Unavailable, reason::SANDBOX_LOST_BEFORE_START, message),
             E::Lost(_) | E::Stopped => system(Code::Unavailable, reason::SANDBOX_LOST, message),
             E::GuestFault(_) => system(Code::Unavailable, reason::SANDBOX_LOST, message),

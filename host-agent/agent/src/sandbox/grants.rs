@@ -36,7 +36,10 @@ impl GrantLedger {
     #[must_use]
     pub fn in_use(&self) -> Vec<GrantUse> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().map(|(grant, n)| GrantUse { grant_id: grant.id, epoch: grant.epoch, running: *n }).collect()
+        running
+            .iter()
+            .map(|(grant, n)| GrantUse { grant_id: grant.id, epoch: grant.epoch, running: *n })
+            .collect()
     }
 
     fn leave(&self, grant: Grant) {

@@ -169,7 +169,11 @@ async fn exchange(begun: &mut Begun, invocation: &Invocation, log: &mut Invocati
 }
 
 /// The answer, and whether the sandbox ends with it.
-fn judge(sandbox: &Sandbox, invocation: &Invocation, ending: Ending) -> (Result<Bytes, InvokeError>, Option<Cause>) {
+fn judge(
+    sandbox: &Sandbox,
+    invocation: &Invocation,
+    ending: Ending,
+) -> (Result<Bytes, InvokeError>, Option<Cause>) {
     let (done, payload) = match ending {
         Ending::Done(done, payload) => (done, payload),
         Ending::NotStarted(text) => {
@@ -192,7 +196,13 @@ fn judge(sandbox: &Sandbox, invocation: &Invocation, ending: Ending) -> (Result<
     }
 }
 
-fn report(sandbox: &Sandbox, begun: &Begun, invocation: &Invocation, ending: &Ending, began: Instant) -> Report {
+fn report(
+    sandbox: &Sandbox,
+    begun: &Begun,
+    invocation: &Invocation,
+    ending: &Ending,
+    began: Instant,
+) -> Report {
     let (duration_us, memory_peak_bytes) = match ending {
         Ending::Done(done, _) => (done.handler_us, done.memory_peak_bytes),
         Ending::NotStarted(_) => (0, 0),

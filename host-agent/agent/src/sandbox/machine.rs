@@ -172,7 +172,9 @@ impl Machine {
     /// The drawing, as one match.
     pub fn apply(&mut self, event: Event) -> Result<Step, Refused> {
         let next = match (&self.state, event) {
-            (State::Dead(_), Event::End(_) | Event::Drain(_) | Event::Kill(_) | Event::Expire) => return Ok(Step::Stay),
+            (State::Dead(_), Event::End(_) | Event::Drain(_) | Event::Kill(_) | Event::Expire) => {
+                return Ok(Step::Stay);
+            }
             (_, Event::Kill(cause)) => State::Dead(cause),
 
             (State::Creating, Event::Jailed) => State::Initialising,

@@ -31,7 +31,8 @@ impl RunDir {
         // The longest socket path must fit a `sockaddr_un`.
         let longest = path.as_os_str().len() + warren_sandbox_plan::name::NAME_MAX + "/.sock".len();
         if longest > 107 {
-            let message = format!("{} is too long a path for Unix sockets; choose a shorter --data", path.display());
+            let message =
+                format!("{} is too long a path for Unix sockets; choose a shorter --data", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         Ok(Self(path))
@@ -68,7 +69,8 @@ impl RunDir {
         let (mut records, mut names) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.0)? {
             let path = entry?.path();
-            let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
+            let stem =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
             let Some(name) = stem.and_then(|stem| SandboxName::new(stem).ok()) else { continue };
             if path.extension().is_some_and(|extension| extension == "json") {
                 records.extend(read(&path).filter(|record| record.about.id == name));

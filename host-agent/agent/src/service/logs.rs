@@ -27,9 +27,8 @@ pub(super) async fn read(host: &Arc<Host>, request: LogsRequest) -> Answers<LogL
         // A follower that was too slow misses batches: the numbers show the gap.
         .filter_map(|batch| future::ready(batch.ok()))
         .flat_map(move |batch| {
-            let fresh = |line: &&Line| {
-                line.sequence > seen && (function.is_empty() || *line.function == *function)
-            };
+            let fresh =
+                |line: &&Line| line.sequence > seen && (function.is_empty() || *line.function == *function);
             let lines: Vec<Line> = batch.iter().filter(fresh).cloned().collect();
             stream::iter(wire(lines, &id))
         });

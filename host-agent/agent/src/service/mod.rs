@@ -43,12 +43,17 @@ pub struct Worker {
 /// The service behind its gate.
 pub fn gated(
     host: Arc<Host>,
-) -> InterceptedService<WorkerServiceServer<Worker>, impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone> {
+) -> InterceptedService<
+    WorkerServiceServer<Worker>,
+    impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone,
+> {
     let gate = Arc::new(Gate::certificates_only());
     let server = WorkerServiceServer::new(Worker { host })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    InterceptedService::new(server, move |request: Request<()>| require_control(&gate, &request).map(|()| request))
+    InterceptedService::new(server, move |request: Request<()>| {
+        require_control(&gate, &request).map(|()| request)
+    })
 }
 
 fn status(error: impl Into<WireError>) -> Status {

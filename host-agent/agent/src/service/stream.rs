@@ -31,7 +31,8 @@ pub(super) fn invoke(host: Arc<Host>, begun: Begun, invocation: Invocation) -> A
         // An error means that the caller has left.
         let _ = answer.send(invoke::run(host, begun, invocation, Some(live)).await);
     });
-    let lines = ReceiverStream::new(lines).map(move |line: Line| Ok(event(Event::Log(line.on_wire(&host_id)))));
+    let lines =
+        ReceiverStream::new(lines).map(move |line: Line| Ok(event(Event::Log(line.on_wire(&host_id)))));
     // The line channel closes when the invocation is over, so the end comes after the last line.
     let end = futures::stream::once(async move {
         match wait.await {

@@ -78,7 +78,13 @@ enum End {
 impl Compiler {
     /// With the builder's key; only artefacts this key signed are loaded.
     #[must_use]
-    pub fn new(jailer: JailerClient, key: SigningKey, isa: IsaSet, limits: CompileLimits, store: Store) -> Self {
+    pub fn new(
+        jailer: JailerClient,
+        key: SigningKey,
+        isa: IsaSet,
+        limits: CompileLimits,
+        store: Store,
+    ) -> Self {
         let (trusted, turns) = ([key.verifying_key()], Semaphore::new(limits.at_once));
         Self { jailer, key, trusted, isa, limits, store, turns, count: AtomicU64::new(0) }
     }
@@ -108,7 +114,11 @@ impl Compiler {
     }
 
     /// Compiles `module`, signs what comes out and keeps it.
-    pub async fn compile(self: &Arc<Self>, module: Bytes, purpose: Purpose) -> Result<Artefact, PrepareError> {
+    pub async fn compile(
+        self: &Arc<Self>,
+        module: Bytes,
+        purpose: Purpose,
+    ) -> Result<Artefact, PrepareError> {
         let turn = timeout(self.limits.wall, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(PrepareError::Overloaded) };
         let (module_fd, output) = in_background({
@@ -128,7 +138,8 @@ impl Compiler {
         output: &File,
         purpose: Purpose,
     ) -> Result<(End, String), PrepareError> {
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let (read, write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from)?;
         rustix::io::ioctl_fionbio(&read, true).map_err(io::Error::from)?;
         let fds = vec![module.as_fd().try_clone_to_owned()?, output.as_fd().try_clone_to_owned()?, write];
         let name = self.next_name()?;
@@ -187,10 +198,11 @@ impl Compiler {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let metadata = facts.into_metadata(module, &code, purpose, self.isa, now);
         let envelope = envelope::seal(&sign(&metadata, &self.key), &code);
-        let artefact = Artefact::open(envelope, &self.trusted).map_err(|error| PrepareError::CompilerDied {
-            how: format!("its answer does not make an artefact: {error}"),
-            log: log.to_owned(),
-        })?;
+        let artefact =
+            Artefact::open(envelope, &self.trusted).map_err(|error| PrepareError::CompilerDied {
+                how: format!("its answer does not make an artefact: {error}"),
+                log: log.to_owned(),
+            })?;
         self.store.put(&artefact)?;
         Ok(artefact)
     }

@@ -47,7 +47,9 @@ pub enum PrepareError {
         log: String,
     },
     /// The module's memories cannot fit.
-    #[error("the module needs {needed_mib} MiB of memory from the start, the function has {has_mib}; raise its memory")]
+    #[error(
+        "the module needs {needed_mib} MiB of memory from the start, the function has {has_mib}; raise its memory"
+    )]
     MemoryDemand {
         /// What its memories begin with.
         needed_mib: u64,
@@ -104,11 +106,14 @@ impl From<PrepareError> for WireError {
         use PrepareError as E;
         let message = error.to_string();
         let system = |code, reason| Self::new(code, reason, Fault::System, message.clone());
-        let function = |reason: &str| Self::new(Code::InvalidArgument, reason, Fault::Function, message.clone());
+        let function =
+            |reason: &str| Self::new(Code::InvalidArgument, reason, Fault::Function, message.clone());
         match &error {
             E::Version(_) => Self::new(Code::InvalidArgument, "BAD_VERSION", Fault::Caller, message),
             E::Digest { .. } => Self::new(Code::InvalidArgument, "DIGEST_MISMATCH", Fault::Caller, message),
-            E::Task(_) => Self::new(Code::InvalidArgument, reason::TASK_ARCHIVE_INVALID, Fault::Caller, message),
+            E::Task(_) => {
+                Self::new(Code::InvalidArgument, reason::TASK_ARCHIVE_INVALID, Fault::Caller, message)
+            }
             E::Compile(refused) if refused.is_modules_fault() => function(&upper_snake(refused.name())),
             E::Compile(_) | E::CompilerDied { .. } => system(Code::Internal, "COMPILER_FAILED"),
             E::CompileTimedOut(_) => function(reason::COMPILE_TIMED_OUT),
@@ -124,7 +129,9 @@ impl From<PrepareError> for WireError {
                 system(Code::ResourceExhausted, reason::DISK_FULL).retryable(Some(Duration::from_secs(5)))
             }
             E::Store(_) | E::Io(_) => system(Code::Internal, "HOST_STORAGE_FAILED").retryable(None),
-            E::Overloaded => system(Code::Unavailable, "HOST_OVERLOADED").retryable(Some(Duration::from_secs(1))),
+            E::Overloaded => {
+                system(Code::Unavailable, "HOST_OVERLOADED").retryable(Some(Duration::from_secs(1)))
+            }
             E::Internal => system(Code::Internal, "INTERNAL").retryable(None),
         }
     }

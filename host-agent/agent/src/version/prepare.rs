@@ -142,7 +142,11 @@ impl Versions {
         self.seal(key, artefact).await.map(|code| (code, Some(took)))
     }
 
-    async fn seal(self: &Arc<Self>, key: ArtefactKey, artefact: Artefact) -> Result<Arc<SealedCode>, PrepareError> {
+    async fn seal(
+        self: &Arc<Self>,
+        key: ArtefactKey,
+        artefact: Artefact,
+    ) -> Result<Arc<SealedCode>, PrepareError> {
         let versions = Arc::clone(self);
         in_background(move || {
             let metadata = artefact.metadata();

@@ -30,10 +30,10 @@ pub enum ChannelError {
     #[error("the VMM closed the connection")]
     Closed,
     /// It fails otherwise.
-    #[error("the connection to the VMM failed")]
+    #[error("the connection to the VMM failed: {0}")]
     Io(#[from] io::Error),
     /// The bytes are no message: a VMM that breaks the protocol is not talked to any more.
-    #[error("the VMM broke the protocol")]
+    #[error("the VMM broke the protocol: {0}")]
     Frame(#[from] FrameError),
     /// A message that does not belong here.
     #[error("the VMM broke the protocol: {0}")]
@@ -56,7 +56,11 @@ impl Channel {
     }
 
     /// Sends a message and the raw payload after it, in one write when the socket takes it.
-    pub(super) async fn send<T: Serialize>(&mut self, message: &T, payload: &[u8]) -> Result<(), ChannelError> {
+    pub(super) async fn send<T: Serialize>(
+        &mut self,
+        message: &T,
+        payload: &[u8],
+    ) -> Result<(), ChannelError> {
         let frame = frame::encode(message)?;
         let mut sent = 0;
         while sent < frame.len() {

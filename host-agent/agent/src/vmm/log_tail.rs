@@ -37,7 +37,8 @@ impl LogTail {
     pub fn text(&self) -> String {
         let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let partial = String::from_utf8_lossy(&tail.partial);
-        let lines = tail.lines.iter().map(String::as_str).chain((!partial.is_empty()).then_some(partial.as_ref()));
+        let lines =
+            tail.lines.iter().map(String::as_str).chain((!partial.is_empty()).then_some(partial.as_ref()));
         lines.collect::<Vec<_>>().join(" | ")
     }
 

@@ -76,7 +76,11 @@ async fn one_without_record_or_life_is_cleaned() {
     let run = rig.dir.path().join("agent/run");
     rig.agent.kill();
     std::fs::remove_file(run.join("unknown.json")).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(dead).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(dead).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     rig.restart_agent().await;
     let caller = Caller::new(&rig).await;
     let ids: Vec<String> = caller.list().await.into_iter().map(|sandbox| sandbox.id).collect();

@@ -35,7 +35,8 @@ async fn words() {
     let code = module::variant(1);
     let with = |memory_mib, timeout_ms, tmp_mib| {
         move |version: &mut FunctionVersion| {
-            version.limits = Some(FunctionLimits { memory_mib, timeout_ms, tmp_mib, reserved_concurrency: None });
+            version.limits =
+                Some(FunctionLimits { memory_mib, timeout_ms, tmp_mib, reserved_concurrency: None });
         }
     };
     let rows: Vec<(FunctionVersion, &str)> = vec![
@@ -167,14 +168,17 @@ async fn only_control_may_call() {
     let identity = rig.dir.path().join("identity");
     // Another worker's certificate: the right CA, the wrong role.
     let tls = client_tls(&identity, Service::Agent, &Peer::Worker(HostId::new("h1").unwrap())).unwrap();
-    let endpoint = Endpoint::from_shared(format!("https://{}", rig.address)).unwrap().tls_config(tls).unwrap();
+    let endpoint =
+        Endpoint::from_shared(format!("https://{}", rig.address)).unwrap().tls_config(tls).unwrap();
     let mut client = WorkerServiceClient::new(endpoint.connect().await.unwrap());
     let refused = client.list_sandboxes(ListSandboxesRequest {}).await;
     expect(refused, Code::PermissionDenied, "WRONG_ROLE", Fault::Caller);
     // No certificate, no connection.
     let endpoint = Endpoint::from_shared(format!("http://{}", rig.address)).unwrap();
     let plain = match endpoint.connect().await {
-        Ok(channel) => WorkerServiceClient::new(channel).list_sandboxes(ListSandboxesRequest {}).await.is_ok(),
+        Ok(channel) => {
+            WorkerServiceClient::new(channel).list_sandboxes(ListSandboxesRequest {}).await.is_ok()
+        }
         Err(_) => false,
     };
     assert!(!plain);

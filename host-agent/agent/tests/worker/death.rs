@@ -56,7 +56,8 @@ async fn without_a_jailer_running_ones_go_on() {
     caller.create("s1", &echo).await.unwrap();
     rig.kill_jailer();
     assert_eq!(caller.invoke("s1", b"x").await.unwrap().payload, "x");
-    let error = expect(caller.create("s2", &echo).await, Code::Unavailable, "JAILER_UNAVAILABLE", Fault::System);
+    let error =
+        expect(caller.create("s2", &echo).await, Code::Unavailable, "JAILER_UNAVAILABLE", Fault::System);
     assert!(error.retryable);
     rig.restart_jailer();
     // The reclaim of the failed one is still under way, under a name of its own.

@@ -42,13 +42,19 @@ async fn a_control_that_forgot_gets_the_whole_table_and_raises_the_epoch() {
     rig.control.epoch.store(9, Ordering::Relaxed);
     rig.control.forget();
     let again = until("registered again", async || rig.control.registrations().get(1).cloned()).await;
-    let table: Vec<_> = again.sandboxes.iter().map(|sandbox| (sandbox.id.as_str(), sandbox.state())).collect();
+    let table: Vec<_> =
+        again.sandboxes.iter().map(|sandbox| (sandbox.id.as_str(), sandbox.state())).collect();
     assert_eq!(table, [("s1", SandboxState::Idle)]);
     until("older epochs are fenced", async || {
         let error = caller.create_in("s2", &echo, 8).await.err()?;
         (error.code() == Code::FailedPrecondition).then_some(())
     })
     .await;
-    crate::rig::expect(caller.create_in("s2", &echo, 8).await, Code::FailedPrecondition, "STALE_EPOCH", Fault::System);
+    crate::rig::expect(
+        caller.create_in("s2", &echo, 8).await,
+        Code::FailedPrecondition,
+        "STALE_EPOCH",
+        Fault::System,
+    );
     caller.create_in("s2", &echo, 9).await.unwrap();
 }

@@ -18,14 +18,17 @@ async fn cold_warm_destroyed() {
     assert!(again.cached && again.compile_ms == 0, "{again:?}");
 
     let created = caller.create("s1", &echo).await.unwrap();
-    let sandbox = created.sandbox.unwrap();
+    let sandbox = created.sandbox.clone().unwrap();
     assert_eq!((sandbox.state(), sandbox.function.as_str()), (SandboxState::Idle, "echo"));
     assert!(created.jail_us > 0 && created.vm_us > 0 && created.init_us > 0, "{created:?}");
 
     let cold = caller.invoke("s1", b"hello").await.unwrap();
     assert_eq!(cold.payload, "hello");
     let report = cold.report.unwrap();
-    assert!(report.init_us > 0 && report.billed_ms * 1000 >= report.init_us + report.duration_us, "{report:?}");
+    assert!(
+        report.init_us > 0 && report.billed_ms * 1000 >= report.init_us + report.duration_us,
+        "{report:?}"
+    );
     assert!(report.memory_peak_bytes > 0 && report.memory_peak_bytes <= 128 << 20, "{report:?}");
     for round in 0..20 {
         let payload = vec![b'0' + round; usize::from(round) * 1000 + 1];
@@ -64,7 +67,8 @@ async fn one_at_a_time() {
     caller.prepare(&echo, &code, b"").await.unwrap();
     caller.create("s1", &echo).await.unwrap();
     let calls = (0..8).map(|_| caller.invoke("s1", b"h"));
-    let (answered, refused): (Vec<_>, Vec<_>) = futures::future::join_all(calls).await.into_iter().partition(Result::is_ok);
+    let (answered, refused): (Vec<_>, Vec<_>) =
+        futures::future::join_all(calls).await.into_iter().partition(Result::is_ok);
     assert!(!answered.is_empty() && !refused.is_empty(), "{} {}", answered.len(), refused.len());
     for refusal in refused {
         let error = expect(refusal, Code::FailedPrecondition, "SANDBOX_BUSY", Fault::System);

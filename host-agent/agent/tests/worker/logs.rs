@@ -15,8 +15,15 @@ async fn lines_come_with_their_ids() {
     let id = answer.report.unwrap().request_id;
     let report = answer.log_tail.last().unwrap();
     assert!(report.starts_with(&format!("REPORT RequestId: {id}\tDuration: ")), "{report}");
-    assert!(report.contains("\tMemory Size: 128 MB\tMax Memory Used: ") && report.contains("\tInit Duration: "));
-    let expect = [format!("START RequestId: {id} Version: 1"), "one".into(), "two \u{fffd}".into(), format!("END RequestId: {id}")];
+    assert!(
+        report.contains("\tMemory Size: 128 MB\tMax Memory Used: ") && report.contains("\tInit Duration: ")
+    );
+    let expect = [
+        format!("START RequestId: {id} Version: 1"),
+        "one".into(),
+        "two \u{fffd}".into(),
+        format!("END RequestId: {id}"),
+    ];
     assert_eq!(answer.log_tail[..4], expect);
     assert_eq!(caller.logs("echo").await, answer.log_tail);
     assert_eq!(caller.logs("nobody").await, [""; 0]);
@@ -59,7 +66,10 @@ async fn followers_see_lines_as_they_come() {
     for expect in ["START", "one", "two", "END", "REPORT"] {
         let line = follower.message().await.unwrap().unwrap();
         assert!(line.text.starts_with(expect), "{line:?}");
-        assert_eq!((line.sequence, line.sandbox_id.as_str(), line.host_id.as_str()), (sequence + 1, "s1", "h1"));
+        assert_eq!(
+            (line.sequence, line.sandbox_id.as_str(), line.host_id.as_str()),
+            (sequence + 1, "s1", "h1")
+        );
         sequence = line.sequence;
     }
 }

@@ -9,3 +9,4 @@ mod fleet;
 mod life;
 mod logs;
 mod rig;
+mod soak;

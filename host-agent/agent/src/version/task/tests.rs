@@ -30,7 +30,10 @@ fn table() {
     use EntryType::{Block, Char, Directory, Fifo, GNULongName, Link, Regular, Symlink, XHeader};
     let path = |name: &str| Err(TaskError::Path(name.to_owned()));
     check(&[], Ok(()));
-    check(&[("./", Directory, b""), ("./a", Regular, b"1"), ("b/", Directory, b""), ("b/c", Regular, b"23")], Ok(()));
+    check(
+        &[("./", Directory, b""), ("./a", Regular, b"1"), ("b/", Directory, b""), ("b/c", Regular, b"23")],
+        Ok(()),
+    );
     check(&[("/etc/passwd", Regular, b"")], path("/etc/passwd"));
     check(&[("../a", Regular, b"")], path("../a"));
     check(&[("a/../../b", Regular, b"")], path("a/../../b"));
@@ -49,7 +52,10 @@ fn table() {
 fn damage_and_limits() {
     let good = archive(&[("a", EntryType::Regular, &[7; 3000])]);
     assert!(matches!(check_archive(&good[..1024]), Err(TaskError::Malformed(_))));
-    assert!(matches!(check_archive(b"not a tar at all, but long enough?".repeat(40).as_slice()), Err(TaskError::Malformed(_))));
+    assert!(matches!(
+        check_archive(b"not a tar at all, but long enough?".repeat(40).as_slice()),
+        Err(TaskError::Malformed(_))
+    ));
     assert_eq!(check_archive(&vec![0; MAX_BYTES + 1]), Err(TaskError::TooLarge(MAX_BYTES + 1)));
     let names: Vec<String> = (0..=MAX_ENTRIES).map(|n| n.to_string()).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), EntryType::Regular, &b""[..])).collect();

@@ -40,7 +40,8 @@ impl Control {
         let address = format!("https://{}", listener.local_addr().unwrap());
         let control = Self { address, state: Arc::default(), epoch: Arc::new(AtomicU64::new(1)) };
         let tls = server_tls(identity, Service::Control).unwrap();
-        let service = FleetServiceServer::new(Fleet { control: control.clone(), gate: Gate::certificates_only() });
+        let service =
+            FleetServiceServer::new(Fleet { control: control.clone(), gate: Gate::certificates_only() });
         let server = Server::builder().tls_config(tls).unwrap().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         control

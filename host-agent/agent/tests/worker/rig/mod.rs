@@ -1,6 +1,5 @@
 //! A worker host for tests: the real jailer, VMM, guest, compiler and agent, with the test in control's place.
 
-
 mod control;
 pub mod module;
 mod process;
@@ -72,7 +71,8 @@ impl Rig {
         let identity = self.dir.path().join("identity");
         let peer = Peer::Worker(HostId::new("h1").unwrap());
         let tls = client_tls(&identity, Service::Control, &peer).unwrap();
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap();
+        let endpoint =
+            Endpoint::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap();
         let channel = endpoint.connect().await.unwrap();
         WorkerServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -118,11 +118,18 @@ impl Drop for Rig {
 
 fn start_jailer(dir: &Path, number: u32) -> Process {
     let mut command = Command::new(binary("warren-jailer"));
-    command.arg("serve").arg("--socket").arg(dir.join("run/jailer.sock")).arg("--state").arg(dir.join("jailer"));
+    command
+        .arg("serve")
+        .arg("--socket")
+        .arg(dir.join("run/jailer.sock"))
+        .arg("--state")
+        .arg(dir.join("jailer"));
     command.arg("--agent-uid").arg(AGENT_UID.to_string());
     // Uids of its own, so that two test programs at once do not meet.
     command.arg("--uid-base").arg((1_000_000 + number * 256).to_string()).args(["--slots", "256"]);
-    for (flag, name) in [("--vmm", "warren-vmm"), ("--guest", "warren-guest"), ("--compile", "warren-compile")] {
+    for (flag, name) in
+        [("--vmm", "warren-vmm"), ("--guest", "warren-guest"), ("--compile", "warren-compile")]
+    {
         command.arg(flag).arg(binary(name));
     }
     Process::start("jailer", command)
@@ -141,7 +148,8 @@ fn start_agent(dir: &Path, control: &str, arguments: &[String]) -> Process {
 /// A program of this build: what `cargo xtask build` collected, or what cargo made.
 fn binary(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let collected = std::env::var_os("WARREN_BIN").map_or_else(|| root.join("target/warren/bin"), PathBuf::from);
+    let collected =
+        std::env::var_os("WARREN_BIN").map_or_else(|| root.join("target/warren/bin"), PathBuf::from);
     let built = Path::new(env!("CARGO_BIN_EXE_warren-agent")).with_file_name(name);
     let guest = root.join("vmm/guest/target/x86_64-unknown-none/release").join(name);
     let places = [collected.join(name), built, guest];
@@ -150,8 +158,13 @@ fn binary(name: &str) -> PathBuf {
 }
 
 /// A version of a module, as control would name it.
-pub fn version(name: &str, module: &[u8], change: impl FnOnce(&mut v1::FunctionVersion)) -> v1::FunctionVersion {
-    let limits = v1::FunctionLimits { memory_mib: 128, timeout_ms: 2000, tmp_mib: 0, reserved_concurrency: None };
+pub fn version(
+    name: &str,
+    module: &[u8],
+    change: impl FnOnce(&mut v1::FunctionVersion),
+) -> v1::FunctionVersion {
+    let limits =
+        v1::FunctionLimits { memory_mib: 128, timeout_ms: 2000, tmp_mib: 0, reserved_concurrency: None };
     let mut version = v1::FunctionVersion {
         name: name.to_owned(),
         version: 1,
@@ -165,7 +178,12 @@ pub fn version(name: &str, module: &[u8], change: impl FnOnce(&mut v1::FunctionV
 }
 
 /// Demands this reason and fault; gives the error for more questions.
-pub fn expect<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason: &str, fault: Fault) -> WireError {
+pub fn expect<T: std::fmt::Debug>(
+    result: Result<T, Status>,
+    code: Code,
+    reason: &str,
+    fault: Fault,
+) -> WireError {
     let error = WireError::from_status(&result.unwrap_err());
     assert_eq!((error.code, error.reason.as_str(), error.fault), (code, reason, fault), "{}", error.message);
     assert!(!error.message.is_empty());
@@ -206,7 +224,11 @@ impl Caller {
         self.client.clone().prepare_version(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn create(&self, id: &str, version: &v1::FunctionVersion) -> Result<v1::CreateSandboxResponse, Status> {
+    pub async fn create(
+        &self,
+        id: &str,
+        version: &v1::FunctionVersion,
+    ) -> Result<v1::CreateSandboxResponse, Status> {
         self.create_in(id, version, 1).await
     }
 
@@ -244,7 +266,8 @@ impl Caller {
     }
 
     pub async fn destroy(&self, id: &str, epoch: u64) -> Result<(), Status> {
-        let request = v1::DestroySandboxRequest { sandbox_id: id.to_owned(), epoch, reason: "test".to_owned() };
+        let request =
+            v1::DestroySandboxRequest { sandbox_id: id.to_owned(), epoch, reason: "test".to_owned() };
         self.client.clone().destroy_sandbox(request).await.map(|_| ())
     }
 

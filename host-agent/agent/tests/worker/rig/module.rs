@@ -65,10 +65,14 @@ pub fn obedient() -> Vec<u8> {
 
 /// Not the same code, for a version of its own.
 pub fn variant(number: usize) -> Vec<u8> {
-    wat::parse_str(format!(r#"(module (memory (export "memory") 1) (func (export "_start")) (global i32 (i32.const {number})))"#)).unwrap()
+    wat::parse_str(format!(
+        r#"(module (memory (export "memory") 1) (func (export "_start")) (global i32 (i32.const {number})))"#
+    ))
+    .unwrap()
 }
 
-pub const ODD_IMPORT: &str = r#"(module (import "env" "secret" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
+pub const ODD_IMPORT: &str =
+    r#"(module (import "env" "secret" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
 pub const NO_HANDLER: &str = r#"(module (memory (export "memory") 1) (func (export "other")))"#;
 pub const WANTS_MUCH: &str = r#"(module (memory (export "memory") 8192) (func (export "_start")))"#;
 
