@@ -197,7 +197,7 @@ impl Machine {
             command.arg("--listen").arg(listen.to_string());
         }
         command.env_clear();
-        for name in ["PATH", "WARREN_LOG", "RUST_BACKTRACE"] {
+        for name in ["PATH", "WARREN_LOG"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
