@@ -4,11 +4,10 @@
 //! leaves it armed. When it fires the main thread looks at what runs *then* ([`Watch::fired`]), so a stream of warm
 //! events costs one timer call in a while, not two an event.
 
-use crate::sys::Kicker;
+use crate::sys::{Clock, Kicker};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use warren_vmm_protocol::{Status, VmState};
@@ -206,18 +205,13 @@ impl Progress {
 /// Nanoseconds of the monotonic clock.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::Monotonic))
+    crate::sys::clock_ns(Clock::Monotonic)
 }
 
 /// Nanoseconds since the Unix epoch.
 #[must_use]
 pub fn wall_ns() -> u64 {
-    nanoseconds(clock_gettime(ClockId::Realtime))
-}
-
-fn nanoseconds(time: Timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    crate::sys::clock_ns(Clock::Wall)
 }
 
 fn timespec(ns: u64) -> Timespec {

@@ -57,7 +57,6 @@ pub fn run(descriptors: Descriptors, options: MachineOptions) -> End {
 }
 
 fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
-    // The first question makes the C library look for the vDSO, by a call that nobody needs later.
     let begin = monotonic_ns();
     let seal = Seal::begin().context("seal the process")?;
     log!("sealed; Landlock {:?}", seal.landlock);
