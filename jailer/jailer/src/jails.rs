@@ -4,7 +4,7 @@
 //!   free slot --spawn--> alive --Kill or its own end--> dying --death seen, reaped, emptied--> free slot
 //!       ^                  ^                                         |
 //!       |  spawn failed    |  adopted: found in the cgroups          |  directories still busy: kept as `dirty`,
-//!       '------------------'  by a jailer started anew               '  tried again on every later death
+//!       '------------------'  by a jailer started anew               '  tried again every 50 ms
 //! ```
 //! What is in the cgroup hierarchy is the record: a directory's name carries slot and name, its process list says
 //! whether it lives. Nothing has to be kept in step with it.
@@ -23,7 +23,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use warren_sandbox_plan::{
     cgroup::{directory_name, parse_directory_name},
@@ -126,7 +126,7 @@ impl Jails {
                 }
             }
         }
-        jails.sweep();
+        jails.settle();
         Ok(jails)
     }
 
@@ -146,8 +146,6 @@ impl Jails {
     pub(crate) fn spawn(&mut self, request: &Spawn, passed: &[OwnedFd]) -> Result<&Jail, RefusedSpawn> {
         let begun = Instant::now();
         let Spawn { name, program, limits } = request;
-        // Whatever could not be cleared away when it died gets another chance before a slot is asked for.
-        self.sweep();
         if self.alive.contains_key(name) {
             return Err(RefusedSpawn::NameTaken);
         }
@@ -202,8 +200,24 @@ impl Jails {
         exit
     }
 
+    /// Sweeps until nothing is left to sweep, a second at most: a group stays busy while its last process exits.
+    fn settle(&mut self) {
+        for _ in 0..250 {
+            self.sweep();
+            if !self.is_dirty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(4));
+        }
+    }
+
+    /// Whether something could not be cleared away yet and [`Self::sweep`] is to be called again soon.
+    pub(crate) const fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Removes the directories of the dead and frees their slots. One that is still busy is tried again next time.
-    fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         let (parents, slots, count) = (&self.host.parents, &mut self.slots, self.host.slots);
         let alive = &self.alive;
         self.dirty.retain(|directory| {
@@ -242,6 +256,7 @@ impl Jails {
             }
             self.bury(name);
         }
+        self.settle();
         self.host.parents.remove_all();
     }
 

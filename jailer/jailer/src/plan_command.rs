@@ -86,7 +86,8 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         let both = serde_json::json!({ "facts": facts, "part_one": plan, "part_two": second });
         println!("{}", serde_json::to_string_pretty(&both)?);
     } else {
-        print!("{plan}part two: {}, before it reads from any descriptor\n", plan.program.file_name());
+        print!("{plan}");
+        println!("part two: {}, before it reads from any descriptor", plan.program.file_name());
         for line in second {
             println!("  {line}");
         }

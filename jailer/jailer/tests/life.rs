@@ -165,6 +165,57 @@ fn a_new_jailer_adopts_what_lives_and_clears_what_does_not() {
     assert!(jailer.stop(Signal::TERM).success());
 }
 
+/// A jailer killed at any moment of its work, spawns and kills included: the next one lists exactly what lives.
+#[test]
+fn a_crash_at_any_moment_leaves_nothing_unknown() {
+    let mut jailer = Jailer::start(&[]);
+    for round in 0..12_u64 {
+        let mut client = jailer.connect();
+        let busy = std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            let mut alive = true;
+            for number in 0.. {
+                if !alive {
+                    return kept;
+                }
+                let name = format!("r{round}-{number}");
+                match client.try_start(&name, LIMITS) {
+                    Some(Ok(running)) => kept.push(running),
+                    _ => alive = false,
+                }
+                if number % 3 == 0 {
+                    alive &= client.try_ask(&Request::Kill { name: named(&name) }, &[]).is_some();
+                }
+            }
+            kept
+        });
+        // Not a synchronisation: the moment is meant to be arbitrary, and every one is right.
+        std::thread::sleep(std::time::Duration::from_micros(700 * round * round % 9973));
+        rustix::process::kill_process(jailer.pid(), Signal::KILL).unwrap();
+        let kept = busy.join().unwrap();
+        jailer = jailer.restart_after_crash(&[]);
+        let mut client = jailer.connect();
+        let listed = client.list();
+        let directories: HashSet<String> = jailer
+            .cgroups()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        let named: HashSet<String> =
+            listed.iter().map(|one| format!("{:04}.{}", one.slot, one.name)).collect();
+        assert_eq!(directories, named, "round {round}");
+        assert_eq!(jailer.cgroups().len(), listed.len() * jailer.cgroup_parents().len());
+        // Complete, so with the slot's own uid. (One whose Spawned nobody has read may end at any time: its log's reader
+        // is gone.)
+        assert!(listed.iter().all(|one| one.uid % 10_000 == one.slot), "{listed:?}");
+        for one in &listed {
+            client.kill(one.name.as_str());
+        }
+        jailer.assert_clean();
+        drop(kept);
+    }
+}
+
 #[test]
 fn an_adopted_jail_that_ends_by_itself_is_cleared_away() {
     let jailer = Jailer::start(&[]);

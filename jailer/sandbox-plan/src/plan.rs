@@ -69,11 +69,6 @@ pub enum Step {
     },
     /// Make propagation private, go to the root and check that it is read-only.
     Root,
-    /// Put the listed descriptors in their places and close every other one.
-    Descriptors {
-        /// In order, from 0.
-        places: Vec<Descriptor>,
-    },
     /// Set and lock the process's own limits.
     ResourceLimits {
         /// In order.
@@ -96,6 +91,12 @@ pub enum Step {
     /// Not dumpable: neither ptrace nor /proc/PID of the same uid. The program file is not readable by the jail, so
     /// exec keeps it so.
     NotDumpable,
+    /// Put the listed descriptors in their places and close every other one. The last before exec: until then the
+    /// child shares the lock on the cgroups, by which a new jailer knows whether a jail is half made.
+    Descriptors {
+        /// In order, from 0.
+        places: Vec<Descriptor>,
+    },
     /// `execveat` of the program's descriptor with an empty environment.
     Exec {
         /// Arguments.
@@ -172,13 +173,13 @@ impl Plan {
             Step::CgroupNamespace,
             Step::Hostname { name: HOSTNAME.to_string() },
             Step::Root,
-            Step::Descriptors { places: places(program) },
             Step::ResourceLimits { limits: rlimit::limits_of(&program, limits) },
             Step::BoundingSet { last: facts.last_capability },
             Step::Identity { id: uid },
             Step::Capabilities,
             Step::NoNewPrivs,
             Step::NotDumpable,
+            Step::Descriptors { places: places(program) },
             Step::Exec { argv: argv(program) },
         ]);
         Self { name: name.clone(), program, slot, uid, steps }

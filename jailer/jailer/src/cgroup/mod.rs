@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
     process::{Pid, Signal, kill_process},
 };
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use warren_sandbox_plan::cgroup::{Group, Setting};
 
 /// Why a jail's groups could not be made: the host's fault, or limits the kernel does not take.
@@ -54,8 +54,7 @@ impl Parents {
         let parent = self.dir(group.parent).ok_or_else(|| GroupError::Make(path(), Errno::NOENT))?;
         mkdirat(parent, &group.directory, Mode::from_raw_mode(0o755))
             .map_err(|errno| GroupError::Make(path(), errno))?;
-        let dir = open_dir(parent, &group.directory).map_err(|errno| GroupError::Make(path(), errno))?;
-        group.settings.iter().try_for_each(|setting| write_checked(dir.as_fd(), setting))
+        group.settings.iter().try_for_each(|setting| write_checked(parent, &group.directory, setting))
     }
 
     /// Moves a process into every group of a jail.
@@ -131,18 +130,25 @@ impl Parents {
     }
 }
 
-fn write_checked(dir: BorrowedFd<'_>, Setting { file, value }: &Setting) -> Result<(), GroupError> {
+/// Writes a limit and reads it back: what the kernel rounded, clamped or ignored is not the limit of the plan.
+fn write_checked(
+    parent: BorrowedFd<'_>,
+    directory: &str,
+    Setting { file, value }: &Setting,
+) -> Result<(), GroupError> {
     let failed = |errno| GroupError::Write(file.clone(), value.clone(), errno);
-    write_file(dir, file, value).map_err(failed)?;
-    let got = read_file(dir, file).map_err(failed)?;
-    if got.trim_end() == value {
+    let path = format!("{directory}/{file}");
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = openat(parent, path, flags, Mode::empty()).map_err(failed)?;
+    rustix::io::write(&fd, value.as_bytes()).map_err(failed)?;
+    let mut buffer = [0_u8; 64];
+    let read = rustix::io::pread(&fd, &mut buffer, 0).map_err(failed)?;
+    let got = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
+    let got = got.trim_end();
+    if got == value {
         Ok(())
     } else {
-        Err(GroupError::NotTaken {
-            file: file.clone(),
-            wanted: value.clone(),
-            got: got.trim_end().to_owned(),
-        })
+        Err(GroupError::NotTaken { file: file.clone(), wanted: value.clone(), got: got.to_owned() })
     }
 }
 

@@ -5,7 +5,10 @@ use rustix::{
     fs::{AtFlags, FlockOperation, Mode, flock, mkdirat, unlinkat},
     io::Errno,
 };
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
 use warren_sandbox_plan::facts::{CgroupFacts, CgroupParent, CgroupVersion, Controller};
 
 /// Open parents.
@@ -93,7 +96,7 @@ fn open_parent(version: CgroupVersion, parent: &CgroupParent) -> Result<Parent, 
         Err(errno) => return Err(failed("make")(errno)),
     }
     let dir = open_dir(base.as_fd(), leaf).map_err(failed("open"))?;
-    flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+    lock(dir.as_fd()).map_err(|errno| match errno {
         Errno::WOULDBLOCK => ParentsError::Taken { path: parent.path.clone() },
         errno => failed("lock")(errno),
     })?;
@@ -101,6 +104,22 @@ fn open_parent(version: CgroupVersion, parent: &CgroupParent) -> Result<Parent, 
         hand_out(dir.as_fd(), parent)?;
     }
     Ok(Parent { base, leaf: leaf.to_owned(), dir })
+}
+
+/// Takes hold of a parent, waiting for whoever is about to let go of it.
+///
+/// A child that an earlier jailer had cloned shares this lock until it closes its descriptors, its last step before
+/// exec. So who holds the lock of every parent knows that no half-made jail is left: each has either ended or is
+/// complete, with its own uid. Such a child needs microseconds; a jailer that serves never lets go.
+fn lock(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    const TRIES: u32 = 500;
+    for _ in 0..TRIES {
+        match flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(Duration::from_millis(4)),
+            other => return other,
+        }
+    }
+    Err(Errno::WOULDBLOCK)
 }
 
 /// Lets a version 2 group control its children, as far as it does not yet.

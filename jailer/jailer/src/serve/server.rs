@@ -3,7 +3,10 @@
 use super::connection::{BUFFER, Connection, Phase, Received};
 use crate::jails::{Jails, Kill};
 use rustix::{
-    event::epoll::{self, EventData, EventFlags},
+    event::{
+        Timespec,
+        epoll::{self, EventData, EventFlags},
+    },
     io::Errno,
     net::{SocketFlags, accept_with, sockopt},
 };
@@ -18,6 +21,9 @@ use warren_sandbox_plan::{
 
 /// Most connections at a time: the agent needs one or two.
 const MAX_CONNECTIONS: usize = 64;
+
+/// How soon a cgroup that was still busy is tried again.
+const SWEEP_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// What an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +109,13 @@ impl Server {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+            let limit = self.jails.is_dirty().then_some(&SWEEP_AGAIN);
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), limit) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
+            }
+            if self.jails.is_dirty() {
+                self.jails.sweep();
             }
             // By value: handling one event may add or remove sources, never change this list. An event of a source
             // removed meanwhile finds nothing; connection numbers are not used again, slots only after a later wait.

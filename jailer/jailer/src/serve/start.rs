@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use rustix::{
-    fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, chown, flock, openat},
+    fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, chown, fcntl_lock, openat},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
 };
 use std::{
@@ -92,8 +92,9 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     let state = &options.place.state;
     fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
     fs::set_permissions(state, fs::Permissions::from_mode(0o700))?;
+    // A record lock, which a child does not inherit: it ends with this process, whatever a half-made jail still holds.
     let lock = fs::File::create(state.join("lock"))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+    fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)
         .with_context(|| format!("another jailer works in {}", state.display()))?;
 
     let beside =

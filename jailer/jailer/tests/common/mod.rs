@@ -238,25 +238,39 @@ impl Client {
     }
 
     pub(crate) fn ask(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
-        self.send_raw(&encode(request).unwrap(), fds).unwrap();
-        self.receive().unwrap()
+        self.try_ask(request, fds).unwrap()
+    }
+
+    /// `None` if the jailer is gone.
+    pub(crate) fn try_ask(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Option<(Reply, Vec<OwnedFd>)> {
+        self.send_raw(&encode(request).unwrap(), fds).ok()?;
+        self.receive()
     }
 
     pub(crate) fn try_spawn(&mut self, name: &str, limits: Limits) -> Result<Running, Reply> {
+        self.try_start(name, limits).unwrap()
+    }
+
+    /// `None` if the jailer is gone.
+    pub(crate) fn try_start(&mut self, name: &str, limits: Limits) -> Option<Result<Running, Reply>> {
         let folder = tempfile::tempdir().unwrap();
         let control = folder.path().join("control");
         let listener = UnixListener::bind(&control).unwrap();
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let spawn = Spawn { name: named(name), program: Program::Vmm, limits };
-        let (reply, mut fds) = self.ask(&Request::Spawn(spawn), &[listener.as_fd(), write.as_fd()]);
-        match reply {
+        let (reply, mut fds) = self.try_ask(&Request::Spawn(spawn), &[listener.as_fd(), write.as_fd()])?;
+        Some(match reply {
             Reply::Spawned(jailed) => {
                 assert_eq!(fds.len(), 1, "one pidfd comes with it");
                 let log = BufReader::new(File::from(read));
                 Ok(Running { jailed, pidfd: fds.remove(0), log, control, _folder: folder })
             }
             other => Err(other),
-        }
+        })
     }
 
     pub(crate) fn spawn(&mut self, name: &str) -> Running {

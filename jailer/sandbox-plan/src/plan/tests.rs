@@ -54,13 +54,13 @@ part one: warren-jailer, before exec
    6  cgroup-namespace  unshare(CLONE_NEWCGROUP)
    7  hostname          sethostname `warren`, setdomainname ``
    8  root              own copy of the jailer's pivot_root: empty tmpfs, ro nosuid nodev noexec; propagation private; chdir /
-   9  descriptors       0 = /dev/null, 1 = log (request's 1), 2 = log (request's 1), 3 = listening socket (request's 0), 4 = /dev/kvm, 5 = guest image, close_range on every other
-  10  rlimits           CORE=0 NOFILE=64 FSIZE=0 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0
-  11  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
-  12  identity          setgroups [], setresgid 70012, setresuid 70012
-  13  capabilities      ambient, effective, permitted, inheritable = 0
-  14  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
-  15  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+   9  rlimits           CORE=0 NOFILE=64 FSIZE=0 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0
+  10  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
+  11  identity          setgroups [], setresgid 70012, setresuid 70012
+  12  capabilities      ambient, effective, permitted, inheritable = 0
+  13  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
+  14  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+  15  descriptors       0 = /dev/null, 1 = log (request's 1), 2 = log (request's 1), 3 = listening socket (request's 0), 4 = /dev/kvm, 5 = guest image, close_range on every other
   16  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-vmm run
 ";
     assert_eq!(text, expected);
@@ -84,13 +84,13 @@ part one: warren-jailer, before exec
    5  cgroup-namespace  unshare(CLONE_NEWCGROUP)
    6  hostname          sethostname `warren`, setdomainname ``
    7  root              own copy of the jailer's pivot_root: empty tmpfs, ro nosuid nodev noexec; propagation private; chdir /
-   8  descriptors       0 = /dev/null, 1 = log (request's 2), 2 = log (request's 2), 3 = sealed memfd (request's 0), 4 = memfd (request's 1), close_range on every other
-   9  rlimits           CORE=0 NOFILE=16 FSIZE=536870912 AS=4394967296 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0 CPU=30
-  10  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
-  11  identity          setgroups [], setresgid 70012, setresuid 70012
-  12  capabilities      ambient, effective, permitted, inheritable = 0
-  13  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
-  14  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+   8  rlimits           CORE=0 NOFILE=16 FSIZE=536870912 AS=4394967296 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0 CPU=30
+   9  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
+  10  identity          setgroups [], setresgid 70012, setresuid 70012
+  11  capabilities      ambient, effective, permitted, inheritable = 0
+  12  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
+  13  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+  14  descriptors       0 = /dev/null, 1 = log (request's 2), 2 = log (request's 2), 3 = sealed memfd (request's 0), 4 = memfd (request's 1), close_range on every other
   15  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-compile jailed --purpose policy --isa 7
 ";
     assert_eq!(text, expected);
@@ -116,7 +116,12 @@ fn what_must_come_before_what() {
                     ("bounding-set", "identity", "dropping from the bounding set needs the capability"),
                     ("identity", "capabilities", "changing the uid needs the capability"),
                     ("capabilities", "no-new-privs", "nothing is given back"),
-                    ("not-dumpable", "exec", "exec is the last"),
+                    (
+                        "identity",
+                        "descriptors",
+                        "who shares the cgroups' lock has its uid not yet for certain",
+                    ),
+                    ("not-dumpable", "descriptors", "exec alone comes after the descriptors"),
                 ] {
                     assert!(at(before) < at(after), "{before} before {after}: {why}");
                 }
