@@ -4,7 +4,7 @@ use crate::{build, check, paths, setup, shell};
 use anyhow::{Context, Result, bail};
 use std::{
     io::{BufRead as _, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -57,6 +57,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted("e2e") {
         end_to_end(&mut tally, &root);
     }
+    if wanted("lab") {
+        lab_host(&mut tally, &root);
+    }
     println!(
         "\n{} passed, {} failed, {} skipped, in {}",
         tally.passed,
@@ -93,6 +96,65 @@ fn end_to_end(tally: &mut Tally, root: &Path) {
     } else {
         println!("    no /dev/kvm: the cases above that say so were skipped");
     }
+}
+
+/// The same path on a stock kernel with cgroup v2 and Landlock, and the jail's own tests there. A machine that cannot
+/// run the lab host fails: it needs no hardware, so there is no reason to skip it.
+fn lab_host(tally: &mut Tally, root: &Path) {
+    let demo = "warren up --data /var/lib/warren --demo --once --functions /opt/warren/functions \
+                --samples /src/tests/functions/data";
+    let mut carries = vec![
+        (paths::collected().join("bin"), "/opt/warren/bin".to_owned()),
+        (paths::collected().join("policies"), "/opt/warren/policies".to_owned()),
+        (paths::collected().join("functions"), "/opt/warren/functions".to_owned()),
+        (root.join("tests/functions/data"), "/src/tests/functions/data".to_owned()),
+        (root.join("README.md"), "/src/README.md".to_owned()),
+    ];
+    tally.case("lab::demo", &mut lab_command(root, &carries, demo));
+    for test in ["jail", "life", "hostile"] {
+        match test_program(root, "warren-jailer", test) {
+            Ok(program) => {
+                carries.push((program, format!("/opt/tests/{test}")));
+                let command = format!("cd /opt/tests && ./{test}");
+                tally.case(&format!("lab::jailer-{test}"), &mut lab_command(root, &carries, &command));
+                carries.pop();
+            }
+            Err(error) => tally.fail(format!("lab::jailer-{test} ({error:#})")),
+        }
+    }
+}
+
+fn lab_command(root: &Path, carries: &[(PathBuf, String)], words: &str) -> Command {
+    let mut command = shell::cargo(root);
+    command.args(["run", "--quiet", "--locked", "-p", "warren-lab", "--", "--limit", "900"]);
+    for (from, to) in carries {
+        command.arg("--carry").arg(format!("{}={to}", from.display()));
+    }
+    command.args(["--", words]);
+    command
+}
+
+/// Builds one integration test and gives its file.
+fn test_program(root: &Path, package: &str, test: &str) -> Result<PathBuf> {
+    let mut command = shell::cargo(root);
+    command.args([
+        "test",
+        "--locked",
+        "--quiet",
+        "-p",
+        package,
+        "--test",
+        test,
+        "--no-run",
+        "--message-format=json",
+    ]);
+    let messages = shell::output(&mut command)?;
+    let program = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let found = message["reason"] == "compiler-artifact" && message["target"]["name"] == test;
+        found.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+    });
+    program.last().with_context(|| format!("no test program {package}::{test}"))
 }
 
 /// The full form of one suite.
@@ -151,6 +213,20 @@ impl Tally {
                 self.broken.push(format!("{name} ({error:#})"));
             }
         }
+    }
+
+    /// One command that is one case.
+    fn case(&mut self, name: &str, command: &mut Command) {
+        match shell::step(name, command) {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.fail(format!("{name} ({error:#})")),
+        }
+    }
+
+    fn fail(&mut self, what: String) {
+        eprintln!("    FAILED {what}");
+        self.failed += 1;
+        self.broken.push(what);
     }
 
     fn count(&mut self, command: &mut Command) -> Result<bool> {
