@@ -30,7 +30,7 @@ struct Arguments {
     /// Which host the figures are of.
     #[arg(long, value_enum, default_value_t = Host::Local)]
     host: Host,
-    /// Where the programs lie [default: beside this one].
+    /// Where the programs lie [default: beside this one, else target/warren/bin].
     #[arg(long)]
     bin: Option<PathBuf>,
     /// Where the function modules lie [default: ../functions from the programs].
@@ -80,7 +80,9 @@ struct Places {
 impl Places {
     fn find(arguments: &Arguments) -> Result<Self> {
         let own = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
-        let bin = arguments.bin.clone().unwrap_or(own);
+        let collected = own.join("warren-guest").exists();
+        let found = || if collected { own } else { PathBuf::from("target/warren/bin") };
+        let bin = arguments.bin.clone().unwrap_or_else(found);
         let beside = bin.parent().context("the programs' folder has a parent")?.join("functions");
         Ok(Self { functions: arguments.functions.clone().unwrap_or(beside), bin })
     }
