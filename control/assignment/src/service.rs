@@ -138,6 +138,7 @@ impl Assignment {
     ) -> Result<Leased, AssignError> {
         let began = Instant::now();
         let siblings = |host: &str| self.table().siblings(&version.name, host);
+        let memory_mib = version.limits.as_ref().map_or(0, |limits| limits.memory_mib);
         let worker = self.fleet.place(version, request_id, siblings)?;
         self.table().placed(id, worker.id());
         let placement_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -147,7 +148,9 @@ impl Assignment {
             partition: 0,
             epoch: self.epoch,
         };
-        let made = worker.client().create_sandbox(request).await.map_err(AssignError::Worker)?.into_inner();
+        let made =
+            worker.client().create_sandbox(request).await.map_err(|status| refused(status, memory_mib))?;
+        let made = made.into_inner();
         if !self.table().created(id) {
             self.destroy_later(Arc::clone(id), worker, "withdrawn");
             return Err(AssignError::Withdrawn);
@@ -176,6 +179,20 @@ impl Assignment {
     pub fn retire(&self, sandbox: &Sandbox, why: &'static str) {
         self.table().remove(&sandbox.id);
         self.destroy_later(Arc::clone(&sandbox.id), Arc::clone(&sandbox.worker), why);
+    }
+
+    /// Gives up a sandbox, waits for its end and counts its memory as free.
+    pub async fn retire_now(&self, sandbox: &Sandbox, memory_mib: u32, why: &str) {
+        self.table().remove(&sandbox.id);
+        let request = DestroySandboxRequest {
+            sandbox_id: sandbox.id.to_string(),
+            epoch: self.epoch,
+            reason: why.to_owned(),
+        };
+        match sandbox.worker.client().destroy_sandbox(request).await {
+            Ok(_) => self.fleet.returned(sandbox.worker.id(), memory_mib),
+            Err(status) => tracing::warn!(id = %sandbox.id, %status, "a sandbox could not be destroyed"),
+        }
     }
 
     /// The idle sandboxes of these versions are given up and destroyed.
@@ -230,6 +247,14 @@ impl Assignment {
         // The table is whole between any two of its operations, and none of them panics.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A worker that is full knows it better than the inventory did.
+fn refused(status: Status, memory_mib: u32) -> AssignError {
+    if WireError::from_status(&status).reason == reason::HOST_FULL {
+        return NoPlace::NoRoom { memory_mib }.into();
+    }
+    AssignError::Worker(status)
 }
 
 fn key_of(sandbox: &v1::Sandbox) -> VersionKey {

@@ -1,6 +1,6 @@
 //! The functions, as the warm path reads them: one immutable snapshot, swapped whole after each durable change.
 
-use crate::leases::Pool;
+use crate::pool::Pool;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
@@ -155,6 +155,11 @@ impl Catalog {
 }
 
 impl Version {
+    /// Its memory.
+    pub(crate) fn memory_mib(&self) -> u32 {
+        self.spec.limits.as_ref().map_or(0, |limits| limits.memory_mib)
+    }
+
     fn new(spec: FunctionVersion) -> Self {
         let hash = warren_placement::function_hash(&spec.name);
         Self { name: spec.name.as_str().into(), hash, spec, pool: Pool::default() }

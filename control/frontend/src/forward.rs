@@ -10,28 +10,29 @@
 //!                       +-- connection lost, sandbox lost: may have started --> UNAVAILABLE, retryable said
 //! ```
 
-use crate::{
-    catalog::Version,
-    detach::ClientGone,
-    leases::{Hub, Lease},
-};
+use crate::{catalog::Version, detach::ClientGone, hub::Hub, pool::Lease};
 use bytes::Bytes;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tonic::{Code, Status};
+use tokio::sync::mpsc;
+use tonic::{Code, Response, Status};
 use warren_assignment::StartTiming;
+use warren_placement::Client;
 use warren_proto::{
     error::{Fault, WireError},
     reason,
-    v1::{InvokeSandboxRequest, InvokeSandboxResponse},
+    v1::{InvokeEvent, InvokeSandboxRequest, InvokeSandboxResponse, invoke_event, invoke_sandbox_event},
 };
 
 /// Most old hints that one invocation puts up with.
 const HINTS: u32 = 8;
 /// Beyond the function's own timeout, how long the worker may take to say so.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Where log lines go as they come.
+pub(crate) type Follow = mpsc::Sender<Result<InvokeEvent, Status>>;
 
 /// What one invocation brings along.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct Invocation {
     pub payload: Bytes,
     /// Whether its log lines are wanted.
     pub want_log: bool,
+    /// Where its log lines go while it runs, if somebody follows.
+    pub follow: Option<Follow>,
     /// The grant it runs under.
     pub grant_id: u64,
     /// The grant's epoch.
@@ -176,11 +179,17 @@ async fn ask(
         client_deadline_unix_ms: 0,
     };
     let mut worker = lease.sandbox().worker.client();
-    match tokio::time::timeout(patience(version), worker.invoke_sandbox(request)).await {
+    let answer = async {
+        match &invocation.follow {
+            Some(follow) => followed(&mut worker, request, follow).await,
+            None => worker.invoke_sandbox(request).await.map(Response::into_inner),
+        }
+    };
+    match tokio::time::timeout(patience(version), answer).await {
         Ok(Ok(response)) => {
             let start = lease.start();
             lease.served();
-            Ok((response.into_inner(), start))
+            Ok((response, start))
         }
         Ok(Err(status)) => {
             let error = worker_error(&status);
@@ -191,6 +200,26 @@ async fn ask(
             Err((lease, lost(message)))
         }
     }
+}
+
+async fn followed(
+    worker: &mut Client,
+    request: InvokeSandboxRequest,
+    follow: &Follow,
+) -> Result<InvokeSandboxResponse, Status> {
+    let mut events = worker.invoke_sandbox_stream(request).await?.into_inner();
+    while let Some(event) = events.message().await? {
+        match event.event {
+            // A follower who left or dawdles must not hold up the function: lines he cannot take are dropped.
+            Some(invoke_sandbox_event::Event::Log(line)) => {
+                let event = InvokeEvent { event: Some(invoke_event::Event::Log(line)) };
+                drop(follow.try_send(Ok(event)));
+            }
+            Some(invoke_sandbox_event::Event::End(response)) => return Ok(response),
+            None => {}
+        }
+    }
+    Err(Status::unavailable("the worker ended the stream without an answer"))
 }
 
 fn timeout_ms(version: &Version) -> u32 {

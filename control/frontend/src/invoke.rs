@@ -5,7 +5,7 @@ use crate::{
     admit::reserved_of,
     catalog::Version,
     detach::{ClientGone, Detached},
-    forward::{self, Answered, Failed, Invocation, micros},
+    forward::{self, Answered, Failed, Follow, Invocation, micros},
     validate,
 };
 use std::{
@@ -13,7 +13,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
-use tokio_stream::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use warren_counting::Ticket;
 use warren_identity::require_client;
@@ -24,6 +25,8 @@ use warren_proto::{
 
 /// A piece of a streamed answer.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Events that may wait for a slow client; more log lines are dropped.
+const EVENTS_WAITING: usize = 256;
 
 /// Serves invocations.
 #[derive(Clone, Debug)]
@@ -34,30 +37,63 @@ type Events = Pin<Box<dyn Stream<Item = Result<InvokeEvent, Status>> + Send>>;
 #[tonic::async_trait]
 impl invoke_service_server::InvokeService for Invokes {
     async fn invoke(&self, request: Request<InvokeRequest>) -> Result<Response<InvokeResponse>, Status> {
-        let began = Instant::now();
-        require_client(&self.0.gate, &request)?;
-        let request = request.into_inner();
-        let (entry, version) = validate::invocation(&self.0.catalog, &request)?;
-        let reserved = reserved_of(&entry.latest.spec).is_some();
-        // Not admitted is not begun: a client that leaves here is simply gone.
-        let ticket = self.0.admit(&version.name, reserved).await?;
+        let admitted = self.admit(request).await?;
         let frontend = Arc::clone(&self.0);
-        let call = Detached::new(|gone| frontend.run(began, version, request, ticket, gone));
+        let call = Detached::new(|gone| frontend.run(admitted, None, gone));
         Ok(Response::new(call.await?))
     }
 
     type InvokeStreamStream = Events;
 
     async fn invoke_stream(&self, request: Request<InvokeRequest>) -> Result<Response<Events>, Status> {
-        let mut response = self.invoke(request).await?.into_inner();
-        let mut payload = std::mem::take(&mut response.payload);
-        let mut events = Vec::new();
-        while !payload.is_empty() {
-            let piece = payload.split_to(payload.len().min(CHUNK_BYTES));
-            events.push(Ok(InvokeEvent { event: Some(Event::Chunk(piece)) }));
+        let admitted = self.admit(request).await?;
+        let follow = admitted.request.want_log;
+        let frontend = Arc::clone(&self.0);
+        let (sender, events) = mpsc::channel(EVENTS_WAITING);
+        // A task of its own: log lines go out while it runs, and it ends when the worker does, not the client.
+        tokio::spawn(async move {
+            let lines = follow.then(|| sender.clone());
+            match frontend.run(admitted, lines, ClientGone::default()).await {
+                Ok(response) => send_pieces(&sender, response).await,
+                Err(error) => drop(sender.send(Err(error.into())).await),
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+    }
+}
+
+/// An invocation that may run.
+struct Admitted {
+    began: Instant,
+    version: Arc<Version>,
+    request: InvokeRequest,
+    ticket: Ticket,
+}
+
+impl Invokes {
+    /// Authenticates, validates, admits. Not admitted is not begun: a client that leaves here is simply gone.
+    async fn admit(&self, request: Request<InvokeRequest>) -> Result<Admitted, Status> {
+        let began = Instant::now();
+        require_client(&self.0.gate, &request)?;
+        let request = request.into_inner();
+        let (entry, version) = validate::invocation(&self.0.catalog, &request)?;
+        let reserved = reserved_of(&entry.latest.spec).is_some();
+        let ticket = self.0.admit(&version.name, reserved).await?;
+        Ok(Admitted { began, version, request, ticket })
+    }
+}
+
+async fn send_pieces(events: &mpsc::Sender<Result<InvokeEvent, Status>>, mut response: InvokeResponse) {
+    let mut payload = std::mem::take(&mut response.payload);
+    let mut pieces = Vec::new();
+    while !payload.is_empty() {
+        pieces.push(Event::Chunk(payload.split_to(payload.len().min(CHUNK_BYTES))));
+    }
+    pieces.push(Event::End(response));
+    for piece in pieces {
+        if events.send(Ok(InvokeEvent { event: Some(piece) })).await.is_err() {
+            return;
         }
-        events.push(Ok(InvokeEvent { event: Some(Event::End(response)) }));
-        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
     }
 }
 
@@ -65,17 +101,17 @@ impl Frontend {
     /// Leases, forwards, and accounts for the time.
     async fn run(
         self: Arc<Self>,
-        began: Instant,
-        version: Arc<Version>,
-        request: InvokeRequest,
-        ticket: Ticket,
+        admitted: Admitted,
+        follow: Option<Follow>,
         client: ClientGone,
     ) -> Result<InvokeResponse, WireError> {
+        let Admitted { began, version, request, ticket } = admitted;
         let request_id = if request.request_id.is_empty() { self.ids.next() } else { request.request_id };
         let invocation = Invocation {
             request_id,
             payload: request.payload,
             want_log: request.want_log,
+            follow,
             grant_id: ticket.grant_id(),
             grant_epoch: ticket.epoch(),
         };

@@ -1,7 +1,7 @@
 //! The frontend: takes calls of clients, and gets them answered by sandboxes.
 //!
 //! An invocation goes down one stack, one file a layer: authenticate (`warren-identity`), validate (`validate`),
-//! admit (`admit`), lease (`leases`), forward (`forward`). On the warm path it reads one snapshot and waits for nothing but the
+//! admit (`admit`), lease (`hub`, `pool`), forward (`forward`). On the warm path it reads one snapshot and waits for nothing but the
 //! worker. It deliberately knows no KVM, no jail, and no database beyond the registry's traits.
 #![forbid(unsafe_code)]
 
@@ -12,20 +12,21 @@ mod deploy;
 mod detach;
 mod forward;
 mod functions;
+mod hub;
 mod ids;
 mod invoke;
-mod leases;
 mod lingering;
 mod logs;
+mod pool;
 mod validate;
 
 pub use admin::Admin;
 pub use admit::limits;
 pub use catalog::{Catalog, FunctionEntry, Version};
 pub use functions::Functions;
+pub use hub::Hub;
 pub use ids::RequestIds;
 pub use invoke::Invokes;
-pub use leases::Hub;
 pub use lingering::Lingering;
 
 use std::sync::{Arc, atomic::AtomicU64};

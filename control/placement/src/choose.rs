@@ -62,13 +62,7 @@ impl Choosers {
             siblings: self.inventory.name(fit.host).map_or(0, |name| siblings(&name)),
             locality: 0,
         });
-        let request = PlaceRequest {
-            now_ms,
-            seed,
-            demand,
-            fits: scored.collect(),
-            zones: Vec::new(),
-        };
+        let request = PlaceRequest { now_ms, seed, demand, fits: scored.collect(), zones: Vec::new() };
         let Place::On(choice) = self.placement.choose(&about, &request).answer else { return None };
         let beyond = fits.best.iter().find(|fit| fit.host == choice.host).map_or(0, |fit| fit.overcommit_mib);
         // The hard limits, checked and taken in one step under the inventory's lock.

@@ -144,6 +144,18 @@ impl Fleet {
         Err(NoPlace::NoRoom { memory_mib })
     }
 
+    /// Memory of a destroyed sandbox, until the host's next report says so itself.
+    pub fn returned(&self, host: &str, memory_mib: u32) {
+        let inventory = &self.choosers.inventory;
+        if let Some(index) = inventory.index(host) {
+            inventory.adjust(index, |host| {
+                host.free_memory_mib = host.free_memory_mib.saturating_add(memory_mib).min(host.memory_mib);
+                host.free_cpu_millis = host.free_cpu_millis.saturating_add(cpu_millis(u64::from(memory_mib)));
+                host.sandboxes = host.sandboxes.saturating_sub(1);
+            });
+        }
+    }
+
     /// Brings the policies' inventory in step with one host.
     fn tell(&self, id: &str, status: &HostStatus) {
         let small = |mib: u64| u32::try_from(mib).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! Watches for hosts that fell silent.
+//! What is looked after at every heartbeat: hosts that fell silent, sandboxes nobody wants, slots of calls long over.
 
 use crate::fleet::withdraw;
 use std::{
@@ -31,6 +31,7 @@ pub(crate) async fn hosts(frontend: Arc<Frontend>, assignment: Arc<Assignment>) 
             tracing::warn!(host = %worker.id(), "no heartbeat: this host is lost, its sandboxes leave the table");
             withdraw(&frontend, &assignment.host_lost(worker.id()));
         }
+        frontend.hub.tidy();
         frontend.lingering.sweep(Instant::now());
     }
 }
