@@ -84,7 +84,7 @@ const fn fcntl(thread: Thread, command: u64, why: &'static str) -> MonitorCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [MonitorCall; 61] = [
+pub const SYSTEM_CALLS: [MonitorCall; 60] = [
     // Sealing itself, and starting.
     with(StartOnly, "prctl", 157, 0, 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(StartOnly, "prctl", 157, 0, 15, "PR_SET_NAME of the vCPU thread"),
@@ -132,7 +132,6 @@ pub const SYSTEM_CALLS: [MonitorCall; 61] = [
     any(Both, "sendto", 44, "replies and results"),
     any(Both, "read", 0, "payloads, bells, the deadline"),
     any(Both, "write", 1, "responses, bells, the log"),
-    any(Both, "writev", 20, "a panic's message"),
     any(Both, "close", 3, "connections; the function's descriptors once mapped"),
     ioctl(Both, 0x5421, "FIONBIO: sockets never block"),
     fcntl(Main, 1034, "F_GET_SEALS: code and files must be sealed"),

@@ -9,7 +9,7 @@
 //! - The main thread never blocks outside its event loop, so a deadline is always kept.
 //! - Every end has a name and an exit status ([`end`]).
 //!
-//! Modules: [`run`] the program, [`seal`] part two of its jail, [`service`] the main thread, [`vcpu`] the vCPU thread and the drawing of its states,
+//! Modules: [`run`] the program, [`seal`] part two of its jail, [`service`] the main thread, [`vcpu`] the vCPU thread and the drawing of its states, [`waiting`] what it waits for,
 //! [`progress`] what both know, [`orders`] what they tell each other, [`connection`] and [`link`] the two kinds of
 //! connection, [`load`] the door for requests, [`machine`] building a VM, [`cpu`] registers and exits, [`cpuid`] what
 //! the guest sees of the processor, [`program`] the guest's ELF file in memory, [`mailbox`] events and replies, [`ram`]
@@ -35,3 +35,4 @@ pub mod seal;
 pub mod service;
 pub mod sys;
 pub mod vcpu;
+pub mod waiting;

@@ -112,10 +112,11 @@ impl Machine {
         let program = program::read(image)?;
         let base = Base::new(program.end, options.class_len)?;
         let vm = kvm.create_vm().map_err(step("create a VM"))?;
-        // Slots before anything else: much slower once an interrupt controller or a vCPU exists.
+        // Each of these two waits for readers of the VM; cheapest while it has none, and much slower once an interrupt
+        // controller or a vCPU exists.
+        let msr_filter = deny_msrs(kvm, &vm)?;
         let mut ram = Ram::empty();
         ram.add_bank(&vm, 0, options.class_len)?;
-        let msr_filter = deny_msrs(kvm, &vm)?;
         if kvm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(TSS_ADDRESS).map_err(step("set the task-state address"))?;
         }
@@ -162,6 +163,12 @@ impl Machine {
         let mailbox = Mailbox::new(self.ram.clone(), self.base.mailbox.gpa);
         let entry = EntryState::new(self.entry, self.tables.root(), self.features);
         Ok(Start { entry, mailbox, memory_bytes: spec.memory_bytes, init_timeout_ms: spec.init_timeout_ms })
+    }
+
+    /// The guest's memory.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.ram
     }
 
     /// Whether this host's KVM filters MSR accesses (it denies them all).

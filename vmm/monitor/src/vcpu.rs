@@ -27,7 +27,7 @@ use crate::machine::Start;
 use crate::mailbox::Mailbox;
 use crate::orders::{Order, Orders, Report, Reports};
 use crate::progress::{Progress, StopCause, monotonic_ns, wall_ns};
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::waiting::wait;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ impl Life {
 
     fn empty(&mut self) -> Result<Box<Start>, End> {
         loop {
-            self.wait(None)?;
+            wait(&self.orders, None, &self.progress)?;
             while let Some(order) = self.orders.next() {
                 match order {
                     Order::Start(start) => return Ok(start),
@@ -164,7 +164,7 @@ impl Life {
                 Ok(partial) => arriving = partial,
                 Err(error) => self.drop_link(&error),
             }
-            let ready = self.wait(self.link.as_ref())?;
+            let ready = wait(&self.orders, self.link.as_ref(), &self.progress)?;
             // A payload is read by `advance`, straight into the mailbox.
             if ready.link && arriving.is_none() {
                 let received = self.link.as_mut().map_or(Ok(()), Link::receive);
@@ -331,52 +331,6 @@ impl Life {
             log!("result dropped: {error}");
             self.link = None;
         }
-    }
-
-    /// Waits for an order, for `link` to be readable, or for the word to stop.
-    fn wait(&self, link: Option<&Link>) -> Result<Ready, End> {
-        loop {
-            if self.progress.stop_cause().is_some() {
-                return Err(End::Shutdown);
-            }
-            let bell = PollFd::new(self.orders.bell(), PollFlags::IN);
-            let (result, ready) = match link {
-                None => {
-                    let mut fds = [bell];
-                    let result = poll(&mut fds, None);
-                    (result, fds.map(|fd| !fd.revents().is_empty()).into())
-                }
-                Some(link) => {
-                    let mut fds = [bell, PollFd::new(link.stream(), PollFlags::IN)];
-                    let result = poll(&mut fds, None);
-                    (result, fds.map(|fd| !fd.revents().is_empty()).into())
-                }
-            };
-            match result {
-                Ok(_) => return Ok(ready),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(End::Host(error.into())),
-            }
-        }
-    }
-}
-
-/// What a wait found.
-#[derive(Clone, Copy, Debug)]
-struct Ready {
-    orders: bool,
-    link: bool,
-}
-
-impl From<[bool; 1]> for Ready {
-    fn from([orders]: [bool; 1]) -> Self {
-        Self { orders, link: false }
-    }
-}
-
-impl From<[bool; 2]> for Ready {
-    fn from([orders, link]: [bool; 2]) -> Self {
-        Self { orders, link }
     }
 }
 

@@ -167,6 +167,25 @@ fn a_spinning_guest_is_stopped_and_its_log_saved() {
 }
 
 #[test]
+fn a_timer_left_over_from_an_earlier_event_stops_nothing() {
+    let (vmm, _control) = Vmm::loaded(b"R");
+    let mut invoke = vmm.invoke();
+    assert_eq!(call_with(&mut invoke, b".", 30).done.outcome, Outcome::Response);
+    let done = call_with(&mut invoke, b"s", 200).done;
+    assert_eq!(done.outcome, Outcome::TimedOut);
+    assert!(done.handler_us >= 200_000, "stopped by the first event's timer: {done:?}");
+}
+
+#[test]
+fn huge_pages_are_only_advice() {
+    let vmm = Vmm::spawn_with(&support::guest::elf(), &["--huge-pages"]);
+    let code = descriptor(&write(HEAP.base + 0x12_3000));
+    let reply = load(&mut vmm.control(), &spec(code.len()), &[&sealed(&code)]);
+    assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
+    assert_eq!(call(&mut vmm.invoke(), &payload()).payload[0], 0x5A);
+}
+
+#[test]
 fn a_flood_of_log_flushes_ends_with_the_deadline() {
     // kind = 4, log_len = 1, doorbell, again and again.
     let header = MAILBOX.base + REPLY_HEADER_OFFSET;

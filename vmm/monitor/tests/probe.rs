@@ -1,0 +1,23 @@
+//! The probe, on whatever host this is.
+
+#[test]
+fn finds_what_the_other_suites_rely_on() {
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_warren-vmm"))
+        .args(["probe", "--json"])
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{run:?}");
+    let found: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(found["wasm"]["can"], true, "{found:#}");
+    let works = |name: &str| {
+        let findings = found["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["name"] == name).unwrap()["works"].clone()
+    };
+    for name in ["device", "user mode", "exit", "immediate exit"] {
+        assert_eq!(works(name), true, "{name}");
+    }
+    // Without native supervisor mode there is no Linux guest, and the sentence says why.
+    if found["linux"]["can"] == false {
+        assert!(found["linux"]["because"].as_str().unwrap().contains("supervisor-mode"), "{found:#}");
+    }
+}
