@@ -4,7 +4,7 @@
 //! and versions.
 
 use crate::screen;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fs,
     net::TcpListener,
@@ -36,9 +36,11 @@ struct Finding {
 
 /// Runs every check; fails if one is bad.
 pub(crate) fn run(_: &Options, config: &Path, json: bool) -> Outcome {
+    let [wasm, linux] = probe();
     let findings = [
         kvm(),
-        probe(),
+        wasm,
+        linux,
         root(),
         cgroups(),
         user_namespaces(),
@@ -86,7 +88,7 @@ impl Finding {
         format!("{:<5}{:<17}{}{fix}", self.grade(), self.what, self.text)
     }
 
-    fn json(&self) -> serde_json::Value {
+    fn json(&self) -> Value {
         json!({ "check": self.what, "grade": self.grade(), "text": self.text, "fix": self.fix })
     }
 }
@@ -106,32 +108,35 @@ fn kvm() -> Finding {
     }
 }
 
-/// Lets the monitor try what this KVM can do.
-fn probe() -> Finding {
-    let what = "KVM abilities";
+/// Lets the monitor try what this KVM can do: one verdict for each kind of guest.
+fn probe() -> [Finding; 2] {
+    let (wasm, linux) = ("Wasm sandboxes", "Linux guests");
     let Some(vmm) = beside("warren-vmm") else {
-        return Finding::less(what, "warren-vmm is not beside this program", "cargo xtask build");
+        return [wasm, linux]
+            .map(|what| Finding::less(what, "warren-vmm is not here to try", "cargo xtask build"));
     };
-    match Command::new(vmm).args(["probe", "--json"]).stdin(Stdio::null()).output() {
-        Ok(done) if done.status.success() => {
-            let text = String::from_utf8_lossy(&done.stdout).into_owned();
-            let value = serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default();
-            Finding::good(what, describe(&value))
+    let done = match Command::new(vmm).args(["probe", "--json"]).stdin(Stdio::null()).output() {
+        Ok(done) => done,
+        Err(error) => {
+            return [wasm, linux].map(|what| Finding::less(what, error.to_string(), "cargo xtask build"));
         }
-        Ok(done) => {
-            let said = String::from_utf8_lossy(&done.stderr).lines().next().unwrap_or_default().to_owned();
-            Finding::bad(what, said, "warren-vmm probe says more")
-        }
-        Err(error) => Finding::bad(what, error.to_string(), "cargo xtask build"),
-    }
-}
-
-/// `key: value` of the probe's first level, so that facts added there appear here.
-fn describe(value: &serde_json::Value) -> String {
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let pairs = value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {}", text(value)));
-    let text = pairs.collect::<Vec<_>>().join("; ");
-    if text.is_empty() { "the probe said nothing".into() } else { text }
+    };
+    let found: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+    let verdict = |kind: &str| {
+        let because = found[kind]["because"].as_str().unwrap_or("the probe gave no verdict").to_owned();
+        (found[kind]["can"] == true, because)
+    };
+    let more = "warren-vmm probe shows everything that was tried";
+    [
+        match verdict("wasm") {
+            (true, because) => Finding::good(wasm, format!("can run: {because}")),
+            (false, because) => Finding::bad(wasm, format!("cannot run: {because}"), more),
+        },
+        match verdict("linux") {
+            (true, because) => Finding::good(linux, format!("can run: {because}")),
+            (false, because) => Finding::less(linux, format!("cannot run: {because}"), more),
+        },
+    ]
 }
 
 fn root() -> Finding {
