@@ -9,7 +9,7 @@ use rustix::{
         SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
         socket_with,
     },
-    process::{Pid, Signal, kill_process},
+    process::{Gid, Pid, Signal, kill_process},
 };
 use serde_json::Value;
 use std::{
@@ -70,6 +70,11 @@ impl Jailer {
         // Uid ranges of jailers that run at once do not overlap.
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % 100;
         let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + UIDS * number;
+        // Things a careless starter leaves to the jailer and no jail may have: an open file, supplementary groups, and
+        // below an environment.
+        let leaked = rustix::io::fcntl_dupfd_cloexec(File::open("/etc/passwd").unwrap(), 100).unwrap();
+        rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
+        rustix::thread::set_thread_groups(&[Gid::from_raw(12_345), Gid::ROOT]).unwrap();
         let mut process = Command::new(JAILER);
         process.arg("serve");
         let program = ["--vmm", "--compile", "--guest"].map(|flag| (flag, PROBE));
@@ -90,6 +95,7 @@ impl Jailer {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        drop(leaked);
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut ready = String::new();
         stdout.read_line(&mut ready).unwrap();
