@@ -6,11 +6,7 @@
 //! fallen --next event: instantiate, init--> live, or fallen again with the failure as the event's answer
 //! ```
 
-use crate::{
-    failure::Failure,
-    outside::Outside,
-    preview1::Sandbox,
-};
+use crate::{failure::Failure, outside::Outside, preview1::Sandbox};
 use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use serde::Deserialize;
 use warren_abi::{mailbox::PAYLOAD_MAX, outcome::FunctionError};
@@ -71,13 +67,17 @@ impl Handler {
         let mut store = Store::new(&self.engine, sandbox);
         store.limiter(|sandbox| &mut sandbox.limits);
         store.set_hostcall_fuel(usize::try_from(HANDED_OUT_MAX).unwrap_or(0));
-        let initialised = self.function.instantiate(&mut store).and_then(|function| {
+        let instance = self.function.instantiate(&mut store);
+        let instance = instance.inspect_err(|_| store.data_mut().limits.note_failed_instance());
+        let initialised = instance.and_then(|function| {
             let answer = function.call_init(&mut store)?;
             Ok((function, answer))
         });
         match initialised {
             Ok((function, Ok(()))) => (Phase::Live(store, function), Ok(())),
-            Ok((_, Err(text))) => (Phase::Fallen(store.into_data()), Err(Failure::new(FunctionError::Init, text))),
+            Ok((_, Err(text))) => {
+                (Phase::Fallen(store.into_data()), Err(Failure::new(FunctionError::Init, text)))
+            }
             Err(error) => {
                 let sandbox = store.into_data();
                 let failure = Failure::of_init(&error, &sandbox.limits);
@@ -96,21 +96,26 @@ impl Handler {
             },
         };
         let context = context(&mut store.data_mut().wasi.host);
-        let event = Vec::from(store.data().wasi.host.stdin());
-        match function.call_handle(&mut store, &event, &context) {
+        // The bytes stay until the next doorbell, which `handle` reaches only through a log flush; the monitor does not
+        // touch the event area then.
+        let event = crate::raw::event_bytes(store.data().wasi.host.payload());
+        match function.call_handle(&mut store, event, &context) {
             Ok(answer) => {
-                store.data_mut().limits.peak();
+                store.data_mut().limits.observe();
                 let host = &mut store.data_mut().wasi.host;
                 let answer = match answer {
                     Ok(bytes) => host.write_response(&bytes).map(|()| host.response_len()).map_err(|_| {
-                        Failure::new(FunctionError::ResponseTooLarge, format!("a response of {} bytes", bytes.len()))
+                        Failure::new(
+                            FunctionError::ResponseTooLarge,
+                            format!("a response of {} bytes", bytes.len()),
+                        )
                     }),
                     Err(text) => Err(Failure::new(FunctionError::Handler, text)),
                 };
                 (Phase::Live(store, function), answer)
             }
             Err(error) => {
-                store.data_mut().limits.peak();
+                store.data_mut().limits.observe();
                 let sandbox = store.into_data();
                 let failure = Failure::of_call(&error, &sandbox.limits)
                     .unwrap_or_else(|| Failure::new(FunctionError::Trap, "ended without an answer"));
@@ -175,7 +180,10 @@ impl host::Host for Sandbox {
 
     fn write_file(&mut self, path: String, contents: Vec<u8>) -> Result<(), String> {
         let now = self.wasi.host.wall_ns();
-        self.wasi.fs().write_whole(&path, &contents, now).map_err(|errno| describe(errno, &path))
+        let written =
+            self.wasi.fs().write_whole(&path, &contents, now).map_err(|errno| describe(errno, &path));
+        self.limits.observe();
+        written
     }
 }
 

@@ -1,9 +1,10 @@
 //! The Wasmtime engine: settings agreed with the compiler, the host's instruction sets, code that is already mapped.
 #![allow(unsafe_code, reason = "three promises to Wasmtime that only the contract with the monitor can keep")]
 
-use crate::heap::Memories;
+use crate::{failure::FRAMES_MAX, heap::Memories};
 use alloc::sync::Arc;
 use core::{
+    num::NonZeroUsize,
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
@@ -18,6 +19,7 @@ pub(crate) fn engine(isa: IsaSet) -> wasmtime::Result<Engine> {
     ISA.store(isa.0, Relaxed);
     let mut config = Config::new();
     warren_abi::configure_function_engine!(&mut config);
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES_MAX));
     config.with_host_memory(Arc::new(Memories));
     config.with_custom_code_memory(Some(Arc::new(AlreadyMapped)));
     // SAFETY: the host read the set from its own CPUID and shows the guest's processor the same.

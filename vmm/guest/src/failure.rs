@@ -1,11 +1,18 @@
 //! From a Wasmtime error to what the contract calls it.
 
 use crate::limits::Limits;
-use alloc::{format, string::String, string::ToString};
+use alloc::{format, string::String, string::ToString, vec::Vec};
 use core::{error::Error, fmt};
 use warren_abi::outcome::FunctionError;
 use warren_wasi::Halt;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
+
+/// Most frames looked at after a trap.
+pub(crate) const FRAMES_MAX: usize = 256;
+/// Most frames told.
+const FRAMES_SHOWN: usize = 20;
+/// Most functions that take part in what is called one recursion.
+const RECURSION_FUNCTIONS: usize = 16;
 
 /// How a function failed; all of these are its own fault.
 #[derive(Debug)]
@@ -34,43 +41,78 @@ impl fmt::Display for Halted {
 impl Error for Halted {}
 
 impl Failure {
-    pub(crate) fn new(error: FunctionError, detail: impl ToString) -> Self {
-        Self { error, exit_code: 0, detail: detail.to_string() }
+    pub(crate) fn new(error: FunctionError, detail: impl Into<String>) -> Self {
+        Self { error, exit_code: 0, detail: detail.into() }
     }
 
     /// How a call that ended in `error` failed; none if it exited with code 0.
     pub(crate) fn of_call(error: &wasmtime::Error, limits: &Limits) -> Option<Self> {
-        if let Some(Halted(halt)) = error.downcast_ref::<Halted>() {
-            return match halt {
-                Halt::Exit(0) => None,
-                Halt::Exit(code) => {
-                    Some(Self { error: FunctionError::Exit, exit_code: *code, detail: format!("exit code {code}") })
-                }
-                Halt::ResponseTooLarge => Some(Self::new(FunctionError::ResponseTooLarge, Halted(*halt))),
-            };
+        match error.downcast_ref::<Halted>() {
+            Some(Halted(Halt::Exit(0))) => None,
+            Some(Halted(Halt::Exit(code))) => Some(Self {
+                error: FunctionError::Exit,
+                exit_code: *code,
+                detail: format!("exit code {code}"),
+            }),
+            Some(halted) => Some(Self::new(FunctionError::ResponseTooLarge, halted.to_string())),
+            None => Some(Self::of_trap(error, limits, FunctionError::Trap)),
         }
-        let kind = match error.downcast_ref::<Trap>() {
-            Some(Trap::StackOverflow) => FunctionError::StackOverflow,
-            // It asked for memory, did not get it, and gave up.
-            _ if limits.refused() => FunctionError::OutOfMemory,
-            _ => FunctionError::Trap,
-        };
-        let mut detail = match error.downcast_ref::<Trap>() {
-            Some(trap) => format!("{trap}"),
-            None => format!("{error:#}"),
-        };
-        if kind == FunctionError::OutOfMemory {
-            detail = format!("memory limit of {} bytes reached; {detail}", limits.memory_limit());
-        }
-        if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-            detail = format!("{detail}\n{backtrace}");
-        }
-        Some(Self::new(kind, detail))
     }
 
-    /// How setting up failed.
+    /// How setting up an instance failed.
     pub(crate) fn of_init(error: &wasmtime::Error, limits: &Limits) -> Self {
-        let kind = if limits.refused() { FunctionError::OutOfMemory } else { FunctionError::Init };
-        Self::new(kind, format!("{error:#}"))
+        Self::of_trap(error, limits, FunctionError::Init)
+    }
+
+    fn of_trap(error: &wasmtime::Error, limits: &Limits, otherwise: FunctionError) -> Self {
+        let trap = error.downcast_ref::<Trap>();
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
+        let what = match trap {
+            Some(trap) => trap.to_string(),
+            None => error.root_cause().to_string(),
+        };
+        let (kind, what) = match trap {
+            Some(Trap::StackOverflow) => (FunctionError::StackOverflow, what),
+            Some(Trap::MemoryOutOfBounds) if is_endless(frames) => {
+                let what = format!("recursion ran off the stack in linear memory: {what}");
+                (FunctionError::StackOverflow, what)
+            }
+            // It asked for memory, did not get it, and gave up.
+            _ if limits.refused() => {
+                let what = format!("the memory limit of {} bytes was reached: {what}", limits.memory_limit());
+                (FunctionError::OutOfMemory, what)
+            }
+            _ => (otherwise, what),
+        };
+        Self::new(kind, format!("{what}{}", Frames(frames)))
+    }
+}
+
+/// Whether the innermost frames are a recursion as deep as can be seen. A toolchain's own stack lies in linear memory,
+/// and running off it looks like any access out of bounds.
+fn is_endless(frames: &[FrameInfo]) -> bool {
+    let mut functions: Vec<u32> = frames.iter().map(FrameInfo::func_index).collect();
+    functions.sort_unstable();
+    functions.dedup();
+    frames.len() >= FRAMES_MAX && functions.len() <= RECURSION_FUNCTIONS
+}
+
+/// The innermost frames, one a line.
+struct Frames<'a>(&'a [FrameInfo]);
+
+impl fmt::Display for Frames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for frame in self.0.iter().take(FRAMES_SHOWN) {
+            match frame.func_name() {
+                Some(name) => write!(f, "\n  at {:#}", rustc_demangle::demangle(name))?,
+                None => write!(f, "\n  at function {}", frame.func_index())?,
+            }
+        }
+        match self.0.len().saturating_sub(FRAMES_SHOWN) {
+            0 => Ok(()),
+            more if self.0.len() >= FRAMES_MAX => write!(f, "\n  and more than {more} further"),
+            more => write!(f, "\n  and {more} further"),
+        }
     }
 }

@@ -24,9 +24,10 @@ impl Limits {
     }
 
     /// A new instance holds nothing yet.
-    pub(crate) const fn begin_instance(&mut self) {
+    pub(crate) fn begin_instance(&mut self) {
         self.in_use = 0;
         self.refused = false;
+        heap::take_refusal();
     }
 
     /// A new event has seen no peak yet.
@@ -44,9 +45,18 @@ impl Limits {
         self.limit
     }
 
-    /// The most in use since the event began: memories, tables, this program's heap with the files of `/tmp`.
-    pub(crate) fn peak(&mut self) -> u64 {
+    /// An instance could not be made: whether for want of memory.
+    pub(crate) fn note_failed_instance(&mut self) {
+        self.refused |= heap::take_refusal();
+    }
+
+    /// Takes note of what is in use; called wherever that may be a peak.
+    pub(crate) fn observe(&mut self) {
         self.peak = self.peak.max(heap::used_bytes());
+    }
+
+    /// The most in use since the event began: memories, tables, this program's heap with the files of `/tmp`.
+    pub(crate) const fn peak(&self) -> u64 {
         self.peak as u64
     }
 
@@ -56,13 +66,18 @@ impl Limits {
         if !self.refused {
             self.in_use = wanted;
         }
-        self.peak = self.peak.max(heap::used_bytes());
+        self.observe();
         !self.refused
     }
 }
 
 impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // Past its own maximum it is the module's rule, not ours.
         Ok(maximum.is_some_and(|most| desired > most) || self.grow(desired.saturating_sub(current)))
     }
@@ -73,7 +88,12 @@ impl ResourceLimiter for Limits {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|most| desired > most) {
             return Ok(true);
         }

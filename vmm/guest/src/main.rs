@@ -37,7 +37,7 @@ use warren_abi::{
     boot::{BOOT_MAGIC, BootHeader, FunctionSpec, World},
     outcome::FunctionError,
 };
-use warren_wasi::{Fs, Wasi};
+use warren_wasi::{Fs, Wasi, fs::Quota};
 
 /// From the first instruction on; never returns.
 pub(crate) fn main() -> ! {
@@ -89,7 +89,7 @@ fn set_up(boot: &BootHeader) -> Result<Function, Failure> {
     };
     let outside = Outside::new(boot.tsc_hz);
     let limits = Limits::new(spec.memory_limit_bytes);
-    let fs = Fs::new(raw::task_archive(boot), spec.tmp_quota_bytes)
+    let fs = Fs::new(raw::task_archive(boot), Quota::new(spec.tmp_quota_bytes, heap::room_bytes))
         .map_err(|error| Failure::new(FunctionError::Init, format!("the archive of /var/task: {error:?}")))?;
     let sandbox = Box::new(Sandbox::new(Wasi::new(outside, fs, spec.args, &spec.env), limits));
     let init = |error: wasmtime::Error| Failure::new(FunctionError::Init, format!("{error:#}"));

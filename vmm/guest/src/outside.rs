@@ -57,7 +57,12 @@ impl Outside {
 
     /// The context, as the caller sent it.
     pub(crate) fn context(&self) -> &[u8] {
-        raw::event_bytes(0, self.context_len)
+        raw::event_bytes((0, self.context_len))
+    }
+
+    /// Where the payload lies in the event area: offset and length.
+    pub(crate) const fn payload(&self) -> (u32, u32) {
+        self.payload
     }
 
     /// Time until the sandbox is stopped.
@@ -96,7 +101,7 @@ impl Host for Outside {
     }
 
     fn stdin(&self) -> &[u8] {
-        raw::event_bytes(self.payload.0, self.payload.1)
+        raw::event_bytes(self.payload)
     }
 
     fn write_response(&mut self, bytes: &[u8]) -> Result<(), ResponseTooLarge> {

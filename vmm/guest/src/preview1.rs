@@ -65,10 +65,10 @@ impl Command {
         let result = self
             .instance
             .instantiate(&mut store)
+            .inspect_err(|_| store.data_mut().limits.note_failed_instance())
             .and_then(|instance| instance.get_typed_func::<(), ()>(&mut store, "_start"))
             .and_then(|start| start.call(&mut store, ()));
-        let peak = store.data_mut().limits.peak();
-        debug_assert!(peak > 0, "something is always in use");
+        store.data_mut().limits.observe();
         let sandbox = store.into_data();
         let failure = result.err().and_then(|error| Failure::of_call(&error, &sandbox.limits));
         let outcome = failure.map_or_else(|| Ok(sandbox.wasi.host.response_len()), Err);
@@ -79,18 +79,22 @@ impl Command {
 type Call<'a> = Caller<'a, Box<Sandbox>>;
 
 /// Runs one WASI function on the caller's memory.
-fn answer(mut caller: Call<'_>, call: impl FnOnce(&mut Wasi<Outside>, &mut View<'_>) -> Answer) -> wasmtime::Result<i32> {
-    let memory = match caller.data().memory {
-        Some(memory) => memory,
-        None => {
-            let memory = caller.get_export("memory").and_then(Extern::into_memory);
-            let memory = memory.ok_or_else(|| wasmtime::Error::msg("no exported memory"))?;
-            caller.data_mut().memory = Some(memory);
-            memory
-        }
+fn answer(
+    mut caller: Call<'_>,
+    call: impl FnOnce(&mut Wasi<Outside>, &mut View<'_>) -> Answer,
+) -> wasmtime::Result<i32> {
+    let memory = if let Some(memory) = caller.data().memory {
+        memory
+    } else {
+        let memory = caller.get_export("memory").and_then(Extern::into_memory);
+        let memory = memory.ok_or_else(|| wasmtime::Error::msg("no exported memory"))?;
+        caller.data_mut().memory = Some(memory);
+        memory
     };
     let (bytes, sandbox) = memory.data_and_store_mut(&mut caller);
-    match call(&mut sandbox.wasi, &mut View::new(bytes)) {
+    let answer = call(&mut sandbox.wasi, &mut View::new(bytes));
+    sandbox.limits.observe();
+    match answer {
         Ok(()) => Ok(0),
         Err(Stop::Errno(errno)) => Ok(errno.code()),
         Err(Stop::Halt(halt)) => Err(wasmtime::Error::new(Halted(halt))),
@@ -155,12 +159,16 @@ fn link(linker: &mut Linker<Box<Sandbox>>) -> wasmtime::Result<()> {
         sock_shutdown(fd: u32, how: u32);
     }
     // The two whose signatures are not all numbers in, error number out.
-    linker.func_wrap(wasi::MODULE, "proc_exit", |mut caller: Call<'_>, code: u32| -> wasmtime::Result<()> {
-        match caller.data_mut().wasi.proc_exit(code) {
-            Err(Stop::Halt(halt)) => Err(wasmtime::Error::new(Halted(halt))),
-            _ => Ok(()),
-        }
-    })?;
+    linker.func_wrap(
+        wasi::MODULE,
+        "proc_exit",
+        |mut caller: Call<'_>, code: u32| -> wasmtime::Result<()> {
+            match caller.data_mut().wasi.proc_exit(code) {
+                Err(Stop::Halt(halt)) => Err(wasmtime::Error::new(Halted(halt))),
+                _ => Ok(()),
+            }
+        },
+    )?;
     linker.func_wrap(
         wasi::MODULE,
         "path_open",

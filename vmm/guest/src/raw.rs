@@ -12,8 +12,8 @@ use warren_abi::{
     DOORBELL_PORT,
     boot::BootHeader,
     mailbox::{
-        DETAIL_MAX, DETAIL_OFFSET, EVENT_HEADER_OFFSET, EVENT_OFFSET, EventHeader, LOG_MAX, LOG_OFFSET, PAYLOAD_MAX,
-        REPLY_HEADER_OFFSET, REPLY_OFFSET, ReplyHeader, CONTEXT_MAX,
+        CONTEXT_MAX, DETAIL_MAX, DETAIL_OFFSET, EVENT_HEADER_OFFSET, EVENT_OFFSET, EventHeader, LOG_MAX,
+        LOG_OFFSET, PAYLOAD_MAX, REPLY_HEADER_OFFSET, REPLY_OFFSET, ReplyHeader,
     },
     window::{BOOT, MAILBOX, TASK},
 };
@@ -65,11 +65,13 @@ pub(crate) fn task_archive(header: &BootHeader) -> &'static [u8] {
 
 /// The event the monitor handed over.
 pub(crate) fn event_header() -> EventHeader {
-    EventHeader::read_from_bytes(window(MAILBOX.base + EVENT_HEADER_OFFSET, size_of::<EventHeader>())).unwrap_or_default()
+    EventHeader::read_from_bytes(window(MAILBOX.base + EVENT_HEADER_OFFSET, size_of::<EventHeader>()))
+        .unwrap_or_default()
 }
 
-/// Part of the event area, cut to it. The bytes change at the next doorbell: callers hold them no longer than an event.
-pub(crate) fn event_bytes(offset: u32, len: u32) -> &'static [u8] {
+/// Part of the event area (offset and length), cut to it. The bytes change when the next event comes: callers hold them
+/// no longer than theirs.
+pub(crate) fn event_bytes((offset, len): (u32, u32)) -> &'static [u8] {
     let area = CONTEXT_MAX + PAYLOAD_MAX;
     let offset = u64::from(offset).min(area);
     let len = u64::from(len).min(area - offset);

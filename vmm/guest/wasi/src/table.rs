@@ -70,7 +70,10 @@ impl Table {
 
     /// Back to the initial descriptors; the nodes that were open.
     pub(crate) fn reset(&mut self) -> impl Iterator<Item = NodeId> {
-        core::mem::replace(&mut self.0, initial()).into_iter().flatten().filter_map(|descriptor| descriptor.node())
+        core::mem::replace(&mut self.0, initial())
+            .into_iter()
+            .flatten()
+            .filter_map(|descriptor| descriptor.node())
     }
 
     pub(crate) fn get(&self, fd: u32) -> Result<&Descriptor, Errno> {

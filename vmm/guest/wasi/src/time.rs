@@ -18,7 +18,14 @@ impl Timeline {
     /// Clocks at 0 until the first [`Timeline::rebase`].
     #[must_use]
     pub const fn new(ticks_per_second: u64) -> Self {
-        Self { ticks_per_second, base_ticks: 0, wall_ns: 0, monotonic_ns: 0, last_wall_ns: 0, last_monotonic_ns: 0 }
+        Self {
+            ticks_per_second,
+            base_ticks: 0,
+            wall_ns: 0,
+            monotonic_ns: 0,
+            last_wall_ns: 0,
+            last_monotonic_ns: 0,
+        }
     }
 
     /// Takes the host's clocks, read when the counter stood at `ticks`. Where they lie behind what was already given,
@@ -39,7 +46,8 @@ impl Timeline {
 
     /// Monotonic nanoseconds.
     pub fn monotonic_ns(&mut self, ticks: u64) -> u64 {
-        self.last_monotonic_ns = self.last_monotonic_ns.max(self.monotonic_ns.saturating_add(self.elapsed_ns(ticks)));
+        self.last_monotonic_ns =
+            self.last_monotonic_ns.max(self.monotonic_ns.saturating_add(self.elapsed_ns(ticks)));
         self.last_monotonic_ns
     }
 

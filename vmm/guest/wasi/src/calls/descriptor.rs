@@ -43,7 +43,13 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `fd_fdstat_set_rights`: rights can only be given up.
-    pub fn fd_fdstat_set_rights(&mut self, _memory: &mut Memory<'_>, fd: u32, base: u64, inheriting: u64) -> Answer {
+    pub fn fd_fdstat_set_rights(
+        &mut self,
+        _memory: &mut Memory<'_>,
+        fd: u32,
+        base: u64,
+        inheriting: u64,
+    ) -> Answer {
         let descriptor = self.table.get_mut(fd)?;
         if base & !descriptor.rights != 0 || inheriting & !descriptor.inheriting != 0 {
             return Err(Errno::NotCapable.into());
@@ -58,7 +64,9 @@ impl<H: Host> Wasi<H> {
         let descriptor = self.table.get(fd)?;
         descriptor.require(rights::FD_FILESTAT_GET)?;
         let value = match descriptor.target {
-            Target::File(node, _) | Target::Directory(node) | Target::Preopen(node, _) => self.fs.stat(node)?,
+            Target::File(node, _) | Target::Directory(node) | Target::Preopen(node, _) => {
+                self.fs.stat(node)?
+            }
             Target::Stdin(_) | Target::Stdout | Target::Stderr => FileStat {
                 dev: 0,
                 ino: fd.into(),
@@ -74,9 +82,17 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `fd_filestat_set_times`.
-    pub fn fd_filestat_set_times(&mut self, _memory: &mut Memory<'_>, fd: u32, atim: u64, mtim: u64, flags: u32) -> Answer {
+    pub fn fd_filestat_set_times(
+        &mut self,
+        _memory: &mut Memory<'_>,
+        fd: u32,
+        atim: u64,
+        mtim: u64,
+        flags: u32,
+    ) -> Answer {
         let descriptor = self.table.get(fd)?;
-        let (Target::File(node, _) | Target::Directory(node) | Target::Preopen(node, _)) = descriptor.target else {
+        let (Target::File(node, _) | Target::Directory(node) | Target::Preopen(node, _)) = descriptor.target
+        else {
             return Err(Errno::BadF.into());
         };
         descriptor.require(rights::FD_FILESTAT_SET_TIMES)?;
@@ -87,7 +103,8 @@ impl<H: Host> Wasi<H> {
     pub fn fd_prestat_get(&mut self, memory: &mut Memory<'_>, fd: u32, prestat: u32) -> Answer {
         let Target::Preopen(_, name) = self.table.get(fd)?.target else { return Err(Errno::BadF.into()) };
         memory.write_u32(prestat, 0)?;
-        Ok(memory.write_u32(prestat.wrapping_add(4), u32::try_from(name.len()).map_err(|_| Errno::Overflow)?)?)
+        Ok(memory
+            .write_u32(prestat.wrapping_add(4), u32::try_from(name.len()).map_err(|_| Errno::Overflow)?)?)
     }
 
     /// `fd_prestat_dir_name`.

@@ -40,7 +40,8 @@ impl<H: Host> Wasi<H> {
         let flags = flags_from(how.flags)?;
         let (node, filetype) = self.open_node(base, path, lookup, how, fd)?;
         let able = if filetype == FileType::Directory { rights::DIRECTORY } else { rights::FILE };
-        let target = if filetype == FileType::Directory { Target::Directory(node) } else { Target::File(node, 0) };
+        let target =
+            if filetype == FileType::Directory { Target::Directory(node) } else { Target::File(node, 0) };
         let descriptor = Descriptor {
             target,
             flags,
@@ -115,7 +116,6 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `path_symlink`.
-    #[expect(clippy::too_many_arguments, reason = "the interface's own signature")]
     pub fn path_symlink(
         &mut self,
         memory: &mut Memory<'_>,
@@ -151,7 +151,6 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `path_filestat_get`.
-    #[expect(clippy::too_many_arguments, reason = "the interface's own signature")]
     pub fn path_filestat_get(
         &mut self,
         memory: &mut Memory<'_>,
@@ -213,11 +212,12 @@ impl<H: Host> Wasi<H> {
             return Err(Errno::Exist);
         }
         let filetype = self.fs.stat(node)?.filetype;
-        let writes = how.rights & rights::WRITING & self.table.get(fd)?.inheriting != 0 || asked(oflags::TRUNC);
+        let writes =
+            how.rights & rights::WRITING & self.table.get(fd)?.inheriting != 0 || asked(oflags::TRUNC);
         match filetype {
             FileType::SymbolicLink => Err(Errno::Loop),
             FileType::Directory if asked(oflags::CREAT) || asked(oflags::TRUNC) => Err(Errno::IsDir),
-            FileType::Directory if how.rights & rights::FD_WRITE != 0 && !asked(oflags::DIRECTORY) => Err(Errno::IsDir),
+            FileType::Directory if how.rights & rights::FD_WRITE != 0 => Err(Errno::IsDir),
             FileType::Directory => Ok((node, filetype)),
             _ if asked(oflags::DIRECTORY) => Err(Errno::NotDir),
             _ => {

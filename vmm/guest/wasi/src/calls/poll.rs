@@ -26,7 +26,14 @@ struct Subscription {
 
 impl<H: Host> Wasi<H> {
     /// `poll_oneoff`. A clock that nobody reaches before the deadline ends with the sandbox.
-    pub fn poll_oneoff(&mut self, memory: &mut Memory<'_>, subs: u32, events: u32, count: u32, nevents: u32) -> Answer {
+    pub fn poll_oneoff(
+        &mut self,
+        memory: &mut Memory<'_>,
+        subs: u32,
+        events: u32,
+        count: u32,
+        nevents: u32,
+    ) -> Answer {
         if count == 0 {
             return Err(Errno::Inval.into());
         }
@@ -37,7 +44,7 @@ impl<H: Host> Wasi<H> {
         loop {
             let mut written = 0;
             for index in 0..count {
-                let subscription = self.subscription(memory, subs + index * SUBSCRIPTION_SIZE, start)?;
+                let subscription = subscription(memory, subs + index * SUBSCRIPTION_SIZE, start)?;
                 if let Some((errno, bytes)) = self.ready(subscription.wait) {
                     write_event(memory, events + written * EVENT_SIZE, subscription, errno, bytes)?;
                     written += 1;
@@ -72,35 +79,35 @@ impl<H: Host> Wasi<H> {
         };
         (None, bytes)
     }
+}
 
-    fn subscription(&self, memory: &Memory<'_>, at: u32, start: [u64; 2]) -> Result<Subscription, Errno> {
-        let bytes: [u8; SUBSCRIPTION_SIZE as usize] = memory.read(at)?;
-        let word = |offset: usize| {
-            bytes.get(offset..offset + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes)
-        };
-        let userdata = word(0);
-        let [tag, ..] = word(8).to_le_bytes();
-        let fd = u32::try_from(word(16) & u64::from(u32::MAX)).map_err(|_| Errno::Inval)?;
-        let wait = match tag {
-            0 => {
-                let [low, high, ..] = word(40).to_le_bytes();
-                let absolute = u16::from_le_bytes([low, high]) & ABSTIME != 0;
-                match clock_from(fd) {
-                    Ok(clock) if absolute => Wait::Until(clock, word(24)),
-                    Ok(clock) => {
-                        let [wall, monotonic] = start;
-                        let from = if clock == Clock::Realtime { wall } else { monotonic };
-                        Wait::Until(clock, from.saturating_add(word(24)))
-                    }
-                    Err(errno) => Wait::Invalid(errno),
+fn subscription(memory: &Memory<'_>, at: u32, start: [u64; 2]) -> Result<Subscription, Errno> {
+    let bytes: [u8; SUBSCRIPTION_SIZE as usize] = memory.read(at)?;
+    let word = |offset: usize| {
+        bytes.get(offset..offset + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes)
+    };
+    let userdata = word(0);
+    let [tag, ..] = word(8).to_le_bytes();
+    let fd = u32::try_from(word(16) & u64::from(u32::MAX)).map_err(|_| Errno::Inval)?;
+    let wait = match tag {
+        0 => {
+            let [low, high, ..] = word(40).to_le_bytes();
+            let absolute = u16::from_le_bytes([low, high]) & ABSTIME != 0;
+            match clock_from(fd) {
+                Ok(clock) if absolute => Wait::Until(clock, word(24)),
+                Ok(clock) => {
+                    let [wall, monotonic] = start;
+                    let from = if clock == Clock::Realtime { wall } else { monotonic };
+                    Wait::Until(clock, from.saturating_add(word(24)))
                 }
+                Err(errno) => Wait::Invalid(errno),
             }
-            1 => Wait::Read(fd),
-            2 => Wait::Write(fd),
-            _ => return Err(Errno::Inval),
-        };
-        Ok(Subscription { userdata, tag, wait })
-    }
+        }
+        1 => Wait::Read(fd),
+        2 => Wait::Write(fd),
+        _ => return Err(Errno::Inval),
+    };
+    Ok(Subscription { userdata, tag, wait })
 }
 
 fn write_event(

@@ -1,26 +1,27 @@
 //! Arguments, environment, clocks, randomness, exit; and the sockets and signals a sandbox does not have.
 
 use crate::{Answer, Errno, Halt, Host, Memory, Stop, Wasi, abi::Clock};
+use alloc::string::String;
 
 impl<H: Host> Wasi<H> {
     /// `args_get`.
     pub fn args_get(&mut self, memory: &mut Memory<'_>, argv: u32, buffer: u32) -> Answer {
-        write_strings(memory, argv, buffer, self.args.iter().map(|text| text.as_bytes()))
+        write_strings(memory, argv, buffer, self.args.iter().map(String::as_bytes))
     }
 
     /// `args_sizes_get`.
     pub fn args_sizes_get(&mut self, memory: &mut Memory<'_>, count: u32, size: u32) -> Answer {
-        write_sizes(memory, count, size, self.args.iter().map(|text| text.as_bytes()))
+        write_sizes(memory, count, size, self.args.iter().map(String::as_bytes))
     }
 
     /// `environ_get`.
     pub fn environ_get(&mut self, memory: &mut Memory<'_>, environ: u32, buffer: u32) -> Answer {
-        write_strings(memory, environ, buffer, self.env.iter().map(|text| text.as_bytes()))
+        write_strings(memory, environ, buffer, self.env.iter().map(String::as_bytes))
     }
 
     /// `environ_sizes_get`.
     pub fn environ_sizes_get(&mut self, memory: &mut Memory<'_>, count: u32, size: u32) -> Answer {
-        write_sizes(memory, count, size, self.env.iter().map(|text| text.as_bytes()))
+        write_sizes(memory, count, size, self.env.iter().map(String::as_bytes))
     }
 
     /// `clock_res_get`: a nanosecond, as the counter is finer.
@@ -30,7 +31,13 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `clock_time_get`.
-    pub fn clock_time_get(&mut self, memory: &mut Memory<'_>, clock: u32, _precision: u64, time: u32) -> Answer {
+    pub fn clock_time_get(
+        &mut self,
+        memory: &mut Memory<'_>,
+        clock: u32,
+        _precision: u64,
+        time: u32,
+    ) -> Answer {
         let now = self.clock_ns(clock_from(clock)?);
         Ok(memory.write_u64(time, now)?)
     }
@@ -144,7 +151,8 @@ fn write_sizes<'s>(
     size_at: u32,
     strings: impl Iterator<Item = &'s [u8]>,
 ) -> Answer {
-    let (count, size) = strings.fold((0_usize, 0_usize), |(count, size), text| (count + 1, size + text.len() + 1));
+    let (count, size) =
+        strings.fold((0_usize, 0_usize), |(count, size), text| (count + 1, size + text.len() + 1));
     memory.write_u32(count_at, u32::try_from(count).map_err(|_| Errno::Overflow)?)?;
     memory.write_u32(size_at, u32::try_from(size).map_err(|_| Errno::Overflow)?)?;
     Ok(())

@@ -29,7 +29,6 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `fd_pread`.
-    #[expect(clippy::too_many_arguments, reason = "the interface's own signature")]
     pub fn fd_pread(
         &mut self,
         memory: &mut Memory<'_>,
@@ -45,7 +44,14 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `fd_write`.
-    pub fn fd_write(&mut self, memory: &mut Memory<'_>, fd: u32, iovs: u32, count: u32, nwritten: u32) -> Answer {
+    pub fn fd_write(
+        &mut self,
+        memory: &mut Memory<'_>,
+        fd: u32,
+        iovs: u32,
+        count: u32,
+        nwritten: u32,
+    ) -> Answer {
         let descriptor = *self.table.get(fd)?;
         if descriptor.rights & rights::FD_WRITE == 0 {
             return Err(Errno::BadF.into());
@@ -65,7 +71,6 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `fd_pwrite`.
-    #[expect(clippy::too_many_arguments, reason = "the interface's own signature")]
     pub fn fd_pwrite(
         &mut self,
         memory: &mut Memory<'_>,
@@ -84,7 +89,14 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `fd_seek`.
-    pub fn fd_seek(&mut self, memory: &mut Memory<'_>, fd: u32, delta: u64, whence: u32, position: u32) -> Answer {
+    pub fn fd_seek(
+        &mut self,
+        memory: &mut Memory<'_>,
+        fd: u32,
+        delta: u64,
+        whence: u32,
+        position: u32,
+    ) -> Answer {
         let (node, place) = self.seekable(fd, 0)?;
         let telling = delta == 0 && whence == 1;
         self.table.get(fd)?.require(if telling { rights::FD_TELL } else { rights::FD_SEEK })?;
@@ -119,7 +131,14 @@ impl<H: Host> Wasi<H> {
     }
 
     /// `fd_advise`: checked, then ignored.
-    pub fn fd_advise(&mut self, _memory: &mut Memory<'_>, fd: u32, _offset: u64, _len: u64, advice: u32) -> Answer {
+    pub fn fd_advise(
+        &mut self,
+        _memory: &mut Memory<'_>,
+        fd: u32,
+        _offset: u64,
+        _len: u64,
+        advice: u32,
+    ) -> Answer {
         self.table.file(fd)?;
         self.table.get(fd)?.require(rights::FD_ADVISE)?;
         if advice > 5 { Err(Errno::Inval.into()) } else { Ok(()) }
@@ -229,7 +248,13 @@ impl<H: Host> Wasi<H> {
         Ok(total)
     }
 
-    fn write_stdio(&mut self, memory: &Memory<'_>, target: Target, iovs: u32, count: u32) -> Result<u32, Stop> {
+    fn write_stdio(
+        &mut self,
+        memory: &Memory<'_>,
+        target: Target,
+        iovs: u32,
+        count: u32,
+    ) -> Result<u32, Stop> {
         let mut buffers = memory.buffers(iovs, count)?;
         let mut total = 0_u32;
         while let Some(buffer) = memory.next_buffer(&mut buffers)? {

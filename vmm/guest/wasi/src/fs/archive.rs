@@ -128,7 +128,11 @@ fn clean(path: &str) -> Result<String, ArchiveError> {
 /// The sum of the header's bytes with its own field as spaces.
 fn check_sum(header: &[u8; BLOCK]) -> Result<(), ArchiveError> {
     let stated = octal(field(header, 148, 8)?)?;
-    let sum: u64 = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
+    let sum: u64 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
+        .sum();
     if sum == stated { Ok(()) } else { Err(ArchiveError::Checksum) }
 }
 

@@ -142,7 +142,13 @@ impl Fs {
     }
 
     /// Sets access and modification times, each where given.
-    pub fn set_times(&mut self, id: NodeId, accessed: Option<u64>, modified: Option<u64>, now: u64) -> Result<(), Errno> {
+    pub fn set_times(
+        &mut self,
+        id: NodeId,
+        accessed: Option<u64>,
+        modified: Option<u64>,
+        now: u64,
+    ) -> Result<(), Errno> {
         self.writable(id)?;
         let times = &mut self.node_mut(id)?.times;
         times.accessed = accessed.unwrap_or(times.accessed);
@@ -166,7 +172,7 @@ impl Fs {
         change: impl FnOnce(&mut Pages, &mut Quota) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         self.writable(id)?;
-        let node = self.nodes.get_mut(id.0 as usize).and_then(Option::as_mut).ok_or(Errno::BadF)?;
+        let node = self.nodes.get_mut(&id).ok_or(Errno::BadF)?;
         let Kind::File(pages) = &mut node.kind else { return Err(Errno::BadF) };
         let done = change(pages, &mut self.quota)?;
         node.times.modified = now;

@@ -5,7 +5,7 @@
 //!        unlinked and not open: freed at once, its charge given back
 //!        unlinked but open:     freed by the release of the last descriptor
 //! ```
-//! Nodes live in a table and name each other by place; every walk checks, so a stale place is an error, not a panic.
+//! Nodes name each other by number; every walk checks, so a stale number is an error, not a panic.
 
 mod archive;
 mod change;
@@ -13,9 +13,9 @@ mod node;
 mod pages;
 mod path;
 mod quota;
-mod whole;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use archive::ArchiveError;
 pub use node::{Device, NodeId};
@@ -25,21 +25,21 @@ use crate::{
     Errno,
     abi::{FileStat, FileType},
 };
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap};
 use node::{COOKIE_PARENT, Directory, Kind, Node, Times};
 
 /// The root of `/var/task`.
-pub const TASK_ROOT: NodeId = NodeId(0);
+pub const TASK_ROOT: NodeId = NodeId(1);
 /// The root of `/tmp`.
-pub const TMP_ROOT: NodeId = NodeId(1);
+pub const TMP_ROOT: NodeId = NodeId(2);
 
 /// One sandbox's files.
 #[derive(Debug)]
 pub struct Fs {
-    nodes: Vec<Option<Node>>,
-    free: Vec<u32>,
+    /// By number, so that what is removed leaves nothing behind.
+    nodes: BTreeMap<NodeId, Node>,
     quota: Quota,
-    last_inode: u64,
+    last_node: u64,
 }
 
 /// One line of a directory listing.
@@ -57,8 +57,8 @@ pub struct Listed<'n> {
 
 impl Fs {
     /// An empty `/tmp` of this quota beside the files of `archive` (empty for none).
-    pub fn new(archive: &'static [u8], tmp_quota_bytes: u64) -> Result<Self, ArchiveError> {
-        let mut fs = Self { nodes: Vec::new(), free: Vec::new(), quota: Quota::new(tmp_quota_bytes), last_inode: 0 };
+    pub fn new(archive: &'static [u8], quota: Quota) -> Result<Self, ArchiveError> {
+        let mut fs = Self { nodes: BTreeMap::new(), quota, last_node: 0 };
         for (root, device) in [(TASK_ROOT, Device::Task), (TMP_ROOT, Device::Tmp)] {
             fs.add_node(Kind::Directory(Directory::new(root)), device, Times::all(0));
         }
@@ -100,7 +100,7 @@ impl Fs {
                 Device::Task => 1,
                 Device::Tmp => 2,
             },
-            ino: node.inode,
+            ino: id.0,
             filetype: node.filetype(),
             nlink: node.links.into(),
             size: node.len(),
@@ -119,7 +119,8 @@ impl Fs {
     pub fn read_at(&self, id: NodeId, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
         match &self.node(id)?.kind {
             Kind::Archived(bytes) => {
-                let rest = usize::try_from(offset).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
+                let rest =
+                    usize::try_from(offset).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
                 let len = rest.len().min(out.len());
                 if let (Some(source), Some(target)) = (rest.get(..len), out.get_mut(..len)) {
                     target.copy_from_slice(source);
@@ -135,7 +136,7 @@ impl Fs {
     /// The entry of a directory after `cookie`; `.` and `..` come first.
     pub fn list(&self, id: NodeId, cookie: u64) -> Result<Option<Listed<'_>>, Errno> {
         let directory = self.directory(id)?;
-        let (cookie, name, node) = match cookie {
+        let (cookie, name, id) = match cookie {
             0 => (1, ".", id),
             1 => (COOKIE_PARENT, "..", directory.parent),
             cookie => match directory.after(cookie) {
@@ -143,8 +144,7 @@ impl Fs {
                 None => return Ok(None),
             },
         };
-        let node = self.node(node)?;
-        Ok(Some(Listed { cookie, name, filetype: node.filetype(), inode: node.inode }))
+        Ok(Some(Listed { cookie, name, filetype: self.node(id)?.filetype(), inode: id.0 }))
     }
 
     /// Where a link leads.
@@ -171,11 +171,11 @@ impl Fs {
     }
 
     fn node(&self, id: NodeId) -> Result<&Node, Errno> {
-        self.nodes.get(id.0 as usize).and_then(Option::as_ref).ok_or(Errno::BadF)
+        self.nodes.get(&id).ok_or(Errno::BadF)
     }
 
     fn node_mut(&mut self, id: NodeId) -> Result<&mut Node, Errno> {
-        self.nodes.get_mut(id.0 as usize).and_then(Option::as_mut).ok_or(Errno::BadF)
+        self.nodes.get_mut(&id).ok_or(Errno::BadF)
     }
 
     fn directory(&self, id: NodeId) -> Result<&Directory, Errno> {
@@ -193,28 +193,18 @@ impl Fs {
     }
 
     fn add_node(&mut self, kind: Kind, device: Device, times: Times) -> NodeId {
-        self.last_inode += 1;
-        let node = Some(Node { kind, device, inode: self.last_inode, links: 1, handles: 0, times });
-        if let Some(place) = self.free.pop() {
-            if let Some(slot) = self.nodes.get_mut(place as usize) {
-                *slot = node;
-            }
-            return NodeId(place);
-        }
-        self.nodes.push(node);
-        // Entries are charged 512 bytes and more each, so 2^32 of them are out of any quota's reach.
-        NodeId(u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX))
+        self.last_node += 1;
+        let id = NodeId(self.last_node);
+        self.nodes.insert(id, Node { kind, device, links: 1, handles: 0, times });
+        id
     }
 
     fn free_if_dead(&mut self, id: NodeId) {
         if !self.node(id).is_ok_and(|node| node.links == 0 && node.handles == 0) {
             return;
         }
-        if let Some(mut node) = self.nodes.get_mut(id.0 as usize).and_then(Option::take) {
-            if let Kind::File(pages) = &mut node.kind {
-                pages.free(&mut self.quota);
-            }
-            self.free.push(id.0);
+        if let Some(Node { kind: Kind::File(mut pages), .. }) = self.nodes.remove(&id) {
+            pages.free(&mut self.quota);
         }
     }
 

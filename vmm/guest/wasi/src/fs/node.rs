@@ -3,9 +3,9 @@
 use super::pages::Pages;
 use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
 
-/// A place in the node table.
+/// A node's number, never used again: the inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub(super) u32);
+pub struct NodeId(pub(super) u64);
 
 /// Which of the two file systems a node belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,6 @@ pub enum Device {
 pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) device: Device,
-    /// Never reused, unlike the place in the table.
-    pub(super) inode: u64,
     /// Names that lead here. A directory has one, its root included.
     pub(super) links: u32,
     /// Open descriptors.

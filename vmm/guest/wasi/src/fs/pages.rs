@@ -32,7 +32,12 @@ impl Pages {
             let (index, within) = split(offset + done as u64);
             let chunk = (PAGE - within).min(total - done);
             let Some(target) = out.get_mut(done..done + chunk) else { break };
-            match self.table.get(index).and_then(Option::as_ref).and_then(|page| page.get(within..within + chunk)) {
+            match self
+                .table
+                .get(index)
+                .and_then(Option::as_ref)
+                .and_then(|page| page.get(within..within + chunk))
+            {
                 Some(source) => target.copy_from_slice(source),
                 None => target.fill(0),
             }
@@ -59,7 +64,9 @@ impl Pages {
                 Err(_) if done > 0 => break,
                 Err(errno) => return Err(errno),
             };
-            if let (Some(target), Some(source)) = (page.get_mut(within..within + chunk), bytes.get(done..done + chunk)) {
+            if let (Some(target), Some(source)) =
+                (page.get_mut(within..within + chunk), bytes.get(done..done + chunk))
+            {
                 target.copy_from_slice(source);
             }
             done += chunk;
@@ -82,7 +89,9 @@ impl Pages {
                 }
                 self.table.shrink_to(keep);
             }
-            if let Some(tail) = self.table.get_mut(index).and_then(Option::as_mut).and_then(|page| page.get_mut(within..)) {
+            if let Some(tail) =
+                self.table.get_mut(index).and_then(Option::as_mut).and_then(|page| page.get_mut(within..))
+            {
                 tail.fill(0);
             }
         }
@@ -130,13 +139,11 @@ impl Pages {
             quota.take(PAGE_COST)?;
             *slot = zeroed_page();
         }
-        match slot {
-            Some(page) => Ok(page),
-            None => {
-                quota.give(PAGE_COST);
-                Err(Errno::NoSpc)
-            }
+        if let Some(page) = slot {
+            return Ok(page);
         }
+        quota.give(PAGE_COST);
+        Err(Errno::NoSpc)
     }
 }
 
@@ -168,7 +175,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0..20_000u16, prop::collection::vec(any::<u8>(), 0..9000)).prop_map(|(at, bytes)| Step::Write(at, bytes)),
+            (0..20_000u16, prop::collection::vec(any::<u8>(), 0..9000))
+                .prop_map(|(at, bytes)| Step::Write(at, bytes)),
             (0..30_000u16).prop_map(Step::SetLen),
             (0..20_000u16, 0..9000u16).prop_map(|(at, len)| Step::Allocate(at, len)),
         ]
@@ -178,7 +186,7 @@ mod tests {
         /// Against a plain vector; and the quota returns to nothing.
         #[test]
         fn behaves_like_a_vector(steps in prop::collection::vec(step(), 1..30)) {
-            let mut quota = Quota::new(10 << 20);
+            let mut quota = Quota::new(10 << 20, || u64::MAX);
             let mut pages = Pages::default();
             let mut model: Vec<u8> = Vec::new();
             for step in steps {
@@ -211,7 +219,7 @@ mod tests {
         /// A small quota is never exceeded, whatever is asked.
         #[test]
         fn quota_holds(at in 0..u64::MAX, len in 0..u64::MAX) {
-            let mut quota = Quota::new(64 << 10);
+            let mut quota = Quota::new(64 << 10, || u64::MAX);
             let mut pages = Pages::default();
             let _ = pages.write_at(at, &[1; 5000], &mut quota);
             let _ = pages.write_at(at % (64 << 10), &[1; 5000], &mut quota);

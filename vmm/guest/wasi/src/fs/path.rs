@@ -94,7 +94,9 @@ fn push_components<'p>(rest: &mut Vec<Cow<'p, str>>, path: &'p str) -> Result<bo
 
 fn push_owned(rest: &mut Vec<Cow<'_, str>>, path: &str) -> Result<bool, Errno> {
     check_path(path)?;
-    rest.extend(path.split('/').rev().filter(|part| !part.is_empty()).map(|part| Cow::Owned(part.to_string())));
+    rest.extend(
+        path.split('/').rev().filter(|part| !part.is_empty()).map(|part| Cow::Owned(part.to_string())),
+    );
     Ok(path.ends_with('/'))
 }
 

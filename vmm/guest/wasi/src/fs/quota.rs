@@ -5,16 +5,19 @@ use crate::Errno;
 /// Charged for a file, directory or link beside its name and bytes: node, entries in two trees, name.
 pub(super) const ENTRY_COST: u64 = 512;
 
-/// Bytes in use against a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bytes in use against a limit, and against what memory there is.
+#[derive(Clone, Copy, Debug)]
 pub struct Quota {
     limit: u64,
     used: u64,
+    room: fn() -> u64,
 }
 
 impl Quota {
-    pub(super) const fn new(limit: u64) -> Self {
-        Self { limit, used: 0 }
+    /// At most `limit` bytes, and never more than `room` says there are.
+    #[must_use]
+    pub const fn new(limit: u64, room: fn() -> u64) -> Self {
+        Self { limit, used: 0, room }
     }
 
     /// The most that can be in use; no file is longer.
@@ -30,8 +33,8 @@ impl Quota {
     }
 
     /// Takes `bytes`, or nothing and ENOSPC.
-    pub(super) const fn take(&mut self, bytes: u64) -> Result<(), Errno> {
-        if bytes > self.limit.saturating_sub(self.used) {
+    pub(super) fn take(&mut self, bytes: u64) -> Result<(), Errno> {
+        if bytes > self.limit.saturating_sub(self.used) || bytes > (self.room)() {
             return Err(Errno::NoSpc);
         }
         self.used += bytes;
