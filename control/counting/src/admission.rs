@@ -175,7 +175,7 @@ impl Admission {
                 return Ok(ticket);
             }
             drop(asking);
-            if !got && !(self.counting.settling() && since.elapsed() < SETTLE_TIME) {
+            if !got && (!self.counting.settling() || since.elapsed() >= SETTLE_TIME) {
                 return Err(self.refusal(pool));
             }
             if !got {

@@ -13,6 +13,7 @@ mod watch;
 
 use anyhow::Context;
 use clap::Parser;
+use std::io::IsTerminal;
 
 /// A process that serves for months must give memory back: mimalloc does, and musl's own allocator has one lock.
 #[global_allocator]
@@ -21,7 +22,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> anyhow::Result<()> {
     let args = args::Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

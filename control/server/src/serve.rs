@@ -75,7 +75,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (builder, builders) = tokio::sync::watch::channel(None);
-    if let Some(dir) = args.policies.clone() {
+    if let Some(dir) = args.policies() {
         let (frontend, kept) = (Arc::clone(&frontend), args.data.join("policies"));
         tokio::spawn(async move {
             if let Err(error) = policies::load(frontend, dir, kept, builders).await {

@@ -29,11 +29,15 @@ const CACHE_BYTES: usize = 16 << 20;
 /// What a job leaves behind inside the transaction: how to answer once the commit is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+/// A read, given the database or why there is none.
+type Read = Box<dyn FnOnce(Result<&Database, StoreError>) + Send>;
+/// A write in the shared transaction. `None`: it could not, and has answered its caller already.
+type Write = Box<dyn FnOnce(Result<&WriteTransaction, StoreError>) -> Option<Answer> + Send>;
+
 enum Job {
+    Read(Read),
+    Write(Write),
     Close(oneshot::Sender<()>),
-    Read(Box<dyn FnOnce(Result<&Database, StoreError>) + Send>),
-    /// Runs in the shared transaction. `None`: it could not, and has answered its caller already.
-    Write(Box<dyn FnOnce(Result<&WriteTransaction, StoreError>) -> Option<Answer> + Send>),
 }
 
 /// Registry and journal in one directory of this machine.
@@ -135,29 +139,28 @@ impl Writer {
         }
     }
 
-    fn commit(
-        &mut self,
-        writes: Vec<Box<dyn FnOnce(Result<&WriteTransaction, StoreError>) -> Option<Answer> + Send>>,
-    ) {
+    fn commit(&mut self, writes: Vec<Write>) {
         let transaction = match self.database().and_then(|database| Ok(database.begin_write()?)) {
             Ok(transaction) => transaction,
             Err(error) => {
                 let again = Repeat::new(error);
                 self.database = None;
-                writes.into_iter().for_each(|work| drop(work(Err(again.error()))));
+                for work in writes {
+                    drop(work(Err(again.error())));
+                }
                 return;
             }
         };
         let answers: Vec<Answer> = writes.into_iter().filter_map(|work| work(Ok(&transaction))).collect();
         // Durability::Immediate is redb's default: commit returns after fsync.
-        let outcome = transaction.commit().map_err(StoreError::from);
-        if let Err(error) = outcome {
+        let failure = transaction.commit().map_err(StoreError::from).err();
+        let again = failure.map(|error| {
             tracing::error!(%error, source = ?std::error::Error::source(&error), "the store cannot commit");
-            let again = Repeat::new(error);
             self.database = None;
-            answers.into_iter().for_each(|answer| answer(Err(again.error())));
-        } else {
-            answers.into_iter().for_each(|answer| answer(Ok(())));
+            Repeat::new(error)
+        });
+        for answer in answers {
+            answer(again.as_ref().map_or(Ok(()), |again| Err(again.error())));
         }
     }
 
