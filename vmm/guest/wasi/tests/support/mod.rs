@@ -5,6 +5,7 @@
     missing_docs,
     reason = "shared by test files, each of which uses its own part"
 )]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::new_without_default, reason = "test code")]
 
 use warren_wasi::{
     Errno, Fs, Halt, Host, Memory, Open, ResponseTooLarge, Stop, Wasi,
