@@ -31,9 +31,9 @@ impl Programs {
     /// Opens them.
     pub(crate) fn open(vmm: &Path, guest: &Path, compile: &Path) -> io::Result<Self> {
         Ok(Self {
-            vmm: copy(vmm, "warren-vmm", Mode::from_raw_mode(0o111)),
-            compile: copy(compile, "warren-compile", Mode::from_raw_mode(0o111)),
-            guest: copy(guest, "warren-guest", Mode::from_raw_mode(0o400)),
+            vmm: copy(vmm, "vmm", Mode::from_raw_mode(0o111)),
+            compile: copy(compile, "compile", Mode::from_raw_mode(0o111)),
+            guest: copy(guest, "guest", Mode::from_raw_mode(0o400)),
             kvm: device("/dev/kvm"),
             null: device("/dev/null").map_err(io::Error::other)?,
         })
