@@ -1,14 +1,17 @@
 //! The contract, told by a guest that keeps it: load, events, logs, status, shutdown.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
+#[macro_use]
 mod support;
 
+use std::io::Write;
 use support::vmm::{answer, call, echo, load, receive, request, send, status};
 use support::{Vmm, sealed, spec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Outcome, VmState};
 
 #[test]
 fn a_life() {
+    needs_kvm!();
     let vmm = Vmm::spawn(&support::guest::elf());
     let mut control = vmm.control();
     assert_eq!(status(&mut control).state, VmState::Empty);
@@ -29,6 +32,7 @@ fn a_life() {
 
 #[test]
 fn a_thousand_warm_events() {
+    needs_kvm!();
     let (vmm, _control) = Vmm::loaded(b"R");
     let mut invoke = vmm.invoke();
     for i in 0..1000_u32 {
@@ -38,6 +42,7 @@ fn a_thousand_warm_events() {
 
 #[test]
 fn payloads_of_every_size_class() {
+    needs_kvm!();
     let (vmm, _control) = Vmm::loaded(b"R");
     let mut invoke = vmm.invoke();
     for len in [0, 1, 4095, 4096, 16 << 10, (16 << 10) + 1, 100_000, 6 << 20] {
@@ -48,6 +53,7 @@ fn payloads_of_every_size_class() {
 
 #[test]
 fn logs_at_the_end_and_in_the_middle() {
+    needs_kvm!();
     let (vmm, _control) = Vmm::loaded(b"R");
     let mut invoke = vmm.invoke();
     let back = echo(&mut invoke, b"line one\n");
@@ -61,7 +67,7 @@ fn logs_at_the_end_and_in_the_middle() {
 
 #[test]
 fn requests_in_pieces_and_in_a_row() {
-    use std::io::Write;
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let mut invoke = vmm.invoke();
     let mut bytes = warren_vmm_protocol::frame::encode(&request(3, 1000)).unwrap();
@@ -78,6 +84,7 @@ fn requests_in_pieces_and_in_a_row() {
 
 #[test]
 fn the_function_fails_and_the_sandbox_goes_on() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let mut invoke = vmm.invoke();
     let mut header = vec![b'h'];

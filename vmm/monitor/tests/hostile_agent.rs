@@ -1,6 +1,7 @@
 //! An agent that is wrong, slow, gone or back: the sandbox goes on, or refuses by name.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
+#[macro_use]
 mod support;
 
 use rustix::fd::OwnedFd;
@@ -28,6 +29,7 @@ fn refused(change: impl Fn(&mut LoadSpec), descriptors: &[&OwnedFd], reason: &st
 
 #[test]
 fn loads_that_are_refused() {
+    needs_kvm!();
     let good = sealed(b"R");
     let pipe: OwnedFd = rustix::pipe::pipe().unwrap().0;
     let file: OwnedFd = std::fs::File::open("/proc/version").unwrap().into();
@@ -51,6 +53,7 @@ fn loads_that_are_refused() {
 
 #[test]
 fn a_second_load_is_refused_and_the_first_goes_on() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let reply = load(&mut control, &spec(1), &[&sealed(b"R")]);
     assert!(matches!(reply, ControlReply::LoadFailed { reason: LoadError::Refused(_), .. }), "{reply:?}");
@@ -59,6 +62,7 @@ fn a_second_load_is_refused_and_the_first_goes_on() {
 
 #[test]
 fn guest_programs_that_are_none() {
+    needs_kvm!();
     let elf = support::guest::elf();
     let mut writable_code = elf.clone();
     writable_code[64 + 4] = 7;
@@ -77,6 +81,7 @@ fn guest_programs_that_are_none() {
 
 #[test]
 fn an_agent_that_goes_away_in_the_middle_of_a_call_comes_back() {
+    needs_kvm!();
     // A few hundred million turns, then ret.
     let slow = [0xB9, 0, 0, 0, 0x10, 0xFF, 0xC9, 0x75, 0xFC, 0xC3];
     let (vmm, mut control, mut invoke) = sandbox(&slow);
@@ -94,6 +99,7 @@ fn an_agent_that_goes_away_in_the_middle_of_a_call_comes_back() {
 
 #[test]
 fn a_newer_connection_replaces_the_older() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let mut first = vmm.invoke();
     echo(&mut first, b".one");
@@ -109,6 +115,7 @@ fn a_newer_connection_replaces_the_older() {
 
 #[test]
 fn requests_out_of_protocol_cost_the_connection_only() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let mut context = request(0, 1000);
     context.context = vec![b'x'; (64 << 10) + 1];
@@ -136,6 +143,7 @@ fn requests_out_of_protocol_cost_the_connection_only() {
 
 #[test]
 fn silent_strangers_do_not_keep_others_out() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let strangers: Vec<_> = (0..50).map(|_| vmm.stranger()).collect();
     echo(&mut vmm.invoke(), b".in");
@@ -145,6 +153,7 @@ fn silent_strangers_do_not_keep_others_out() {
 
 #[test]
 fn descriptors_beyond_what_a_message_takes() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let fd = sealed(b"x");
     support::vmm::send_load(&mut control, &spec(1), &[&fd, &fd, &fd, &fd]);
@@ -154,6 +163,7 @@ fn descriptors_beyond_what_a_message_takes() {
 
 #[test]
 fn an_agent_that_does_not_read_loses_the_result() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     let mut stuck = vmm.invoke();
     let payload = vec![b'.'; 6 << 20];
@@ -166,6 +176,7 @@ fn an_agent_that_does_not_read_loses_the_result() {
 
 #[test]
 fn shutdown_as_the_last_word() {
+    needs_kvm!();
     let (vmm, mut control) = Vmm::loaded(b"R");
     send(&mut control, &ControlRequest::Shutdown);
     drop(control);
@@ -174,6 +185,7 @@ fn shutdown_as_the_last_word() {
 
 #[test]
 fn both_threads_are_sealed() {
+    needs_kvm!();
     let (vmm, _control) = Vmm::loaded(b"R");
     assert_eq!(call(&mut vmm.invoke(), b".").done.outcome, Outcome::Response);
     let mut names = Vec::new();

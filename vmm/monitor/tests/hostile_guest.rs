@@ -1,6 +1,7 @@
 //! A guest that breaks the contract dies by name; the process ends with status 21, and nothing else happens.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::io::Write;
@@ -15,6 +16,7 @@ use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, Outcome, VmSt
 
 #[test]
 fn reply_headers_that_lie() {
+    needs_kvm!();
     // kind, error, exit code, detail, payload, log
     for (words, reason) in [
         ([0_u32, 0, 0, 0, 0, 0], "Kind(0)"),
@@ -43,6 +45,7 @@ fn reply_headers_that_lie() {
 
 #[test]
 fn memory_is_as_mapped_and_nothing_more() {
+    needs_kvm!();
     let stack_top = STACK.base + STACK.max_len;
     let heap_end = HEAP.base + (32 << 20);
     for (what, code, address) in [
@@ -76,6 +79,7 @@ fn memory_is_as_mapped_and_nothing_more() {
 
 #[test]
 fn instructions_that_are_not_for_it() {
+    needs_kvm!();
     for (what, code) in [
         ("ud2", vec![0x0F, 0x0B]),
         ("divide by zero", vec![0x31, 0xC9, 0xF7, 0xF1]),
@@ -107,6 +111,7 @@ fn instructions_that_are_not_for_it() {
 
 #[test]
 fn flags_and_segments_are_its_own_affair() {
+    needs_kvm!();
     // cli, std, pushf, pop rax, ret: whatever the flags, the next event works.
     let (_vmm, _control, mut invoke) = sandbox(&[0xFD, 0x9C, 0x58, 0xFC, 0xC3]);
     for _ in 0..3 {
@@ -116,6 +121,7 @@ fn flags_and_segments_are_its_own_affair() {
 
 #[test]
 fn vector_instructions_work_and_state_survives() {
+    needs_kvm!();
     if !std::is_x86_feature_detected!("avx") {
         return;
     }
@@ -128,6 +134,7 @@ fn vector_instructions_work_and_state_survives() {
 
 #[test]
 fn a_second_slot_when_the_class_is_too_small() {
+    needs_kvm!();
     let vmm = Vmm::spawn_with(&support::guest::elf(), &["--class-mib", "32"]);
     let memory: u64 = 80 << 20;
     // Touches the last page of a heap that is split over both banks.
@@ -145,6 +152,7 @@ fn a_second_slot_when_the_class_is_too_small() {
 
 #[test]
 fn files_are_where_they_should_be() {
+    needs_kvm!();
     let vmm = Vmm::spawn(&support::guest::elf());
     let code = descriptor(&read(TASK.base));
     let mut request = spec(code.len());
@@ -155,6 +163,7 @@ fn files_are_where_they_should_be() {
 
 #[test]
 fn a_spinning_guest_is_stopped_and_its_log_saved() {
+    needs_kvm!();
     // Writes "Z" to the log area and 1 to log_len, then spins.
     let log = MAILBOX.base + LOG_OFFSET;
     let len = MAILBOX.base + REPLY_HEADER_OFFSET + 20;
@@ -168,6 +177,7 @@ fn a_spinning_guest_is_stopped_and_its_log_saved() {
 
 #[test]
 fn a_timer_left_over_from_an_earlier_event_stops_nothing() {
+    needs_kvm!();
     let (vmm, _control) = Vmm::loaded(b"R");
     let mut invoke = vmm.invoke();
     assert_eq!(call_with(&mut invoke, b".", 30).done.outcome, Outcome::Response);
@@ -178,6 +188,7 @@ fn a_timer_left_over_from_an_earlier_event_stops_nothing() {
 
 #[test]
 fn huge_pages_are_only_advice() {
+    needs_kvm!();
     let vmm = Vmm::spawn_with(&support::guest::elf(), &["--huge-pages"]);
     let code = descriptor(&write(HEAP.base + 0x12_3000));
     let reply = load(&mut vmm.control(), &spec(code.len()), &[&sealed(&code)]);
@@ -187,6 +198,7 @@ fn huge_pages_are_only_advice() {
 
 #[test]
 fn a_flood_of_log_flushes_ends_with_the_deadline() {
+    needs_kvm!();
     // kind = 4, log_len = 1, doorbell, again and again.
     let header = MAILBOX.base + REPLY_HEADER_OFFSET;
     let code = [
@@ -204,6 +216,7 @@ fn a_flood_of_log_flushes_ends_with_the_deadline() {
 
 #[test]
 fn init_in_every_wrong_way() {
+    needs_kvm!();
     for (first, code) in [(b'E', 22), (b'P', 21), (b'r', 21), (b'f', 21), (b's', 20)] {
         let vmm = Vmm::spawn(&support::guest::elf());
         let mut control = vmm.control();
@@ -226,6 +239,7 @@ fn init_in_every_wrong_way() {
 
 #[test]
 fn shutdown_in_every_state() {
+    needs_kvm!();
     // Empty, initialising, idle, busy.
     for state in [VmState::Empty, VmState::Initialising, VmState::Idle, VmState::Busy] {
         let vmm = Vmm::spawn(&support::guest::elf());

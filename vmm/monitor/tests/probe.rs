@@ -6,9 +6,13 @@ fn finds_what_the_other_suites_rely_on() {
         .args(["probe", "--json"])
         .output()
         .unwrap();
-    assert!(run.status.success(), "{run:?}");
     let found: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
-    assert_eq!(found["wasm"]["can"], true, "{found:#}");
+    let kvm = std::path::Path::new("/dev/kvm").exists();
+    assert_eq!(run.status.success(), kvm, "{run:?}");
+    assert_eq!(found["wasm"]["can"], kvm, "{found:#}");
+    if !kvm {
+        return;
+    }
     let works = |name: &str| {
         let findings = found["findings"].as_array().unwrap();
         findings.iter().find(|finding| finding["name"] == name).unwrap()["works"].clone()

@@ -1,10 +1,11 @@
-//! The real guest program under the real monitor. The suite needs two programs that are built elsewhere:
-//! `WARREN_GUEST_IMAGE` (vmm/guest) and `WARREN_COMPILE` (host-agent/compile); `cargo xtask test` names both.
+//! The real guest program under the real monitor. The suite needs two programs that are built elsewhere, the guest and
+//! `warren-compile`: `cargo xtask build` collects them, `WARREN_GUEST_IMAGE` and `WARREN_COMPILE` name others.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
+#[macro_use]
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use support::vmm::{Invocation, call, call_with, load, send, status};
 use support::{Vmm, sealed, spec};
@@ -32,18 +33,17 @@ const LOG: &str = r#"(module
   (data (i32.const 0) "\10\00\00\00\06\00\00\00") (data (i32.const 16) "hello\n")
   (func (export "_start") (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
-fn path(variable: &str) -> PathBuf {
-    let value = std::env::var_os(variable);
-    let path = PathBuf::from(
-        value.unwrap_or_else(|| panic!("{variable} must name a built program: cargo xtask test does")),
-    );
-    assert!(path.is_file(), "{variable} names {}, which is not there", path.display());
+/// A program that another part of the tree builds: named by `variable`, or collected by `cargo xtask build`.
+fn path(variable: &str, name: &str) -> PathBuf {
+    let collected = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/warren/bin").join(name);
+    let path = std::env::var_os(variable).map_or(collected, PathBuf::from);
+    assert!(path.is_file(), "{} is not there: run `cargo xtask build`, or set {variable}", path.display());
     path
 }
 
 fn image() -> &'static [u8] {
     static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| std::fs::read(path("WARREN_GUEST_IMAGE")).unwrap())
+    IMAGE.get_or_init(|| std::fs::read(path("WARREN_GUEST_IMAGE", "warren-guest")).unwrap())
 }
 
 fn compile(text: &str) -> Vec<u8> {
@@ -52,7 +52,7 @@ fn compile(text: &str) -> Vec<u8> {
     let base = std::env::temp_dir().join(format!("warren-guest-test-{}-{id}", std::process::id()));
     let (module, code) = (base.with_extension("wasm"), base.with_extension("code"));
     std::fs::write(&module, wat::parse_str(text).unwrap()).unwrap();
-    let run = std::process::Command::new(path("WARREN_COMPILE"))
+    let run = std::process::Command::new(path("WARREN_COMPILE", "warren-compile"))
         .args(["file", "--isa", "baseline", "--purpose", "function", "--out"])
         .args([&code, &module])
         .output()
@@ -87,6 +87,7 @@ fn error_of(back: Invocation) -> FunctionError {
 
 #[test]
 fn echoes_from_nothing_to_six_mebibytes() {
+    needs_kvm!();
     let (vmm, _control) = function(ECHO);
     let mut invoke = vmm.invoke();
     for len in [0_u32, 1, 5, 70_000, 6 << 20] {
@@ -100,6 +101,7 @@ fn echoes_from_nothing_to_six_mebibytes() {
 
 #[test]
 fn a_thousand_warm_events_and_a_clean_end() {
+    needs_kvm!();
     let (vmm, mut control) = function(ECHO);
     let mut invoke = vmm.invoke();
     for i in 0..1000_u32 {
@@ -113,6 +115,7 @@ fn a_thousand_warm_events_and_a_clean_end() {
 
 #[test]
 fn the_functions_own_failures_leave_the_sandbox() {
+    needs_kvm!();
     for (text, error) in [(TRAP, FunctionError::Trap), (RECURSE, FunctionError::StackOverflow)] {
         let (vmm, _control) = function(text);
         let mut invoke = vmm.invoke();
@@ -124,6 +127,7 @@ fn the_functions_own_failures_leave_the_sandbox() {
 
 #[test]
 fn logs_come_out() {
+    needs_kvm!();
     let (vmm, _control) = function(LOG);
     let back = call(&mut vmm.invoke(), b"");
     assert_eq!((back.log.as_slice(), back.payload.as_slice()), (&b"hello\n"[..], &b""[..]));
@@ -131,6 +135,7 @@ fn logs_come_out() {
 
 #[test]
 fn a_function_that_spins_is_stopped() {
+    needs_kvm!();
     let (vmm, _control) = function(SPIN);
     assert_eq!(call_with(&mut vmm.invoke(), b"", 50).done.outcome, Outcome::TimedOut);
     vmm.ends(20, "end: timed-out");
@@ -138,6 +143,7 @@ fn a_function_that_spins_is_stopped() {
 
 #[test]
 fn code_that_is_none_is_the_functions_fault() {
+    needs_kvm!();
     let whole = compile(ECHO);
     for code in [vec![0; 4096], whole[..whole.len() / 2].to_vec()] {
         let (vmm, _control, reply) = load_code(&code);

@@ -14,8 +14,28 @@
     reason = "a step that fails here fails the test"
 )]
 
+/// Leaves a test on a machine without /dev/kvm, and says so.
+macro_rules! needs_kvm {
+    () => {
+        if !crate::support::has_kvm() {
+            return;
+        }
+    };
+}
+
 pub mod code;
 pub mod guest;
 pub mod vmm;
 
 pub use vmm::{Vmm, sealed, spec};
+
+/// Whether there is a /dev/kvm. If not, one line past the test harness's capture tells that this case was skipped.
+pub fn has_kvm() -> bool {
+    if std::path::Path::new("/dev/kvm").exists() {
+        return true;
+    }
+    let thread = std::thread::current();
+    let line = format!("warren-skipped: monitor::{}: no /dev/kvm\n", thread.name().unwrap_or("?"));
+    rustix::io::write(std::io::stdout(), line.as_bytes()).unwrap();
+    false
+}

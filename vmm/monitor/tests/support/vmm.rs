@@ -59,7 +59,9 @@ impl Vmm {
             rustix::io::fcntl_dupfd_cloexec(fd, 20).unwrap()
         };
         let passed = [high(&listener), high(&kvm), high(&image)];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_warren-vmm"));
+        let program =
+            std::env::var_os("WARREN_VMM").unwrap_or_else(|| env!("CARGO_BIN_EXE_warren-vmm").into());
+        let mut command = Command::new(program);
         command.arg("run").args(flags).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // SAFETY: 1. only dup2 runs between fork and exec; 2. the sources are above the targets.
