@@ -13,7 +13,7 @@
 //! [`progress`] what both know, [`orders`] what they tell each other, [`connection`] and [`link`] the two kinds of
 //! connection, [`load`] the door for requests, [`machine`] building a VM, [`cpu`] registers and exits, [`cpuid`] what
 //! the guest sees of the processor, [`program`] the guest's ELF file in memory, [`mailbox`] events and replies, [`ram`]
-//! guest memory, [`sys`] everything unsafe, [`log`] lines for the operator;
+//! guest memory, [`sys`] everything unsafe, [`mod@log`] lines for the operator;
 //! and [`probe`], what a host can do.
 
 pub mod connection;

@@ -1,7 +1,7 @@
 //! The invoke connection, as the vCPU thread uses it: requests and payloads in, logs and results out.
 //!
 //! The socket never blocks. Waiting for a request is the caller's (`vcpu`), who has other things to wait for too;
-//! sending waits here, but not for ever: an agent that does not read for [`PATIENCE_MS`] loses the connection.
+//! sending waits here, but not for ever: an agent that does not read for a few seconds loses the connection.
 
 use crate::mailbox::Mailbox;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -22,7 +22,7 @@ pub fn line(text: Arguments<'_>) {
     let _ = rustix::io::write(&stderr, line.as_bytes());
 }
 
-/// [`line`] with `format!` arguments.
+/// [`line()`] with `format!` arguments.
 #[macro_export]
 macro_rules! log {
     ($($argument:tt)*) => { $crate::log::line(format_args!($($argument)*)) };
