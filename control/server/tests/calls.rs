@@ -1,0 +1,169 @@
+//! Bad input and worker failures: each gets its typed status, and nothing else is disturbed.
+
+mod world;
+
+use tonic::Code;
+use warren_proto::{
+    error::Fault,
+    reason,
+    v1::{
+        CreateFunctionRequest, DeleteFunctionRequest, GetFunctionRequest, InvokeRequest, ListAllSandboxesRequest,
+        UpdateFunctionRequest, invoke_event::Event,
+    },
+};
+use world::{ScriptedWorker, World, refused, request, wire};
+
+#[tokio::test]
+async fn requests_that_cannot_be_served_say_why() {
+    let world = World::start(100);
+    refused(world.create("f", None).await, Code::Unavailable, reason::NO_WORKER_READY, Fault::System);
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("f", None).await.unwrap();
+
+    use Fault::Caller;
+    let invoke = |request: InvokeRequest| async { wire(world.invokes().invoke(request).await) };
+    refused(world.invoke("g", "").await, Code::NotFound, reason::NO_SUCH_FUNCTION, Caller);
+    let version = InvokeRequest { version: 9, ..request("f", "") };
+    refused(invoke(version).await, Code::NotFound, reason::NO_SUCH_VERSION, Caller);
+    let large = InvokeRequest { payload: vec![b'x'; (6 << 20) + 1].into(), ..request("f", "") };
+    refused(invoke(large).await, Code::InvalidArgument, reason::PAYLOAD_TOO_LARGE, Caller);
+    let odd = InvokeRequest { request_id: "no blanks".to_owned(), ..request("f", "") };
+    refused(invoke(odd).await, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
+    refused(world.create("f", None).await, Code::AlreadyExists, reason::FUNCTION_EXISTS, Caller);
+    for name in ["", "-a", "A", "a b", &"x".repeat(65)] {
+        refused(world.create(name, None).await, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
+    }
+    refused(world.create("h", Some(101)).await, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
+    let empty = CreateFunctionRequest { name: "h".to_owned(), ..Default::default() };
+    let empty = wire(world.functions().create_function(empty).await);
+    refused(empty, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
+    let stale = UpdateFunctionRequest { name: "f".to_owned(), expected_revision: 77, ..Default::default() };
+    let stale = wire(world.functions().update_function(stale).await);
+    refused(stale, Code::Aborted, reason::REVISION_CONFLICT, Caller);
+    let absent = DeleteFunctionRequest { name: "g".to_owned(), ..Default::default() };
+    let absent = wire(world.functions().delete_function(absent).await);
+    refused(absent, Code::NotFound, reason::NO_SUCH_FUNCTION, Caller);
+
+    // The next good one succeeds, and exactly its sandbox is there.
+    assert_eq!(world.invoke("f", "fine").await.unwrap().payload, "fine");
+    assert_eq!(worker.sandboxes().len(), 1);
+}
+
+#[tokio::test]
+async fn the_largest_payload_comes_back_whole() {
+    let world = World::start(100);
+    let _worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("f", None).await.unwrap();
+    let payload: Vec<u8> = (0..6 << 20).map(|at: u32| at.to_le_bytes()[at as usize % 3]).collect();
+    let largest = InvokeRequest { payload: payload.clone().into(), ..request("f", "") };
+    let mut client = world.invokes().max_decoding_message_size(usize::MAX);
+    assert_eq!(wire(client.invoke(largest.clone()).await).unwrap().payload, payload);
+    // And in pieces.
+    let mut events = client.invoke_stream(largest).await.unwrap().into_inner();
+    let (mut pieces, mut ended) = (Vec::new(), false);
+    while let Some(event) = events.message().await.unwrap() {
+        match event.event.unwrap() {
+            Event::Chunk(chunk) => pieces.extend_from_slice(&chunk),
+            Event::Log(_) => panic!("nobody asked for logs"),
+            Event::End(_) => ended = true,
+        }
+    }
+    assert!(ended && pieces == payload);
+}
+
+#[tokio::test]
+async fn cold_is_told_and_warm_is_reused() {
+    let world = World::start(100);
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("f", None).await.unwrap();
+    let cold = world.invoke("f", "1").await.unwrap().timing.unwrap();
+    assert!(cold.cold && (cold.jail_us, cold.vm_us, cold.init_us) == (1, 2, 3));
+    let warm = world.invoke("f", "2").await.unwrap().timing.unwrap();
+    assert!(!warm.cold && warm.jail_us == 0);
+    assert_eq!(worker.sandboxes().len(), 1);
+    // An update drains it, a deletion drains what came after.
+    let update = UpdateFunctionRequest {
+        name: "f".to_owned(),
+        code: Some(b"other".as_slice().into()),
+        ..Default::default()
+    };
+    assert_eq!(wire(world.functions().update_function(update.clone()).await).unwrap().versions, [1, 2]);
+    world.until(|| async { worker.sandboxes().len() }, |count| *count == 0).await;
+    let again = wire(world.functions().update_function(update).await).unwrap();
+    assert_eq!(again.versions, [1, 2], "an update that changes nothing makes no version");
+    assert!(world.invoke("f", "3").await.unwrap().timing.unwrap().cold);
+    let old = InvokeRequest { version: 1, ..request("f", "old") };
+    assert_eq!(wire(world.invokes().invoke(old).await).unwrap().version, 1);
+    let all = DeleteFunctionRequest { name: "f".to_owned(), ..Default::default() };
+    wire(world.functions().delete_function(all).await).unwrap();
+    world.until(|| async { worker.sandboxes().len() }, |count| *count == 0).await;
+    let listed = wire(world.admin().list_all_sandboxes(ListAllSandboxesRequest::default()).await).unwrap();
+    assert!(listed.sandboxes.is_empty());
+}
+
+#[tokio::test]
+async fn worker_failures_are_retried_only_when_nothing_has_run() {
+    let world = World::start(100);
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("f", None).await.unwrap();
+    for payload in ["busy-once", "gone-once", "early-once"] {
+        assert_eq!(world.invoke("f", payload).await.unwrap().payload, payload);
+        assert_eq!(worker.ran(payload), 1, "{payload}");
+    }
+    let system = Fault::System;
+    let early = world.invoke("f", "early").await;
+    refused(early, Code::Unavailable, reason::SANDBOX_LOST_BEFORE_START, system);
+    let lost = world.invoke("f", "lost-once").await;
+    assert!(lost.as_ref().is_err_and(|error| error.retryable));
+    refused(lost, Code::Unavailable, reason::SANDBOX_LOST, system);
+    assert_eq!(worker.ran("lost-once"), 0, "it may have run, so it is not tried again");
+    // Hints that are always wrong end with the worker's own word.
+    refused(world.invoke("f", "gone").await, Code::NotFound, reason::SANDBOX_GONE, system);
+    // The function's own failure keeps its sandbox.
+    refused(world.invoke("f", "trap").await, Code::Unknown, reason::FUNCTION_TRAPPED, Fault::Function);
+    assert!(!world.invoke("f", "fine").await.unwrap().timing.unwrap().cold);
+}
+
+#[tokio::test]
+async fn log_lines_come_with_the_stream_and_from_the_worker() {
+    let world = World::start(100);
+    let _worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("f", None).await.unwrap();
+    let follow = InvokeRequest { want_log: true, ..request("f", "x") };
+    let mut events = world.invokes().invoke_stream(follow).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    while let Some(event) = events.message().await.unwrap() {
+        seen.push(match event.event.unwrap() {
+            Event::Log(line) => line.text,
+            Event::Chunk(chunk) => String::from_utf8(chunk.to_vec()).unwrap(),
+            Event::End(end) => format!("end {}", end.version),
+        });
+    }
+    assert_eq!(seen, ["a line", "x", "end 1"]);
+    let logs = warren_proto::v1::LogsRequest { function: "f".to_owned(), ..Default::default() };
+    let mut lines = world.functions().logs(logs).await.unwrap().into_inner();
+    let mut numbers = Vec::new();
+    while let Some(line) = lines.message().await.unwrap() {
+        numbers.push(line.sequence);
+    }
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[tokio::test]
+async fn of_two_deploys_at_once_one_is_told_of_the_other() {
+    let world = World::start(100);
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    worker.prepare.forget_permits(usize::MAX);
+    let (one, two, ()) = tokio::join!(world.create("f", None), world.create("f", None), async {
+        // Both are compiling before either may end.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        worker.prepare.add_permits(1);
+    });
+    let loser = match (one, two) {
+        (Ok(_), loser) | (loser, Ok(_)) => loser,
+        both => panic!("nobody won: {both:?}"),
+    };
+    refused(loser, Code::Aborted, reason::REVISION_CONFLICT, Fault::Caller);
+    let kept = GetFunctionRequest { name: "f".to_owned() };
+    assert_eq!(wire(world.functions().get_function(kept).await).unwrap().versions, [1]);
+}
