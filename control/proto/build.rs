@@ -3,7 +3,8 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["common", "invoke", "functions", "workers", "admin"].map(|name| format!("warren/v1/{name}.proto"));
+    let files =
+        ["common", "invoke", "functions", "workers", "admin"].map(|name| format!("warren/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(&files, ["proto"])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);

@@ -40,7 +40,9 @@ impl Fault {
     /// The fault with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Caller, Self::Function, Self::Throttle, Self::System].into_iter().find(|fault| fault.name() == name)
+        [Self::Caller, Self::Function, Self::Throttle, Self::System]
+            .into_iter()
+            .find(|fault| fault.name() == name)
     }
 }
 
@@ -65,7 +67,14 @@ impl WireError {
     /// A new error that is not worth retrying.
     #[must_use]
     pub fn new(code: Code, reason: &str, fault: Fault, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), fault, retryable: false, retry_after: None, message: message.into() }
+        Self {
+            code,
+            reason: reason.into(),
+            fault,
+            retryable: false,
+            retry_after: None,
+            message: message.into(),
+        }
     }
 
     /// Says that the same call may succeed when sent again, and when.
@@ -114,8 +123,13 @@ mod tests {
 
     #[test]
     fn survives_the_wire() {
-        let error = WireError::new(Code::ResourceExhausted, "CONCURRENCY_LIMIT", Fault::Throttle, "at its limit of 3")
-            .retryable(Some(Duration::from_millis(250)));
+        let error = WireError::new(
+            Code::ResourceExhausted,
+            "CONCURRENCY_LIMIT",
+            Fault::Throttle,
+            "at its limit of 3",
+        )
+        .retryable(Some(Duration::from_millis(250)));
         assert_eq!(WireError::from_status(&Status::from(error.clone())), error);
     }
 }

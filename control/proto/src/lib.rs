@@ -4,7 +4,14 @@
 #![forbid(unsafe_code)]
 
 /// Generated messages, clients and servers of `warren.v1`.
-#[allow(missing_docs, unreachable_pub, rust_2018_idioms, unused_qualifications, clippy::all, clippy::pedantic)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic
+)]
 pub mod v1 {
     tonic::include_proto!("warren.v1");
 }

@@ -165,7 +165,9 @@ impl Reply {
         }
         let body = match raw.kind {
             kind if kind == ReplyKind::Ready as u32 => ReplyBody::Ready,
-            kind if kind == ReplyKind::Response as u32 => ReplyBody::Response { payload_len: raw.payload_len },
+            kind if kind == ReplyKind::Response as u32 => {
+                ReplyBody::Response { payload_len: raw.payload_len }
+            }
             kind if kind == ReplyKind::Error as u32 => ReplyBody::Error {
                 error: FunctionError::from_u32(raw.error).ok_or(ReplyFault::Error(raw.error))?,
                 exit_code: raw.exit_code,
