@@ -82,7 +82,7 @@ impl Suite {
             Err(error) => vec![(self.name, error.into())],
         };
         for (name, error) in &failed {
-            println!("\n---- {}::{name} ----\n{error:?}", self.name);
+            println!("\n---- {}::{name} ----\n{error:#}", self.name);
         }
         let word = if failed.is_empty() { "ok" } else { "FAILED" };
         println!(

@@ -7,7 +7,7 @@ use warren_client::Failure;
 use warren_proto::{
     error::WireError,
     reason,
-    v1::{GetFunctionRequest, InvokeRequest, UpdateFunctionRequest},
+    v1::{FunctionConfig, FunctionLimits, GetFunctionRequest, InvokeRequest, UpdateFunctionRequest},
 };
 use warren_suites::{
     Deploy, Expected, Installation, Options, Suite, cases, expect_error, function, modules, sample,
@@ -89,14 +89,19 @@ async fn a_lost_race_is_told(warren: &Installation) -> Result<()> {
     let name = warren.deploy_built("hello", Deploy::default()).await?;
     let seen = GetFunctionRequest { name: name.clone() };
     let revision = warren.client.functions().get_function(seen).await?.into_inner().revision;
-    let update = || UpdateFunctionRequest {
+    // Different settings: an update that changes nothing would make no version, and lose to nobody.
+    let update = |timeout_ms| UpdateFunctionRequest {
         name: name.clone(),
-        code: Some(function("hello").unwrap_or_default()),
+        config: Some(FunctionConfig {
+            limits: Some(FunctionLimits { timeout_ms, ..FunctionLimits::default() }),
+            ..FunctionConfig::default()
+        }),
         expected_revision: revision,
         ..UpdateFunctionRequest::default()
     };
     let (mut left, mut right) = (warren.client.functions(), warren.client.functions());
-    let (left, right) = tokio::join!(left.update_function(update()), right.update_function(update()));
+    let (left, right) =
+        tokio::join!(left.update_function(update(5_000)), right.update_function(update(6_000)));
     let (won, lost) = if left.is_ok() { (left, right) } else { (right, left) };
     ensure!(won.is_ok(), "both lost: {won:?} {lost:?}");
     expect_error(lost, Expected::caller(Code::Aborted, reason::REVISION_CONFLICT))?;

@@ -58,7 +58,7 @@ async fn the_control_process(warren: &Installation) -> Result<()> {
 
 async fn an_agent_in_the_middle_of_a_call(warren: &Installation) -> Result<()> {
     let name = warren.name("middle");
-    let how = Deploy { timeout_ms: 30_000, ..Deploy::default() };
+    let how = Deploy { timeout_ms: 8_000, ..Deploy::default() };
     warren.deploy(&name, modules::assemble(&modules::obedient())?, how).await?;
     warren.invoke(&name, "good").await?;
     let client = warren.client.clone();
@@ -142,7 +142,12 @@ async fn caller(
                 if !documented {
                     bail!("an undocumented error under load: {error:?}");
                 }
-                *errors.entry(error.reason).or_default() += 1;
+                let what = if error.reason == "UNSPECIFIED" {
+                    format!("{:?} of the transport: {}", error.code, error.message)
+                } else {
+                    error.reason
+                };
+                *errors.entry(what).or_default() += 1;
                 sleep(Duration::from_millis(20)).await;
             }
         }

@@ -22,7 +22,12 @@ async fn grpcio_deploys_and_invokes(warren: &Installation) -> Result<()> {
     let script = root().join("tests/suites/python/reflect.py");
     let module = root().join("target/warren/functions/hello.wasm");
     let mut command = Command::new(python);
-    command.arg(script).arg(warren.data().join("client.toml")).arg(&name).arg(module).arg(r#"{"name":"grpcio"}"#);
+    command
+        .arg(script)
+        .arg(warren.data().join("client.toml"))
+        .arg(&name)
+        .arg(module)
+        .arg(r#"{"name":"grpcio"}"#);
     let done = command.output().await?;
     ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let said = String::from_utf8(done.stdout)?;

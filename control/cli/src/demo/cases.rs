@@ -20,6 +20,9 @@ pub(crate) struct Case {
     pub check: fn(&[u8], &[u8]) -> Result<(), String>,
 }
 
+/// Entries of the generated catalogue: about 4 MB of JSON.
+const CATALOGUE: u64 = 40_000;
+
 /// All of them, in the order of the demo.
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -46,6 +49,15 @@ pub(crate) const CASES: &[Case] = &[
         // The project's own front page.
         input: |samples| sample(samples, "../../../README.md"),
         check: |_, output| contains(output, "<h1>Warren</h1>"),
+    },
+    Case {
+        name: "jq",
+        module: "jq",
+        memory_mib: 512,
+        // An unmodified published program: its filter is an argument, the document comes on standard input.
+        args: &["-c", "[.items[] | select(.stock > 500) | .price] | {count: length, sum: add}"],
+        input: |_| Ok(generate::catalogue(CATALOGUE)),
+        check: |_, output| contains(output, &generate::answer(CATALOGUE)),
     },
     Case {
         name: "fib",
