@@ -43,15 +43,26 @@ fn runs_out_of_tables_without_harm() {
     assert_eq!(tables.map(&mut memory, user(0x1000, 0x1000, 0x1000)), Err(PagingError::Full));
 }
 
+#[test]
+fn nothing_is_writable_and_executable() {
+    for access in ACCESS {
+        let bits = access.bits();
+        assert!(bits & WRITABLE == 0 || bits & NO_EXECUTE != 0, "{access:?}");
+        assert_eq!(Access::from_bits(bits), access);
+    }
+}
+
+const ACCESS: [Access; 6] = [
+    Access::SupervisorRead,
+    Access::SupervisorExecute,
+    Access::SupervisorWrite,
+    Access::UserRead,
+    Access::UserExecute,
+    Access::UserWrite,
+];
+
 fn access() -> impl Strategy<Value = Access> {
-    prop::sample::select(vec![
-        Access::SupervisorRead,
-        Access::SupervisorExecute,
-        Access::SupervisorWrite,
-        Access::UserRead,
-        Access::UserExecute,
-        Access::UserWrite,
-    ])
+    prop::sample::select(ACCESS.to_vec())
 }
 
 proptest! {
