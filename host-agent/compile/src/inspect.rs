@@ -11,8 +11,8 @@ mod budget;
 mod payload;
 
 use crate::{limits, world};
-pub(crate) use budget::Outer;
 use budget::Budget;
+pub(crate) use budget::Outer;
 use warren_artefact::{CompileError, MemoryDemand, Purpose, World};
 use wasmparser::{FuncValidatorAllocations, Parser, Payload, ValidPayload, Validator, WasmFeatures};
 
@@ -65,7 +65,7 @@ pub fn inspect(module: &[u8], purpose: Purpose) -> Result<Inspected, CompileErro
         match validator.payload(&item).map_err(|error| invalid(&error))? {
             ValidPayload::Func(function, body) => {
                 let mut checker = function.into_validator(allocations);
-                payload::check_body(&mut checker, &body)?;
+                payload::check_body(&mut budget, &mut checker, &body)?;
                 allocations = checker.into_allocations();
             }
             ValidPayload::End(found) => types = Some(found),

@@ -5,11 +5,12 @@
 //! [`warren_sandbox_plan::compiler::SYSTEM_CALLS`]; any other kills the process.
 
 use landlock::{ABI, Access as _, AccessFs, AccessNet, Compatible as _, Ruleset, RulesetAttr as _, Scope};
-use std::os::fd::OwnedFd;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
 };
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use warren_sandbox_plan::compiler::{ArgumentRule, SYSTEM_CALLS};
 
 /// Why the jail could not be closed: the host's or Warren's fault. Nothing was read.

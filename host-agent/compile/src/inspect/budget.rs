@@ -44,7 +44,11 @@ impl Budget {
             Kind::Module => self.spend("core modules", 1, limits::CORE_MODULES),
             Kind::Component => {
                 self.spend("components", 1, limits::COMPONENTS)?;
-                within("levels of components in components", self.nesting.len() as u64, limits::COMPONENT_DEPTH)
+                within(
+                    "levels of components in components",
+                    self.nesting.len() as u64,
+                    limits::COMPONENT_DEPTH,
+                )
             }
         }
     }
@@ -70,7 +74,8 @@ impl Budget {
         let before = if self.memories == 0 { Some(0) } else { self.max_bytes };
         self.memories += 1;
         self.initial_bytes = self.initial_bytes.saturating_add(initial.saturating_mul(WASM_PAGE));
-        self.max_bytes = before.zip(maximum).map(|(sum, pages)| sum.saturating_add(pages.saturating_mul(WASM_PAGE)));
+        self.max_bytes =
+            before.zip(maximum).map(|(sum, pages)| sum.saturating_add(pages.saturating_mul(WASM_PAGE)));
     }
 
     pub(super) fn kind(&self) -> Kind {

@@ -6,8 +6,8 @@ use crate::limits;
 use warren_artefact::CompileError;
 use wasmparser::{
     ComponentImportSectionReader, ElementItems, ElementSectionReader, Encoding, FuncValidator, FunctionBody,
-    ImportSectionReader, MemorySectionReader, Operator, Payload, TableSectionReader, TypeRef, TypeSectionReader,
-    WasmModuleResources,
+    ImportSectionReader, MemorySectionReader, Operator, Payload, TableSectionReader, TypeRef,
+    TypeSectionReader, WasmModuleResources,
 };
 
 /// Charges a payload to the budget. Counts come from section headers and are not trusted beyond being too large;
@@ -20,7 +20,9 @@ pub(super) fn spend(budget: &mut Budget, payload: &Payload<'_>) -> Result<(), Co
 
         Payload::TypeSection(section) => types(budget, section.clone()),
         Payload::ImportSection(section) => imports(budget, section.clone()),
-        Payload::FunctionSection(section) => budget.spend("functions", items(section.count()), limits::FUNCTIONS),
+        Payload::FunctionSection(section) => {
+            budget.spend("functions", items(section.count()), limits::FUNCTIONS)
+        }
         Payload::TableSection(section) => tables(budget, section.clone()),
         Payload::MemorySection(section) => memories(budget, section.clone()),
         Payload::GlobalSection(section) => budget.spend("globals", items(section.count()), limits::GLOBALS),
@@ -29,7 +31,9 @@ pub(super) fn spend(budget: &mut Budget, payload: &Payload<'_>) -> Result<(), Co
         Payload::DataSection(section) => {
             budget.spend("data segments", items(section.count()), limits::DATA_SEGMENTS)
         }
-        Payload::CodeSectionEntry(body) => within("bytes of one function", body.range().len() as u64, limits::BODY_BYTES),
+        Payload::CodeSectionEntry(body) => {
+            within("bytes of one function", body.range().len() as u64, limits::BODY_BYTES)
+        }
 
         Payload::ComponentImportSection(section) => component_imports(budget, section.clone()),
         Payload::ComponentExportSection(section) => {
@@ -42,7 +46,9 @@ pub(super) fn spend(budget: &mut Budget, payload: &Payload<'_>) -> Result<(), Co
             Ok(())
         }
         Payload::InstanceSection(section) => component_items(budget, "core instances", section.count()),
-        Payload::CoreTypeSection(section) => component_items(budget, "core types of components", section.count()),
+        Payload::CoreTypeSection(section) => {
+            component_items(budget, "core types of components", section.count())
+        }
         Payload::ComponentInstanceSection(section) => component_items(budget, "instances", section.count()),
         Payload::ComponentAliasSection(section) => component_items(budget, "aliases", section.count()),
         Payload::ComponentTypeSection(section) => component_items(budget, "component types", section.count()),
@@ -55,23 +61,33 @@ pub(super) fn spend(budget: &mut Budget, payload: &Payload<'_>) -> Result<(), Co
 
 /// Validates one function operator by operator, watching what validation alone does not bound.
 pub(super) fn check_body<T: WasmModuleResources>(
+    budget: &mut Budget,
     checker: &mut FuncValidator<T>,
     body: &FunctionBody<'_>,
 ) -> Result<(), CompileError> {
     let mut reader = body.get_binary_reader();
     checker.read_locals(&mut reader).map_err(|error| invalid(&error))?;
-    within("locals of one function", u64::from(checker.len_locals()), limits::LOCALS)?;
+    let locals = u64::from(checker.len_locals());
+    within("locals of one function", locals, limits::LOCALS)?;
+    budget.spend("locals", locals, limits::ALL_LOCALS)?;
+    let (mut branches, mut targets) = (0_u64, 0_u64);
     let mut operators = body.get_operators_reader().map_err(|error| malformed(&error))?;
-    let mut branch_targets = 0_u64;
     while !operators.eof() {
         let (operator, offset) = operators.read_with_offset().map_err(|error| invalid(&error))?;
-        if let Operator::BrTable { targets } = &operator {
-            branch_targets += u64::from(targets.len());
-            within("branch targets of one function", branch_targets, limits::BRANCH_TARGETS)?;
+        match &operator {
+            Operator::BrTable { targets: table } => targets += u64::from(table.len()),
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } | Operator::BrIf { .. } => {
+                branches += 1
+            }
+            _ => {}
         }
+        within("branches of one function", branches, limits::BRANCHES)?;
+        within("branch targets of one function", targets, limits::BRANCH_TARGETS)?;
+        within("branches times locals of one function", branches * locals, limits::JOINED_LOCALS)?;
         checker.op(offset, &operator).map_err(|error| invalid(&error))?;
         within("nested blocks", u64::from(checker.control_stack_height()), limits::NESTING)?;
     }
+    budget.spend("branches times locals", branches * locals, limits::ALL_JOINED_LOCALS)?;
     operators.finish().map_err(|error| invalid(&error))
 }
 
@@ -132,7 +148,10 @@ fn elements(budget: &mut Budget, section: ElementSectionReader<'_>) -> Result<()
     Ok(())
 }
 
-fn component_imports(budget: &mut Budget, section: ComponentImportSectionReader<'_>) -> Result<(), CompileError> {
+fn component_imports(
+    budget: &mut Budget,
+    section: ComponentImportSectionReader<'_>,
+) -> Result<(), CompileError> {
     component_items(budget, "component imports", section.count())?;
     if let Some(outer) = budget.outer_mut() {
         for import in section {

@@ -7,7 +7,8 @@ use warren_artefact::{CompileError, Purpose, World};
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentFuncTypeId};
 use wasmparser::types::TypesRef;
 
-const CONTEXT: &str = "record{request-id:string,function-name:string,function-version:u64,remaining-ns:u64,memory-mib:u32}";
+const CONTEXT: &str =
+    "record{request-id:string,function-name:string,function-version:u64,remaining-ns:u64,memory-mib:u32}";
 
 /// What `warren:function/host` offers: the text of vmm/guest/wit/function.wit as [`function_type`] writes it.
 const HOST_FUNCTIONS: [(&str, &str); 7] = [
@@ -65,7 +66,10 @@ fn policy(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
     for import in callable_imports(types, outer) {
         // A world that uses an interface's types imports that interface; without functions it offers nothing.
         if !import.starts_with("warren:policy/") {
-            return Err(missing_import(import, "policies import nothing: no clock, no randomness, no input or output"));
+            return Err(missing_import(
+                import,
+                "policies import nothing: no clock, no randomness, no input or output",
+            ));
         }
         only_types(types, import)?;
     }
@@ -80,7 +84,9 @@ fn policy(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
             let hint = "a policy exports warren:policy/packer, placer or router, version 0.1";
             Err(CompileError::MissingExport { export: "warren:policy".into(), hint: hint.into() })
         }
-        _ => Err(CompileError::WrongKind { detail: "a policy fulfils one world; this component fulfils several".into() }),
+        _ => Err(CompileError::WrongKind {
+            detail: "a policy fulfils one world; this component fulfils several".into(),
+        }),
     }
 }
 
@@ -89,7 +95,9 @@ fn callable_imports<'a>(types: TypesRef<'a>, outer: &'a Outer) -> impl Iterator<
     outer.imports.iter().filter(move |import| {
         let ty = types.component_item_for_import(import).map(|item| item.ty);
         match ty {
-            Some(ComponentEntityType::Type { referenced, .. }) => matches!(referenced, ComponentAnyTypeId::Resource(_)),
+            Some(ComponentEntityType::Type { referenced, .. }) => {
+                matches!(referenced, ComponentAnyTypeId::Resource(_))
+            }
             _ => true,
         }
     })
@@ -103,7 +111,10 @@ fn check_host(types: TypesRef<'_>, import: &str) -> Result<(), CompileError> {
         match HOST_FUNCTIONS.iter().find(|(offered, _)| *offered == name) {
             Some((_, wanted)) => check_function(types, &name, id, wanted)?,
             None => {
-                return Err(missing_import(&format!("{import}.{name}"), "warren:function/host has no such function"));
+                return Err(missing_import(
+                    &format!("{import}.{name}"),
+                    "warren:function/host has no such function",
+                ));
             }
         }
     }
@@ -113,13 +124,17 @@ fn check_host(types: TypesRef<'_>, import: &str) -> Result<(), CompileError> {
 fn only_types(types: TypesRef<'_>, import: &str) -> Result<(), CompileError> {
     match instance_functions(types, import).as_deref() {
         Some([]) => Ok(()),
-        Some([(name, _), ..]) => Err(missing_import(&format!("{import}.{name}"), "this interface has types only")),
+        Some([(name, _), ..]) => {
+            Err(missing_import(&format!("{import}.{name}"), "this interface has types only"))
+        }
         None => Err(wrong_type(import, "it must be an instance")),
     }
 }
 
 fn is_type(types: TypesRef<'_>, import: &str) -> bool {
-    types.component_item_for_import(import).is_some_and(|item| matches!(item.ty, ComponentEntityType::Type { .. }))
+    types
+        .component_item_for_import(import)
+        .is_some_and(|item| matches!(item.ty, ComponentEntityType::Type { .. }))
 }
 
 fn check_function(

@@ -9,7 +9,8 @@ use wasmparser::types::{EntityType, TypesRef};
 /// Recognises a validated core module.
 pub fn recognise(types: TypesRef<'_>, purpose: Purpose) -> Result<World, CompileError> {
     if purpose == Purpose::Policy {
-        let detail = "a policy is a component; make one with `wasm-tools component new` or `warren policy new`";
+        let detail =
+            "a policy is a component; make one with `wasm-tools component new` or `warren policy new`";
         return Err(CompileError::WrongKind { detail: detail.into() });
     }
     for (module, name, ty) in types.core_imports().into_iter().flatten() {
@@ -26,7 +27,10 @@ pub fn recognise(types: TypesRef<'_>, purpose: Purpose) -> Result<World, Compile
         }
         Some(_) => return Err(wrong_type("_start", "it must be a function")),
         None if find("_initialize").is_some() => {
-            return Err(missing("_start", "this is a WASI reactor (a library); build a program with a main function"));
+            return Err(missing(
+                "_start",
+                "this is a WASI reactor (a library); build a program with a main function",
+            ));
         }
         None => return Err(missing("_start", "build a program for wasm32-wasip1 (WASI preview 1)")),
     }
