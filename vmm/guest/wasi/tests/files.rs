@@ -169,7 +169,7 @@ fn advice_is_checked_and_ignored() {
 fn an_open_file_outlives_its_name() {
     let mut guest = Guest::with(&[], 64 << 10);
     let fd = guest.open(TMP, "file", CREATE).unwrap();
-    assert_eq!(guest.write(fd, &[1; 40_000]), Ok(40_000));
+    assert_eq!(guest.write(fd, &vec![1; 40_000]), Ok(40_000));
     assert_eq!(guest.unlink(TMP, "file"), Ok(()));
     assert_eq!(guest.stat(fd).unwrap().nlink, 0);
     assert_eq!(guest.pread(fd, 3, 39_999), Ok(vec![1]));
