@@ -94,7 +94,7 @@ fn descriptors_of_the_wrong_kind_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let listener = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
     let directory = std::fs::File::open("/").unwrap();
-    let file = tempfile::tempfile_in("/work").or_else(|_| tempfile::tempfile()).unwrap();
+    let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).or_else(|_| tempfile::tempfile()).unwrap();
     let (_read, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let (sealed, open) = (memory(b"m", true), memory(b"m", false));
     let tcp = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();

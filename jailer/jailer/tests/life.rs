@@ -94,7 +94,7 @@ fn two_hundred_jails_leave_nothing() {
 #[test]
 fn a_failure_at_any_step_leaves_nothing() {
     common::require_root();
-    let plan = std::process::Command::new(common::JAILER).arg("plan").output().unwrap();
+    let plan = std::process::Command::new(&common::programs().jailer).arg("plan").output().unwrap();
     let plan = String::from_utf8(plan.stdout).unwrap();
     // The numbered lines: "   3  map-user          uid ...".
     let words = plan.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -243,18 +243,8 @@ fn sigterm_ends_everything_and_sighup_leaves_it() {
 #[test]
 fn one_jailer_a_state_directory() {
     let jailer = Jailer::start(&[]);
-    let second = std::process::Command::new(common::JAILER)
-        .args([
-            "serve",
-            "--agent-uid",
-            "0",
-            "--vmm",
-            common::PROBE,
-            "--compile",
-            common::PROBE,
-            "--guest",
-            common::PROBE,
-        ])
+    let second = std::process::Command::new(&common::programs().jailer)
+        .args(["serve", "--agent-uid", "0"])
         .arg("--socket")
         .arg(jailer.folder.path().join("second.sock"))
         .arg("--state")

@@ -15,7 +15,7 @@ pub const MAX_PACKET: usize = 64 << 10;
 pub const MAX_FDS: usize = 8;
 
 /// Most jails in one [`Reply::Listed`].
-pub const LIST_PAGE: usize = 512;
+pub const LIST_PAGE: usize = 128;
 
 /// Agent to jailer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use rustix::{
 };
 use serde_json::Value;
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
@@ -22,7 +23,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tempfile::TempDir;
 use warren_sandbox_plan::{
@@ -34,8 +38,28 @@ use warren_sandbox_plan::{
     },
 };
 
-pub(crate) const JAILER: &str = env!("CARGO_BIN_EXE_warren-jailer");
-pub(crate) const PROBE: &str = env!("CARGO_BIN_EXE_jail-probe");
+static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+
+/// Where the programs under test lie: where they were built or, on another machine, beside this test.
+pub(crate) struct Programs {
+    pub(crate) jailer: PathBuf,
+    pub(crate) probe: PathBuf,
+}
+
+pub(crate) fn programs() -> &'static Programs {
+    PROGRAMS.get_or_init(|| {
+        let here = std::env::current_exe().unwrap();
+        let find = |built: &str, name: &str| {
+            let candidates = [PathBuf::from(built), here.with_file_name(name)];
+            let found = candidates.into_iter().find(|path| path.exists());
+            found.unwrap_or_else(|| panic!("{name} is needed beside {}: carry it along", here.display()))
+        };
+        Programs {
+            jailer: find(env!("CARGO_BIN_EXE_warren-jailer"), "warren-jailer"),
+            probe: find(env!("CARGO_BIN_EXE_jail-probe"), "jail-probe"),
+        }
+    })
+}
 
 /// Counts the jailers of this test process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -75,12 +99,12 @@ impl Jailer {
         let leaked = rustix::io::fcntl_dupfd_cloexec(File::open("/etc/passwd").unwrap(), 100).unwrap();
         rustix::io::fcntl_setfd(&leaked, rustix::io::FdFlags::empty()).unwrap();
         rustix::thread::set_thread_groups(&[Gid::from_raw(12_345), Gid::ROOT]).unwrap();
-        let mut process = Command::new(JAILER);
+        let mut process = Command::new(&programs().jailer);
         process.arg("serve");
-        let program = ["--vmm", "--compile", "--guest"].map(|flag| (flag, PROBE));
-        for (flag, value) in program.into_iter().chain([("--agent-uid", "0")]) {
+        let program = ["--vmm", "--compile", "--guest"].map(|flag| (flag, programs().probe.as_os_str()));
+        for (flag, value) in program.into_iter().chain([("--agent-uid", OsStr::new("0"))]) {
             if !arguments.contains(&flag) {
-                process.args([flag, value]);
+                process.arg(flag).arg(value);
             }
         }
         let mut process = process
