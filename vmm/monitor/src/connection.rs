@@ -137,3 +137,6 @@ impl Connection {
         (self.stream, self.inbox)
     }
 }
+
+#[cfg(test)]
+mod tests;

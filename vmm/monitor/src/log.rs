@@ -16,7 +16,8 @@ pub fn line(text: Arguments<'_>) {
     if poll(&mut fds, Some(&now)) != Ok(1) {
         return;
     }
-    let mut line = format!("warren-vmm: {text}").replace(['\n', '\r'], " ");
+    // Some of the text is a guest's: it must neither begin a line of its own nor talk to a terminal.
+    let mut line = format!("warren-vmm: {text}").replace(char::is_control, " ");
     line.truncate(line.floor_char_boundary(ATOMIC - 1));
     line.push('\n');
     let _ = rustix::io::write(&stderr, line.as_bytes());

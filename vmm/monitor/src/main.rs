@@ -21,7 +21,7 @@ enum Command {
     /// warren-jailer.
     Run {
         /// MiB of the memory slot made in advance; a function that needs more gets a second slot when it is loaded.
-        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(32..=3072))]
+        #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u64).range(32..=3072))]
         class_mib: u64,
         /// Ask for huge pages behind the function's memory.
         #[arg(long)]
