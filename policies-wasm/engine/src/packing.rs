@@ -111,7 +111,12 @@ impl Ask<Interfaced> for FitRequest {
         native.choose(self)
     }
 
-    fn guest(&self, guest: &mut PackingGuest, deltas: &[Delta]) -> (Result<Fits, Failure>, u64) {
+    fn guest(
+        &self,
+        guest: &mut PackingGuest,
+        _native: &PackingRules,
+        deltas: &[Delta],
+    ) -> (Result<Fits, Failure>, u64) {
         guest.choose(deltas, self)
     }
 

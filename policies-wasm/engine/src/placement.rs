@@ -120,8 +120,13 @@ impl Ask<Interfaced> for PlaceRequest {
         native.choose(self)
     }
 
-    fn guest(&self, guest: &mut PlacementGuest, deltas: &[Delta]) -> (Result<Place, Failure>, u64) {
-        guest.choose(deltas, self)
+    fn guest(
+        &self,
+        guest: &mut PlacementGuest,
+        native: &PlacementRules,
+        deltas: &[Delta],
+    ) -> (Result<Place, Failure>, u64) {
+        guest.choose(deltas, self, native.candidates(self))
     }
 
     fn check(&self, native: &PlacementRules, place: &Place) -> Result<(), String> {

@@ -135,7 +135,12 @@ impl Ask<Interfaced> for RouteRequest {
         native.choose(self)
     }
 
-    fn guest(&self, guest: &mut RoutingGuest, _deltas: &[Delta]) -> (Result<Route, Failure>, u64) {
+    fn guest(
+        &self,
+        guest: &mut RoutingGuest,
+        _native: &RoutingRules,
+        _deltas: &[Delta],
+    ) -> (Result<Route, Failure>, u64) {
         guest.choose(self)
     }
 
@@ -184,7 +189,12 @@ impl Ask<Interfaced> for Observed {
         native.observe(self.function, self.now_ms);
     }
 
-    fn guest(&self, guest: &mut RoutingGuest, _deltas: &[Delta]) -> (Result<Windows, Failure>, u64) {
+    fn guest(
+        &self,
+        guest: &mut RoutingGuest,
+        _native: &RoutingRules,
+        _deltas: &[Delta],
+    ) -> (Result<Windows, Failure>, u64) {
         guest.observe(self.function, self.now_ms)
     }
 

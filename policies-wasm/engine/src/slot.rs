@@ -69,7 +69,12 @@ pub(crate) trait Ask<I: Interface> {
     /// Lets the built-in default learn what it would have learnt by answering.
     fn follow(&self, _native: &mut I::Native) {}
     /// The policy's answer and the fuel it burnt.
-    fn guest(&self, guest: &mut I::Guest, deltas: &[Delta]) -> (Result<Self::Answer, Failure>, u64);
+    fn guest(
+        &self,
+        guest: &mut I::Guest,
+        native: &I::Native,
+        deltas: &[Delta],
+    ) -> (Result<Self::Answer, Failure>, u64);
     /// The hard limits: what is wrong with the policy's answer.
     fn check(&self, native: &I::Native, answer: &Self::Answer) -> Result<(), String>;
     /// What is remembered.
@@ -357,7 +362,7 @@ impl<I: Interface> Inner<I> {
         if let Some(feed) = &live.feed {
             feed.take(&mut self.deltas);
         }
-        let (answer, fuel) = ask.guest(&mut live.guest, &self.deltas);
+        let (answer, fuel) = ask.guest(&mut live.guest, &self.native, &self.deltas);
         let checked = answer.and_then(|answer| match ask.check(&self.native, &answer) {
             Ok(()) => Ok(answer),
             Err(broken) => Err(Failure::Invalid(broken)),

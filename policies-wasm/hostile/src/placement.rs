@@ -31,7 +31,10 @@ impl PlacementPolicy for Hostile {
                 let host = request.fits.get(at).map_or(0, |fit| fit.host);
                 on(host, i32::from_ne_bytes(bits.to_ne_bytes()))
             }
-            _ => self.0.choose(&request.into()).into(),
+            _ => {
+                let candidates = request.fits.into_iter().map(Into::into);
+                self.0.choose_among(&(&request.demand).into(), request.siblings, candidates).into()
+            }
         }
     }
 }

@@ -65,6 +65,32 @@ impl HostSet {
         Some((next_leaf << 6) | low)
     }
 
+    /// Shows the hosts from `from` up to below `until`, by index, until `take` says false; returns what it said last.
+    pub(crate) fn scan(
+        &self,
+        from: HostIndex,
+        until: HostIndex,
+        take: &mut impl FnMut(HostIndex) -> bool,
+    ) -> bool {
+        let mut leaf = from >> 6;
+        let mut bits = word(&self.leaves, leaf) & (u64::MAX << (from & 63));
+        loop {
+            while bits != 0 {
+                let host = (leaf << 6) | bits.trailing_zeros();
+                bits &= bits - 1;
+                if host >= until {
+                    return true;
+                }
+                if !take(host) {
+                    return false;
+                }
+            }
+            let Some(next) = self.next_leaf(leaf + 1) else { return true };
+            leaf = next;
+            bits = word(&self.leaves, leaf);
+        }
+    }
+
     /// One more than the highest host of the set; 0 for none.
     #[must_use]
     pub fn span(&self) -> u32 {
@@ -116,4 +142,46 @@ fn clear_bit(words: &mut [u64], at: u32, mask: u64) -> bool {
     let Some(word) = words.get_mut(at as usize) else { return false };
     *word &= !mask;
     *word == 0
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// Near and far, at the edges of words and levels, and past the end.
+    fn index() -> impl Strategy<Value = u32> {
+        prop_oneof![
+            0..200u32,
+            (0..64u32, 0..3u32).prop_map(|(high, low)| (high << 12) | (63 + low)),
+            0..MAX_HOSTS,
+            (MAX_HOSTS - 2)..(MAX_HOSTS + 2),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn is_a_set(steps in proptest::collection::vec((any::<bool>(), index()), 0..200), from in index(), until in index()) {
+            let mut set = HostSet::default();
+            let mut model = BTreeSet::new();
+            for (insert, index) in steps {
+                if insert && index < MAX_HOSTS {
+                    model.insert(index);
+                } else if !insert {
+                    model.remove(&index);
+                }
+                if insert { set.insert(index) } else { set.remove(index) }
+                prop_assert_eq!(set.contains(index), model.contains(&index));
+            }
+            prop_assert_eq!(set.is_empty(), model.is_empty());
+            prop_assert_eq!(set.span(), model.last().map_or(0, |last| last + 1));
+            prop_assert_eq!(set.next(from), model.range(from..).next().copied());
+            let mut seen = Vec::new();
+            set.scan(from, until, &mut |host| { seen.push(host); true });
+            let expected: Vec<_> = model.range(from..).copied().take_while(|host| *host < until).collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
 }

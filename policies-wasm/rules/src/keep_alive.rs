@@ -158,3 +158,85 @@ impl Histories {
         windows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The windows after that many invocations, so many seconds apart.
+    fn windows(gaps_s: impl IntoIterator<Item = u64>) -> Windows {
+        let mut history = History::default();
+        let mut now_ms = 1_000_000;
+        let mut last = history.observe(now_ms);
+        for gap in gaps_s {
+            now_ms += gap * 1000;
+            last = history.observe(now_ms);
+        }
+        last
+    }
+
+    #[test]
+    fn without_a_pattern_the_standard_window() {
+        assert_eq!(windows([]), Windows::STANDARD);
+        assert_eq!(windows([30; 9]), Windows::STANDARD, "too few");
+        assert_eq!(windows((0..240).map(|minute| minute * 60)), Windows::STANDARD, "anything goes");
+        assert_eq!(windows([20_000; 50]), Windows::STANDARD, "longer than anything counted");
+    }
+
+    #[test]
+    fn a_busy_function_is_kept_for_a_minute_and_a_tenth() {
+        assert_eq!(windows([1; 500]), Windows { keep_alive_ms: 66_000, pre_warm_ms: 0 });
+    }
+
+    #[test]
+    fn a_function_of_every_half_hour_is_let_go_and_started_shortly_before() {
+        // Bin 30: let go, start again after 27 minutes, keep until minute 34.1.
+        let expected = Windows { keep_alive_ms: 426_000, pre_warm_ms: 1_620_000 };
+        assert_eq!(windows([1800; 100]), expected);
+    }
+
+    #[test]
+    fn habits_fade() {
+        let busy = [1; 20_000];
+        let slow = [1800; 9_000];
+        assert!(windows(busy.into_iter().chain(slow)).keep_alive_ms > 30 * 60_000);
+    }
+
+    #[test]
+    fn a_flood_of_functions_forgets_the_ones_not_seen_for_longest() {
+        let mut histories = Histories::default();
+        let regular = |histories: &mut Histories, now_ms| histories.observe(7, now_ms);
+        for step in 0..100 {
+            regular(&mut histories, step * 1000);
+        }
+        let known = regular(&mut histories, 100_000);
+        assert_ne!(known, Windows::STANDARD);
+        for function in 100..100 + 2 * GENERATION as u64 {
+            histories.observe(function, 100_000);
+            if function.is_multiple_of(1000) {
+                assert_eq!(regular(&mut histories, 100_500), known, "seen lately, kept");
+            }
+        }
+        for function in 10_000..10_000 + 3 * GENERATION as u64 {
+            histories.observe(function, 100_000);
+        }
+        assert_eq!(regular(&mut histories, 101_000), Windows::STANDARD, "forgotten");
+        assert!(histories.young.len() <= GENERATION && histories.old.len() <= GENERATION);
+    }
+
+    proptest! {
+        /// Whatever the clock does, windows stay within bounds and counts within theirs.
+        #[test]
+        fn bounded(times in proptest::collection::vec(any::<u64>(), 0..300)) {
+            let mut history = History::default();
+            for now_ms in times {
+                let windows = history.observe(now_ms);
+                prop_assert!(windows.keep_alive_ms <= 5 * 60 * 60 * 1000);
+                prop_assert!(windows.pre_warm_ms <= 4 * 60 * 60 * 1000);
+                let sum: u32 = history.bins.iter().map(|count| u32::from(*count)).sum();
+                prop_assert_eq!(sum, history.in_bins);
+            }
+        }
+    }
+}

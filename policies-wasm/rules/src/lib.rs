@@ -28,7 +28,7 @@ pub use host::{Delta, Demand, Health, HostIndex, HostInfo, HostTable, MAX_HOSTS}
 pub use host_set::HostSet;
 pub use keep_alive::{History, Windows};
 pub use packing::{Fit, FitRequest, Fits, PackingConfig, PackingRules};
-pub use placement::{Choice, Place, PlaceRequest, PlacementRules, Reason, Scored, ZoneSiblings};
+pub use placement::{Candidate, Choice, Place, PlaceRequest, PlacementRules, Reason, Scored, ZoneSiblings};
 pub use room_index::RoomIndex;
 pub use routing::{IdleSandbox, Route, RouteRequest, RoutingRules};
 

@@ -7,7 +7,7 @@
 //! promised but unused memory may be granted again, where the configuration allows that.
 
 use crate::MAX_CANDIDATES;
-use crate::host::{Delta, Demand, Health, HostIndex, HostInfo, HostTable};
+use crate::host::{Delta, Demand, Health, HostIndex, HostInfo, HostTable, MAX_HOSTS};
 use crate::room_index::{Look, RoomIndex, Wanted};
 use alloc::vec::Vec;
 
@@ -103,18 +103,26 @@ impl PackingRules {
 
     /// Takes in one change.
     pub fn apply(&mut self, delta: Delta) {
-        if let Some(old) = self.hosts.apply(delta)
-            && old.health == Health::Ready
-        {
-            let room = self.room_of(&old);
-            self.index_for(&old).remove(old.index, room, old.free_cpu_millis);
+        let indexed = |host: &HostInfo| host.health == Health::Ready;
+        let old = self.hosts.apply(delta).filter(indexed);
+        let new = match delta {
+            Delta::Upsert(new) if new.index < MAX_HOSTS => Some(new).filter(indexed),
+            _ => None,
+        };
+        if let (Some(old), Some(new)) = (&old, &new) {
+            let (before, after) = (self.place_of(old), self.place_of(new));
+            // Most changes are small ones and leave a host where it is.
+            if before.0 == after.0 && RoomIndex::same_class(before.1, after.1) {
+                return;
+            }
         }
-        if let Delta::Upsert(new) = delta
-            && new.health == Health::Ready
-            && self.hosts.get(new.index).is_some()
-        {
-            let room = self.room_of(&new);
-            self.index_for(&new).insert(new.index, room, new.free_cpu_millis);
+        if let Some(old) = old {
+            let (in_use, (memory_mib, cpu_millis)) = self.place_of(&old);
+            self.index(in_use).remove(old.index, memory_mib, cpu_millis);
+        }
+        if let Some(new) = new {
+            let (in_use, (memory_mib, cpu_millis)) = self.place_of(&new);
+            self.index(in_use).insert(new.index, memory_mib, cpu_millis);
         }
     }
 
@@ -122,17 +130,13 @@ impl PackingRules {
     #[must_use]
     pub fn choose(&self, request: &FitRequest) -> Fits {
         let demand = &request.demand;
-        let wanted = (request.shortlist as usize).min(MAX_CANDIDATES);
-        if wanted == 0 {
-            return Fits::default();
-        }
-        let mut fits = Fits { best: Vec::with_capacity(wanted) };
-        // Twice the shortlist is scored: enough to choose from, and a fixed amount of work.
-        let mut looks = wanted * 2;
+        let mut best = Best::new((request.shortlist as usize).min(MAX_CANDIDATES));
+        // Half as many again are scored: enough to choose from, and a fixed amount of work.
+        let mut looks = best.wanted + best.wanted.div_ceil(2);
         let search =
             Wanted { memory_mib: demand.memory_mib, cpu_millis: demand.cpu_millis, seed: request.seed };
         for index in [&self.used, &self.empty] {
-            if looks == 0 || fits.best.len() >= wanted {
+            if looks == 0 || best.is_full() {
                 break;
             }
             index.search(search, |host| {
@@ -140,21 +144,24 @@ impl PackingRules {
                 if self.room_of(host) < demand.memory_mib || host.free_cpu_millis < demand.cpu_millis {
                     return Look::Misses;
                 }
-                let fit = Fit {
-                    host: host.index,
-                    score: score(host, demand),
-                    overcommit_mib: demand.memory_mib.saturating_sub(host.free_memory_mib),
-                };
-                keep_best(&mut fits.best, wanted, fit);
+                best.offer(score(host, demand), host.index);
                 looks -= 1;
                 if looks == 0 { Look::Enough } else { Look::Fits }
             });
         }
-        fits
+        let overcommit = |host: &HostInfo| demand.memory_mib.saturating_sub(host.free_memory_mib);
+        let fit =
+            |(score, host)| Fit { host, score, overcommit_mib: self.hosts.get(host).map_or(0, overcommit) };
+        Fits { best: best.iter().map(fit).collect() }
     }
 
-    fn index_for(&mut self, host: &HostInfo) -> &mut RoomIndex {
-        if host.sandboxes == 0 { &mut self.empty } else { &mut self.used }
+    fn index(&mut self, in_use: bool) -> &mut RoomIndex {
+        if in_use { &mut self.used } else { &mut self.empty }
+    }
+
+    /// In which index a host is, and with what room.
+    fn place_of(&self, host: &HostInfo) -> (bool, (u32, u32)) {
+        (host.sandboxes > 0, (self.room_of(host), host.free_cpu_millis))
     }
 
     /// Free memory, or more where the mix is known to leave promised memory unused.
@@ -180,13 +187,14 @@ fn percent(of: u32, percent: u32) -> u32 {
     u32::try_from(u64::from(of) * u64::from(percent) / 100).unwrap_or(u32::MAX)
 }
 
-/// Fullness four fifths, evenness one fifth, risk taken off.
+/// Fullness four fifths, evenness one fifth, risk taken off; and any host in use above any empty one, so that whole
+/// hosts stay empty.
 fn score(host: &HostInfo, demand: &Demand) -> u32 {
     let memory_fill = fill(host.memory_mib, host.free_memory_mib, demand.memory_mib);
     let cpu_fill = fill(host.cpu_millis, host.free_cpu_millis, demand.cpu_millis);
     let evenness = 1000 - memory_fill.abs_diff(cpu_fill);
-    let weighed = (memory_fill * 4 + evenness) / 5;
-    weighed.saturating_sub(risk(host, demand))
+    let weighed = ((memory_fill * 4 + evenness) / 5).saturating_sub(risk(host, demand));
+    if host.sandboxes == 0 { weighed.min(999) / 2 } else { 500 + weighed / 2 }
 }
 
 /// How full a resource gets, in thousandths.
@@ -194,8 +202,11 @@ fn fill(total: u32, free: u32, demand: u32) -> u32 {
     if total == 0 {
         return 1000;
     }
-    let after = u64::from(total.saturating_sub(free)) + u64::from(demand);
-    u32::try_from(after.saturating_mul(1000) / u64::from(total)).unwrap_or(1000).min(1000)
+    let after = total.saturating_sub(free).saturating_add(demand).min(total);
+    match after.checked_mul(1000) {
+        Some(product) => product / total,
+        None => u32::try_from(u64::from(after) * 1000 / u64::from(total)).unwrap_or(1000),
+    }
 }
 
 /// By how much, in thousandths of its memory, the likely use of the mix with this function passes the safe share.
@@ -206,25 +217,52 @@ fn risk(host: &HostInfo, demand: &Demand) -> u32 {
     // The 99th percentile lies 2.33 standard deviations above the median if use is near normal.
     let own_spread =
         u64::from(demand.memory_used_p99_mib.saturating_sub(demand.memory_used_p50_mib)) * 100 / 233;
-    let spread = u64::from(host.used_spread_mib);
-    let joint = (spread * spread).saturating_add(own_spread * own_spread).isqrt();
     let own = if demand.memory_used_p50_mib == 0 { demand.memory_mib } else { demand.memory_used_p50_mib };
-    let likely = u64::from(host.used_p50_mib) + u64::from(own) + joint * 3;
+    let expected = u64::from(host.used_p50_mib) + u64::from(own);
+    let spread = u64::from(host.used_spread_mib);
     let safe = u64::from(percent(host.memory_mib, SAFE_PERCENT));
+    // The joint spread is never more than the sum of the two: mostly that settles it without a root.
+    if expected + (spread + own_spread) * 3 <= safe {
+        return 0;
+    }
+    let joint = (spread * spread).saturating_add(own_spread * own_spread).isqrt();
+    let likely = expected + joint * 3;
     u32::try_from(likely.saturating_sub(safe) * 1000 / u64::from(host.memory_mib)).unwrap_or(1000).min(1000)
 }
 
-/// Inserts by score, best first, equal ones by index; the list keeps at most `wanted`.
-fn keep_best(best: &mut Vec<Fit>, wanted: usize, fit: Fit) {
-    let rank = |one: &Fit| (core::cmp::Reverse(one.score), one.host);
-    let mut at = best.len();
-    while at > 0 && best.get(at - 1).is_some_and(|other| rank(other) > rank(&fit)) {
-        at -= 1;
+/// The best so far: keys in order, smallest first, in a fixed array. A key is the score's distance from the best one
+/// above the host's index, so equal scores come by index.
+struct Best {
+    keys: [u64; MAX_CANDIDATES],
+    len: usize,
+    wanted: usize,
+}
+
+impl Best {
+    fn new(wanted: usize) -> Self {
+        Self { keys: [u64::MAX; MAX_CANDIDATES], len: 0, wanted }
     }
-    if at < wanted {
-        if best.len() == wanted {
-            best.pop();
+
+    fn is_full(&self) -> bool {
+        self.len >= self.wanted
+    }
+
+    fn offer(&mut self, score: u32, host: HostIndex) {
+        let mut key = (u64::from(u32::MAX - score) << 32) | u64::from(host);
+        // One pass: the new key goes where it belongs, each later one a place on, and the last out.
+        for place in self.keys.iter_mut().take(self.wanted.min(self.len + 1)) {
+            if key < *place {
+                core::mem::swap(&mut key, place);
+            }
         }
-        best.insert(at, fit);
+        self.len = self.wanted.min(self.len + 1);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, HostIndex)> {
+        let split = |key: &u64| {
+            let (high, low) = (key >> 32, key & u64::from(u32::MAX));
+            (u32::MAX - u32::try_from(high).unwrap_or(0), u32::try_from(low).unwrap_or(0))
+        };
+        self.keys.iter().take(self.len).map(split)
     }
 }

@@ -57,6 +57,24 @@ pub struct PlaceRequest {
     pub zones: Vec<ZoneSiblings>,
 }
 
+impl PlaceRequest {
+    /// How many sandboxes the function has in all.
+    #[must_use]
+    pub fn siblings(&self) -> u32 {
+        let zones = self.zones.iter().take(MAX_CANDIDATES);
+        zones.fold(0, |sum, zone| sum.saturating_add(zone.siblings))
+    }
+}
+
+/// A host that the packing policy listed, and how many sandboxes of the function its zone has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Candidate {
+    /// The host.
+    pub fit: Scored,
+    /// Sandboxes of the function in its zone.
+    pub zone_siblings: u32,
+}
+
 /// What spoke for the chosen host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reason {
@@ -146,21 +164,39 @@ impl PlacementRules {
     /// The best of the candidates.
     #[must_use]
     pub fn choose(&self, request: &PlaceRequest) -> Place {
-        let zone_total: u32 =
-            request.zones.iter().take(MAX_CANDIDATES).fold(0, |sum, zone| sum.saturating_add(zone.siblings));
+        let candidates = self.candidates(request);
+        self.choose_among(&request.demand, request.siblings(), candidates)
+    }
+
+    /// The request's candidates, each with the siblings in its zone.
+    pub fn candidates<'a>(&'a self, request: &'a PlaceRequest) -> impl Iterator<Item = Candidate> + 'a {
+        request.fits.iter().take(MAX_CANDIDATES).map(|fit| {
+            let zone = self.hosts.get(fit.host).map(|host| host.zone);
+            let mut zones = request.zones.iter().take(MAX_CANDIDATES);
+            let siblings = zones.find(|other| zone == Some(other.zone)).map_or(0, |found| found.siblings);
+            Candidate { fit: *fit, zone_siblings: siblings }
+        })
+    }
+
+    /// The best of the candidates, where the function has so many sandboxes in all.
+    #[must_use]
+    pub fn choose_among(
+        &self,
+        demand: &Demand,
+        siblings: u32,
+        candidates: impl Iterator<Item = Candidate>,
+    ) -> Place {
         let mut first: Option<Parts> = None;
         let mut best: Option<(i32, HostIndex, Parts)> = None;
-        for candidate in request.fits.iter().take(MAX_CANDIDATES) {
-            let Some(host) = self.hosts.get(candidate.host).filter(|host| holds(host, candidate, request))
-            else {
-                continue;
-            };
-            let parts = parts_of(host, candidate, &request.zones, zone_total);
+        for candidate in candidates {
+            let host = self.hosts.get(candidate.fit.host);
+            let Some(host) = host.filter(|host| holds(host, &candidate.fit, demand)) else { continue };
+            let parts = parts_of(host, &candidate, siblings);
             let total = parts.total();
             first.get_or_insert(parts);
             // Strictly better only: equal ones keep the packing policy's order.
             if best.is_none_or(|(other, ..)| total > other) {
-                best = Some((total, candidate.host, parts));
+                best = Some((total, candidate.fit.host, parts));
             }
         }
         match (first, best) {
@@ -172,29 +208,38 @@ impl PlacementRules {
     }
 }
 
-fn holds(host: &HostInfo, candidate: &Scored, request: &PlaceRequest) -> bool {
+fn holds(host: &HostInfo, fit: &Scored, demand: &Demand) -> bool {
     host.health == Health::Ready
-        && request.demand.memory_mib <= host.free_memory_mib.saturating_add(candidate.overcommit_mib)
-        && request.demand.cpu_millis <= host.free_cpu_millis
+        && demand.memory_mib <= host.free_memory_mib.saturating_add(fit.overcommit_mib)
+        && demand.cpu_millis <= host.free_cpu_millis
 }
 
-fn parts_of(host: &HostInfo, candidate: &Scored, zones: &[ZoneSiblings], zone_total: u32) -> Parts {
-    let in_zone =
-        zones.iter().take(MAX_CANDIDATES).find(|zone| zone.zone == host.zone).map_or(0, |zone| zone.siblings);
+fn parts_of(host: &HostInfo, candidate: &Candidate, siblings: u32) -> Parts {
+    let Candidate { fit, zone_siblings } = candidate;
     Parts {
-        fit: thousandths(candidate.score.min(1000), 1000),
-        zone: 1000 - thousandths(in_zone, zone_total),
-        host: 1000 - thousandths(candidate.siblings, candidate.siblings.saturating_add(4)),
-        locality: thousandths(candidate.locality.min(1000), 1000),
-        load: 1000 - thousandths(host.busy.min(host.sandboxes), host.sandboxes.max(1)),
+        fit: at_most_thousand(fit.score),
+        zone: 1000 - thousandths(*zone_siblings, siblings),
+        host: 1000 - thousandths(fit.siblings, fit.siblings.saturating_add(4)),
+        locality: at_most_thousand(fit.locality),
+        load: 1000 - thousandths(host.busy, host.sandboxes),
     }
 }
 
+fn at_most_thousand(value: u32) -> i32 {
+    i32::try_from(value.min(1000)).unwrap_or(1000)
+}
+
+/// A share in thousandths; none of nothing is nothing.
 fn thousandths(part: u32, whole: u32) -> i32 {
-    if whole == 0 {
+    if part == 0 || whole == 0 {
         return 0;
     }
-    i32::try_from(u64::from(part.min(whole)) * 1000 / u64::from(whole)).unwrap_or(1000)
+    let part = part.min(whole);
+    let share = match part.checked_mul(1000) {
+        Some(product) => product / whole,
+        None => u32::try_from(u64::from(part) * 1000 / u64::from(whole)).unwrap_or(1000),
+    };
+    at_most_thousand(share)
 }
 
 /// The part that gained most over the packing policy's first, if the choice is another.

@@ -68,19 +68,14 @@ impl RoutingRules {
     /// Chooses among the idle sandboxes.
     #[must_use]
     pub fn choose(&self, request: &RouteRequest) -> Route {
-        request
-            .idle
-            .iter()
-            .take(MAX_CANDIDATES)
-            .min_by_key(|sandbox| {
-                (
-                    sandbox.host_load >= SATURATED,
-                    sandbox.zone != request.zone,
-                    sandbox.idle_ms,
-                    core::cmp::Reverse(sandbox.invocations),
-                    sandbox.index,
-                )
-            })
+        self.choose_among(request.zone, request.idle.iter().copied())
+    }
+
+    /// Chooses among these idle sandboxes for a caller in that zone.
+    #[must_use]
+    pub fn choose_among(&self, zone: u32, idle: impl Iterator<Item = IdleSandbox>) -> Route {
+        idle.take(MAX_CANDIDATES)
+            .min_by_key(|sandbox| rank(sandbox, zone))
             .map_or(Route::StartNew, |sandbox| Route::To(sandbox.index))
     }
 
@@ -88,4 +83,13 @@ impl RoutingRules {
     pub fn observe(&mut self, function: u64, now_ms: u64) -> Windows {
         self.histories.observe(function, now_ms)
     }
+}
+
+/// Smallest is best. Two words: saturation, zone and idle time; then, among equals, more invocations, lower index.
+fn rank(sandbox: &IdleSandbox, zone: u32) -> (u64, u64) {
+    let saturated = u64::from(sandbox.host_load >= SATURATED);
+    let elsewhere = u64::from(sandbox.zone != zone);
+    let first = (saturated << 33) | (elsewhere << 32) | u64::from(sandbox.idle_ms);
+    let second = (u64::from(u32::MAX - sandbox.invocations) << 32) | u64::from(sandbox.index);
+    (first, second)
 }

@@ -2,7 +2,7 @@
 
 pub use crate::bindings::packing::warren::policy::types::{Delta, Demand, Health, HostInfo};
 pub use crate::bindings::placement::exports::warren::policy::placer::{
-    Choice, Place, PlaceRequest, Reason, Scored, ZoneSiblings,
+    Choice, Place, PlaceRequest, Reason, Scored,
 };
 use alloc::vec::Vec;
 

@@ -69,23 +69,10 @@ impl From<Fits> for pack::Fits {
     }
 }
 
-impl From<place::PlaceRequest> for PlaceRequest {
-    fn from(request: place::PlaceRequest) -> Self {
-        let fit = |place::Scored { host, score, overcommit_mib, siblings, locality }| Scored {
-            host,
-            score,
-            overcommit_mib,
-            siblings,
-            locality,
-        };
-        let zone = |place::ZoneSiblings { zone, siblings }| ZoneSiblings { zone, siblings };
-        Self {
-            now_ms: request.now_ms,
-            seed: request.seed,
-            demand: (&request.demand).into(),
-            fits: request.fits.into_iter().map(fit).collect(),
-            zones: request.zones.into_iter().map(zone).collect(),
-        }
+impl From<place::Scored> for Candidate {
+    fn from(scored: place::Scored) -> Self {
+        let place::Scored { host, score, overcommit_mib, siblings, zone_siblings, locality } = scored;
+        Self { fit: Scored { host, score, overcommit_mib, siblings, locality }, zone_siblings }
     }
 }
 
@@ -103,23 +90,10 @@ impl From<Place> for place::Place {
     }
 }
 
-impl From<route::RouteRequest> for RouteRequest {
-    fn from(request: route::RouteRequest) -> Self {
-        let idle = |route::IdleSandbox { index, idle_ms, invocations, zone, host_load }| IdleSandbox {
-            index,
-            idle_ms,
-            invocations,
-            zone,
-            host_load,
-        };
-        Self {
-            now_ms: request.now_ms,
-            seed: request.seed,
-            function: request.function,
-            zone: request.zone,
-            idle: request.idle.into_iter().map(idle).collect(),
-            busy: request.busy,
-        }
+impl From<route::IdleSandbox> for IdleSandbox {
+    fn from(sandbox: route::IdleSandbox) -> Self {
+        let route::IdleSandbox { index, idle_ms, invocations, zone, host_load } = sandbox;
+        Self { index, idle_ms, invocations, zone, host_load }
     }
 }
 

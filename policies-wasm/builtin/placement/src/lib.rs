@@ -22,7 +22,8 @@ impl PlacementPolicy for Placement {
         for delta in deltas {
             self.0.apply(delta.into());
         }
-        self.0.choose(&request.into()).into()
+        let candidates = request.fits.into_iter().map(Into::into);
+        self.0.choose_among(&(&request.demand).into(), request.siblings, candidates).into()
     }
 }
 

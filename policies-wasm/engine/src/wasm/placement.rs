@@ -7,14 +7,13 @@ use super::convert::placement as convert;
 use super::instance::{Budget, Failure, Instance};
 use super::policy::{Linked, LoadError, Policy};
 use crate::decided::Kind;
-use warren_policy_rules::{Choice, Delta, HostInfo, Place, PlaceRequest, Reason};
+use warren_policy_rules::{Candidate, Choice, Delta, HostInfo, Place, PlaceRequest, Reason};
 
 /// One instance; buffers are kept so that a decision allocates nothing on this side.
 pub(crate) struct PlacementGuest {
     instance: Instance<Placement>,
     deltas: Vec<types::Delta>,
     fits: Vec<placer::Scored>,
-    zones: Vec<placer::ZoneSiblings>,
 }
 
 impl PlacementGuest {
@@ -27,7 +26,7 @@ impl PlacementGuest {
             |store| linked.instantiate(store),
             |exports, store| exports.warren_policy_placer().state().call_constructor(store, ""),
         )?;
-        Ok(Self { instance, deltas: Vec::new(), fits: Vec::new(), zones: Vec::new() })
+        Ok(Self { instance, deltas: Vec::new(), fits: Vec::new() })
     }
 
     pub(crate) fn snapshot(&mut self, hosts: &[HostInfo]) -> Result<(), Failure> {
@@ -39,35 +38,31 @@ impl PlacementGuest {
         result
     }
 
+    /// `candidates` are the request's fits, each with the siblings in its zone.
     pub(crate) fn choose(
         &mut self,
         deltas: &[Delta],
         request: &PlaceRequest,
+        candidates: impl Iterator<Item = Candidate>,
     ) -> (Result<Place, Failure>, u64) {
         self.deltas.clear();
         self.deltas.extend(deltas.iter().map(convert::delta));
         self.fits.clear();
-        self.fits.extend(request.fits.iter().map(|fit| placer::Scored {
+        self.fits.extend(candidates.map(|Candidate { fit, zone_siblings }| placer::Scored {
             host: fit.host,
             score: fit.score,
             overcommit_mib: fit.overcommit_mib,
             siblings: fit.siblings,
+            zone_siblings,
             locality: fit.locality,
         }));
-        self.zones.clear();
-        self.zones.extend(
-            request
-                .zones
-                .iter()
-                .map(|zone| placer::ZoneSiblings { zone: zone.zone, siblings: zone.siblings }),
-        );
         let budget = Budget::decision(self.instance.limits(), deltas.len());
         let request = placer::PlaceRequest {
             now_ms: request.now_ms,
             seed: request.seed,
             demand: convert::demand(&request.demand),
             fits: &self.fits,
-            zones: &self.zones,
+            siblings: request.siblings(),
         };
         let (result, fuel) = self.instance.call(budget, |exports, store, state| {
             exports.warren_policy_placer().state().call_choose(store, state, &self.deltas, request)
