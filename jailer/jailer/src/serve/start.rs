@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use rustix::{
     fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, chown, fcntl_lock, openat},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use std::{
     fs,
@@ -88,6 +89,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the jailer needs root: sudo {}", std::env::args().collect::<Vec<_>>().join(" "));
     }
+    raise_open_files()?;
     let signals = sys::signal_fd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     let state = &options.place.state;
     fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
@@ -149,6 +151,12 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     }
     server.finish(end);
     Ok(())
+}
+
+/// Every jail takes a descriptor of the jailer; the usual soft limit of 1,024 is for programs that use select.
+fn raise_open_files() -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
 }
 
 /// The parents an earlier jailer of this state directory used, if they are still there: a jailer started from another
