@@ -20,6 +20,7 @@ mod steps;
 mod sys;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
 #[command(name = "warren-jailer", version, about = "Plans jails, applies them, cleans up after them")]
@@ -39,9 +40,16 @@ enum Action {
     Plan(plan_command::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse().action {
+fn main() -> ExitCode {
+    let result = match Command::parse().action {
         Action::Serve(options) => serve::serve(&options),
         Action::Plan(options) => plan_command::print(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("warren-jailer: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

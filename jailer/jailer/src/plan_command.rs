@@ -91,6 +91,9 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         for line in second {
             println!("  {line}");
         }
+        if let (Program::Vmm, Availability::No(why)) = (program, &facts.kvm) {
+            println!("on this host such a jail is refused: {why}");
+        }
     }
     Ok(())
 }
