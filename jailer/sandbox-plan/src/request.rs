@@ -27,7 +27,8 @@ pub enum Request {
     },
     /// Start a jailed program; descriptors in the order of [`Program`]'s documentation.
     Spawn(Spawn),
-    /// Kill one (SIGKILL to its whole cgroup) and reclaim what it had. Unknown names are no error: idempotent.
+    /// Kill one (SIGKILL to its whole cgroup) and reclaim what it had. Unknown names are no error: idempotent. Answered
+    /// when it is gone; the next request of this connection is read after that, those of others meanwhile.
     Kill {
         /// Which.
         name: SandboxName,

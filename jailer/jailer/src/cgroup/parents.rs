@@ -7,6 +7,7 @@ use rustix::{
 };
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
     time::Duration,
 };
 use warren_sandbox_plan::facts::{CgroupFacts, CgroupParent, CgroupVersion, Controller};
@@ -47,7 +48,11 @@ pub(crate) fn place(found: &Found, root: Option<&str>, leaf: &str) -> CgroupFact
             CgroupVersion::V1 => hierarchy.own.as_str(),
             CgroupVersion::V2 => "/",
         };
-        let base = join(&hierarchy.mount, root.unwrap_or(default));
+        let mut base = join(&hierarchy.mount, root.unwrap_or(default));
+        // In a container the jailer's own group may be told as a path that is not mounted there: then the mount's root.
+        if root.is_none() && !Path::new(&base).is_dir() {
+            base.clone_from(&hierarchy.mount);
+        }
         let path = join(&base, leaf);
         let swap = hierarchy.controllers.contains(&Controller::Memory) && has_swap(found.version, &base);
         CgroupParent { path, controllers: hierarchy.controllers.clone(), swap }
