@@ -45,7 +45,8 @@ fn published(workspace: &Path, target: &Path, out: &Path) -> Result<()> {
 
 fn cargo(workspace: &Path, words: &[&str]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(words).current_dir(workspace).status().context("cargo does not start")?;
+    let status =
+        Command::new(cargo).args(words).current_dir(workspace).status().context("cargo does not start")?;
     ensure!(status.success(), "cargo {} failed", words.join(" "));
     Ok(())
 }

@@ -7,7 +7,8 @@ use std::hash::BuildHasher as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) fn environment() -> Value {
-    let variables: Map<String, Value> = std::env::vars().map(|(name, value)| (name, Value::String(value))).collect();
+    let variables: Map<String, Value> =
+        std::env::vars().map(|(name, value)| (name, Value::String(value))).collect();
     let arguments: Vec<String> = std::env::args().collect();
     let roots: Vec<Value> = ["/", "/tmp", "/var", "/var/task", "/proc", "/dev", "/etc"].map(files).into();
     json!({"env": variables, "args": arguments, "roots": roots})
@@ -47,7 +48,8 @@ pub(crate) fn random() -> Value {
 
 pub(crate) fn clocks() -> Value {
     let started = Instant::now();
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
+    let wall =
+        SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
     let mut readings: Vec<u128> = (0..1000).map(|_| started.elapsed().as_nanos()).collect();
     let in_order = readings.is_sorted();
     readings.dedup();

@@ -18,18 +18,26 @@ enum Event {
     Panic,
     Unreachable,
     OutOfBounds,
-    Exit { code: u8 },
+    Exit {
+        code: u8,
+    },
     Recurse,
     Spin,
-    Sleep { ms: u64 },
+    Sleep {
+        ms: u64,
+    },
     Allocate,
     HalfThenTrap,
 
     // Too much.
     AllocateChecked,
     FloodStdout,
-    FloodStderr { mib: u64 },
-    Answer { bytes: usize },
+    FloodStderr {
+        mib: u64,
+    },
+    Answer {
+        bytes: usize,
+    },
     FillTmp,
 
     // Odd bytes.
@@ -39,9 +47,16 @@ enum Event {
 
     // What can be seen from inside.
     Environment,
-    Files { path: String },
-    ReadFile { path: String },
-    WriteFile { path: String, text: String },
+    Files {
+        path: String,
+    },
+    ReadFile {
+        path: String,
+    },
+    WriteFile {
+        path: String,
+        text: String,
+    },
     Random,
     Clocks,
 }

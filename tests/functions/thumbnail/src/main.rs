@@ -34,7 +34,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let picture = reader.decode()?;
     let (width, height) = picture.dimensions();
 
-    let small = if width.max(height) > pixels { picture.resize(pixels, pixels, FilterType::Triangle) } else { picture };
+    let small = if width.max(height) > pixels {
+        picture.resize(pixels, pixels, FilterType::Triangle)
+    } else {
+        picture
+    };
     eprintln!("{width}x{height} became {}x{}", small.width(), small.height());
     let mut png = Cursor::new(Vec::new());
     small.write_to(&mut png, ImageFormat::Png)?;
