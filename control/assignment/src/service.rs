@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tonic::{Code, Status};
-use warren_placement::{Fleet, NoPlace, Worker};
+use warren_placement::{Fleet, NoPlace, Worker, worker_error};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
@@ -74,7 +74,9 @@ impl From<AssignError> for WireError {
         match error {
             AssignError::NoPlace(NoPlace::NoWorker) => unavailable(reason::NO_WORKER_READY).retryable(soon),
             AssignError::NoPlace(NoPlace::NoRoom { .. }) => unavailable(reason::NO_CAPACITY).retryable(soon),
-            AssignError::Worker(status) => Self::from_status(&status),
+            AssignError::Worker(status) => {
+                worker_error(&status, "the worker was lost while it made a sandbox; the function has not run")
+            }
             AssignError::Withdrawn => unavailable(reason::SANDBOX_LOST_BEFORE_START).retryable(None),
         }
     }

@@ -170,7 +170,10 @@ impl Admission {
             if let (Some(ticket), _) = self.try_admit(pool) {
                 return Ok(ticket);
             }
-            let got = self.ask(pool).await?;
+            let mut got = self.ask(pool).await?;
+            if !got && self.give_idle_back(pool).await {
+                got = self.ask(pool).await?;
+            }
             if let (Some(ticket), _) = self.try_admit(pool) {
                 return Ok(ticket);
             }
@@ -182,6 +185,17 @@ impl Admission {
                 tokio::time::sleep(SETTLE_STEP).await;
             }
         }
+    }
+
+    /// Other pools give back what they hold but do not use: a limit is for those who run, not for those who might.
+    async fn give_idle_back(&self, pool: &Arc<Pool>) -> bool {
+        let mut some = false;
+        for other in self.pools().into_iter().filter(|other| !Arc::ptr_eq(other, pool)) {
+            let back = other.slices().take_idle();
+            some |= !back.is_empty();
+            self.counting.give_back(&back).await;
+        }
+        some
     }
 
     async fn ask(&self, pool: &Pool) -> Result<bool, Refused> {

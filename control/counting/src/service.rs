@@ -26,6 +26,8 @@ pub struct Counting {
 struct End {
     last: Sequence,
     since_snapshot: u64,
+    /// The last append failed, and whether its record is there is not known.
+    unsure: bool,
 }
 
 impl std::fmt::Debug for Counting {
@@ -43,7 +45,7 @@ impl Counting {
             tracing::error!(unread, "records of the counting journal cannot be read");
         }
         let leader = Leader::new(epoch, limits, left, hosts);
-        let end = AsyncMutex::new(End { last, since_snapshot: COMPACT_AFTER });
+        let end = AsyncMutex::new(End { last, since_snapshot: COMPACT_AFTER, unsure: false });
         let counting = Self { leader: Mutex::new(leader), journal, end };
         counting.append(None).await?;
         Ok(counting)
@@ -124,8 +126,19 @@ impl Counting {
             let leader = self.leader();
             lines = vec![Line::of_all(leader.grants(), leader.hosts()).bytes()];
         }
+        if end.unsure {
+            // Nobody else appends here: the store belongs to one process. What stands there is ours.
+            end.last = self.journal.replay(SUBJECT).await?.1;
+            end.unsure = false;
+        }
         let before = end.last;
-        end.last = self.journal.append(SUBJECT, before, lines).await?;
+        match self.journal.append(SUBJECT, before, lines).await {
+            Ok(last) => end.last = last,
+            Err(error) => {
+                end.unsure = true;
+                return Err(error);
+            }
+        }
         end.since_snapshot = end.since_snapshot.saturating_add(1);
         if compact {
             self.journal.trim(SUBJECT, before).await?;

@@ -79,6 +79,11 @@ impl Slices {
         self.take_free(slots.saturating_sub(keep))
     }
 
+    /// Everything that is held and not in use, to give back.
+    pub fn take_idle(&mut self) -> Vec<(GrantId, u32)> {
+        self.take_free(u32::MAX)
+    }
+
     /// Grants to renew.
     pub fn ids(&self) -> impl Iterator<Item = GrantId> {
         self.held.iter().map(|held| held.id)

@@ -3,10 +3,9 @@
 use crate::Frontend;
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tonic::{Request, Response, Status};
-use warren_identity::require_client;
 use warren_placement::{HostState, Worker};
 use warren_policy_engine::{By, Explained, Status as PolicyFigures};
 use warren_proto::v1::{
@@ -21,12 +20,7 @@ const DEFAULT_LAST: usize = 10;
 
 /// Serves operators.
 #[derive(Clone, Debug)]
-pub struct Admin {
-    /// What is looked at.
-    pub frontend: Arc<Frontend>,
-    /// When this process began to serve.
-    pub began: Instant,
-}
+pub struct Admin(pub(crate) Arc<Frontend>);
 
 #[tonic::async_trait]
 impl admin_service_server::AdminService for Admin {
@@ -34,10 +28,9 @@ impl admin_service_server::AdminService for Admin {
         &self,
         request: Request<ListAllSandboxesRequest>,
     ) -> Result<Response<ListAllSandboxesResponse>, Status> {
-        require_client(&self.frontend.gate, &request)?;
         let function = &request.get_ref().function;
         let workers =
-            self.frontend.fleet.all().into_iter().filter(|worker| worker.status().state != HostState::Lost);
+            self.0.fleet.all().into_iter().filter(|worker| worker.status().state != HostState::Lost);
         // The workers are the truth about their sandboxes, so they are asked.
         let lists = futures::future::join_all(workers.map(sandboxes_of)).await;
         let mut sandboxes: Vec<Sandbox> = lists
@@ -49,25 +42,20 @@ impl admin_service_server::AdminService for Admin {
         Ok(Response::new(ListAllSandboxesResponse { sandboxes }))
     }
 
-    async fn list_hosts(
-        &self,
-        request: Request<ListHostsRequest>,
-    ) -> Result<Response<ListHostsResponse>, Status> {
-        require_client(&self.frontend.gate, &request)?;
-        let hosts = self.frontend.fleet.all().iter().map(|worker| host(worker)).collect();
+    async fn list_hosts(&self, _: Request<ListHostsRequest>) -> Result<Response<ListHostsResponse>, Status> {
+        let hosts = self.0.fleet.all().iter().map(|worker| host(worker)).collect();
         Ok(Response::new(ListHostsResponse { hosts }))
     }
 
     async fn list_policies(
         &self,
-        request: Request<ListPoliciesRequest>,
+        _: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
-        require_client(&self.frontend.gate, &request)?;
-        let choosers = self.frontend.fleet.choosers();
+        let choosers = self.0.fleet.choosers();
         let policies = vec![
             policy(choosers.packing.status(), "assignment"),
             policy(choosers.placement.status(), "assignment"),
-            policy(self.frontend.hub.routing().status(), "frontend"),
+            policy(self.0.hub.routing().status(), "frontend"),
         ];
         Ok(Response::new(ListPoliciesResponse { policies }))
     }
@@ -76,9 +64,8 @@ impl admin_service_server::AdminService for Admin {
         &self,
         request: Request<ExplainPolicyRequest>,
     ) -> Result<Response<ExplainPolicyResponse>, Status> {
-        require_client(&self.frontend.gate, &request)?;
         let request = request.into_inner();
-        let choosers = self.frontend.fleet.choosers();
+        let choosers = self.0.fleet.choosers();
         let function = Some(request.function.as_str()).filter(|name| !name.is_empty());
         let last = if request.last == 0 { DEFAULT_LAST } else { request.last as usize };
         let mut decisions = Vec::new();
@@ -90,21 +77,20 @@ impl admin_service_server::AdminService for Admin {
             decisions.extend(choosers.placement.recent(function, last));
         }
         if wanted("routing") {
-            decisions.extend(self.frontend.hub.routing().recent(function, last));
+            decisions.extend(self.0.hub.routing().recent(function, last));
         }
         decisions.sort_by_key(|decision| std::cmp::Reverse(decision.unix_ms));
         decisions.truncate(last);
         Ok(Response::new(ExplainPolicyResponse { decisions: decisions.into_iter().map(decision).collect() }))
     }
 
-    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        require_client(&self.frontend.gate, &request)?;
-        let frontend = &self.frontend;
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let frontend = &self.0;
         let ready = |worker: &&Arc<Worker>| worker.status().state == HostState::Ready;
         let hosts_ready = frontend.fleet.all().iter().filter(ready).count();
         Ok(Response::new(StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: millis(self.began.elapsed()),
+            uptime_ms: millis(self.0.began.elapsed()),
             hosts_ready: u32::try_from(hosts_ready).unwrap_or(u32::MAX),
             account_concurrency_limit: frontend.counting.limits().account,
             running: frontend.admission.running(),

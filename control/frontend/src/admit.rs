@@ -20,7 +20,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 impl Frontend {
     /// Takes a slot for one invocation.
     pub(crate) async fn admit(&self, name: &Arc<str>, reserved: bool) -> Result<Ticket, WireError> {
-        self.admission.admit(name, reserved).await.map_err(refusal)
+        self.admission.admit(name, reserved).await.map_err(|refused| refusal(&refused))
     }
 
     /// The limits that the functions' settings make, with one function as it shall be.
@@ -58,7 +58,7 @@ pub(crate) fn reserved_of(spec: &FunctionVersion) -> Option<u32> {
     spec.limits.as_ref()?.reserved_concurrency
 }
 
-fn refusal(refused: Refused) -> WireError {
+fn refusal(refused: &Refused) -> WireError {
     let message = refused.to_string();
     let throttle = |reason| {
         WireError::new(Code::ResourceExhausted, reason, Fault::Throttle, message.clone())

@@ -77,11 +77,10 @@ impl Catalog {
     pub async fn load(registry: Arc<dyn Registry>) -> Result<Self, StoreError> {
         let mut snapshot = Snapshot::new();
         for (key, entry) in registry.list(PREFIX).await? {
-            match decode(&entry) {
-                Some(function) => {
-                    drop(snapshot.insert(Arc::clone(&function.latest.name), Arc::new(function)))
-                }
-                None => tracing::error!(key, "this registry entry is no function and is left out"),
+            if let Some(function) = decode(&entry) {
+                snapshot.insert(Arc::clone(&function.latest.name), Arc::new(function));
+            } else {
+                tracing::error!(key, "this registry entry is no function and is left out");
             }
         }
         Ok(Self { registry, snapshot: ArcSwap::from_pointee(snapshot), swapping: Mutex::new(()) })

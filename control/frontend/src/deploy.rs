@@ -3,15 +3,11 @@
 //! An update that changes nothing (same code, files and settings) makes no version: it answers with what is there.
 //! Two deploys of one name at once: both compile, the registry's compare-and-set lets one win, the other is ABORTED.
 
-use crate::{
-    Frontend,
-    catalog::{FunctionEntry, Version},
-    validate,
-};
+use crate::{Frontend, catalog::FunctionEntry, validate};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tonic::{Code, Status};
-use warren_placement::{NoPlace, unix_ms};
+use warren_placement::{NoPlace, unix_ms, worker_error};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
@@ -62,9 +58,10 @@ impl Frontend {
             None => config_of(latest),
         };
         let mut spec = spec(request.name, latest.version.saturating_add(1), config, b"", b"");
-        match &request.code {
-            Some(code) => describe_code(&mut spec, code),
-            None => (spec.code_digest, spec.code_bytes) = (latest.code_digest.clone(), latest.code_bytes),
+        if let Some(code) = &request.code {
+            describe_code(&mut spec, code);
+        } else {
+            (spec.code_digest, spec.code_bytes) = (latest.code_digest.clone(), latest.code_bytes);
         }
         spec.task_digest =
             request.task.as_ref().map_or_else(|| latest.task_digest.clone(), |task| digest_of(task));
@@ -85,8 +82,9 @@ impl Frontend {
         }
         self.catalog.remove(&seen).await.map_err(|error| stored(name, error))?;
         self.apply_limits();
-        let versions: Vec<&Arc<Version>> = seen.versions.values().collect();
-        versions.into_iter().for_each(|version| self.hub.drain(version));
+        for version in seen.versions.values() {
+            self.hub.drain(version);
+        }
         Ok(())
     }
 
@@ -113,7 +111,9 @@ impl Frontend {
             .await
             .map_err(|_| Status::unavailable("the worker did not finish in time"))
             .and_then(|prepared| prepared)
-            .map_err(|status| WireError::from_status(&status))?;
+            .map_err(|status| {
+                worker_error(&status, "the worker was lost while it compiled; nothing was changed")
+            })?;
         spec.world = prepared.into_inner().world;
         self.keep(code).await?;
         self.keep(task).await?;
@@ -138,6 +138,17 @@ impl Frontend {
         };
         let blobs = Arc::clone(&self.blobs);
         blocking(move || blobs.get(digest)).await
+    }
+
+    /// Removes blobs that no version needs. Only before deploys are served: one under way has its blobs, and no
+    /// version yet.
+    pub async fn sweep_blobs(&self) -> Result<usize, WireError> {
+        let all = self.catalog.all();
+        let specs = all.iter().flat_map(|entry| entry.versions.values().map(|version| &version.spec));
+        let digests = specs.flat_map(|spec| [&spec.code_digest, &spec.task_digest]);
+        let keep = digests.filter_map(|digest| Digest::from_hex(digest)).collect();
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || blobs.sweep(&keep)).await
     }
 
     async fn keep(&self, bytes: Bytes) -> Result<(), WireError> {

@@ -19,7 +19,7 @@ use std::{
 use tokio::sync::mpsc;
 use tonic::{Code, Response, Status};
 use warren_assignment::StartTiming;
-use warren_placement::Client;
+use warren_placement::{Client, worker_error};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
@@ -128,9 +128,9 @@ pub(crate) async fn run(
         match next(&error) {
             Next::OldHint { gone } => {
                 if gone {
-                    lease.dead()
+                    lease.dead();
                 } else {
-                    lease.stolen()
+                    lease.stolen();
                 }
                 hints += 1;
                 if hints > HINTS {
@@ -152,9 +152,9 @@ pub(crate) async fn run(
                 let lost = error.reason == reason::WORKER_LOST;
                 let may_run = lost.then(|| (Arc::clone(&lease.sandbox().id), asked + patience(version)));
                 if lost {
-                    lease.stolen()
+                    lease.stolen();
                 } else {
-                    lease.dead()
+                    lease.dead();
                 }
                 return Err(Failed { error, may_run });
             }
@@ -192,7 +192,8 @@ async fn ask(
             Ok((response, start))
         }
         Ok(Err(status)) => {
-            let error = worker_error(&status);
+            let error =
+                worker_error(&status, "the connection to the worker broke; the function may have run");
             Err((lease, error))
         }
         Err(_elapsed) => {
@@ -229,21 +230,6 @@ fn timeout_ms(version: &Version) -> u32 {
 /// When an invocation must have ended, whatever became of it.
 fn patience(version: &Version) -> Duration {
     Duration::from_millis(u64::from(timeout_ms(version))) + GRACE
-}
-
-/// A worker's typed error goes through as it is; a broken connection becomes one.
-fn worker_error(status: &Status) -> WireError {
-    let error = WireError::from_status(status);
-    if error.reason != "UNSPECIFIED" {
-        return error;
-    }
-    match status.code() {
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal => {
-            tracing::warn!(%status, "a worker's connection broke");
-            lost("the connection to the worker broke; the function may have run")
-        }
-        _ => error,
-    }
 }
 
 fn lost(message: &str) -> WireError {

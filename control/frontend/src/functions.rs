@@ -4,7 +4,6 @@ use crate::{Frontend, catalog::FunctionEntry, logs, validate};
 use std::{pin::Pin, sync::Arc};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
-use warren_identity::require_client;
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, DeleteFunctionResponse, Function, GetFunctionRequest,
     ListFunctionsRequest, ListFunctionsResponse, LogLine, LogsRequest, UpdateFunctionRequest,
@@ -15,7 +14,7 @@ const DEFAULT_PAGE: usize = 1000;
 
 /// Serves deploys.
 #[derive(Clone, Debug)]
-pub struct Functions(pub Arc<Frontend>);
+pub struct Functions(pub(crate) Arc<Frontend>);
 
 #[tonic::async_trait]
 impl function_service_server::FunctionService for Functions {
@@ -23,29 +22,28 @@ impl function_service_server::FunctionService for Functions {
         &self,
         request: Request<CreateFunctionRequest>,
     ) -> Result<Response<Function>, Status> {
-        require_client(&self.0.gate, &request)?;
-        answer(self.0.create_function(request.into_inner()).await?)
+        let made = self.0.create_function(request.into_inner()).await?;
+        Ok(Response::new(made.to_wire()))
     }
 
     async fn update_function(
         &self,
         request: Request<UpdateFunctionRequest>,
     ) -> Result<Response<Function>, Status> {
-        require_client(&self.0.gate, &request)?;
-        answer(self.0.update_function(request.into_inner()).await?)
+        let made = self.0.update_function(request.into_inner()).await?;
+        Ok(Response::new(made.to_wire()))
     }
 
     async fn get_function(&self, request: Request<GetFunctionRequest>) -> Result<Response<Function>, Status> {
-        require_client(&self.0.gate, &request)?;
         let name = &request.get_ref().name;
-        answer(self.0.catalog.get(name).ok_or_else(|| validate::no_such_function(name))?)
+        let found = self.0.catalog.get(name).ok_or_else(|| validate::no_such_function(name))?;
+        Ok(Response::new(found.to_wire()))
     }
 
     async fn list_functions(
         &self,
         request: Request<ListFunctionsRequest>,
     ) -> Result<Response<ListFunctionsResponse>, Status> {
-        require_client(&self.0.gate, &request)?;
         let request = request.into_inner();
         let size = if request.page_size == 0 { DEFAULT_PAGE } else { request.page_size as usize };
         let after = |entry: &Arc<FunctionEntry>| *entry.latest.name > *request.page_token;
@@ -61,7 +59,6 @@ impl function_service_server::FunctionService for Functions {
         &self,
         request: Request<DeleteFunctionRequest>,
     ) -> Result<Response<DeleteFunctionResponse>, Status> {
-        require_client(&self.0.gate, &request)?;
         let request = request.into_inner();
         self.0.delete_function(&request.name, request.expected_revision).await?;
         Ok(Response::new(DeleteFunctionResponse {}))
@@ -70,15 +67,10 @@ impl function_service_server::FunctionService for Functions {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<LogLine, Status>> + Send>>;
 
     async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        require_client(&self.0.gate, &request)?;
         let request = request.into_inner();
         if request.function.is_empty() {
             return Err(validate::bad_request("say which function's logs").into());
         }
         Ok(Response::new(Box::pin(logs::merged(&self.0, &request).await?)))
     }
-}
-
-fn answer(entry: Arc<FunctionEntry>) -> Result<Response<Function>, Status> {
-    Ok(Response::new(entry.to_wire()))
 }

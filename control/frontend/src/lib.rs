@@ -1,6 +1,6 @@
 //! The frontend: takes calls of clients, and gets them answered by sandboxes.
 //!
-//! An invocation goes down one stack, one file a layer: authenticate (`warren-identity`), validate (`validate`),
+//! An invocation goes down one stack, one file a layer: authenticate (`services`), validate (`validate`),
 //! admit (`admit`), lease (`hub`, `pool`), forward (`forward`). On the warm path it reads one snapshot and waits for nothing but the
 //! worker. It deliberately knows no KVM, no jail, and no database beyond the registry's traits.
 #![forbid(unsafe_code)]
@@ -18,18 +18,20 @@ mod invoke;
 mod lingering;
 mod logs;
 mod pool;
+mod services;
 mod validate;
 
-pub use admin::Admin;
 pub use admit::limits;
 pub use catalog::{Catalog, FunctionEntry, Version};
-pub use functions::Functions;
 pub use hub::Hub;
 pub use ids::RequestIds;
-pub use invoke::Invokes;
 pub use lingering::Lingering;
+pub use services::{Authenticate, Services, services};
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 use warren_counting::{Admission, Counting};
 use warren_identity::Gate;
 use warren_placement::Fleet;
@@ -58,4 +60,6 @@ pub struct Frontend {
     pub ids: RequestIds,
     /// Invocations taken since this process began.
     pub invocations: AtomicU64,
+    /// When this process began to serve.
+    pub began: Instant,
 }

@@ -6,9 +6,12 @@ use crate::{
     files::{self, CA_PEM},
 };
 use rustls::ProtocolVersion;
-use std::path::Path;
+use std::{path::Path, time::Duration};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use zeroize::Zeroizing;
+
+/// A peer that dawdles longer over its handshake is let go.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// Makes TLS 1.3 the only version this process speaks. Call once at start; the helpers below do it too.
 ///
@@ -27,7 +30,8 @@ pub fn server_tls(dir: &Path, service: Service) -> Result<ServerTlsConfig, Ident
     Ok(ServerTlsConfig::new()
         .identity(identity(dir, service)?)
         .client_ca_root(Certificate::from_pem(files::demand(dir, CA_PEM)?))
-        .client_auth_optional(matches!(service, Service::Control)))
+        .client_auth_optional(matches!(service, Service::Control))
+        .timeout(HANDSHAKE_TIME))
 }
 
 /// How `service` connects to `peer`: shows its certificate, and accepts only one of that very role.

@@ -1,10 +1,19 @@
-//! Worker hosts: the inventory, hard limits, and the choice of a host for a new sandbox.
+//! Worker hosts: who is there, and which of them gets a new sandbox.
+//!
+//! - [`Fleet`] keeps the hosts that registered, with a connection to each, and declares the silent ones lost.
+//! - A choice is made by two policies (packing lists hosts, placement takes one) and has to pass the hard limits, which
+//!   are checked and taken in one step.
+//! - What a host reports replaces what was promised on it since.
+//!
+//! It deliberately knows nothing of single sandboxes (assignment) nor of invocations (frontend).
 #![forbid(unsafe_code)]
 
 mod choose;
+mod error;
 mod fleet;
 mod worker;
 
 pub use choose::{Choosers, function_hash, unix_ms};
+pub use error::worker_error;
 pub use fleet::{Fleet, HEARTBEAT, MISSED_HEARTBEATS, NoPlace};
 pub use worker::{Client, HostState, HostStatus, Worker};

@@ -5,7 +5,7 @@ use anyhow::Context;
 use std::{
     io::Write,
     sync::{Arc, atomic::AtomicU64},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     net::TcpListener,
@@ -15,21 +15,18 @@ use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 use warren_assignment::Assignment;
 use warren_counting::{Admission, Counting};
-use warren_frontend::{Admin, Catalog, Frontend, Functions, Hub, Invokes, Lingering, RequestIds};
+use warren_frontend::{Catalog, Frontend, Hub, Lingering, RequestIds};
 use warren_identity::{Gate, Service, server_tls};
 use warren_placement::Fleet;
 use warren_policy_engine::Routing;
-use warren_proto::{
-    FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES,
-    v1::{
-        admin_service_server::AdminServiceServer, fleet_service_server::FleetServiceServer,
-        function_service_server::FunctionServiceServer, invoke_service_server::InvokeServiceServer,
-    },
-};
+use warren_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES, v1::fleet_service_server::FleetServiceServer};
 use warren_store::{Blobs, Embedded};
 
 /// After a signal, how long calls that run may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Calls at once on one connection: more than an account's usual limit, so that admission is what refuses.
+const STREAMS: u32 = 4096;
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Signals first: one that comes while things start is kept, not lost.
@@ -60,13 +57,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         lingering: Lingering::default(),
         ids: RequestIds::new(getrandom::u64().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?),
         invocations: AtomicU64::new(0),
+        began: std::time::Instant::now(),
     });
+    let swept = frontend.sweep_blobs().await.map_err(|error| anyhow::anyhow!(error.message))?;
+    tracing::info!(epoch, functions = frontend.catalog.len(), swept, "the store is read");
     tokio::spawn(watch::hosts(Arc::clone(&frontend), Arc::clone(&assignment)));
 
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
-    let began = Instant::now();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", ServingStatus::Serving).await;
     let reflection = || {
@@ -93,24 +92,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tracing::info!("stopping");
     };
     let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let services = warren_frontend::services(&frontend);
     let server = Server::builder()
         .tls_config(server_tls(&args.identity, Service::Control)?)?
+        .max_concurrent_streams(Some(STREAMS))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(64 << 20)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(
-            InvokeServiceServer::new(Invokes(Arc::clone(&frontend)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(
-            FunctionServiceServer::new(Functions(Arc::clone(&frontend)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(AdminServiceServer::new(Admin { frontend: Arc::clone(&frontend), began }))
+        .add_service(services.invoke)
+        .add_service(services.functions)
+        .add_service(services.admin)
         .add_service(FleetServiceServer::new(fleets).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             stop.await;

@@ -3,12 +3,13 @@
 mod world;
 
 use tonic::Code;
+use warren_proto::v1::invoke_service_client::InvokeServiceClient;
 use warren_proto::{
     error::Fault,
     reason,
     v1::{
-        CreateFunctionRequest, DeleteFunctionRequest, GetFunctionRequest, InvokeRequest, ListAllSandboxesRequest,
-        UpdateFunctionRequest, invoke_event::Event,
+        CreateFunctionRequest, DeleteFunctionRequest, GetFunctionRequest, InvokeRequest,
+        ListAllSandboxesRequest, UpdateFunctionRequest, invoke_event::Event,
     },
 };
 use world::{ScriptedWorker, World, refused, request, wire};
@@ -43,6 +44,14 @@ async fn requests_that_cannot_be_served_say_why() {
     let absent = DeleteFunctionRequest { name: "g".to_owned(), ..Default::default() };
     let absent = wire(world.functions().delete_function(absent).await);
     refused(absent, Code::NotFound, reason::NO_SUCH_FUNCTION, Caller);
+
+    let mut nobody = InvokeServiceClient::new(world.channel());
+    refused(
+        wire(nobody.invoke(request("f", "")).await),
+        Code::Unauthenticated,
+        reason::NO_VALID_TOKEN,
+        Caller,
+    );
 
     // The next good one succeeds, and exactly its sandbox is there.
     assert_eq!(world.invoke("f", "fine").await.unwrap().payload, "fine");

@@ -61,7 +61,12 @@ async fn a_client_that_leaves_keeps_its_slot_until_the_worker_is_done() {
         }
     }
     // The call is dropped and its connection with it; the worker still runs it.
-    refused(world.invoke("f", "x").await, Code::ResourceExhausted, reason::ACCOUNT_CONCURRENCY, Fault::Throttle);
+    refused(
+        world.invoke("f", "x").await,
+        Code::ResourceExhausted,
+        reason::ACCOUNT_CONCURRENCY,
+        Fault::Throttle,
+    );
     assert_eq!((worker.running(), running(&world).await), (1, 1));
     worker.hold.add_permits(1);
     world.until(|| running(&world), |count| *count == 0).await;
@@ -84,7 +89,12 @@ async fn a_lost_worker_fails_its_calls_and_its_slots_wait_for_their_timeout() {
     assert!(failed.as_ref().is_err_and(|error| error.retryable));
     refused(failed, Code::Unavailable, reason::WORKER_LOST, Fault::System);
     // What ran there may run still, as far as anybody knows.
-    refused(world.invoke("f", "x").await, Code::ResourceExhausted, reason::ACCOUNT_CONCURRENCY, Fault::Throttle);
+    refused(
+        world.invoke("f", "x").await,
+        Code::ResourceExhausted,
+        reason::ACCOUNT_CONCURRENCY,
+        Fault::Throttle,
+    );
     let hosts = || async { wire(world.admin().list_hosts(ListHostsRequest {}).await).unwrap().hosts };
     world.until(hosts, |hosts| hosts[0].state == "lost").await;
     // It comes back without that sandbox, which settles it.
@@ -107,9 +117,14 @@ async fn a_restart_loses_no_configuration_adopts_sandboxes_and_counts_what_still
     assert_eq!(wire(world.functions().get_function(kept).await).unwrap(), made);
     worker.report_to(&world.identity_dir(), world.control).await;
     // The invocation of the last life still runs, so the limit of one is reached.
-    refused(world.invoke("f", "x").await, Code::ResourceExhausted, reason::ACCOUNT_CONCURRENCY, Fault::Throttle);
+    refused(
+        world.invoke("f", "x").await,
+        Code::ResourceExhausted,
+        reason::ACCOUNT_CONCURRENCY,
+        Fault::Throttle,
+    );
     worker.hold.add_permits(1);
-    world.until(|| async { world.invoke("f", "y").await }, Result::is_ok).await;
+    world.until(|| async { world.invoke("f", "y").await }, Result::is_ok).await.unwrap();
     assert_eq!(worker.sandboxes().len(), 1, "adopted, not made anew");
     assert!(world.terminate(), "a clean stop on SIGTERM");
 }
@@ -160,5 +175,7 @@ async fn whoever_waits_takes_whichever_sandbox_is_free_first() {
         assert_eq!(call.await.unwrap().unwrap().payload, format!("{at}"));
     }
     assert!(worker.sandboxes().len() <= 8);
-    tokio::time::timeout(Duration::from_secs(5), world.until(|| running(&world), |count| *count == 0)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), world.until(|| running(&world), |count| *count == 0))
+        .await
+        .unwrap();
 }

@@ -2,6 +2,7 @@
 //! so that each way a worker can fail comes when a test wants it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, where a panic is the report")]
+#![allow(unreachable_pub, missing_docs, reason = "a module that several suites include")]
 #![allow(dead_code, reason = "each suite uses a part")]
 
 mod worker;
@@ -57,7 +58,8 @@ impl World {
     pub fn start(account: u32) -> Self {
         let dir = TempDir::new().unwrap();
         let host = Some(HostId::new("w1").unwrap());
-        let identity = ensure_local_at(&dir.path().join("identity"), host, std::time::SystemTime::now()).unwrap();
+        let identity =
+            ensure_local_at(&dir.path().join("identity"), host, std::time::SystemTime::now()).unwrap();
         let (child, control) = spawn(dir.path().to_owned(), account);
         Self { dir, identity, control, account, child }
     }
@@ -95,7 +97,8 @@ impl World {
     }
 
     pub fn invokes(&self) -> InvokeServiceClient<Wired> {
-        InvokeServiceClient::with_interceptor(self.channel(), self.token()).max_encoding_message_size(usize::MAX)
+        InvokeServiceClient::with_interceptor(self.channel(), self.token())
+            .max_encoding_message_size(usize::MAX)
     }
 
     pub fn admin(&self) -> AdminServiceClient<Wired> {
@@ -103,7 +106,8 @@ impl World {
     }
 
     pub async fn create(&self, name: &str, reserved: Option<u32>) -> Result<Function, WireError> {
-        let limits = FunctionLimits { reserved_concurrency: reserved, timeout_ms: 2000, ..Default::default() };
+        let limits =
+            FunctionLimits { reserved_concurrency: reserved, timeout_ms: 2000, ..Default::default() };
         let config = FunctionConfig { limits: Some(limits), ..Default::default() };
         let request = CreateFunctionRequest {
             name: name.to_owned(),
@@ -119,7 +123,11 @@ impl World {
     }
 
     /// Asks until the answer is as wanted: state that control learns from a worker's next report.
-    pub async fn until<T, F: Future<Output = T>>(&self, ask: impl Fn() -> F, wanted: impl Fn(&T) -> bool) -> T {
+    pub async fn until<T, F: Future<Output = T>>(
+        &self,
+        ask: impl Fn() -> F,
+        wanted: impl Fn(&T) -> bool,
+    ) -> T {
         let patience = async {
             loop {
                 let answer = ask().await;

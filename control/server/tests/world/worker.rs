@@ -17,7 +17,10 @@ use warren_identity::{Peer, Service, client_tls, server_tls};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
-    v1::{self, Sandbox, SandboxState, fleet_service_client::FleetServiceClient, worker_service_server as server},
+    v1::{
+        self, Sandbox, SandboxState, fleet_service_client::FleetServiceClient,
+        worker_service_server as server,
+    },
 };
 
 #[derive(Default)]
@@ -91,7 +94,11 @@ impl ScriptedWorker {
         self.tasks.lock().unwrap().push(beats);
     }
 
-    pub async fn register(&self, fleet: &mut FleetServiceClient<Channel>, as_host: &str) -> Result<(), Status> {
+    pub async fn register(
+        &self,
+        fleet: &mut FleetServiceClient<Channel>,
+        as_host: &str,
+    ) -> Result<(), Status> {
         let request = v1::RegisterWorkerRequest {
             host_id: as_host.to_owned(),
             address: self.address.to_string(),
@@ -140,7 +147,11 @@ impl ScriptedWorker {
             grants: state
                 .grants
                 .iter()
-                .map(|((id, epoch), running)| v1::GrantUse { grant_id: *id, epoch: *epoch, running: *running })
+                .map(|((id, epoch), running)| v1::GrantUse {
+                    grant_id: *id,
+                    epoch: *epoch,
+                    running: *running,
+                })
                 .collect(),
         }
     }
@@ -227,7 +238,12 @@ impl server::WorkerService for ScriptedWorker {
             ..Default::default()
         };
         self.state.lock().unwrap().sandboxes.insert(request.sandbox_id, sandbox.clone());
-        Ok(Response::new(v1::CreateSandboxResponse { sandbox: Some(sandbox), jail_us: 1, vm_us: 2, init_us: 3 }))
+        Ok(Response::new(v1::CreateSandboxResponse {
+            sandbox: Some(sandbox),
+            jail_us: 1,
+            vm_us: 2,
+            init_us: 3,
+        }))
     }
 
     async fn destroy_sandbox(
@@ -275,7 +291,8 @@ impl server::WorkerService for ScriptedWorker {
         }
         self.leave(&request.sandbox_id, &sandbox.function, grant);
         if kind == "trap" {
-            let error = WireError::new(Code::Unknown, reason::FUNCTION_TRAPPED, Fault::Function, "unreachable");
+            let error =
+                WireError::new(Code::Unknown, reason::FUNCTION_TRAPPED, Fault::Function, "unreachable");
             return Err(error.into());
         }
         Ok(Response::new(v1::InvokeSandboxResponse { payload: request.payload, ..Default::default() }))
@@ -290,7 +307,8 @@ impl server::WorkerService for ScriptedWorker {
         use v1::invoke_sandbox_event::Event;
         let line = v1::LogLine { text: "a line".to_owned(), ..Default::default() };
         let end = self.invoke_sandbox(request).await?.into_inner();
-        let events = [Event::Log(line), Event::End(end)].map(|event| Ok(v1::InvokeSandboxEvent { event: Some(event) }));
+        let events = [Event::Log(line), Event::End(end)]
+            .map(|event| Ok(v1::InvokeSandboxEvent { event: Some(event) }));
         Ok(Response::new(Box::pin(tokio_stream::iter(events))))
     }
 

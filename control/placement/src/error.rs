@@ -1,0 +1,21 @@
+//! A worker's errors, as clients are told.
+
+use std::time::Duration;
+use tonic::{Code, Status};
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
+};
+
+/// A worker's typed error goes through as it is; one without details is a connection that broke, which is told with
+/// `broke`.
+#[must_use]
+pub fn worker_error(status: &Status, broke: &str) -> WireError {
+    let error = WireError::from_status(status);
+    if error.reason != "UNSPECIFIED" {
+        return error;
+    }
+    tracing::warn!(%status, "a call to a worker broke");
+    WireError::new(Code::Unavailable, reason::WORKER_LOST, Fault::System, broke)
+        .retryable(Some(Duration::from_millis(500)))
+}
