@@ -82,7 +82,10 @@ impl Reservation {
         let skip = start.addr().get().next_multiple_of(large) - start.addr().get();
         // SAFETY: 1. `skip` < `large` and `whole_len` = `len` + `large`, so the result is inside the mapping.
         let start = unsafe { start.add(skip) };
-        Ok(Self { whole, whole_len, start, len })
+        let reservation = Self { whole, whole_len, start, len };
+        // Where the host gives huge pages unasked, a guest that touches a dozen pages would hold dozens of MiB.
+        reservation.advise(0, len, Advice::LinuxNoHugepage)?;
+        Ok(reservation)
     }
 
     /// A region for vm-memory over this reservation. The reservation must be kept as long as the region.
@@ -119,10 +122,17 @@ impl Reservation {
 
     /// Asks for huge pages behind part of the reservation.
     pub fn advise_huge(&self, at: usize, len: usize) -> io::Result<()> {
+        self.advise(at, len, Advice::LinuxHugepage)
+    }
+
+    fn advise(&self, at: usize, len: usize, advice: Advice) -> io::Result<()> {
         let target = self.part(at, len)?;
-        // SAFETY: 1. the range is ours (`part`); 2. this advice changes no contents.
-        unsafe { rustix::mm::madvise(target.cast(), len, Advice::LinuxHugepage) }?;
-        Ok(())
+        // SAFETY: 1. the range is ours (`part`); 2. the advice given here changes no contents.
+        match unsafe { rustix::mm::madvise(target.cast(), len, advice) } {
+            // A kernel without huge pages knows neither advice.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes this reservation the memory of a slot, optionally with a log of written pages.
