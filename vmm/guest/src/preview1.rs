@@ -34,8 +34,6 @@ pub(crate) struct Command {
 impl Command {
     /// Links a module, or says what it lacks.
     pub(crate) fn new(engine: &Engine, module: &Module) -> Result<Self, Failure> {
-        let mut linker = Linker::new(engine);
-        link(&mut linker).map_err(|error| Failure::new(FunctionError::Init, format!("{error:#}")))?;
         for import in module.imports() {
             let known = import.module() == wasi::MODULE && wasi::FUNCTIONS.contains(&import.name());
             if !known {
@@ -49,6 +47,9 @@ impl Command {
         if module.get_export("memory").is_none_or(|export| export.memory().is_none()) {
             return Err(Failure::new(FunctionError::MissingExport, "memory"));
         }
+        let mut linker = Linker::new(engine);
+        link(&mut linker, |name| module.imports().any(|import| import.name() == name))
+            .map_err(|error| Failure::new(FunctionError::Init, format!("{error:#}")))?;
         let instance = linker
             .instantiate_pre(module)
             .map_err(|error| Failure::new(FunctionError::MissingImport, format!("{error:#}")))?;
@@ -103,16 +104,18 @@ fn answer(
 
 /// Defines functions whose parameters go straight through.
 macro_rules! define {
-    ($linker:ident: $($name:ident($($arg:ident: $kind:ty),*);)*) => {$(
-        $linker.func_wrap(wasi::MODULE, stringify!($name), |caller: Call<'_> $(, $arg: $kind)*| {
-            answer(caller, |wasi, memory| wasi.$name(memory $(, $arg)*))
-        })?;
+    ($linker:ident, $wanted:ident: $($name:ident($($arg:ident: $kind:ty),*);)*) => {$(
+        if $wanted(stringify!($name)) {
+            $linker.func_wrap(wasi::MODULE, stringify!($name), |caller: Call<'_> $(, $arg: $kind)*| {
+                answer(caller, |wasi, memory| wasi.$name(memory $(, $arg)*))
+            })?;
+        }
     )*};
 }
 
-/// Defines all 46 functions.
-fn link(linker: &mut Linker<Box<Sandbox>>) -> wasmtime::Result<()> {
-    define! { linker:
+/// Defines those of the 46 functions that are wanted: each definition costs some microseconds of a cold start.
+fn link(linker: &mut Linker<Box<Sandbox>>, wanted: impl Fn(&str) -> bool) -> wasmtime::Result<()> {
+    define! { linker, wanted:
         args_get(argv: u32, buffer: u32);
         args_sizes_get(count: u32, size: u32);
         clock_res_get(clock: u32, resolution: u32);
@@ -159,32 +162,36 @@ fn link(linker: &mut Linker<Box<Sandbox>>) -> wasmtime::Result<()> {
         sock_shutdown(fd: u32, how: u32);
     }
     // The two whose signatures are not all numbers in, error number out.
-    linker.func_wrap(
-        wasi::MODULE,
-        "proc_exit",
-        |mut caller: Call<'_>, code: u32| -> wasmtime::Result<()> {
-            match caller.data_mut().wasi.proc_exit(code) {
-                Err(Stop::Halt(halt)) => Err(wasmtime::Error::new(Halted(halt))),
-                _ => Ok(()),
-            }
-        },
-    )?;
-    linker.func_wrap(
-        wasi::MODULE,
-        "path_open",
-        |caller: Call<'_>,
-         fd: u32,
-         lookup: u32,
-         path: u32,
-         len: u32,
-         oflags: u32,
-         rights: u64,
-         inheriting: u64,
-         flags: u32,
-         opened: u32| {
-            let how = Open { oflags, rights, inheriting, flags };
-            answer(caller, |wasi, memory| wasi.path_open(memory, fd, lookup, path, len, how, opened))
-        },
-    )?;
+    if wanted("proc_exit") {
+        linker.func_wrap(
+            wasi::MODULE,
+            "proc_exit",
+            |mut caller: Call<'_>, code: u32| -> wasmtime::Result<()> {
+                match caller.data_mut().wasi.proc_exit(code) {
+                    Err(Stop::Halt(halt)) => Err(wasmtime::Error::new(Halted(halt))),
+                    _ => Ok(()),
+                }
+            },
+        )?;
+    }
+    if wanted("path_open") {
+        linker.func_wrap(
+            wasi::MODULE,
+            "path_open",
+            |caller: Call<'_>,
+             fd: u32,
+             lookup: u32,
+             path: u32,
+             len: u32,
+             oflags: u32,
+             rights: u64,
+             inheriting: u64,
+             flags: u32,
+             opened: u32| {
+                let how = Open { oflags, rights, inheriting, flags };
+                answer(caller, |wasi, memory| wasi.path_open(memory, fd, lookup, path, len, how, opened))
+            },
+        )?;
+    }
     Ok(())
 }
