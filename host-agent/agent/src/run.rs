@@ -76,14 +76,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let _ = close.send(());
     // Every line published so far is on its way to the disk when this answers.
     host.logs.tail("", 0).await;
-    match ended {
-        Some(ended) => ended.context("the server task ended")?,
-        None => {
-            // Last answers go out; followers of logs would stay for ever.
-            let _ = timeout(CLOSE_PATIENCE, server).await;
-            Ok(())
-        }
+    if let Some(ended) = ended {
+        return ended.context("the server task ended")?;
     }
+    // Last answers go out; followers of logs would stay for ever.
+    let _ = timeout(CLOSE_PATIENCE, server).await;
+    Ok(())
 }
 
 async fn serve(
@@ -135,7 +133,9 @@ async fn destroy_all(host: &Host, drain: Duration) {
         let _ = sandbox.apply(Event::Drain(Cause::Stopping));
     }
     if timeout(drain, all_gone(&sandboxes)).await.is_err() {
-        sandboxes.iter().for_each(|sandbox| sandbox.kill(Cause::Stopping));
+        for sandbox in &sandboxes {
+            sandbox.kill(Cause::Stopping);
+        }
         if timeout(STOP_PATIENCE, all_gone(&sandboxes)).await.is_err() {
             tracing::error!("not everything was reclaimed before the stop; the next start does it");
         }

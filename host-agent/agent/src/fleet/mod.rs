@@ -24,7 +24,7 @@ use warren_proto::{
 /// Control is taken for gone if it does not take a connection for so long.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// A blob must arrive within this.
-const FETCH_PATIENCE: Duration = Duration::from_secs(60);
+const FETCH_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Control's fleet service; connects when needed and again when control restarts. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -65,6 +65,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
     let period = heartbeat_ms.clamp(FASTEST_BEAT_MS, SLOWEST_BEAT_MS);
     let mut ticks = interval(Duration::from_millis(period.into()));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = 0_u32;
     loop {
         ticks.tick().await;
         let Some(changed) = host.sandboxes.take_changed() else { return };
@@ -83,16 +84,21 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
         };
         let mut fleet = host.control.fleet();
         match timeout(CALL_PATIENCE, fleet.heartbeat(request)).await {
-            Ok(Ok(answer)) if answer.get_ref().known => {}
+            Ok(Ok(answer)) if answer.get_ref().known => failures = 0,
             Ok(Ok(_)) => {
                 tracing::info!("control does not know this host: registering again");
                 return;
             }
-            Ok(Err(status)) => {
-                tracing::warn!(message = status.message(), "a heartbeat failed");
+            failed => {
                 host.sandboxes.put_back(&changed);
+                // Said once: control may be away for long.
+                if failures == 0 {
+                    let status =
+                        failed.map_or_else(|elapsed| elapsed.to_string(), |answer| format!("{answer:?}"));
+                    tracing::warn!(status, "heartbeats fail");
+                }
+                failures = failures.saturating_add(1);
             }
-            Err(_) => host.sandboxes.put_back(&changed),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
 use warren_sandbox_plan::{
@@ -24,6 +25,10 @@ use wire::{Connection, ExchangeError};
 
 /// Most requests waiting for the jailer; beyond that it is overloaded and says so.
 const QUEUE: usize = 256;
+
+/// How long to wait before asking a jailer again that did not answer: at first, and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_secs(2);
 
 /// Why the jailer did not do what was asked. Always the system's fault.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -112,6 +117,21 @@ impl JailerClient {
         }
     }
 
+    /// Kills, and asks again until the jailer has answered: nothing may stay behind.
+    pub async fn kill_until_gone(&self, name: &SandboxName) -> Option<ExitStatus> {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.kill(name).await {
+                Ok(exit) => return exit,
+                Err(error) => {
+                    tracing::warn!(%name, %error, "not reclaimed yet");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LAST_RETRY);
+                }
+            }
+        }
+    }
+
     /// What lives, page by page.
     pub async fn list(&self) -> Result<Vec<Jailed>, JailerError> {
         let mut all: Vec<Jailed> = Vec::new();
@@ -120,9 +140,8 @@ impl JailerClient {
                 None => Request::List,
                 Some(last) => Request::ListAfter { name: last.name.clone() },
             };
-            let page = match self.ask(request, Vec::new()).await? {
-                (Reply::Listed(page), _) => page,
-                _ => return Err(JailerError::Protocol("another answer to List")),
+            let (Reply::Listed(page), _) = self.ask(request, Vec::new()).await? else {
+                return Err(JailerError::Protocol("another answer to List"));
             };
             let is_last = page.len() < LIST_PAGE;
             all.extend(page);

@@ -6,6 +6,8 @@
 //! - Past [`MAX_LINES`] or [`MAX_BYTES`] of one invocation everything is dropped and counted; [`LineSplitter::finish`]
 //!   says so in one last line.
 
+use std::fmt::Write as _;
+
 /// Most bytes of a line.
 pub const MAX_LINE: usize = 8 << 10;
 /// Most lines of one invocation.
@@ -68,7 +70,8 @@ impl LineSplitter {
             self.bytes += self.partial.len() as u64 + 1;
             let mut text = clean(&self.partial);
             if self.cut > 0 {
-                text.push_str(&format!(" [warren: {} bytes cut]", self.cut));
+                // Writing to a String does not fail.
+                let _ = write!(text, " [warren: {} bytes cut]", self.cut);
             }
             emit(text);
         }

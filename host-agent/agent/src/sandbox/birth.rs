@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     host::Host,
+    jailer::JailerError,
     logs::InvocationLog,
     pidfd::Pidfd,
     resources::{Reservation, sandbox_limits},
@@ -28,9 +29,9 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     os::unix::net::UnixListener,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 use warren_abi::boot::World as GuestWorld;
 use warren_artefact::World;
 use warren_proto::v1::CreateSandboxRequest;
@@ -42,6 +43,9 @@ use warren_vmm_protocol::LoadSpec;
 
 /// How long init may take, as in Lambda.
 const INIT_TIMEOUT_MS: u32 = 10_000;
+
+/// How long a failed creation's answer waits for the reclaim.
+const RECLAIM_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where the time of a creation went, microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,9 +127,17 @@ async fn own(
         }
         Err(error) => {
             sandbox.kill(Cause::NotCreated);
-            owner::reclaim(&host, &sandbox, drain, reservation).await;
+            let reclaim = owner::reclaim(&host, &sandbox, drain, reservation);
+            tokio::pin!(reclaim);
+            // Nothing is left when the caller hears of it, unless the jailer itself is what is missing.
+            let wait = if error.is_jailer_gone() { Duration::ZERO } else { RECLAIM_PATIENCE };
+            let reclaimed = timeout(wait, &mut reclaim).await.is_ok();
+            let error = error.with_last_words(&sandbox);
             tracing::info!(sandbox = %sandbox.about.id, %error, "not created");
-            let _ = answer.send(Err(error.with_last_words(&sandbox).await));
+            let _ = answer.send(Err(error));
+            if !reclaimed {
+                reclaim.await;
+            }
         }
     }
 }
@@ -217,12 +229,17 @@ fn not_up(error: ChannelError) -> CreateError {
 }
 
 impl CreateError {
-    /// Only called once the sandbox is reclaimed, so the words are the last ones.
-    async fn with_last_words(mut self, sandbox: &Sandbox) -> Self {
+    /// Called once the sandbox is reclaimed, so that the words are the last ones.
+    fn with_last_words(mut self, sandbox: &Sandbox) -> Self {
         if let Self::Load { last_words, .. } = &mut self {
-            *last_words = format!("{}; its log: {}", sandbox.wait_gone().await, sandbox.vmm_log.text());
+            let exit = sandbox.gone.borrow().clone().unwrap_or_default();
+            *last_words = format!("{exit}; its log: {}", sandbox.vmm_log.text());
         }
         self
+    }
+
+    const fn is_jailer_gone(&self) -> bool {
+        matches!(self, Self::Jailer(JailerError::Unreachable { .. }))
     }
 }
 

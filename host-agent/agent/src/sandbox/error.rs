@@ -214,8 +214,9 @@ impl From<InvokeError> for WireError {
                 Self::new(Code::Unknown, reason::RESPONSE_NOT_UTF8_JSON, Fault::Function, message)
             }
             E::LostBeforeStart(_) => system(Code::Unavailable, reason::SANDBOX_LOST_BEFORE_START, message),
-            E::Lost(_) | E::Stopped => system(Code::Unavailable, reason::SANDBOX_LOST, message),
-            E::GuestFault(_) => system(Code::Unavailable, reason::SANDBOX_LOST, message),
+            E::Lost(_) | E::Stopped | E::GuestFault(_) => {
+                system(Code::Unavailable, reason::SANDBOX_LOST, message)
+            }
         }
     }
 }

@@ -110,7 +110,7 @@ pub async fn run(
     let context = sandbox.line_context(&invocation.request_id);
     let mut log = InvocationLog::new(host.logs.clone(), context, invocation.want_log, live);
     log.line(format!("START RequestId: {} Version: {}", invocation.request_id, sandbox.about.version));
-    let began = Instant::now();
+    let start = Instant::now();
     let patience = Duration::from_millis(invocation.timeout_ms.into()) + GRACE;
     let ending = match timeout(patience, exchange(&mut begun, &invocation, &mut log)).await {
         Ok(ending) => ending,
@@ -118,7 +118,7 @@ pub async fn run(
     };
     log.function_ended();
 
-    let report = report(&sandbox, &begun, &invocation, &ending, began);
+    let report = report(&sandbox, &begun, &invocation, &ending, start);
     let handler_us = report.duration_us;
     let (result, cause) = judge(&sandbox, &invocation, ending);
     begun.end(cause.clone());
@@ -201,12 +201,12 @@ fn report(
     begun: &Begun,
     invocation: &Invocation,
     ending: &Ending,
-    began: Instant,
+    start: Instant,
 ) -> Report {
     let (duration_us, memory_peak_bytes) = match ending {
         Ending::Done(done, _) => (done.handler_us, done.memory_peak_bytes),
         Ending::NotStarted(_) => (0, 0),
-        Ending::Lost(_) => (u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), 0),
+        Ending::Lost(_) => (u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX), 0),
     };
     Report {
         request_id: invocation.request_id.clone(),

@@ -170,6 +170,7 @@ impl Machine {
     }
 
     /// The drawing, as one match.
+    #[expect(clippy::match_same_arms, reason = "an arrow of the drawing each, in its order")]
     pub fn apply(&mut self, event: Event) -> Result<Step, Refused> {
         let next = match (&self.state, event) {
             (State::Dead(_), Event::End(_) | Event::Drain(_) | Event::Kill(_) | Event::Expire) => {

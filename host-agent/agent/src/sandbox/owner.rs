@@ -13,10 +13,6 @@ use tokio::{
 };
 use warren_sandbox_plan::request::ExitStatus;
 
-/// First wait before the jailer is asked again.
-const RETRY: Duration = Duration::from_millis(20);
-/// Longest wait between two times.
-const MAX_RETRY: Duration = Duration::from_secs(2);
 /// How long the end of the VMM's log is waited for once the process is gone.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -46,7 +42,7 @@ pub(super) async fn reclaim(
         tracing::info!(sandbox = %sandbox.about.id, function = %sandbox.about.function, %cause, "reclaiming");
     }
     host.report(sandbox);
-    let exit = kill_until_gone(host, sandbox).await;
+    let exit = describe(host.jailer.kill_until_gone(&sandbox.about.id).await);
     if let Some(drain) = drain {
         // The process is gone and with it the write end; the bound is for a jailer that kept a copy.
         let _ = timeout(LOG_PATIENCE, drain).await;
@@ -56,20 +52,6 @@ pub(super) async fn reclaim(
     host.sandboxes.remove(sandbox);
     host.report(sandbox);
     sandbox.gone.send_replace(Some(exit));
-}
-
-async fn kill_until_gone(host: &Host, sandbox: &Sandbox) -> String {
-    let mut wait = RETRY;
-    loop {
-        match host.jailer.kill(&sandbox.about.id).await {
-            Ok(exit) => return describe(exit),
-            Err(error) => {
-                tracing::warn!(sandbox = %sandbox.about.id, %error, "not reclaimed yet");
-                sleep(wait).await;
-                wait = (wait * 2).min(MAX_RETRY);
-            }
-        }
-    }
 }
 
 fn describe(exit: Option<ExitStatus>) -> String {

@@ -93,7 +93,9 @@ impl SandboxTable {
 
     /// The report did not arrive: report them again.
     pub fn put_back(&self, sandboxes: &[Arc<Sandbox>]) {
-        sandboxes.iter().for_each(|sandbox| self.changed(sandbox));
+        for sandbox in sandboxes {
+            self.changed(sandbox);
+        }
     }
 }
 

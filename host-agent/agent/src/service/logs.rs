@@ -20,7 +20,7 @@ pub(super) async fn read(host: &Arc<Host>, request: LogsRequest) -> Answers<LogL
     let past = host.logs.tail(&request.function, wanted).await;
     let seen = past.last().map_or(0, |line| line.sequence);
     let id = host.id.clone();
-    let past = stream::iter(wire(past, &id));
+    let past = stream::iter(wire(&past, &id));
     let Some(follower) = follower else { return Box::pin(past) };
     let function = request.function;
     let coming = BroadcastStream::new(follower)
@@ -30,11 +30,11 @@ pub(super) async fn read(host: &Arc<Host>, request: LogsRequest) -> Answers<LogL
             let fresh =
                 |line: &&Line| line.sequence > seen && (function.is_empty() || *line.function == *function);
             let lines: Vec<Line> = batch.iter().filter(fresh).cloned().collect();
-            stream::iter(wire(lines, &id))
+            stream::iter(wire(&lines, &id))
         });
     Box::pin(past.chain(coming))
 }
 
-fn wire(lines: Vec<Line>, host_id: &str) -> Vec<Result<LogLine, tonic::Status>> {
+fn wire(lines: &[Line], host_id: &str) -> Vec<Result<LogLine, tonic::Status>> {
     lines.iter().map(|line| Ok(line.on_wire(host_id))).collect()
 }

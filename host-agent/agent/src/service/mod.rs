@@ -18,7 +18,10 @@ use crate::{
 use futures::Stream;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::timeout;
-use tonic::{Code, Request, Response, Status, service::interceptor::InterceptedService};
+use tonic::{
+    Code, Request, Response, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+};
 use warren_artefact::World as ArtefactWorld;
 use warren_identity::{Gate, require_control};
 use warren_proto::{
@@ -41,19 +44,26 @@ pub struct Worker {
 }
 
 /// The service behind its gate.
-pub fn gated(
-    host: Arc<Host>,
-) -> InterceptedService<
-    WorkerServiceServer<Worker>,
-    impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone,
-> {
-    let gate = Arc::new(Gate::certificates_only());
+pub type Gated = InterceptedService<WorkerServiceServer<Worker>, ControlOnly>;
+
+/// Lets control through and nobody else.
+#[derive(Clone, Debug)]
+pub struct ControlOnly(Arc<Gate>);
+
+impl Interceptor for ControlOnly {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        require_control(&self.0, &request)?;
+        Ok(request)
+    }
+}
+
+/// The service, for control alone.
+#[must_use]
+pub fn gated(host: Arc<Host>) -> Gated {
     let server = WorkerServiceServer::new(Worker { host })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    InterceptedService::new(server, move |request: Request<()>| {
-        require_control(&gate, &request).map(|()| request)
-    })
+    InterceptedService::new(server, ControlOnly(Arc::new(Gate::certificates_only())))
 }
 
 fn status(error: impl Into<WireError>) -> Status {

@@ -48,13 +48,16 @@ pub struct CompileLimits {
 
 impl Default for CompileLimits {
     fn default() -> Self {
-        Self { memory_mib: 1024, cpu_seconds: 60, wall: Duration::from_secs(120), at_once: 2 }
+        Self { memory_mib: 1024, cpu_seconds: 60, wall: Duration::from_mins(2), at_once: 2 }
     }
 }
 
-/// SIGKILL and SIGXCPU, as exit statuses name them.
+/// Signals, as exit statuses name them.
+const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
+/// What Rust's allocator says before it aborts.
+const ALLOCATION_FAILED: &str = "memory allocation of";
 
 /// Compiles, signs and keeps.
 #[derive(Debug)]
@@ -148,14 +151,20 @@ impl Compiler {
             Ok(started) => started,
             Err(error) => {
                 // It may have been started even though the answer was lost.
-                let _ = self.jailer.kill(&name).await;
+                self.reclaim_later(name);
                 return Err(error.into());
             }
         };
         let tail = LogTail::default();
         let drain = tokio::spawn(tail.clone().drain(name.to_string(), read));
         let exited = wait_exit(started.pidfd, self.limits.wall).await;
-        let status = self.jailer.kill(&name).await?;
+        let status = match self.jailer.kill(&name).await {
+            Ok(status) => status,
+            Err(error) => {
+                self.reclaim_later(name);
+                return Err(error.into());
+            }
+        };
         let exited = exited?;
         // The jail is dead, so its end of the pipe is closed and the drain ends by itself.
         let _ = drain.await;
@@ -179,6 +188,9 @@ impl Compiler {
             }
             // Nobody but the kernel kills a compilation that is within its time: its memory ran out.
             End::Exited(Some(ExitStatus::Signal(SIGKILL))) => {
+                return Err(PrepareError::CompileOutOfMemory(limits.memory_mib));
+            }
+            End::Exited(Some(ExitStatus::Signal(SIGABRT))) if log.contains(ALLOCATION_FAILED) => {
                 return Err(PrepareError::CompileOutOfMemory(limits.memory_mib));
             }
             End::Exited(_) => {}
@@ -205,6 +217,12 @@ impl Compiler {
             })?;
         self.store.put(&artefact)?;
         Ok(artefact)
+    }
+
+    /// For when the jailer does not answer now.
+    fn reclaim_later(&self, name: SandboxName) {
+        let jailer = self.jailer.clone();
+        tokio::spawn(async move { jailer.kill_until_gone(&name).await });
     }
 
     fn program(&self, purpose: Purpose) -> Program {

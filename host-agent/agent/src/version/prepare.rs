@@ -132,9 +132,10 @@ impl Versions {
         if let Some(artefact) = in_background(move || compiler.kept(key)).await? {
             return self.seal(key, artefact).await.map(|code| (code, None));
         }
-        let module = match given.is_empty() {
-            false => given,
-            true => verified("code", digest, self.fetch(digest, MAX_CODE_BYTES).await?).await?,
+        let module = if given.is_empty() {
+            verified("code", digest, self.fetch(digest, MAX_CODE_BYTES).await?).await?
+        } else {
+            given
         };
         let began = Instant::now();
         let artefact = self.compiler.compile(module, Purpose::Function).await?;
@@ -176,9 +177,10 @@ impl Versions {
         if let Some(kept) = in_background(move || versions.kept_task(digest)).await? {
             return Ok(Some(kept));
         }
-        let archive = match given.is_empty() {
-            false => given,
-            true => verified("files", digest, self.fetch(digest, task::MAX_BYTES).await?).await?,
+        let archive = if given.is_empty() {
+            verified("files", digest, self.fetch(digest, task::MAX_BYTES).await?).await?
+        } else {
+            given
         };
         let versions = Arc::clone(self);
         in_background(move || {

@@ -89,14 +89,13 @@ impl<K: Copy + Eq + core::hash::Hash, V: Weigh> SealedCache<K, V> {
     /// Keeps `fresh`, unless another is kept already: then that one is shared.
     pub(super) fn insert(&self, key: K, fresh: V) -> Arc<V> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = match inner.known.get(&key).and_then(Weak::upgrade) {
-            Some(kept) => kept,
-            None => {
-                let fresh = Arc::new(fresh);
-                inner.known.retain(|_, weak| weak.strong_count() > 0);
-                inner.known.insert(key, Arc::downgrade(&fresh));
-                fresh
-            }
+        let kept = if let Some(kept) = inner.known.get(&key).and_then(Weak::upgrade) {
+            kept
+        } else {
+            let fresh = Arc::new(fresh);
+            inner.known.retain(|_, weak| weak.strong_count() > 0);
+            inner.known.insert(key, Arc::downgrade(&fresh));
+            fresh
         };
         inner.touch(&kept);
         kept

@@ -14,7 +14,7 @@ async fn idle_ones_are_adopted_and_go_on() {
     let ids: Vec<String> = (0..5).map(|number| format!("s{number}")).collect();
     for id in &ids {
         caller.create(id, &echo).await.unwrap();
-        caller.invoke(id, b"before").await.unwrap();
+        caller.invoke(id, b"0").await.unwrap();
     }
     let before: Vec<(String, i32)> = sorted(caller.list().await);
     rig.restart_agent().await;

@@ -1,6 +1,6 @@
 //! The table of bad input: each row its error, and after each the next good call succeeds.
 
-use crate::rig::{Caller, Rig, expect, module, version};
+use crate::rig::{Caller, Disk, Rig, expect, module, version};
 use tonic::Code;
 use warren_proto::{
     error::Fault,
@@ -26,6 +26,53 @@ async fn modules() {
     }
     assert_eq!(rig.jailed_processes(), []);
     caller.prepare(&version("good", &good, |_| ()), &good, b"").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modules_that_take_too_much_to_compile() {
+    let small = module::variant(9);
+    let rows = [
+        ("--compile-seconds", "1", module::slow_to_compile(), "COMPILE_TIMED_OUT"),
+        ("--compile-memory-mib", "40", module::large_to_compile(), "COMPILE_OUT_OF_MEMORY"),
+    ];
+    for (flag, value, bomb, reason) in rows {
+        let rig = Rig::start(&[flag, value]).await;
+        let caller = Caller::new(&rig).await;
+        let bad = caller.prepare(&version("bomb", &bomb, |_| ()), &bomb, b"").await;
+        println!("{flag}");
+        expect(bad, Code::InvalidArgument, reason, Fault::Function);
+        assert_eq!(rig.jailed_processes(), []);
+        caller.prepare(&version("small", &small, |_| ()), &small, b"").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_the_deploy_and_nothing_else() {
+    let rig = Rig::start_on(&[], Disk::Tiny).await;
+    let caller = Caller::new(&rig).await;
+    let (large, small) = (module::bulky(), module::variant(8));
+    let fits = version("small", &small, |_| ());
+    caller.prepare(&fits, &small, b"").await.unwrap();
+    let full = caller.prepare(&version("large", &large, |_| ()), &large, b"").await;
+    let full = expect(full, Code::ResourceExhausted, "DISK_FULL", Fault::System);
+    assert!(full.retryable);
+    caller.create("s1", &fits).await.unwrap();
+    caller.invoke("s1", b"").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prepares_of_one_version_share_the_work() {
+    let rig = Rig::start(&[]).await;
+    let caller = Caller::new(&rig).await;
+    let code = module::obedient();
+    let echo = version("echo", &code, |_| ());
+    let all = futures::future::join_all((0..6).map(|_| caller.prepare(&echo, &code, b""))).await;
+    let compiled: Vec<u64> =
+        all.into_iter().map(Result::unwrap).filter(|one| !one.cached).map(|one| one.compile_ms).collect();
+    assert!(
+        !compiled.is_empty() && compiled.iter().all(|ms| *ms == compiled[0]),
+        "one compilation: {compiled:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

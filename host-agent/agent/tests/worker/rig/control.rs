@@ -28,14 +28,14 @@ struct State {
 }
 
 #[derive(Clone)]
-pub struct Control {
-    pub address: String,
+pub(crate) struct Control {
+    pub(crate) address: String,
     state: Arc<Mutex<State>>,
-    pub epoch: Arc<AtomicU64>,
+    pub(crate) epoch: Arc<AtomicU64>,
 }
 
 impl Control {
-    pub async fn start(identity: &Path) -> Self {
+    pub(crate) async fn start(identity: &Path) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("https://{}", listener.local_addr().unwrap());
         let control = Self { address, state: Arc::default(), epoch: Arc::new(AtomicU64::new(1)) };
@@ -47,27 +47,27 @@ impl Control {
         control
     }
 
-    pub fn registrations(&self) -> Vec<v1::RegisterWorkerRequest> {
+    pub(crate) fn registrations(&self) -> Vec<v1::RegisterWorkerRequest> {
         self.state.lock().unwrap().registrations.clone()
     }
 
-    pub fn last_heartbeat(&self) -> (u64, v1::HeartbeatRequest) {
+    pub(crate) fn last_heartbeat(&self) -> (u64, v1::HeartbeatRequest) {
         let state = self.state.lock().unwrap();
         (state.heartbeats, state.last.clone())
     }
 
     /// Sandboxes that heartbeats called dead.
-    pub fn died(&self) -> Vec<String> {
+    pub(crate) fn died(&self) -> Vec<String> {
         self.state.lock().unwrap().died.clone()
     }
 
-    pub fn add_blob(&self, bytes: &[u8]) {
+    pub(crate) fn add_blob(&self, bytes: &[u8]) {
         let digest = blake3::hash(bytes).to_hex().to_string();
         self.state.lock().unwrap().blobs.insert(digest, bytes.to_vec());
     }
 
     /// As after a restart: the next heartbeat is not known.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.state.lock().unwrap().forget = true;
     }
 }

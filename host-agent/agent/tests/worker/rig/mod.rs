@@ -1,10 +1,10 @@
 //! A worker host for tests: the real jailer, VMM, guest, compiler and agent, with the test in control's place.
 
 mod control;
-pub mod module;
+pub(crate) mod module;
 mod process;
 
-pub use control::Control;
+pub(crate) use control::Control;
 
 use process::Process;
 use std::{
@@ -28,24 +28,37 @@ use warren_proto::{
 /// The user the agent runs as: not root.
 const AGENT_UID: u32 = 64_001;
 /// Everything a test waits for happens within this, on a machine that does other things too.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub type Client = WorkerServiceClient<Channel>;
+pub(crate) type Client = WorkerServiceClient<Channel>;
+
+/// Where artefacts go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Usual,
+    /// 64 KiB, mounted in a namespace of the agent's own.
+    Tiny,
+}
 
 /// One host; everything of it goes when it is dropped.
-pub struct Rig {
-    pub dir: tempfile::TempDir,
-    pub control: Control,
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) control: Control,
     jailer: Process,
-    pub agent: Process,
-    pub address: String,
+    pub(crate) agent: Process,
+    pub(crate) address: String,
     arguments: Vec<String>,
     number: u32,
 }
 
 impl Rig {
     /// Starts it; `arguments` go to the agent.
-    pub async fn start(arguments: &[&str]) -> Self {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::start_on(arguments, Disk::Usual).await
+    }
+
+    /// The same with a choice of disk.
+    pub(crate) async fn start_on(arguments: &[&str], disk: Disk) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = std::process::id() % 1000 * 16 + NEXT.fetch_add(1, Ordering::Relaxed) % 16;
         let dir = tempfile::Builder::new().prefix("wa").tempdir().unwrap();
@@ -61,13 +74,13 @@ impl Rig {
         }
         let jailer = start_jailer(path, number);
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
-        let agent = start_agent(path, &control.address, &arguments);
+        let agent = start_agent(path, &control.address, &arguments, disk);
         let address = agent.ready["listen"].clone();
         Self { dir, control, jailer, agent, address, arguments, number }
     }
 
     /// Control's connection to the agent.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let identity = self.dir.path().join("identity");
         let peer = Peer::Worker(HostId::new("h1").unwrap());
         let tls = client_tls(&identity, Service::Control, &peer).unwrap();
@@ -80,30 +93,30 @@ impl Rig {
     }
 
     /// `kill -9`, then a new one in the same place.
-    pub async fn restart_agent(&mut self) {
+    pub(crate) async fn restart_agent(&mut self) {
         self.agent.kill();
-        self.agent = start_agent(self.dir.path(), &self.control.address, &self.arguments);
+        self.agent = start_agent(self.dir.path(), &self.control.address, &self.arguments, Disk::Usual);
         self.address = self.agent.ready["listen"].clone();
     }
 
     /// `kill -9` of the jailer, then a new one.
-    pub fn restart_jailer(&mut self) {
+    pub(crate) fn restart_jailer(&mut self) {
         self.jailer.kill();
         self.jailer = start_jailer(self.dir.path(), self.number);
     }
 
-    pub fn kill_jailer(&mut self) {
+    pub(crate) fn kill_jailer(&mut self) {
         self.jailer.kill();
     }
 
     /// Files left in the directory of sockets and records.
-    pub fn run_files(&self) -> Vec<String> {
+    pub(crate) fn run_files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.dir.path().join("agent/run")).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     /// VMM and compiler processes whose parent is this rig's jailer or its init's.
-    pub fn jailed_processes(&self) -> Vec<i32> {
+    pub(crate) fn jailed_processes(&self) -> Vec<i32> {
         process::descendants(self.jailer.pid())
     }
 }
@@ -135,13 +148,20 @@ fn start_jailer(dir: &Path, number: u32) -> Process {
     Process::start("jailer", command)
 }
 
-fn start_agent(dir: &Path, control: &str, arguments: &[String]) -> Process {
-    use std::os::unix::process::CommandExt as _;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_warren-agent"));
+fn start_agent(dir: &Path, control: &str, arguments: &[String], disk: Disk) -> Process {
+    let mut command = Command::new("unshare");
+    let mount = match disk {
+        Disk::Usual => "",
+        Disk::Tiny => {
+            "mkdir -m 777 \"$0/artefacts\" && mount -t tmpfs -o size=64k,mode=777 none \"$0/artefacts\" && "
+        }
+    };
+    let user = format!("exec setpriv --reuid={AGENT_UID} --regid={AGENT_UID} --clear-groups \"$@\"");
+    command.args(["--mount", "sh", "-c", &format!("{mount}{user}")]).arg(dir.join("agent"));
+    command.arg(env!("CARGO_BIN_EXE_warren-agent"));
     command.arg("--data").arg(dir.join("agent")).arg("--identity").arg(dir.join("identity"));
     command.args(["--listen", "127.0.0.1:0", "--memory-mib", "4096", "--control", control]);
     command.arg("--jailer").arg(dir.join("run/jailer.sock")).args(arguments);
-    command.uid(AGENT_UID).gid(AGENT_UID);
     Process::start("agent", command)
 }
 
@@ -158,7 +178,7 @@ fn binary(name: &str) -> PathBuf {
 }
 
 /// A version of a module, as control would name it.
-pub fn version(
+pub(crate) fn version(
     name: &str,
     module: &[u8],
     change: impl FnOnce(&mut v1::FunctionVersion),
@@ -178,7 +198,7 @@ pub fn version(
 }
 
 /// Demands this reason and fault; gives the error for more questions.
-pub fn expect<T: std::fmt::Debug>(
+pub(crate) fn expect<T: std::fmt::Debug>(
     result: Result<T, Status>,
     code: Code,
     reason: &str,
@@ -191,7 +211,7 @@ pub fn expect<T: std::fmt::Debug>(
 }
 
 /// Asks again and again until it is so; the pause only yields the processor.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let give_up = std::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -203,17 +223,17 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 /// Calls of a test on one host.
-pub struct Caller {
-    pub client: Client,
+pub(crate) struct Caller {
+    pub(crate) client: Client,
     requests: AtomicU32,
 }
 
 impl Caller {
-    pub async fn new(rig: &Rig) -> Self {
+    pub(crate) async fn new(rig: &Rig) -> Self {
         Self { client: rig.client().await, requests: AtomicU32::new(0) }
     }
 
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         version: &v1::FunctionVersion,
         code: &[u8],
@@ -224,7 +244,7 @@ impl Caller {
         self.client.clone().prepare_version(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn create(
+    pub(crate) async fn create(
         &self,
         id: &str,
         version: &v1::FunctionVersion,
@@ -232,7 +252,7 @@ impl Caller {
         self.create_in(id, version, 1).await
     }
 
-    pub async fn create_in(
+    pub(crate) async fn create_in(
         &self,
         id: &str,
         version: &v1::FunctionVersion,
@@ -247,7 +267,7 @@ impl Caller {
         self.client.clone().create_sandbox(request).await.map(tonic::Response::into_inner)
     }
 
-    pub fn request(&self, id: &str, payload: &[u8]) -> v1::InvokeSandboxRequest {
+    pub(crate) fn request(&self, id: &str, payload: &[u8]) -> v1::InvokeSandboxRequest {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         v1::InvokeSandboxRequest {
             sandbox_id: id.to_owned(),
@@ -260,36 +280,36 @@ impl Caller {
         }
     }
 
-    pub async fn invoke(&self, id: &str, payload: &[u8]) -> Result<v1::InvokeSandboxResponse, Status> {
+    pub(crate) async fn invoke(&self, id: &str, payload: &[u8]) -> Result<v1::InvokeSandboxResponse, Status> {
         let request = self.request(id, payload);
         self.client.clone().invoke_sandbox(request).await.map(tonic::Response::into_inner)
     }
 
-    pub async fn destroy(&self, id: &str, epoch: u64) -> Result<(), Status> {
+    pub(crate) async fn destroy(&self, id: &str, epoch: u64) -> Result<(), Status> {
         let request =
             v1::DestroySandboxRequest { sandbox_id: id.to_owned(), epoch, reason: "test".to_owned() };
         self.client.clone().destroy_sandbox(request).await.map(|_| ())
     }
 
-    pub async fn list(&self) -> Vec<v1::Sandbox> {
+    pub(crate) async fn list(&self) -> Vec<v1::Sandbox> {
         let listed = self.client.clone().list_sandboxes(v1::ListSandboxesRequest {}).await.unwrap();
         listed.into_inner().sandboxes
     }
 
-    pub async fn find(&self, id: &str) -> Option<v1::Sandbox> {
+    pub(crate) async fn find(&self, id: &str) -> Option<v1::Sandbox> {
         self.list().await.into_iter().find(|sandbox| sandbox.id == id)
     }
 
-    pub async fn until_state(&self, id: &str, state: v1::SandboxState) -> v1::Sandbox {
+    pub(crate) async fn until_state(&self, id: &str, state: v1::SandboxState) -> v1::Sandbox {
         let what = format!("{id} is {}", state.as_str_name());
         until(&what, async || self.find(id).await.filter(|sandbox| sandbox.state() == state)).await
     }
 
-    pub async fn until_gone(&self, id: &str) {
+    pub(crate) async fn until_gone(&self, id: &str) {
         until(&format!("{id} is gone"), async || self.find(id).await.is_none().then_some(())).await;
     }
 
-    pub async fn logs(&self, function: &str) -> Vec<String> {
+    pub(crate) async fn logs(&self, function: &str) -> Vec<String> {
         let request = v1::LogsRequest { function: function.to_owned(), follow: false, tail: 1000 };
         let mut stream = self.client.clone().worker_logs(request).await.unwrap().into_inner();
         let mut lines = Vec::new();

@@ -3,7 +3,7 @@
 /// A WASI preview 1 program that does what the first byte of its event says:
 /// `t` trap, `s` spin, `e` exit 7, `n` invalid UTF-8, `l` log two lines and answer, `b` answer 7 MiB, `f` log 3 MiB,
 /// `r` recurse, `m` take memory without end, `h` run for a quarter of a second, else echo the event.
-pub fn obedient() -> Vec<u8> {
+pub(crate) fn obedient() -> Vec<u8> {
     let text = r#"(module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -64,18 +64,49 @@ pub fn obedient() -> Vec<u8> {
 }
 
 /// Not the same code, for a version of its own.
-pub fn variant(number: usize) -> Vec<u8> {
+pub(crate) fn variant(number: usize) -> Vec<u8> {
     wat::parse_str(format!(
         r#"(module (memory (export "memory") 1) (func (export "_start")) (global i32 (i32.const {number})))"#
     ))
     .unwrap()
 }
 
-pub const ODD_IMPORT: &str =
+pub(crate) const ODD_IMPORT: &str =
     r#"(module (import "env" "secret" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
-pub const NO_HANDLER: &str = r#"(module (memory (export "memory") 1) (func (export "other")))"#;
-pub const WANTS_MUCH: &str = r#"(module (memory (export "memory") 8192) (func (export "_start")))"#;
+pub(crate) const NO_HANDLER: &str = r#"(module (memory (export "memory") 1) (func (export "other")))"#;
+pub(crate) const WANTS_MUCH: &str = r#"(module (memory (export "memory") 8192) (func (export "_start")))"#;
 
-pub fn wat(text: &str) -> Vec<u8> {
+pub(crate) fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
+}
+
+/// One function that takes long to compile: loops in loops in loops.
+pub(crate) fn slow_to_compile() -> Vec<u8> {
+    let depth = 2_000;
+    let (open, close) = ("(block (loop (br_if 1 (local.get 0)) ", "(br_if 0 (local.get 0))))");
+    one_function(&format!("{}{}{}", open.repeat(depth), STEP.repeat(60_000), close.repeat(depth)))
+}
+
+/// One function that takes much memory to compile: thousands of values that live at once.
+pub(crate) fn large_to_compile() -> Vec<u8> {
+    let values: String = (0..6_000).map(|at| format!("(i64.load offset={at} (local.get 0)) ")).collect();
+    one_function(&format!("{values} {} (local.set 1)", "i64.add ".repeat(5_999)))
+}
+
+/// A module whose artefact is larger than 128 KiB.
+pub(crate) fn bulky() -> Vec<u8> {
+    let data = "0123456789abcdef".repeat(16 << 10);
+    wat(&format!(
+        r#"(module (memory (export "memory") 8) (data (i32.const 0) "{data}") (func (export "_start")))"#
+    ))
+}
+
+const STEP: &str =
+    "(local.set 1 (i64.mul (i64.add (local.get 1) (local.get 2)) (i64.xor (local.get 3) (local.get 1))))";
+
+fn one_function(body: &str) -> Vec<u8> {
+    wat(&format!(
+        r#"(module (memory (export "memory") 1) (func $f (param i32 i64 i64 i64) {body})
+           (func (export "_start") (call $f (i32.const 1) (i64.const 1) (i64.const 2) (i64.const 3))))"#
+    ))
 }
