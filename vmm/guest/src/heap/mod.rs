@@ -19,8 +19,8 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 pub(crate) use memories::Memories;
 use warren_abi::window::HEAP;
 
-/// Bytes the allocator gets first.
-const FIRST_PART: usize = 4 << 20;
+/// Bytes the allocator gets first: enough for most functions, and with the first of linear memory in one large page.
+const FIRST_PART: usize = 1 << 20;
 /// Bytes kept from the function, so that this program can always finish and tell why.
 const RESERVE: usize = 1 << 20;
 const PAGE: usize = 4096;
