@@ -103,7 +103,7 @@ fn end_to_end(tally: &mut Tally, root: &Path) {
 fn lab_host(tally: &mut Tally, root: &Path) {
     let demo = "warren up --data /var/lib/warren --demo --once --functions /opt/warren/functions \
                 --samples /src/tests/functions/data";
-    let mut carries = vec![
+    let carries = vec![
         (paths::collected().join("bin"), "/opt/warren/bin".to_owned()),
         (paths::collected().join("policies"), "/opt/warren/policies".to_owned()),
         (paths::collected().join("functions"), "/opt/warren/functions".to_owned()),
@@ -114,10 +114,15 @@ fn lab_host(tally: &mut Tally, root: &Path) {
     for test in ["jail", "life", "hostile"] {
         match test_program(root, "warren-jailer", test) {
             Ok(program) => {
+                let mut carries = carries.clone();
+                // The tests look for the programs they start beside themselves.
+                let built = program.parent().and_then(Path::parent).unwrap_or(root);
+                for started in ["warren-jailer", "jail-probe"] {
+                    carries.push((built.join(started), format!("/opt/tests/{started}")));
+                }
                 carries.push((program, format!("/opt/tests/{test}")));
                 let command = format!("cd /opt/tests && ./{test}");
                 tally.case(&format!("lab::jailer-{test}"), &mut lab_command(root, &carries, &command));
-                carries.pop();
             }
             Err(error) => tally.fail(format!("lab::jailer-{test} ({error:#})")),
         }
