@@ -26,7 +26,7 @@ fn policy(answer: &str, data: &str, init: &str) -> Vec<u8> {
             (call $new (i32.const 1)))
           (func (export "warren:policy/placer@0.1.0#[method]state.snapshot") (param i32 i32 i32))
           (func (export "warren:policy/placer@0.1.0#[method]state.choose")
-            (param i32 i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+            (param i32 i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             {answer}))"#
     );
     let mut module = wat::parse_str(text).expect("the module is well-formed");
