@@ -1,6 +1,6 @@
 //! What a function may grow to, and how much it used.
 
-use crate::heap;
+use crate::{heap, raw};
 use wasmtime::ResourceLimiter;
 
 /// Bytes of a table element, as far as the limit is concerned.
@@ -31,8 +31,9 @@ impl Limits {
     }
 
     /// A new event has seen no peak yet.
-    pub(crate) const fn begin_event(&mut self) {
+    pub(crate) fn begin_event(&mut self) {
         self.peak = 0;
+        raw::set_memory_peak(0);
         self.refused = false;
     }
 
@@ -51,8 +52,14 @@ impl Limits {
     }
 
     /// Takes note of what is in use; called wherever that may be a peak.
+    ///
+    /// The mailbox learns it at once: of an event that is stopped, nothing else is left.
     pub(crate) fn observe(&mut self) {
-        self.peak = self.peak.max(heap::used_bytes());
+        let used = heap::used_bytes();
+        if used > self.peak {
+            self.peak = used;
+            raw::set_memory_peak(used as u64);
+        }
     }
 
     /// The most in use since the event began: memories, tables, this program's heap with the files of `/tmp`.
