@@ -1,4 +1,5 @@
 //! The directory store: what is there is whole, what is not whole is not there.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it found by failing")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -131,7 +132,7 @@ fn a_larger_file_than_any_artefact_is_not_read() {
 #[test]
 fn writers_and_readers_of_one_key_at_once() {
     let bench = Bench::new();
-    let artefact = bench.artefact(b"m", &[5; 200_000]);
+    let artefact = bench.artefact(b"m", &vec![5; 200_000]);
     bench.store.put(&artefact).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {

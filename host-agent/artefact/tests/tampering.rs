@@ -1,4 +1,5 @@
 //! Nothing that was changed after signing is believed, in any of the forms an artefact takes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it found by failing")]
 
 use proptest::prelude::*;
 use std::sync::LazyLock;

@@ -32,6 +32,8 @@ fn engine(purpose: Purpose, isa: IsaSet) -> wasmtime::Result<Engine> {
         }
         Purpose::Policy => {
             warren_artefact::configure_policy_engine!(&mut config);
+            // Replays must agree to the bit. Here and not in the macro: only a compiler has this setting.
+            config.cranelift_nan_canonicalization(true);
             POLICY_TARGET
         }
     };

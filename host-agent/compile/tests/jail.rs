@@ -1,4 +1,5 @@
 //! The real program with real descriptors: what it answers, and what its own half of the jail refuses it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it found by failing")]
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{Signal, getpid, kill_process};

@@ -1,4 +1,5 @@
 //! What is recognised, and what exactly is said of what is not.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it found by failing")]
 
 use warren_abi::isa::IsaSet;
 use warren_artefact::{CompileError, MemoryDemand, Purpose, World};

@@ -77,7 +77,7 @@ pub(super) fn check_body<T: WasmModuleResources>(
         match &operator {
             Operator::BrTable { targets: table } => targets += u64::from(table.len()),
             Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } | Operator::BrIf { .. } => {
-                branches += 1
+                branches += 1;
             }
             _ => {}
         }

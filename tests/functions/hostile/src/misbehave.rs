@@ -111,6 +111,6 @@ pub(crate) fn fill_tmp() -> Value {
 pub(crate) fn odd_log() {
     let mut log = io::stderr().lock();
     let _ = log.write_all(b"\xFF\xFE is not UTF-8\n\n\0 a zero, a bell \x07, an escape \x1b[31m\r\n");
-    let _ = log.write_all(&[b'l'; 100_000]);
+    let _ = log.write_all(&vec![b'l'; 100_000]);
     let _ = log.write_all(b"\nno newline at the end");
 }
