@@ -20,6 +20,8 @@ pub struct Sandbox {
     pub id: SandboxId,
     /// Where it runs.
     pub worker: Arc<Worker>,
+    /// Its memory.
+    pub memory_mib: u32,
 }
 
 /// How long the parts of a creation took, microseconds.
@@ -116,7 +118,10 @@ impl Assignment {
             match acquired {
                 Acquired::Leased(id, host) => match self.fleet.get(&host) {
                     Some(worker) => {
-                        return Ok(Leased { sandbox: Arc::new(Sandbox { id, worker }), start: None });
+                        return Ok(Leased {
+                            sandbox: Arc::new(Sandbox { id, worker, memory_mib: memory_of(version) }),
+                            start: None,
+                        });
                     }
                     // Cannot be while hosts are kept for ever; dropping the row is right if it ever can.
                     None => drop(self.table().remove(&id)),
@@ -140,7 +145,7 @@ impl Assignment {
     ) -> Result<Leased, AssignError> {
         let began = Instant::now();
         let siblings = |host: &str| self.table().siblings(&version.name, host);
-        let memory_mib = version.limits.as_ref().map_or(0, |limits| limits.memory_mib);
+        let memory_mib = memory_of(version);
         let worker = self.fleet.place(version, request_id, siblings)?;
         self.table().placed(id, worker.id());
         let placement_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -150,16 +155,23 @@ impl Assignment {
             partition: 0,
             epoch: self.epoch,
         };
-        let made =
-            worker.client().create_sandbox(request).await.map_err(|status| refused(status, memory_mib))?;
-        let made = made.into_inner();
+        let made = match worker.client().create_sandbox(request).await {
+            Ok(made) => made.into_inner(),
+            Err(status) => {
+                self.fleet.returned(worker.id(), memory_mib);
+                return Err(refused(status, memory_mib));
+            }
+        };
         if !self.table().created(id) {
             self.destroy_later(Arc::clone(id), worker, "withdrawn");
             return Err(AssignError::Withdrawn);
         }
         let start =
             StartTiming { placement_us, jail_us: made.jail_us, vm_us: made.vm_us, init_us: made.init_us };
-        Ok(Leased { sandbox: Arc::new(Sandbox { id: Arc::clone(id), worker }), start: Some(start) })
+        Ok(Leased {
+            sandbox: Arc::new(Sandbox { id: Arc::clone(id), worker, memory_mib }),
+            start: Some(start),
+        })
     }
 
     /// A frontend gives a sandbox back.
@@ -175,6 +187,7 @@ impl Assignment {
     /// A frontend found a sandbox dead.
     pub fn dead(&self, sandbox: &Sandbox) {
         self.table().remove(&sandbox.id);
+        self.fleet.returned(sandbox.worker.id(), sandbox.memory_mib);
     }
 
     /// Gives up a sandbox and has it destroyed.
@@ -184,7 +197,7 @@ impl Assignment {
     }
 
     /// Gives up a sandbox, waits for its end and counts its memory as free.
-    pub async fn retire_now(&self, sandbox: &Sandbox, memory_mib: u32, why: &str) {
+    pub async fn retire_now(&self, sandbox: &Sandbox, why: &str) {
         self.table().remove(&sandbox.id);
         let request = DestroySandboxRequest {
             sandbox_id: sandbox.id.to_string(),
@@ -192,7 +205,7 @@ impl Assignment {
             reason: why.to_owned(),
         };
         match sandbox.worker.client().destroy_sandbox(request).await {
-            Ok(_) => self.fleet.returned(sandbox.worker.id(), memory_mib),
+            Ok(_) => self.fleet.returned(sandbox.worker.id(), sandbox.memory_mib),
             Err(status) => tracing::warn!(id = %sandbox.id, %status, "a sandbox could not be destroyed"),
         }
     }
@@ -257,6 +270,10 @@ fn refused(status: Status, memory_mib: u32) -> AssignError {
         return NoPlace::NoRoom { memory_mib }.into();
     }
     AssignError::Worker(status)
+}
+
+fn memory_of(version: &FunctionVersion) -> u32 {
+    version.limits.as_ref().map_or(0, |limits| limits.memory_mib)
 }
 
 fn key_of(sandbox: &v1::Sandbox) -> VersionKey {

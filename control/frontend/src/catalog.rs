@@ -154,11 +154,6 @@ impl Catalog {
 }
 
 impl Version {
-    /// Its memory.
-    pub(crate) fn memory_mib(&self) -> u32 {
-        self.spec.limits.as_ref().map_or(0, |limits| limits.memory_mib)
-    }
-
     fn new(spec: FunctionVersion) -> Self {
         let hash = warren_placement::function_hash(&spec.name);
         Self { name: spec.name.as_str().into(), hash, spec, pool: Pool::default() }

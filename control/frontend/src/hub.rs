@@ -174,14 +174,14 @@ impl Hub {
     async fn make_room(&self, memory_mib: u32) -> bool {
         let mut freed = 0;
         while freed < memory_mib {
-            let Some((sandbox, size)) = self.take_oldest() else { break };
-            self.assignment.retire_now(&sandbox, size, "room for another").await;
-            freed = freed.saturating_add(size);
+            let Some(sandbox) = self.take_oldest() else { break };
+            self.assignment.retire_now(&sandbox, "room for another").await;
+            freed = freed.saturating_add(sandbox.memory_mib);
         }
         freed > 0
     }
 
-    fn take_oldest(&self) -> Option<(Arc<Sandbox>, u32)> {
+    fn take_oldest(&self) -> Option<Arc<Sandbox>> {
         let versions = self.versions();
         let oldest = |version: &Arc<Version>| version.pool.lock().idle.iter().map(|idle| idle.since).min();
         let (since, version) = versions
@@ -190,8 +190,7 @@ impl Hub {
             .min_by_key(|(since, _)| *since)?;
         let mut state = version.pool.lock();
         let at = state.idle.iter().position(|idle| idle.since == since)?;
-        let idle = state.idle.remove(at);
-        Some((idle.sandbox, version.memory_mib()))
+        Some(state.idle.remove(at).sandbox)
     }
 
     /// Lets go of what the routing policy does not want to keep any longer, and starts what it wants ready.

@@ -64,7 +64,11 @@ impl ScriptedWorker {
         let serve = Server::builder()
             .tls_config(server_tls(identity, Service::Agent).unwrap())
             .unwrap()
-            .add_service(server::WorkerServiceServer::new(worker.clone()))
+            .add_service(
+                server::WorkerServiceServer::new(worker.clone())
+                    .max_decoding_message_size(usize::MAX)
+                    .max_encoding_message_size(usize::MAX),
+            )
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         let serving = tokio::spawn(async move { drop(serve.await) });
         worker.tasks.lock().unwrap().push(serving);
