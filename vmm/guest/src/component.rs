@@ -7,11 +7,11 @@
 //! ```
 
 use crate::{failure::Failure, outside::Outside, preview1::Sandbox};
-use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
+use alloc::{boxed::Box, format, string::String, string::ToString, vec, vec::Vec};
 use serde::Deserialize;
 use warren_abi::{mailbox::PAYLOAD_MAX, outcome::FunctionError};
 use warren_wasi::{Errno, Host as _};
-use wasmtime::{Engine, Store, component::Component, component::HasSelf, component::Linker};
+use wasmtime::{Engine, Store, WasmBacktrace, component::Component, component::HasSelf, component::Linker};
 
 /// The contract, as Rust.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated from wit/")]
@@ -117,12 +117,23 @@ impl Handler {
             Err(error) => {
                 store.data_mut().limits.observe();
                 let sandbox = store.into_data();
-                let failure = Failure::of_call(&error, &sandbox.limits)
-                    .unwrap_or_else(|| Failure::new(FunctionError::Trap, "ended without an answer"));
+                let failure = if is_outsized_answer(&error) {
+                    Failure::new(FunctionError::ResponseTooLarge, "the response is larger than 6 MiB")
+                } else {
+                    Failure::of_call(&error, &sandbox.limits)
+                        .unwrap_or_else(|| Failure::new(FunctionError::Trap, "ended without an answer"))
+                };
                 (Phase::Fallen(sandbox), Err(failure))
             }
         }
     }
+}
+
+/// Whether taking the answer over went past [`HANDED_OUT_MAX`]. Wasmtime has no type for that error, only words; inside
+/// a call of the component's it would carry a backtrace.
+fn is_outsized_answer(error: &wasmtime::Error) -> bool {
+    let inside = error.downcast_ref::<WasmBacktrace>().is_some();
+    !inside && error.root_cause().to_string().contains("fuel allocated for hostcalls")
 }
 
 /// The members of the caller's JSON that the contract passes on. Missing ones are empty: the context informs, it does
