@@ -77,7 +77,9 @@ mod tests {
             for (partition, epoch, registers) in steps {
                 if registers {
                     fence.raise_floor(epoch);
-                    newest.iter_mut().for_each(|seen| *seen = (*seen).max(epoch));
+                    for seen in &mut newest {
+                        *seen = (*seen).max(epoch);
+                    }
                 } else {
                     let seen = &mut newest[partition as usize];
                     prop_assert_eq!(fence.admit(partition, epoch).is_ok(), epoch >= *seen);

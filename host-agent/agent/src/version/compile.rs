@@ -9,7 +9,7 @@ use super::error::PrepareError;
 use crate::{
     jailer::JailerClient,
     memfd::{SealedFile, unsealed},
-    pidfd::Pidfd,
+    pidfd::{Pidfd, cpu_time},
     vmm::LogTail,
 };
 use bytes::Bytes;
@@ -23,7 +23,10 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{interval, timeout},
+};
 use warren_abi::isa::IsaSet;
 use warren_artefact::{
     Artefact, ArtefactKey, CompileResult, Lookup, Purpose, SigningKey, Store, VerifyingKey, envelope, sign,
@@ -55,7 +58,8 @@ impl Default for CompileLimits {
 /// Signals, as exit statuses name them.
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
-const SIGXCPU: i32 = 24;
+/// How often a compilation's CPU time is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What Rust's allocator says before it aborts.
 const ALLOCATION_FAILED: &str = "memory allocation of";
 
@@ -75,7 +79,13 @@ pub struct Compiler {
 /// How a compilation's process ended.
 enum End {
     Exited(Option<ExitStatus>),
-    TimedOut,
+    TimedOut(Duration),
+}
+
+/// What was waited for.
+enum Wait {
+    Exited,
+    TimedOut(Duration),
 }
 
 impl Compiler {
@@ -157,7 +167,7 @@ impl Compiler {
         };
         let tail = LogTail::default();
         let drain = tokio::spawn(tail.clone().drain(name.to_string(), read));
-        let exited = wait_exit(started.pidfd, self.limits.wall).await;
+        let wait = wait_end(started.pidfd, started.jailed.pid, self.limits).await;
         let status = match self.jailer.kill(&name).await {
             Ok(status) => status,
             Err(error) => {
@@ -165,10 +175,14 @@ impl Compiler {
                 return Err(error.into());
             }
         };
-        let exited = exited?;
+        let wait = wait?;
         // The jail is dead, so its end of the pipe is closed and the drain ends by itself.
         let _ = drain.await;
-        Ok((if exited { End::Exited(status) } else { End::TimedOut }, tail.text()))
+        let end = match wait {
+            Wait::Exited => End::Exited(status),
+            Wait::TimedOut(limit) => End::TimedOut(limit),
+        };
+        Ok((end, tail.text()))
     }
 
     /// Reads the answer; what it says is believed as far as its lengths fit (see the artefact crate).
@@ -182,10 +196,7 @@ impl Compiler {
     ) -> Result<Artefact, PrepareError> {
         let limits = self.limits;
         match end {
-            End::TimedOut => return Err(PrepareError::CompileTimedOut(limits.wall)),
-            End::Exited(Some(ExitStatus::Signal(SIGXCPU))) => {
-                return Err(PrepareError::CompileTimedOut(Duration::from_secs(limits.cpu_seconds.into())));
-            }
+            End::TimedOut(limit) => return Err(PrepareError::CompileTimedOut(*limit)),
             // Nobody but the kernel kills a compilation that is within its time: its memory ran out.
             End::Exited(Some(ExitStatus::Signal(SIGKILL))) => {
                 return Err(PrepareError::CompileOutOfMemory(limits.memory_mib));
@@ -239,7 +250,7 @@ impl Compiler {
             cpu_millis: 1000,
             cpu_hard: false,
             pids: 16,
-            cpu_seconds: self.limits.cpu_seconds,
+            cpu_seconds: self.limits.cpu_seconds.saturating_add(1),
         }
     }
 
@@ -251,12 +262,29 @@ impl Compiler {
     }
 }
 
-/// Whether the process exited by itself within `limit`.
-async fn wait_exit(pidfd: OwnedFd, limit: Duration) -> Result<bool, io::Error> {
+/// Waits for the process to exit, or for one of its times to be up.
+///
+/// The jail's own limit of CPU time kills with the same signal as a lack of memory, so it is only the backstop, a second
+/// later than what is watched here.
+async fn wait_end(pidfd: OwnedFd, pid: i32, limits: CompileLimits) -> Result<Wait, io::Error> {
     let pidfd = Pidfd::new(pidfd)?;
-    match timeout(limit, pidfd.exited()).await {
-        Ok(gone) => gone.map(|()| true),
-        Err(_) => Ok(false),
+    let cpu_limit = Duration::from_secs(limits.cpu_seconds.into());
+    let mut looks = interval(LOOK_EVERY);
+    let watch = async {
+        loop {
+            tokio::select! {
+                gone = pidfd.exited() => return gone.map(|()| Wait::Exited),
+                _ = looks.tick() => {
+                    if cpu_time(pid).is_some_and(|used| used >= cpu_limit) {
+                        return Ok(Wait::TimedOut(cpu_limit));
+                    }
+                }
+            }
+        }
+    };
+    match timeout(limits.wall, watch).await {
+        Ok(end) => end,
+        Err(_) => Ok(Wait::TimedOut(limits.wall)),
     }
 }
 

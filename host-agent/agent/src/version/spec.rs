@@ -180,12 +180,14 @@ mod tests {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "rows of the table read better")]
     fn check(change: impl Fn(&mut FunctionVersion), expect: Result<(), BadVersion>) {
         let mut wire = good();
         change(&mut wire);
         assert_eq!(VersionSpec::check(Some(&wire)).map(|_| ()), expect, "{wire:?}");
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what the field takes")]
     fn limits(memory_mib: u32, timeout_ms: u32, tmp_mib: u32) -> Option<FunctionLimits> {
         Some(FunctionLimits { memory_mib, timeout_ms, tmp_mib, reserved_concurrency: None })
     }

@@ -17,7 +17,7 @@ async fn idle_ones_are_adopted_and_go_on() {
         caller.invoke(id, b"0").await.unwrap();
     }
     let before: Vec<(String, i32)> = sorted(caller.list().await);
-    rig.restart_agent().await;
+    rig.restart_agent();
     assert_eq!(rig.agent.ready["adopted"], "5");
     let caller = Caller::new(&rig).await;
     assert_eq!(sorted(caller.list().await), before, "the same processes");
@@ -47,7 +47,7 @@ async fn a_busy_one_ends_its_call_and_is_idle_again() {
         tokio::spawn(async move { client.invoke_sandbox(request).await })
     };
     caller.until_state("s1", SandboxState::Busy).await;
-    rig.restart_agent().await;
+    rig.restart_agent();
     let lost = call.await.unwrap().unwrap_err();
     assert!(matches!(lost.code(), Code::Unavailable | Code::Unknown | Code::Cancelled), "{lost}");
     assert_eq!(rig.agent.ready["adopted"], "1");
@@ -81,7 +81,7 @@ async fn one_without_record_or_life_is_cleaned() {
         rustix::process::Signal::KILL,
     )
     .unwrap();
-    rig.restart_agent().await;
+    rig.restart_agent();
     let caller = Caller::new(&rig).await;
     let ids: Vec<String> = caller.list().await.into_iter().map(|sandbox| sandbox.id).collect();
     assert_eq!(ids, ["kept"]);

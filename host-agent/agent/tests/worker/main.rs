@@ -2,6 +2,13 @@
 //!
 //! Each case starts a host of its own. What is missing (a program not built, /dev/kvm) is a failure, not a skip.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::manual_assert,
+    reason = "helpers of tests fail a test by panicking"
+)]
+
 mod adoption;
 mod bad_input;
 mod death;

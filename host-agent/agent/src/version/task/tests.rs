@@ -21,6 +21,7 @@ fn archive(entries: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "rows of the table read better")]
 fn check(entries: &[(&str, EntryType, &[u8])], expect: Result<(), TaskError>) {
     assert_eq!(check_archive(&archive(entries)), expect, "{entries:?}");
 }
