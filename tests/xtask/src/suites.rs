@@ -111,20 +111,31 @@ fn lab_host(tally: &mut Tally, root: &Path) {
         (root.join("README.md"), "/src/README.md".to_owned()),
     ];
     tally.case("lab::demo", &mut lab_command(root, &carries, demo));
-    for test in ["jail", "life", "hostile"] {
-        match test_program(root, "warren-jailer", test) {
-            Ok(program) => {
-                let mut carries = carries.clone();
-                // The tests look for the programs they start beside themselves.
-                let built = program.parent().and_then(Path::parent).unwrap_or(root);
-                for started in ["warren-jailer", "jail-probe"] {
-                    carries.push((built.join(started), format!("/opt/tests/{started}")));
+    let suites = [
+        ("warren-jailer", &["jail", "hostile", "life"][..], ""),
+        (
+            "warren-vmm",
+            &["contract", "hostile_guest", "hostile_agent", "seal"],
+            "WARREN_VMM=/opt/warren/bin/warren-vmm ",
+        ),
+    ];
+    for (package, tests, environment) in suites {
+        for test in tests {
+            let name = format!("lab::{package}-{test}");
+            match test_program(root, package, test) {
+                Ok(program) => {
+                    let mut carries = carries.clone();
+                    // The jailer's tests look for the programs they start beside themselves.
+                    let built = program.parent().and_then(Path::parent).unwrap_or(root);
+                    for started in ["warren-jailer", "jail-probe"] {
+                        carries.push((built.join(started), format!("/opt/tests/{started}")));
+                    }
+                    carries.push((program, format!("/opt/tests/{test}")));
+                    let command = format!("cd /opt/tests && {environment}./{test}");
+                    tally.case(&name, &mut lab_command(root, &carries, &command));
                 }
-                carries.push((program, format!("/opt/tests/{test}")));
-                let command = format!("cd /opt/tests && ./{test}");
-                tally.case(&format!("lab::jailer-{test}"), &mut lab_command(root, &carries, &command));
+                Err(error) => tally.fail(format!("{name} ({error:#})")),
             }
-            Err(error) => tally.fail(format!("lab::jailer-{test} ({error:#})")),
         }
     }
 }

@@ -50,6 +50,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.arg("--listen").arg(listen);
     }
     command.args(&options.rest);
+    if options.once && options.data.is_none() {
+        let status = command.status().context("cannot start warren")?;
+        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        anyhow::ensure!(status.success(), "warren up ended with {status}");
+        return Ok(());
+    }
     Err(command.exec()).context("cannot start warren")
 }
 

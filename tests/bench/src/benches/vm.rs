@@ -61,7 +61,7 @@ struct Running {
 impl Running {
     fn create(parts: &Parts) -> Result<Self> {
         let kvm = Kvm::new().context("/dev/kvm")?;
-        let options = MachineOptions { class_len: 256 << 20, huge_heap: true };
+        let options = MachineOptions { class_len: 256 << 20, huge_heap: false };
         let (mut machine, mut cpu) = Machine::create(&kvm, &parts.guest, options)?;
         let artefacts = Artefacts { code: parts.code.try_clone()?, task: None };
         let start = machine.load(&load_spec(parts.code_len, World::WasiPreview1), &artefacts)?;
