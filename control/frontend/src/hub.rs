@@ -141,13 +141,18 @@ impl Hub {
                     drop(state);
                     hand_over(handover);
                 }
-                // Full, but some of this very function are busy: whoever waits gets one of those.
-                Err(AssignError::NoPlace(NoPlace::NoRoom { .. })) if state.busy > 0 => {}
+                // Full, but some of this very function are busy or being made: whoever waits gets one of those.
+                Err(AssignError::NoPlace(NoPlace::NoRoom { .. })) if state.busy > 0 || state.starting > 0 => {
+                }
                 Err(error) => {
-                    // One start failed, so one of those who wait hears of it.
-                    if let Some(first) = state.waiting.pop_front() {
-                        drop(state);
-                        let _gone = first.send(Err(error));
+                    // One start failed, so one of those who wait hears of it; all of them, if there is nothing else
+                    // left that they could wait for.
+                    let hopeless = state.busy == 0 && state.starting == 0;
+                    let hear = if hopeless { state.waiting.len() } else { 1.min(state.waiting.len()) };
+                    let told: Vec<_> = state.waiting.drain(..hear).collect();
+                    drop(state);
+                    for waiter in told {
+                        let _gone = waiter.send(Err(error.clone()));
                     }
                 }
             }

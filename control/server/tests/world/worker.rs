@@ -290,10 +290,15 @@ impl server::WorkerService for ScriptedWorker {
         }
         let grant = (request.grant_id, request.grant_epoch);
         self.enter(&sandbox.function, &payload, grant);
-        if kind == "hold" {
-            self.hold.acquire().await.unwrap().forget();
-        }
-        self.leave(&request.sandbox_id, &sandbox.function, grant);
+        let (worker, holds) = (self.clone(), kind == "hold");
+        // What runs, runs to its end, whoever asked for it is still there or not.
+        let run = tokio::spawn(async move {
+            if holds {
+                worker.hold.acquire().await.unwrap().forget();
+            }
+            worker.leave(&request.sandbox_id, &sandbox.function, grant);
+        });
+        run.await.unwrap();
         if kind == "trap" {
             let error =
                 WireError::new(Code::Unknown, reason::FUNCTION_TRAPPED, Fault::Function, "unreachable");
