@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it found by failing")]
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use rustix::process::{Signal, getpid, kill_process};
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -56,7 +57,7 @@ fn a_bad_module_gives_a_typed_answer() {
     let module = wat::parse_str("(module (import \"env\" \"system\" (func)))").unwrap();
     match answer(&module, Purpose::Function) {
         CompileResult::Refused(CompileError::MissingImport { import, .. }) => {
-            assert_eq!(import, "env.system")
+            assert_eq!(import, "env.system");
         }
         other => panic!("{other:?}"),
     }
@@ -92,16 +93,27 @@ fn without_descriptors_it_says_so_and_answers_nothing() {
 
 /// What a compiler that was taken over might try. Each runs in a copy of this test program, behind the real lock.
 const ESCAPES: &[(&str, fn())] = &[
-    ("open a file", || drop(File::open("/etc/passwd"))),
-    ("make a socket", || drop(std::net::UdpSocket::bind("127.0.0.1:0"))),
-    ("start a program", || drop(Command::new("/bin/true").status())),
-    ("start a thread", || drop(std::thread::Builder::new().spawn(|| ()))),
-    ("send a signal", || drop(kill_process(getpid(), Signal::CHILD))),
-    ("make a descriptor", || drop(memfd_create("x", MemfdFlags::empty()))),
-    ("copy a descriptor", || drop(rustix::io::dup(std::io::stderr()))),
-    ("give itself a name", || drop(rustix::thread::set_name(c"other"))),
-    ("change its own rights", || drop(rustix::thread::set_no_new_privs(true))),
+    ("open a file", || attempt(File::open("/etc/passwd"))),
+    ("make a socket", || attempt(std::net::UdpSocket::bind("127.0.0.1:0"))),
+    ("start a program", || attempt(Command::new("/bin/true").status())),
+    ("start a thread", || attempt(std::thread::Builder::new().spawn(|| ()))),
+    ("send a signal", || attempt(kill_process(getpid(), Signal::CHILD))),
+    ("make a descriptor", || attempt(memfd_create("x", MemfdFlags::empty()))),
+    ("copy a descriptor", || attempt(rustix::io::dup(std::io::stderr()))),
+    ("give itself a name", || attempt(rustix::thread::set_name(c"other"))),
+    ("get memory to run code in", map_executable_memory),
+    ("change its own rights", || attempt(rustix::thread::set_no_new_privs(true))),
 ];
+
+/// Whatever it gives, the process should be gone by then.
+fn attempt<T>(_: T) {}
+
+#[allow(unsafe_code, reason = "mapping memory is unsafe in general")]
+fn map_executable_memory() {
+    let rights = ProtFlags::READ | ProtFlags::EXEC;
+    // SAFETY: (1) the kernel chooses a free place for new, private memory; (2) nobody ever uses it.
+    attempt(unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, rights, MapFlags::PRIVATE) });
+}
 
 const ESCAPE: &str = "WARREN_TEST_ESCAPE";
 
