@@ -35,7 +35,7 @@ fn rounds() -> usize {
 }
 
 async fn a_sandbox(warren: &Installation) -> Result<()> {
-    under_load(warren, async || {
+    under_load(warren, Front::Stays, async || {
         let sandboxes = warren.sandboxes().await?;
         let alive = |state| matches!(state, SandboxState::Idle | SandboxState::Busy);
         let sandbox = sandboxes.iter().find(|s| s.pid > 0 && alive(s.state())).context("no sandbox")?;
@@ -45,15 +45,15 @@ async fn a_sandbox(warren: &Installation) -> Result<()> {
 }
 
 async fn the_agent(warren: &Installation) -> Result<()> {
-    under_load(warren, async || kill(warren.service("warren-agent").await?)).await
+    under_load(warren, Front::Stays, async || kill(warren.service("warren-agent").await?)).await
 }
 
 async fn the_jailer(warren: &Installation) -> Result<()> {
-    under_load(warren, async || kill(warren.service("warren-jailer").await?)).await
+    under_load(warren, Front::Stays, async || kill(warren.service("warren-jailer").await?)).await
 }
 
 async fn the_control_process(warren: &Installation) -> Result<()> {
-    under_load(warren, async || kill(warren.service("warren-control").await?)).await
+    under_load(warren, Front::Dies, async || kill(warren.service("warren-control").await?)).await
 }
 
 async fn an_agent_in_the_middle_of_a_call(warren: &Installation) -> Result<()> {
@@ -76,9 +76,16 @@ async fn an_agent_in_the_middle_of_a_call(warren: &Installation) -> Result<()> {
     Ok(())
 }
 
+/// Whether clients keep somebody to talk to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Front {
+    Stays,
+    Dies,
+}
+
 /// Keeps eight clients busy, kills in the middle, demands that every error is a documented one and that answers come
 /// again, from everybody.
-async fn under_load(warren: &Installation, strike: impl AsyncFn() -> Result<()>) -> Result<()> {
+async fn under_load(warren: &Installation, front: Front, strike: impl AsyncFn() -> Result<()>) -> Result<()> {
     let name = deployed(warren).await?;
     recovered(warren, &name, r#"{"name":"x"}"#).await?;
     for round in 0..rounds() {
@@ -89,6 +96,7 @@ async fn under_load(warren: &Installation, strike: impl AsyncFn() -> Result<()>)
             clients.spawn(caller(
                 warren.client.clone(),
                 name.clone(),
+                front,
                 Arc::clone(&answers),
                 Arc::clone(&stop),
             ));
@@ -128,6 +136,7 @@ async fn deployed(warren: &Installation) -> Result<String> {
 async fn caller(
     client: warren_client::Client,
     name: String,
+    front: Front,
     answers: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 ) -> Result<BTreeMap<String, u64>> {
@@ -146,13 +155,9 @@ async fn caller(
             }
             Err(status) => {
                 let error = WireError::from_status(&status);
-                // A dead control process cannot speak: the transport's own UNAVAILABLE is documented as retryable.
-                let documented = error.retryable
-                    && error.fault == Fault::System
-                    && matches!(
-                        error.code,
-                        Code::Unavailable | Code::ResourceExhausted | Code::Unknown | Code::Cancelled
-                    );
+                // A dead control process cannot speak; everybody else's death is told by a living one, with a reason.
+                let told = error.reason != "UNSPECIFIED" || front == Front::Dies;
+                let documented = told && error.retryable && error.fault == Fault::System;
                 if !documented {
                     bail!("an undocumented error under load: {error:?}");
                 }
