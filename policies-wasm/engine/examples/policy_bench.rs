@@ -5,6 +5,7 @@
 //! is the rules alone (the floor); `native-slot` is the engine without a policy, so that its own cost shows.
 //!
 //! Prints one JSON line a figure; `--table` prints people's form instead.
+#![allow(clippy::expect_used, reason = "a bench that cannot go on ends")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -58,8 +59,7 @@ impl Figure {
     fn json(&self) -> String {
         let Self { metric, unit, quantiles: Quantiles { p50, p99 }, baseline, ratio } = self;
         format!(
-            r#"{{"bench":"policy","metric":"{metric}","unit":"{unit}","p50":{p50:.1},"p99":{p99:.1},"n":{},"baseline":"{baseline}","ratio":{ratio:.2},"host":"local"}}"#,
-            SAMPLES
+            r#"{{"bench":"policy","metric":"{metric}","unit":"{unit}","p50":{p50:.1},"p99":{p99:.1},"n":{SAMPLES},"baseline":"{baseline}","ratio":{ratio:.2},"host":"local"}}"#
         )
     }
 
@@ -125,47 +125,44 @@ fn slope(kind: Kind, medians: &[(f64, f64)]) -> Figure {
 fn hosted(kind: Kind, policy: &Arc<Policy>, hosts: u32) -> Measured {
     let inventory = fleet(hosts);
     let snapshot: Vec<HostInfo> = (0..hosts).filter_map(|host| inventory.get(host)).collect();
-    match kind {
-        Kind::Packing => {
-            let mut rules = PackingRules::new(PackingConfig::default());
-            rules.snapshot(snapshot.iter().copied());
-            let native = Packing::new(&inventory, PackingConfig::default());
-            let wasm = Packing::new(&inventory, PackingConfig::default());
-            wasm.load(policy).expect("it loads");
-            let mut measured = measure(
-                &inventory,
-                hosts,
-                |round, change| {
-                    rules.apply(Delta::Upsert(change));
-                    black_box(rules.choose(&fit_request(round)));
-                },
-                |round| _ = black_box(native.choose(&ABOUT, &fit_request(round))),
-                |round| assert_eq!(black_box(wasm.choose(&ABOUT, &fit_request(round))).by, By::Wasm),
-            );
-            measured.fuel = wasm.status().fuel_p50;
-            measured
-        }
-        _ => {
-            let mut rules = PlacementRules::new();
-            rules.snapshot(snapshot.iter().copied());
-            let native = Placement::new(&inventory);
-            let wasm = Placement::new(&inventory);
-            wasm.load(policy).expect("it loads");
-            let requests: Vec<_> = (0..BATCH).map(|round| place_request(round, hosts)).collect();
-            let request = |round: u32| &requests[round as usize % requests.len()];
-            let mut measured = measure(
-                &inventory,
-                hosts,
-                |round, change| {
-                    rules.apply(Delta::Upsert(change));
-                    black_box(rules.choose(request(round)));
-                },
-                |round| _ = black_box(native.choose(&ABOUT, request(round))),
-                |round| assert_eq!(black_box(wasm.choose(&ABOUT, request(round))).by, By::Wasm),
-            );
-            measured.fuel = wasm.status().fuel_p50;
-            measured
-        }
+    if kind == Kind::Packing {
+        let mut rules = PackingRules::new(PackingConfig::default());
+        rules.snapshot(snapshot.iter().copied());
+        let native = Packing::new(&inventory, PackingConfig::default());
+        let wasm = Packing::new(&inventory, PackingConfig::default());
+        wasm.load(policy).expect("it loads");
+        let mut measured = measure(
+            &inventory,
+            hosts,
+            |round, change| {
+                rules.apply(Delta::Upsert(change));
+                black_box(rules.choose(&fit_request(round)));
+            },
+            |round| _ = black_box(native.choose(&ABOUT, &fit_request(round))),
+            |round| assert_eq!(black_box(wasm.choose(&ABOUT, &fit_request(round))).by, By::Wasm),
+        );
+        measured.fuel = wasm.status().fuel_p50;
+        measured
+    } else {
+        let mut rules = PlacementRules::new();
+        rules.snapshot(snapshot.iter().copied());
+        let native = Placement::new(&inventory);
+        let wasm = Placement::new(&inventory);
+        wasm.load(policy).expect("it loads");
+        let requests: Vec<_> = (0..BATCH).map(|round| place_request(round, hosts)).collect();
+        let request = |round: u32| &requests[round as usize % requests.len()];
+        let mut measured = measure(
+            &inventory,
+            hosts,
+            |round, change| {
+                rules.apply(Delta::Upsert(change));
+                black_box(rules.choose(request(round)));
+            },
+            |round| _ = black_box(native.choose(&ABOUT, request(round))),
+            |round| assert_eq!(black_box(wasm.choose(&ABOUT, request(round))).by, By::Wasm),
+        );
+        measured.fuel = wasm.status().fuel_p50;
+        measured
     }
 }
 

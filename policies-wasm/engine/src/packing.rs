@@ -24,6 +24,10 @@ impl Packing {
     }
 
     /// The best hosts for a function, best first; none if no host has room.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a decision is counted and remembered, whoever looks at it"
+    )]
     pub fn choose(&self, about: &About<'_>, request: &FitRequest) -> Decided<Fits> {
         self.slot.decide(about, request)
     }

@@ -22,6 +22,10 @@ impl Placement {
     }
 
     /// One of the request's fits, or none of them.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a decision is counted and remembered, whoever looks at it"
+    )]
     pub fn choose(&self, about: &About<'_>, request: &PlaceRequest) -> Decided<Place> {
         self.slot.decide(about, request)
     }

@@ -30,11 +30,19 @@ impl Routing {
     }
 
     /// One of the request's idle sandboxes, or a new one.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a decision is counted and remembered, whoever looks at it"
+    )]
     pub fn choose(&self, about: &About<'_>, request: &RouteRequest) -> Decided<Route> {
         self.slot.decide(about, request)
     }
 
     /// An invocation of the function came at `now_ms`: for how long shall its sandboxes be kept?
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a decision is counted and remembered, whoever looks at it"
+    )]
     pub fn observe(&self, about: &About<'_>, function: u64, now_ms: u64) -> Decided<Windows> {
         self.slot.decide(about, &Observed { function, now_ms })
     }

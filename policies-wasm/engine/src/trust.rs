@@ -9,7 +9,7 @@ use std::time::Duration;
 const STRIKES_A_FAILURE: u32 = 16;
 const ENOUGH: u32 = 64;
 const FIRST_REST: Duration = Duration::from_secs(1);
-const LONGEST_REST: Duration = Duration::from_secs(60);
+const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// A policy's record. `now` is always the time since some fixed moment, and never goes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ mod tests {
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert!(trust.failed(now), "on probation one failure is enough");
             let until = now + Duration::from_secs(seconds);
-            assert!(!trust.wake(until - Duration::from_nanos(1)));
+            assert!(!trust.wake(now + Duration::from_millis(seconds * 1000 - 1)));
             assert!(trust.rests());
             assert!(trust.wake(until));
             assert!(!trust.rests());

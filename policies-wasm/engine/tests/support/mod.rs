@@ -1,5 +1,6 @@
 //! Makes policies the way a host does, minus the jail: built for Wasm, componentised, compiled, signed.
 #![allow(dead_code, reason = "no test file uses all of it")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::path::PathBuf;
 use std::process::Command;
