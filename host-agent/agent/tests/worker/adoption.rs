@@ -91,6 +91,23 @@ async fn one_without_record_or_life_is_cleaned() {
     assert_eq!(caller.invoke("kept", b"x").await.unwrap().payload, "x");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_told_to_leave_leaves_them() {
+    let mut rig = Rig::start(&["--leave"]).await;
+    let caller = Caller::new(&rig).await;
+    let code = module::obedient();
+    let echo = version("echo", &code, |_| ());
+    caller.prepare(&echo, &code, b"").await.unwrap();
+    caller.create("s1", &echo).await.unwrap();
+    let pid = caller.find("s1").await.unwrap().pid;
+    assert_eq!(rig.agent.terminate(), Some(0));
+    rig.restart_agent();
+    let caller = Caller::new(&rig).await;
+    assert_eq!(caller.find("s1").await.unwrap().pid, pid);
+    assert_eq!(caller.invoke("s1", b"x").await.unwrap().payload, "x");
+    caller.destroy("s1", 1).await.unwrap();
+}
+
 fn sorted(sandboxes: Vec<warren_proto::v1::Sandbox>) -> Vec<(String, i32)> {
     let mut all: Vec<_> = sandboxes.into_iter().map(|sandbox| (sandbox.id, sandbox.pid)).collect();
     all.sort();
