@@ -112,7 +112,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         });
     announce(address)?;
     tokio::select! {
-        served = server => served.context("the server failed")?,
+        end = server => end.context("the server failed")?,
         // Streams that follow logs never end by themselves.
         () = async { let _ = stopped.await; tokio::time::sleep(LAST_WORDS).await } => {}
     }

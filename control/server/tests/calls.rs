@@ -1,5 +1,7 @@
 //! Bad input and worker failures: each gets its typed status, and nothing else is disturbed.
 
+#![allow(clippy::unwrap_used, reason = "a test's panics are its report")]
+
 mod world;
 
 use tonic::Code;
@@ -21,36 +23,35 @@ async fn requests_that_cannot_be_served_say_why() {
     let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
     world.create("f", None).await.unwrap();
 
-    use Fault::Caller;
     let invoke = |request: InvokeRequest| async { wire(world.invokes().invoke(request).await) };
-    refused(world.invoke("g", "").await, Code::NotFound, reason::NO_SUCH_FUNCTION, Caller);
+    refused(world.invoke("g", "").await, Code::NotFound, reason::NO_SUCH_FUNCTION, Fault::Caller);
     let version = InvokeRequest { version: 9, ..request("f", "") };
-    refused(invoke(version).await, Code::NotFound, reason::NO_SUCH_VERSION, Caller);
+    refused(invoke(version).await, Code::NotFound, reason::NO_SUCH_VERSION, Fault::Caller);
     let large = InvokeRequest { payload: vec![b'x'; (6 << 20) + 1].into(), ..request("f", "") };
-    refused(invoke(large).await, Code::InvalidArgument, reason::PAYLOAD_TOO_LARGE, Caller);
+    refused(invoke(large).await, Code::InvalidArgument, reason::PAYLOAD_TOO_LARGE, Fault::Caller);
     let odd = InvokeRequest { request_id: "no blanks".to_owned(), ..request("f", "") };
-    refused(invoke(odd).await, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
-    refused(world.create("f", None).await, Code::AlreadyExists, reason::FUNCTION_EXISTS, Caller);
+    refused(invoke(odd).await, Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
+    refused(world.create("f", None).await, Code::AlreadyExists, reason::FUNCTION_EXISTS, Fault::Caller);
     for name in ["", "-a", "A", "a b", &"x".repeat(65)] {
-        refused(world.create(name, None).await, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
+        refused(world.create(name, None).await, Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
     }
-    refused(world.create("h", Some(101)).await, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
+    refused(world.create("h", Some(101)).await, Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
     let empty = CreateFunctionRequest { name: "h".to_owned(), ..Default::default() };
     let empty = wire(world.functions().create_function(empty).await);
-    refused(empty, Code::InvalidArgument, reason::BAD_REQUEST, Caller);
+    refused(empty, Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
     let stale = UpdateFunctionRequest { name: "f".to_owned(), expected_revision: 77, ..Default::default() };
     let stale = wire(world.functions().update_function(stale).await);
-    refused(stale, Code::Aborted, reason::REVISION_CONFLICT, Caller);
+    refused(stale, Code::Aborted, reason::REVISION_CONFLICT, Fault::Caller);
     let absent = DeleteFunctionRequest { name: "g".to_owned(), ..Default::default() };
     let absent = wire(world.functions().delete_function(absent).await);
-    refused(absent, Code::NotFound, reason::NO_SUCH_FUNCTION, Caller);
+    refused(absent, Code::NotFound, reason::NO_SUCH_FUNCTION, Fault::Caller);
 
     let mut nobody = InvokeServiceClient::new(world.channel());
     refused(
         wire(nobody.invoke(request("f", "")).await),
         Code::Unauthenticated,
         reason::NO_VALID_TOKEN,
-        Caller,
+        Fault::Caller,
     );
 
     // The next good one succeeds, and exactly its sandbox is there.

@@ -1,5 +1,7 @@
 //! Limits, lost clients, lost workers, restarts: nothing is ever over, nothing is ever lost.
 
+#![allow(clippy::unwrap_used, reason = "a test's panics are its report")]
+
 mod world;
 
 use std::{sync::Arc, time::Duration};

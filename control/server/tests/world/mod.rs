@@ -12,7 +12,7 @@ pub use worker::ScriptedWorker;
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -60,7 +60,7 @@ impl World {
         let host = Some(HostId::new("w1").unwrap());
         let identity =
             ensure_local_at(&dir.path().join("identity"), host, std::time::SystemTime::now()).unwrap();
-        let (child, control) = spawn(dir.path().to_owned(), account);
+        let (child, control) = spawn(dir.path(), account);
         Self { dir, identity, control, account, child }
     }
 
@@ -72,7 +72,7 @@ impl World {
     pub fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        (self.child, self.control) = spawn(self.dir.path().to_owned(), self.account);
+        (self.child, self.control) = spawn(self.dir.path(), self.account);
     }
 
     /// SIGTERM; returns whether the process ended well.
@@ -168,7 +168,7 @@ pub fn refused<T: std::fmt::Debug>(answer: Result<T, WireError>, code: Code, rea
     assert!(!error.message.is_empty());
 }
 
-fn spawn(dir: PathBuf, account: u32) -> (Child, SocketAddr) {
+fn spawn(dir: &Path, account: u32) -> (Child, SocketAddr) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_warren-control"))
         .arg("--data")
         .arg(dir.join("control"))
