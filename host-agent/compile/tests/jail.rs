@@ -14,6 +14,7 @@ use warren_artefact::{CompileError, CompileResult, Purpose, ResultError};
 
 const GOOD: &str = "(module (memory (export \"memory\") 1) (func (export \"_start\")))";
 const SIGSYS: i32 = 31;
+const SIGABRT: i32 = 6;
 
 /// A memfd that children inherit.
 fn memory(contents: &[u8]) -> File {
@@ -25,8 +26,13 @@ fn memory(contents: &[u8]) -> File {
 
 /// Runs `warren-compile jailed` with these as descriptors 3 and 4. A shell places them, as the jailer would.
 fn jailed(module: &File, output: &File, purpose: Purpose) -> ExitStatus {
+    jailed_with("", module, output, purpose)
+}
+
+/// The same after some words of shell, for limits.
+fn jailed_with(first: &str, module: &File, output: &File, purpose: Purpose) -> ExitStatus {
     let place = format!(
-        "exec 3<&{} 4<>/proc/self/fd/{}; exec \"$0\" jailed --purpose {} --isa {}",
+        "{first} exec 3<&{} 4<>/proc/self/fd/{}; exec \"$0\" jailed --purpose {} --isa {}",
         module.as_raw_fd(),
         output.as_raw_fd(),
         purpose.name(),
@@ -77,6 +83,17 @@ fn a_module_over_the_limit_is_not_read() {
     assert_eq!(jailed(&module, &output, Purpose::Function).code(), Some(0));
     let answer = CompileResult::read(&output).unwrap();
     assert_eq!(answer, CompileResult::Refused(CompileError::TooLarge { limit: 64 << 20 }));
+}
+
+/// Memory that runs out ends in the allocator's abort, which the filter lets happen; the agent sees SIGABRT.
+#[test]
+fn out_of_memory_is_an_abort_and_no_answer() {
+    let module = memory(b"");
+    module.set_len(60 << 20).unwrap();
+    let output = memory(b"");
+    let status = jailed_with("ulimit -v 40960;", &module, &output, Purpose::Function);
+    assert_eq!(status.signal(), Some(SIGABRT), "{status}");
+    assert!(matches!(CompileResult::read(&output), Err(ResultError::Empty)));
 }
 
 #[test]
