@@ -7,7 +7,7 @@ mod support;
 use std::sync::{Arc, LazyLock};
 use support::{RUNTIME, artefact, component, fleet, hostile};
 use warren_policy_engine::rules::{
-    Demand, FitRequest, Health, IdleSandbox, PackingConfig, PlaceRequest, RouteRequest, Scored,
+    Demand, FitRequest, Health, IdleSandbox, PackingConfig, Place, PlaceRequest, RouteRequest, Scored,
 };
 use warren_policy_engine::{
     About, By, Inventory, Kind, Limits, Packing, Placement, Policy, Routing, Runtime, State, Status,
@@ -231,6 +231,9 @@ fn nan_bits_tell_nothing() {
             answers.push(decided.answer);
         }
     }
+    // The one canonical NaN, as the policy reports it: no payload, no sign.
+    let Place::On(choice) = answers[0] else { panic!("{answers:?}") };
+    assert_eq!(choice.score, 0x7fc0_0000);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
 

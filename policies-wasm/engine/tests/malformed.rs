@@ -38,7 +38,7 @@ fn policy(answer: &str, data: &str, init: &str) -> Vec<u8> {
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
         .expect("it is embedded");
     let mut encoder = ComponentEncoder::default();
-    encoder.module(&module).and_then(wit_component::ComponentEncoder::encode).expect("it is a component")
+    encoder.module(&module).and_then(ComponentEncoder::encode).expect("it is a component")
 }
 
 fn check(answer: &str, data: &str, by: By) {
