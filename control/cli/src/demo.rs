@@ -49,10 +49,10 @@ struct Shown {
     warm: Timing,
 }
 
-/// Deploys and invokes every function; fails on the first wrong answer.
-pub(crate) async fn run(client: &Client, place: &Place, json: bool) -> Outcome {
+/// Deploys and invokes every function; fails on the first wrong answer. `only` names some, or none for all.
+pub(crate) async fn run(client: &Client, place: &Place, only: &[String], json: bool) -> Outcome {
     let mut shown = Vec::new();
-    for case in CASES {
+    for case in CASES.iter().filter(|case| only.is_empty() || only.iter().any(|name| name == case.name)) {
         let module = place.functions.join(format!("{}.wasm", case.module));
         if !module.is_file() {
             return Err(Failure::local(format!("{} was not built; cargo xtask build", module.display())));

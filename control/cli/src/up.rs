@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// Stop after becoming ready (and after the demo); exit code 0 if all was well.
     #[arg(long)]
     once: bool,
+    /// Only these functions of the demo.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
     /// The demo's modules [default: beside the programs].
     #[arg(long, value_name = "DIR")]
     functions: Option<PathBuf>,
@@ -107,7 +110,7 @@ async fn serve(host: &mut host::Host, options: &Options, config_path: &Path, jso
     announce(&config, options, config_path, begin.elapsed(), json);
     if options.demo {
         let place = demo::Place::new(options.functions.clone(), options.samples.clone())?;
-        demo::run(&client, &place, json).await?;
+        demo::run(&client, &place, &options.only, json).await?;
     }
     if options.once { Ok(()) } else { Err(host.first_failure().await) }
 }

@@ -43,7 +43,7 @@ pub fn spin() -> String {
 #[must_use]
 pub fn obedient() -> String {
     program(
-        r#"(local $byte i32)
+        r"(local $byte i32)
     (i32.store (i32.const 0) (i32.const 256))
     (i32.store (i32.const 4) (i32.const 1))
     (drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
@@ -51,7 +51,7 @@ pub fn obedient() -> String {
     (if (i32.eq (local.get $byte) (i32.const 116)) (then unreachable))
     (if (i32.eq (local.get $byte) (i32.const 115)) (then (loop $again (br $again))))
     (if (i32.eq (local.get $byte) (i32.const 101)) (then (call $proc_exit (i32.const 7))))
-    (call $write (i32.const 1) (i32.const 64) (i32.const 11))"#,
+    (call $write (i32.const 1) (i32.const 64) (i32.const 11))",
     )
 }
 
