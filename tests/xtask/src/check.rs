@@ -43,10 +43,7 @@ fn fast() -> Result<()> {
 
 fn slow() -> Result<()> {
     let root = paths::root();
-    shell::step(
-        "clippy",
-        lint(&root).args(["--workspace", "--exclude", "xtask", "--all-targets", "--", "-D", "warnings"]),
-    )?;
+    shell::step("clippy", lint(&root).args(["--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     for directory in workspaces().into_iter().skip(1) {
         let name = format!("clippy {}", label(&directory));
         shell::step(&name, lint(&directory).args(["--", "-D", "warnings"]))?;

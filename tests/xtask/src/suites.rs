@@ -166,12 +166,12 @@ fn test_program(root: &Path, package: &str, test: &str) -> Result<PathBuf> {
         "--message-format=json",
     ]);
     let messages = shell::output(&mut command)?;
-    let program = messages.lines().filter_map(|line| {
+    let mut program = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let found = message["reason"] == "compiler-artifact" && message["target"]["name"] == test;
         found.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
     });
-    program.last().with_context(|| format!("no test program {package}::{test}"))
+    program.next_back().with_context(|| format!("no test program {package}::{test}"))
 }
 
 /// The full form of one suite.
