@@ -44,6 +44,7 @@
 //! ```
 
 mod decided;
+mod interface;
 mod inventory;
 mod metrics;
 mod packing;

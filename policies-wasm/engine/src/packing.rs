@@ -1,9 +1,10 @@
 //! The packing decision: how well does a function fit each host's present mix?
 
 use crate::decided::{About, Candidate, Decided, Explained, Identity, Kind, Status};
+use crate::interface::{Ask, Interface};
 use crate::inventory::Inventory;
 use crate::recent::{Entry, Note};
-use crate::slot::{Ask, Interface, Slot};
+use crate::slot::Slot;
 use crate::wasm::{Failure, LoadError, PackingGuest, Policy};
 use std::sync::Arc;
 use warren_policy_rules::{

@@ -1,10 +1,11 @@
 //! The placement decision: which host gets a new sandbox?
 
 use crate::decided::{About, Candidate, Decided, Explained, Identity, Kind, Status};
+use crate::interface::{Ask, Interface};
 use crate::inventory::Inventory;
 use crate::packing::host_name;
 use crate::recent::{Entry, Note};
-use crate::slot::{Ask, Interface, Slot};
+use crate::slot::Slot;
 use crate::wasm::{Failure, LoadError, PlacementGuest, Policy};
 use std::sync::Arc;
 use warren_policy_rules::{Delta, Health, HostInfo, Place, PlaceRequest, PlacementRules, Reason};

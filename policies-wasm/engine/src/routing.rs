@@ -1,9 +1,10 @@
 //! The routing decision: which idle sandbox, or a new one, takes an invocation?
 
 use crate::decided::{About, Candidate, Decided, Explained, Identity, Kind, Status};
+use crate::interface::{Ask, Interface};
 use crate::inventory::Inventory;
 use crate::recent::{Entry, Note};
-use crate::slot::{Ask, Interface, Slot};
+use crate::slot::Slot;
 use crate::wasm::{Failure, LoadError, Policy, RoutingGuest};
 use std::sync::Arc;
 use warren_policy_rules::{Delta, HostInfo, MAX_CANDIDATES, Route, RouteRequest, RoutingRules, Windows};
