@@ -55,9 +55,8 @@ impl Suite {
     #[must_use]
     pub fn main(self) -> ExitCode {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let names: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
-        let wanted =
-            |case: &&Case| names.is_empty() || names.iter().any(|name| case.name.contains(name.as_str()));
+        let names = names(&arguments);
+        let wanted = |case: &&Case| names.is_empty() || names.iter().any(|name| case.name.contains(name));
         let cases: Vec<&Case> = self.cases.iter().filter(wanted).collect();
         if arguments.iter().any(|word| word == "--list") {
             for case in cases {
@@ -66,6 +65,11 @@ impl Suite {
             return ExitCode::SUCCESS;
         }
         if cases.is_empty() {
+            // A filter meant for another suite; said, so that nobody takes it for a run.
+            println!(
+                "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; {} filtered out",
+                self.cases.len()
+            );
             return ExitCode::SUCCESS;
         }
         if let Some(why) = unable() {
@@ -123,6 +127,21 @@ async fn run(suite: &Suite, cases: &[&Case]) -> Vec<(&'static str, anyhow::Error
     failed
 }
 
+/// The words that are filters: neither flags nor the values of libtest's flags.
+fn names(arguments: &[String]) -> Vec<&str> {
+    const WITH_VALUE: [&str; 4] = ["--test-threads", "--color", "--format", "--skip"];
+    let mut names = Vec::new();
+    let mut words = arguments.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        if WITH_VALUE.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            names.push(word);
+        }
+    }
+    names
+}
+
 /// Why no suite can run here.
 fn unable() -> Option<&'static str> {
     if !Path::new("/dev/kvm").exists() {
@@ -132,4 +151,19 @@ fn unable() -> Option<&'static str> {
         return Some("not root: the jailer cannot be started");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn values_of_flags_are_no_filters() {
+        for (line, expected) in
+            [("", vec![]), ("--test-threads 2", vec![]), ("a --nocapture b", vec!["a", "b"])]
+        {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(names(&words), expected, "{line}");
+        }
+    }
 }

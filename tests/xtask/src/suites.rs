@@ -85,7 +85,7 @@ fn guest(tally: &mut Tally, root: &Path) {
 /// The suites over a real `warren up`. They say themselves how many cases need /dev/kvm and are skipped without it.
 fn end_to_end(tally: &mut Tally, root: &Path) {
     let mut command = shell::cargo(root);
-    command.args(["test", "--locked", "-p", "warren-suites", "--no-fail-fast", "--", "--test-threads", "2"]);
+    command.args(["test", "--locked", "-p", "warren-suites", "--test", "*", "--no-fail-fast"]);
     let before = tally.passed;
     tally.part("end-to-end suites (local KVM)", &mut command);
     if Path::new("/dev/kvm").exists() {
@@ -181,13 +181,13 @@ pub(crate) fn soak(name: &str) -> Result<()> {
     command.args(["test", "--locked", "-p", "warren-suites", "--no-fail-fast"]).env("WARREN_SOAK", "1");
     match name {
         "list" => {
-            command.args(["--", "--list"]);
+            command.args(["--test", "*", "--", "--list"]);
         }
         "all" => {
-            command.args(["--", "--test-threads", "1", "--nocapture"]);
+            command.args(["--test", "*"]);
         }
         one => {
-            command.args(["--test", one, "--", "--test-threads", "1", "--nocapture"]);
+            command.args(["--test", one]);
         }
     }
     shell::step(&format!("soak {name}"), &mut command)
@@ -251,7 +251,7 @@ impl Tally {
         let out = child.stdout.take().context("no output")?;
         for line in BufReader::new(out).lines() {
             let line = line?;
-            let quiet = line.starts_with("running 0 tests") || line.contains("... ok") || line.is_empty();
+            let quiet = line.starts_with("running 0 tests") || line.ends_with("... ok") || line.is_empty();
             if let Some(counts) = line.strip_prefix("test result: ") {
                 self.add(counts);
             } else if line.starts_with("warren-skipped: ") {
