@@ -50,6 +50,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.args(["test", "--locked", "--workspace", "--exclude", "warren-suites", "--exclude", "xtask"]);
         command.args(["--lib", "--bins", "--tests", "--no-fail-fast"]);
         tally.part("unit tests", &mut command);
+        let mut helpers = shell::cargo(&root);
+        helpers.args(["test", "--locked", "-p", "warren-suites", "--lib"]);
+        tally.part("unit tests of the suites' own helpers", &mut helpers);
     }
     if wanted("guest") {
         guest(&mut tally, &root);
