@@ -80,7 +80,7 @@ fn guest(tally: &mut Tally, root: &Path) {
     let directory = root.join("vmm/guest");
     if directory.join("Cargo.toml").exists() {
         let mut command = shell::cargo(&directory);
-        command.args(["test", "--target", paths::MUSL, "--no-fail-fast"]);
+        command.args(["test", "--locked", "-p", "warren-wasi", "--target", paths::MUSL, "--no-fail-fast"]);
         tally.part("guest tests", &mut command);
     }
 }
