@@ -1,6 +1,6 @@
 //! Component types as text, to compare with a contract and to show to a person.
 //!
-//! Parameter names are left out: callers pass by position. Text stops growing at [`MOST_CHARS`]: a small component can
+//! Parameter names are left out: callers pass by position. Text stops growing at `MOST_CHARS`: a small component can
 //! describe a type that is exponentially long when written out.
 
 use core::fmt::Write as _;
