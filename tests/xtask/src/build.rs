@@ -18,7 +18,7 @@ pub(crate) struct Options {
     pub without_functions: bool,
 }
 
-/// The static programs, package = binary.
+/// The static programs that ship.
 const PROGRAMS: &[&str] =
     &["warren", "warren-control", "warren-agent", "warren-jailer", "warren-vmm", "warren-compile"];
 /// Turns a policy's core module into a component; built with the programs, not shipped.
@@ -48,16 +48,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// One cargo call for all programs, so that features unify once.
+/// The whole workspace in one cargo call: features unify once, and the tests find every dependency built.
 fn programs(out: &Path) -> Result<()> {
     let mut command = shell::cargo(&paths::root());
-    command.args(["build", "--locked"]);
-    for name in PROGRAMS.iter().chain([&POLICY_TOOL]) {
-        command.args(["-p", name]);
-    }
+    command.args(["build", "--locked", "--workspace", "--exclude", "xtask"]);
     shell::step("programs", &mut command)?;
-    let built = paths::target().join(paths::MUSL).join("debug");
-    PROGRAMS.iter().try_for_each(|name| collect(&built.join(name), &out.join("bin").join(name)))
+    PROGRAMS.iter().try_for_each(|name| collect(&paths::built(name), &out.join("bin").join(name)))
 }
 
 fn guest(out: &Path) -> Result<()> {
@@ -87,8 +83,9 @@ fn policies(out: &Path) -> Result<()> {
             continue;
         }
         let component = module.with_extension("component.wasm");
-        let tool = paths::target().join(paths::MUSL).join("debug").join(POLICY_TOOL);
-        shell::output(Command::new(tool).arg("componentize").arg(&module).arg(&component))?;
+        shell::output(
+            Command::new(paths::built(POLICY_TOOL)).arg("componentize").arg(&module).arg(&component),
+        )?;
         collect(&component, &out.join("policies").join(format!("{name}.wasm")))?;
     }
     Ok(())

@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod paths;
+mod programs;
 mod setup;
 mod shell;
 mod sizes;

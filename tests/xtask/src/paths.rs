@@ -31,3 +31,8 @@ pub(crate) fn collected() -> PathBuf {
 pub(crate) fn program(name: &str) -> PathBuf {
     collected().join("bin").join(name)
 }
+
+/// One program of the workspace, where cargo puts it.
+pub(crate) fn built(name: &str) -> PathBuf {
+    target().join(MUSL).join("debug").join(name)
+}

@@ -3,6 +3,7 @@
 use crate::paths;
 use anyhow::{Context, Result, bail};
 use std::{
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -35,6 +36,25 @@ pub(crate) fn step(name: &str, command: &mut Command) -> Result<()> {
     let begin = Instant::now();
     let status =
         command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{name} failed ({status}): {}", words(command));
+    }
+    println!("    {name}: {}", short(begin.elapsed()));
+    Ok(())
+}
+
+/// Like [`step`], with each line of its standard output given to `take`.
+pub(crate) fn piped(name: &str, command: &mut Command, mut take: impl FnMut(&str)) -> Result<()> {
+    println!("==> {name}");
+    let begin = Instant::now();
+    let program = command.get_program().display().to_string();
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {program}"))?;
+    let out = child.stdout.take().context("no output")?;
+    for line in BufReader::new(out).lines() {
+        take(&line?);
+    }
+    let status = child.wait()?;
     if !status.success() {
         bail!("{name} failed ({status}): {}", words(command));
     }

@@ -1,6 +1,10 @@
 //! `test`, `soak`, `bench`, `lab`.
 
-use crate::{build, check, paths, setup, shell};
+use crate::{
+    build, check, paths,
+    programs::{self, TestProgram},
+    setup, shell,
+};
 use anyhow::{Context, Result, bail};
 use std::{
     io::{BufRead as _, BufReader},
@@ -45,23 +49,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
     let mut tally = Tally::default();
     let root = paths::root();
+    let programs = programs::build()?;
     if wanted("unit") {
-        let mut command = shell::cargo(&root);
-        command.args(["test", "--locked", "--workspace", "--exclude", "warren-suites", "--exclude", "xtask"]);
-        command.args(["--lib", "--bins", "--tests", "--no-fail-fast"]);
-        tally.part("unit tests", &mut command);
-        let mut helpers = shell::cargo(&root);
-        helpers.args(["test", "--locked", "-p", "warren-suites", "--lib"]);
-        tally.part("unit tests of the suites' own helpers", &mut helpers);
+        tally.programs("unit tests", programs.iter().filter(|program| !program.is_suite()));
     }
     if wanted("guest") {
         guest(&mut tally, &root);
     }
     if wanted("e2e") {
-        end_to_end(&mut tally, &root);
+        end_to_end(&mut tally, &programs);
     }
     if wanted("lab") {
-        lab_host(&mut tally, &root);
+        lab_host(&mut tally, &root, &programs);
     }
     println!(
         "\n{} passed, {} failed, {} skipped, in {}",
@@ -86,11 +85,9 @@ fn guest(tally: &mut Tally, root: &Path) {
 }
 
 /// The suites over a real `warren up`. They say themselves how many cases need /dev/kvm and are skipped without it.
-fn end_to_end(tally: &mut Tally, root: &Path) {
-    let mut command = shell::cargo(root);
-    command.args(["test", "--locked", "-p", "warren-suites", "--test", "*", "--no-fail-fast"]);
+fn end_to_end(tally: &mut Tally, programs: &[TestProgram]) {
     let before = tally.passed;
-    tally.part("end-to-end suites (local KVM)", &mut command);
+    tally.programs("end-to-end suites (local KVM)", programs.iter().filter(|program| program.is_suite()));
     if Path::new("/dev/kvm").exists() {
         if tally.passed == before {
             tally.failed += 1;
@@ -103,7 +100,7 @@ fn end_to_end(tally: &mut Tally, root: &Path) {
 
 /// The same path on a stock kernel with cgroup v2 and Landlock, and the jail's own tests there. A machine that cannot
 /// run the lab host fails: it needs no hardware, so there is no reason to skip it.
-fn lab_host(tally: &mut Tally, root: &Path) {
+fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
     // Without jq: compiling its 3 MiB takes longer in software emulation than a compilation may.
     let demo = "warren up --data /var/lib/warren --demo --once --functions /opt/warren/functions \
                 --samples /src/tests/functions/data --only hello,thumbnail,markdown,fib";
@@ -114,39 +111,38 @@ fn lab_host(tally: &mut Tally, root: &Path) {
         (root.join("tests/functions/data"), "/src/tests/functions/data".to_owned()),
         (root.join("README.md"), "/src/README.md".to_owned()),
     ];
-    tally.case("lab::demo", &mut lab_command(root, &carries, demo));
+    tally.case("lab::demo", &mut lab_command(&carries, demo));
     let suites = [
-        ("warren-jailer", &["jail", "hostile", "life"][..], ""),
+        ("jailer/jailer", &["jail", "hostile", "life"][..], ""),
         (
-            "warren-vmm",
+            "vmm/monitor",
             &["contract", "hostile_guest", "hostile_agent", "seal"],
             "WARREN_VMM=/opt/warren/bin/warren-vmm ",
         ),
     ];
-    for (package, tests, environment) in suites {
+    for (place, tests, environment) in suites {
         for test in tests {
-            let name = format!("lab::{package}-{test}");
-            match test_program(root, package, test) {
-                Ok(program) => {
-                    let mut carries = carries.clone();
-                    // The jailer's tests look for the programs they start beside themselves.
-                    let built = program.parent().and_then(Path::parent).unwrap_or(root);
-                    for started in ["warren-jailer", "jail-probe"] {
-                        carries.push((built.join(started), format!("/opt/tests/{started}")));
-                    }
-                    carries.push((program, format!("/opt/tests/{test}")));
-                    let command = format!("cd /opt/tests && {environment}./{test}");
-                    tally.case(&name, &mut lab_command(root, &carries, &command));
-                }
-                Err(error) => tally.fail(format!("{name} ({error:#})")),
+            let name = format!("lab::{place}::{test}");
+            let is = |p: &&TestProgram| p.beside && p.place() == Path::new(place) && p.name == *test;
+            let Some(program) = programs.iter().find(is) else {
+                tally.fail(format!("{name}: there is no such test program"));
+                continue;
+            };
+            let mut carries = carries.clone();
+            // The jailer's tests look for the programs they start beside themselves.
+            for started in ["warren-jailer", "jail-probe"] {
+                carries.push((paths::built(started), format!("/opt/tests/{started}")));
             }
+            carries.push((program.file.clone(), format!("/opt/tests/{test}")));
+            let command = format!("cd /opt/tests && {environment}./{test}");
+            tally.case(&name, &mut lab_command(&carries, &command));
         }
     }
 }
 
-fn lab_command(root: &Path, carries: &[(PathBuf, String)], words: &str) -> Command {
-    let mut command = shell::cargo(root);
-    command.args(["run", "--quiet", "--locked", "-p", "warren-lab", "--", "--limit", "900"]);
+fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
+    let mut command = Command::new(paths::built("warren-lab"));
+    command.args(["--limit", "900"]);
     for (from, to) in carries {
         command.arg("--carry").arg(format!("{}={to}", from.display()));
     }
@@ -154,46 +150,24 @@ fn lab_command(root: &Path, carries: &[(PathBuf, String)], words: &str) -> Comma
     command
 }
 
-/// Builds one integration test and gives its file.
-fn test_program(root: &Path, package: &str, test: &str) -> Result<PathBuf> {
-    let mut command = shell::cargo(root);
-    command.args([
-        "test",
-        "--locked",
-        "--quiet",
-        "-p",
-        package,
-        "--test",
-        test,
-        "--no-run",
-        "--message-format=json",
-    ]);
-    let messages = shell::output(&mut command)?;
-    let mut program = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        let found = message["reason"] == "compiler-artifact" && message["target"]["name"] == test;
-        found.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
-    });
-    program.next_back().with_context(|| format!("no test program {package}::{test}"))
-}
-
 /// The full form of one suite.
 pub(crate) fn soak(name: &str) -> Result<()> {
     build::run(&build::Options::default())?;
-    let mut command = shell::cargo(&paths::root());
-    command.args(["test", "--locked", "-p", "warren-suites", "--no-fail-fast"]).env("WARREN_SOAK", "1");
-    match name {
-        "list" => {
-            command.args(["--test", "*", "--", "--list"]);
+    let programs = programs::build()?;
+    let suites: Vec<_> = programs.iter().filter(|program| program.is_suite()).collect();
+    if name == "list" {
+        for suite in &suites {
+            println!("{}", suite.name);
         }
-        "all" => {
-            command.args(["--test", "*"]);
-        }
-        one => {
-            command.args(["--test", one]);
-        }
+        return Ok(());
     }
-    shell::step(&format!("soak {name}"), &mut command)
+    let wanted: Vec<_> = suites.iter().filter(|suite| name == "all" || suite.name == name).collect();
+    if wanted.is_empty() {
+        bail!("there is no suite {name}; `cargo xtask soak list` names them");
+    }
+    wanted.iter().try_for_each(|suite| {
+        shell::step(&format!("soak {}", suite.name), suite.command().env("WARREN_SOAK", "1"))
+    })
 }
 
 /// One benchmark.
@@ -202,20 +176,27 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
         bail!("there is no benchmark crate in this checkout (tests/bench)");
     }
     build::run(&build::Options::default())?;
-    let mut command = shell::cargo(&paths::root());
-    match name {
+    let mut command = match name {
         // Beside the engine, whose private parts it measures.
-        "policy" => command.args([
-            "run",
-            "--quiet",
-            "--locked",
-            "-p",
-            "warren-policy-engine",
-            "--example",
-            "policy_bench",
-            "--",
-        ]),
-        name => command.args(["run", "--quiet", "--locked", "-p", "warren-bench", "--", name]),
+        "policy" => {
+            let mut example = shell::cargo(&paths::root());
+            example.args([
+                "build",
+                "--locked",
+                "--workspace",
+                "--exclude",
+                "xtask",
+                "--example",
+                "policy_bench",
+            ]);
+            shell::step("policy_bench", &mut example)?;
+            Command::new(paths::built("examples/policy_bench"))
+        }
+        name => {
+            let mut command = Command::new(paths::built("warren-bench"));
+            command.arg(name);
+            command
+        }
     };
     command.args(rest);
     shell::step(&format!("bench {name}"), &mut command)
@@ -225,27 +206,38 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
 pub(crate) fn lab(rest: &[String]) -> Result<()> {
     setup::run(&setup::Options::default())?;
     build::run(&build::Options::default())?;
-    let mut command = shell::cargo(&paths::root());
-    command.args(["run", "--quiet", "--locked", "-p", "warren-lab", "--"]).args(rest);
-    shell::step("lab", &mut command)
+    shell::step("lab", Command::new(paths::built("warren-lab")).args(rest))
 }
 
 impl Tally {
-    /// Runs a test command, shows its output, and counts the `test result:` lines of libtest.
+    /// Runs test programs one after the other as one part.
+    fn programs<'a>(&mut self, name: &str, programs: impl Iterator<Item = &'a TestProgram>) {
+        println!("==> {name}");
+        let begin = Instant::now();
+        for program in programs {
+            self.command(&format!("{}::{}", program.place().display(), program.name), &mut program.command());
+        }
+        println!("    {name}: {}", shell::short(begin.elapsed()));
+    }
+
+    /// One test command as a part of its own.
     fn part(&mut self, name: &str, command: &mut Command) {
         println!("==> {name}");
         let begin = Instant::now();
+        self.command(name, command);
+        println!("    {name}: {}", shell::short(begin.elapsed()));
+    }
+
+    /// Runs a test command, shows its output, and counts the `test result:` lines of libtest.
+    fn command(&mut self, name: &str, command: &mut Command) {
         let before = self.failed;
         match self.count(command) {
-            Ok(true) => println!("    {name}: {}", shell::short(begin.elapsed())),
+            Ok(true) => {}
             Ok(false) => {
                 self.failed = self.failed.max(before + 1);
                 self.broken.push(name.to_owned());
             }
-            Err(error) => {
-                self.failed += 1;
-                self.broken.push(format!("{name} ({error:#})"));
-            }
+            Err(error) => self.fail(format!("{name} ({error:#})")),
         }
     }
 
@@ -264,7 +256,7 @@ impl Tally {
     }
 
     fn count(&mut self, command: &mut Command) -> Result<bool> {
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start it")?;
         let out = child.stdout.take().context("no output")?;
         for line in BufReader::new(out).lines() {
             let line = line?;
