@@ -35,10 +35,11 @@ fn policy(answer: &str, data: &str, init: &str) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit/policy");
     let (package, _) = resolve.push_path(path).expect("the contract parses");
     let world = resolve.select_world(&[package], Some("placement")).expect("there is such a world");
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
-        .expect("it is embedded");
-    let mut encoder = ComponentEncoder::default();
-    encoder.module(&module).and_then(ComponentEncoder::encode).expect("it is a component")
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("it is embedded");
+    ComponentEncoder::default()
+        .module(&module)
+        .and_then(|mut encoder| encoder.encode())
+        .expect("it is a component")
 }
 
 fn check(answer: &str, data: &str, by: By) {
