@@ -30,7 +30,7 @@ use warren_sandbox_plan::{
     facts::HostFacts,
     name::SandboxName,
     plan::Plan,
-    request::{ExitStatus, Jailed, Limits, Spawn},
+    request::{ExitStatus, Jailed, Limits, MAX_TASKS, Spawn},
 };
 
 /// How many ends are remembered for a Kill that comes after the end.
@@ -45,6 +45,8 @@ pub(crate) struct Host {
     pub(crate) processes: OwnedFd,
     pub(crate) uid_base: u32,
     pub(crate) slots: u32,
+    /// Most memory of one jail: that of all together.
+    pub(crate) max_memory_bytes: u64,
     /// For tests: the step that is made to fail.
     pub(crate) fail_at: Option<String>,
 }
@@ -75,6 +77,8 @@ pub(crate) enum RefusedSpawn {
     NoSlot,
     #[error("{0} must not be zero")]
     ZeroLimit(&'static str),
+    #[error("{what} of {asked} is more than this jailer gives, {most}")]
+    OverLimit { what: &'static str, asked: u64, most: u64 },
     #[error(transparent)]
     Failed(#[from] SpawnError),
 }
@@ -82,7 +86,7 @@ pub(crate) enum RefusedSpawn {
 impl RefusedSpawn {
     pub(crate) fn step(&self) -> &str {
         match self {
-            Self::NameTaken | Self::ZeroLimit(_) => "request",
+            Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } => "request",
             Self::NoSlot => "slot",
             Self::Failed(error) => error.step(),
         }
@@ -90,7 +94,7 @@ impl RefusedSpawn {
 
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
-            Self::NameTaken | Self::ZeroLimit(_) => false,
+            Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } => false,
             Self::NoSlot => true,
             Self::Failed(error) => error.is_retryable(),
         }
@@ -149,7 +153,7 @@ impl Jails {
         if self.alive.contains_key(name) {
             return Err(RefusedSpawn::NameTaken);
         }
-        check_limits(limits)?;
+        check_limits(limits, self.host.max_memory_bytes)?;
         let slot = self.slots.take().ok_or(RefusedSpawn::NoSlot)?;
         let uid = self.host.uid_base.saturating_add(slot);
         let plan = Plan::new(&self.host.facts, slot, uid, name, *program, limits);
@@ -268,14 +272,23 @@ impl Jails {
     }
 }
 
-fn check_limits(limits: &Limits) -> Result<(), RefusedSpawn> {
-    let Limits { memory_bytes, cpu_millis, cpu_hard: _, pids, cpu_seconds: _ } = limits;
-    match (memory_bytes, cpu_millis, pids) {
-        (0, _, _) => Err(RefusedSpawn::ZeroLimit("memory_bytes")),
-        (_, 0, _) => Err(RefusedSpawn::ZeroLimit("cpu_millis")),
-        (_, _, 0) => Err(RefusedSpawn::ZeroLimit("pids")),
-        _ => Ok(()),
+/// What the agent asks for is its business, within what the host's owner gave away.
+fn check_limits(limits: &Limits, max_memory_bytes: u64) -> Result<(), RefusedSpawn> {
+    let Limits { memory_bytes, cpu_millis, cpu_hard: _, pids, cpu_seconds: _ } = *limits;
+    let pids = u64::from(pids);
+    for (what, asked, most) in [
+        ("memory_bytes", memory_bytes, max_memory_bytes),
+        ("cpu_millis", cpu_millis.into(), u64::MAX),
+        ("pids", pids, MAX_TASKS.into()),
+    ] {
+        if asked == 0 {
+            return Err(RefusedSpawn::ZeroLimit(what));
+        }
+        if asked > most {
+            return Err(RefusedSpawn::OverLimit { what, asked, most });
+        }
     }
+    Ok(())
 }
 
 /// Takes the exit status of a child. `None` for a process that an earlier jailer started: it is not ours to wait for.

@@ -86,6 +86,9 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         let both = serde_json::json!({ "facts": facts, "part_one": plan, "part_two": second });
         println!("{}", serde_json::to_string_pretty(&both)?);
     } else {
+        if let Some(mib) = options.place.max_memory_mib {
+            println!("all jails together: {mib} MiB, written to their parent group");
+        }
         print!("{plan}");
         println!("part two: {}, before it reads from any descriptor", plan.program.file_name());
         for line in second {

@@ -13,7 +13,10 @@ use std::os::{
 };
 use warren_sandbox_plan::{
     packet::encode,
-    request::{CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, MAX_PACKET, Program, Reply, Request, Spawn},
+    request::{
+        CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, MAX_PACKET, MAX_TASKS, Program, Reply, Request,
+        Spawn,
+    },
 };
 
 fn spawn(program: Program, limits: Limits) -> Request {
@@ -129,6 +132,7 @@ fn limits_that_make_no_sense_are_refused() {
         ("no tasks", Limits { pids: 0, ..LIMITS }),
         ("all memory there can be", Limits { memory_bytes: u64::MAX, ..LIMITS }),
         ("all tasks there can be", Limits { pids: u32::MAX, ..LIMITS }),
+        ("a task more than any jail gets", Limits { pids: MAX_TASKS + 1, ..LIMITS }),
     ] {
         let reply = client.try_spawn("l", limits).err();
         assert!(matches!(reply, Some(Reply::Failed { .. })), "{case}: {reply:?}");
@@ -183,4 +187,113 @@ fn hanging_up_during_a_kill() {
     let mut client = jailer.connect();
     client.kill("a");
     jailer.assert_clean();
+}
+
+/// What the host's owner gave away is all there is: for one jail, for all together, and in number.
+#[test]
+fn nobody_gets_more_than_was_given() {
+    let jailer = Jailer::start(&["--max-memory-mib", "200", "--slots", "3"]);
+    let mut client = jailer.connect();
+    let memory = |mib: u64| Limits { memory_bytes: mib << 20, ..LIMITS };
+    let refused = client.try_spawn("large", memory(201)).err();
+    let Some(Reply::Failed { step, message, retryable: false }) = refused else { panic!("{refused:?}") };
+    assert!(step == "request" && message.contains("more than this jailer gives"), "{message}");
+    let jails: Vec<_> = (0..3).map(|n| client.try_spawn(&format!("j{n}"), memory(200)).unwrap()).collect();
+    let reply = client.try_spawn("fourth", LIMITS).err();
+    assert!(matches!(reply, Some(Reply::Failed { retryable: true, .. })), "{reply:?}");
+    // Each may have all of it, all together not more.
+    let limit = |parent: &std::path::PathBuf| {
+        let files = ["memory.max", "memory.limit_in_bytes"].map(|file| parent.join(file));
+        files.iter().find_map(|file| std::fs::read_to_string(file).ok())
+    };
+    let limits: Vec<_> = jailer.cgroup_parents().iter().filter_map(limit).collect();
+    assert_eq!(limits, [format!("{}\n", 200 << 20)]);
+    drop(jails);
+    for n in 0..3 {
+        client.kill(&format!("j{n}"));
+    }
+    jailer.assert_clean();
+}
+
+/// Other limits for a jailer that takes over: raised and lowered, with jails in them.
+#[test]
+fn a_successor_may_give_more_or_less() {
+    let mut jailer = Jailer::start(&["--max-memory-mib", "200"]);
+    let _running = jailer.connect().spawn("a");
+    for mib in ["300", "100"] {
+        jailer = jailer.restart_after_crash(&["--max-memory-mib", mib]);
+        assert!(jailer.ready.contains("adopted=1"), "{}", jailer.ready);
+    }
+    jailer.connect().kill("a");
+    jailer.assert_clean();
+}
+
+#[test]
+fn uids_that_are_somebody_elses_are_refused() {
+    for (case, arguments) in [
+        ("root's", ["--uid-base", "0", "--slots", "10"]),
+        ("more than there are", ["--uid-base", "4294967000", "--slots", "295"]),
+        ("none", ["--uid-base", "5000", "--slots", "0"]),
+        ("the agent's", ["--uid-base", "63000", "--slots", "1002"]),
+    ] {
+        let said = Jailer::refusal(&[&["--agent-uid", "64001"], &arguments[..]].concat());
+        assert!(said.contains("uid"), "{case}: {said}");
+    }
+}
+
+/// In a folder where another user may write, a name can become another file between two steps of root's.
+#[test]
+fn folders_of_others_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, owner, mode) in [("others", 64001, 0o755), ("open", 0, 0o777), ("group", 0, 0o775)] {
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place).unwrap();
+        std::os::unix::fs::chown(&place, Some(owner), None).unwrap();
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode)).unwrap();
+        for flag in ["--state", "--socket"] {
+            let path = if flag == "--state" { place.clone() } else { place.join("s") };
+            let said = Jailer::refusal(&[flag, path.to_str().unwrap()]);
+            assert!(said.contains("folders of root's own"), "{name} {flag}: {said}");
+        }
+    }
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(folder.path().join("others"), &link).unwrap();
+    assert!(Jailer::refusal(&["--state", link.to_str().unwrap()]).contains("is no folder"));
+}
+
+/// One process at a time where that is asked for: a second agent would take the first one's jails for leftovers.
+#[test]
+fn one_agent_holds_the_jailer_until_it_is_gone() {
+    let jailer = Jailer::start(&["--one-agent"]);
+    let client = jailer.connect();
+    let second = || {
+        let path = jailer.socket();
+        let done = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "second_agent", "--ignored", "--nocapture"])
+            .env("WARREN_TEST_SOCKET", path)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    let said = second();
+    assert!(said.contains(&format!("another agent (pid {})", std::process::id())), "{said}");
+    let another = jailer.connect();
+    drop(client);
+    assert!(second().contains("another agent"), "the same process held it with two connections");
+    drop(another);
+    assert!(second().contains("greeted"));
+    drop(jailer.connect());
+}
+
+/// The other process of the test above.
+#[test]
+#[ignore = "run by one_agent_holds_the_jailer_until_it_is_gone"]
+fn second_agent() {
+    let Some(path) = std::env::var_os("WARREN_TEST_SOCKET") else { return };
+    let mut client = Client::connect(path.as_ref());
+    match client.ask(&Request::Hello { version: JAILER_PROTOCOL_VERSION }, &[]).0 {
+        Reply::Hello { .. } => println!("greeted"),
+        other => println!("{other:?}"),
+    }
 }

@@ -72,6 +72,25 @@ pub fn groups(facts: &HostFacts, slot: u32, name: &SandboxName, limits: &Limits)
         .collect()
 }
 
+/// What is written to a parent itself, so that all jails together stay below it, whatever each was given.
+#[must_use]
+pub fn ceiling(version: CgroupVersion, parent: &CgroupParent, memory_bytes: u64) -> Vec<Setting> {
+    if !parent.controllers.contains(&Controller::Memory) {
+        return Vec::new();
+    }
+    let setting = |file: &str, value: String| Setting { file: file.to_string(), value };
+    let (limit, swap) = match version {
+        CgroupVersion::V1 => (
+            setting("memory.limit_in_bytes", memory_bytes.to_string()),
+            setting("memory.memsw.limit_in_bytes", memory_bytes.to_string()),
+        ),
+        CgroupVersion::V2 => {
+            (setting("memory.max", memory_bytes.to_string()), setting("memory.swap.max", "0".to_string()))
+        }
+    };
+    if parent.swap { Vec::from([limit, swap]) } else { Vec::from([limit]) }
+}
+
 fn settings(
     version: CgroupVersion,
     parent: &CgroupParent,

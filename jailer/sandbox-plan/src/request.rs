@@ -13,6 +13,8 @@ pub const JAILER_PROTOCOL_VERSION: u32 = 1;
 pub const MAX_PACKET: usize = 64 << 10;
 /// Most descriptors on one request.
 pub const MAX_FDS: usize = 8;
+/// Most tasks of one jail: with the number of slots this bounds how much of the host's process table they can take.
+pub const MAX_TASKS: u32 = 256;
 
 /// Most jails in one [`Reply::Listed`].
 pub const LIST_PAGE: usize = 128;
@@ -97,13 +99,13 @@ pub enum CompilePurpose {
 /// Resource limits of one jailed program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Limits {
-    /// cgroup memory limit; the jailer reads it back.
+    /// cgroup memory limit; the jailer reads it back. At most what it gives to all jails together.
     pub memory_bytes: u64,
     /// CPU in thousandths of a core, as weight and (when `cpu_hard`) as quota.
     pub cpu_millis: u32,
     /// Whether `cpu_millis` is also a ceiling.
     pub cpu_hard: bool,
-    /// Tasks.
+    /// Tasks, [`MAX_TASKS`] at most.
     pub pids: u32,
     /// RLIMIT_CPU seconds; 0 means none.
     pub cpu_seconds: u32,

@@ -131,7 +131,7 @@ impl Parents {
 }
 
 /// Writes a limit and reads it back: what the kernel rounded, clamped or ignored is not the limit of the plan.
-fn write_checked(
+pub(super) fn write_checked(
     parent: BorrowedFd<'_>,
     directory: &str,
     Setting { file, value }: &Setting,

@@ -1,6 +1,6 @@
 //! The directories below which jails get theirs: one in each hierarchy, made by this jailer and removed by it.
 
-use super::{find::Found, open_dir, open_path, read_file, write_file};
+use super::{GroupError, find::Found, open_dir, open_path, read_file, write_checked, write_file};
 use rustix::{
     fs::{AtFlags, FlockOperation, Mode, flock, mkdirat, unlinkat},
     io::Errno,
@@ -10,7 +10,10 @@ use std::{
     path::Path,
     time::Duration,
 };
-use warren_sandbox_plan::facts::{CgroupFacts, CgroupParent, CgroupVersion, Controller};
+use warren_sandbox_plan::{
+    cgroup::ceiling,
+    facts::{CgroupFacts, CgroupParent, CgroupVersion, Controller},
+};
 
 /// Open parents.
 pub(crate) struct Parents {
@@ -37,6 +40,8 @@ pub(crate) enum ParentsError {
          or name another group with --cgroup-root"
     )]
     Occupied { path: String, controllers: String },
+    #[error("cannot bound all jails together in {path}")]
+    Ceiling { path: String, source: GroupError },
 }
 
 /// Where a jailer's parents stand, without making anything. `root` replaces the jailer's own group.
@@ -61,11 +66,30 @@ pub(crate) fn place(found: &Found, root: Option<&str>, leaf: &str) -> CgroupFact
 }
 
 impl Parents {
-    /// Makes what is not there yet and takes hold of it: one jailer a set of parents.
-    pub(crate) fn open(facts: CgroupFacts) -> Result<Self, ParentsError> {
+    /// Makes what is not there yet and takes hold of it: one jailer a set of parents. With `max_memory_bytes`, all
+    /// jails together get no more.
+    pub(crate) fn open(facts: CgroupFacts, max_memory_bytes: Option<u64>) -> Result<Self, ParentsError> {
         let open = facts.parents.iter().map(|parent| open_parent(facts.version, parent));
-        let open = open.collect::<Result<_, _>>()?;
-        Ok(Self { facts, open })
+        let parents = Self { open: open.collect::<Result<_, _>>()?, facts };
+        if let Some(bytes) = max_memory_bytes {
+            parents.bound(bytes)?;
+        }
+        Ok(parents)
+    }
+
+    fn bound(&self, memory_bytes: u64) -> Result<(), ParentsError> {
+        for (about, parent) in self.facts.parents.iter().zip(&self.open) {
+            let settings = ceiling(self.facts.version, about, memory_bytes);
+            // Version 1 takes memory and memory with swap in one order when raised and in the other when lowered.
+            for setting in settings.iter().rev() {
+                let _ = write_checked(parent.base.as_fd(), &parent.leaf, setting);
+            }
+            for setting in &settings {
+                write_checked(parent.base.as_fd(), &parent.leaf, setting)
+                    .map_err(|source| ParentsError::Ceiling { path: about.path.clone(), source })?;
+            }
+        }
+        Ok(())
     }
 
     /// The directory of one parent.

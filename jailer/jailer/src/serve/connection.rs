@@ -1,6 +1,7 @@
 //! One connection: packets in, packets out.
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -21,6 +22,8 @@ use warren_sandbox_plan::{
 /// A peer that has passed the check of its user id.
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
+    /// Who connected.
+    pub(crate) pid: i32,
     pub(crate) phase: Phase,
 }
 
@@ -48,6 +51,14 @@ pub(crate) enum Received {
 }
 
 impl Connection {
+    /// Whether the peer's end is closed.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        let mut look = [PollFd::new(&self.socket, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let [seen] = &mut look;
+        poll(std::slice::from_mut(seen), Some(&now)).is_ok() && seen.revents().contains(PollFlags::HUP)
+    }
+
     /// Reads one packet.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> Received {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];

@@ -66,12 +66,21 @@ pub(crate) enum End {
     HandOver,
 }
 
+/// Who is served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peers {
+    /// The one user.
+    pub(crate) uid: u32,
+    /// Whether one process of that user holds the jailer for as long as it is connected.
+    pub(crate) one_process: bool,
+}
+
 /// The serving jailer.
 pub(crate) struct Server {
     epoll: OwnedFd,
     listener: OwnedFd,
     signals: OwnedFd,
-    agent_uid: u32,
+    peers: Peers,
     connections: HashMap<u32, Connection>,
     next_connection: u32,
     jails: Jails,
@@ -82,7 +91,7 @@ impl Server {
     pub(crate) fn new(
         listener: OwnedFd,
         signals: OwnedFd,
-        agent_uid: u32,
+        peers: Peers,
         jails: Jails,
     ) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -96,7 +105,7 @@ impl Server {
             epoll,
             listener,
             signals,
-            agent_uid,
+            peers,
             connections: HashMap::new(),
             next_connection: 0,
             jails,
@@ -147,15 +156,15 @@ impl Server {
             return;
         };
         // The socket's mode keeps others out already; this holds even if someone changes it.
-        let is_agent =
-            sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.as_raw() == self.agent_uid);
-        if !is_agent || self.connections.len() >= MAX_CONNECTIONS {
+        let Ok(peer) = sockopt::socket_peercred(&socket) else { return };
+        if peer.uid.as_raw() != self.peers.uid || self.connections.len() >= MAX_CONNECTIONS {
             return;
         }
+        let pid = peer.pid.as_raw_nonzero().get();
         let id = self.next_connection;
         self.next_connection = self.next_connection.wrapping_add(1);
         if epoll::add(&self.epoll, &socket, Source::Connection(id).to_data(), EventFlags::IN).is_ok() {
-            self.connections.insert(id, Connection { socket, phase: Phase::New });
+            self.connections.insert(id, Connection { socket, pid, phase: Phase::New });
         }
     }
 
@@ -191,8 +200,16 @@ impl Server {
 
     /// Answers one request; `false` if the connection is to be closed.
     fn answer(&mut self, id: u32, request: Request, passed: &[OwnedFd]) -> bool {
+        let holder = self.other_process(id);
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         match (&connection.phase, request) {
+            (Phase::New, Request::Hello { version: JAILER_PROTOCOL_VERSION })
+                if let Some(holder) = holder =>
+            {
+                let message = format!("another agent (pid {holder}) holds this jailer");
+                connection.send(&refusal("hello", message, true), None);
+                false
+            }
             (Phase::New, Request::Hello { version: JAILER_PROTOCOL_VERSION }) => {
                 connection.phase = Phase::Open;
                 connection.send(&Reply::Hello { version: JAILER_PROTOCOL_VERSION }, None)
@@ -211,6 +228,15 @@ impl Server {
             (Phase::Open, Request::List) => self.list(id, None),
             (Phase::Open, Request::ListAfter { name }) => self.list(id, Some(&name)),
         }
+    }
+
+    /// The process that holds the jailer, if only one may and it is another than this connection's.
+    fn other_process(&self, id: u32) -> Option<i32> {
+        let own = self.connections.get(&id).filter(|_| self.peers.one_process)?.pid;
+        // One that has hung up holds nothing, also while the news of it still waits to be read.
+        let holds =
+            |other: &&Connection| other.phase != Phase::New && other.pid != own && !other.has_hung_up();
+        self.connections.values().find(holds).map(|other| other.pid)
     }
 
     fn spawn(&mut self, id: u32, spawn: &Spawn, passed: &[OwnedFd]) -> bool {

@@ -1,6 +1,9 @@
 //! From a command line to a serving jailer.
 
-use super::server::Server;
+use super::{
+    server::{Peers, Server},
+    trust,
+};
 use crate::{
     cgroup::{self, Parents, find},
     confine::confine,
@@ -9,7 +12,7 @@ use crate::{
     programs::Programs,
     sys,
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::{
     fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, chown, fcntl_lock, openat},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
@@ -40,6 +43,12 @@ pub(crate) struct Options {
     /// Most jails at a time.
     #[arg(long, default_value_t = 4096)]
     pub(crate) slots: u32,
+    /// Serve one process of that user at a time: two agents would take each other's jails for leftovers.
+    #[arg(long)]
+    pub(crate) one_agent: bool,
+    /// Begin a session of its own, for who starts it by hand and goes away.
+    #[arg(long)]
+    pub(crate) detach: bool,
     /// The VMM program [default: warren-vmm beside this one].
     #[arg(long)]
     pub(crate) vmm: Option<PathBuf>,
@@ -66,9 +75,17 @@ pub(crate) struct Place {
     /// The cgroup to make it in, as a path in the hierarchy [default: v1 the jailer's own, v2 the root].
     #[arg(long)]
     pub(crate) cgroup_root: Option<String>,
+    /// Memory of all jails together, MiB [default: as much as there is].
+    #[arg(long)]
+    pub(crate) max_memory_mib: Option<u64>,
 }
 
 impl Place {
+    /// The same in bytes.
+    pub(crate) fn max_memory_bytes(&self) -> Option<u64> {
+        self.max_memory_mib.map(|mib| mib.saturating_mul(1 << 20))
+    }
+
     /// Where the cgroups of this jailer stand, without making anything.
     pub(crate) fn cgroups(&self) -> anyhow::Result<CgroupFacts> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -89,10 +106,15 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the jailer needs root: sudo {}", std::env::args().collect::<Vec<_>>().join(" "));
     }
+    if options.detach {
+        rustix::process::setsid().context("cannot begin a session of its own")?;
+    }
+    check_uids(options)?;
     raise_open_files()?;
     let signals = sys::signal_fd(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
     let state = &options.place.state;
     fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+    trust::folder(state)?;
     fs::set_permissions(state, fs::Permissions::from_mode(0o700))?;
     // A record lock, which a child does not inherit: it ends with this process, whatever a half-made jail still holds.
     let lock = fs::File::create(state.join("lock"))?;
@@ -117,7 +139,8 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     let last_capability = probe::last_capability();
     // Asked while there is a /proc: before Linux 6.4 it is read from there, at the first question.
     let page_bytes = rustix::param::page_size() as u64;
-    let parents = Parents::open(recorded_or(state, options.place.cgroups()?)?)?;
+    let max_memory = options.place.max_memory_bytes();
+    let parents = Parents::open(recorded_or(state, options.place.cgroups()?)?, max_memory)?;
     let (listener, folder) = bind_socket(&options.socket, options.agent_uid)?;
 
     // From here on the host's files are out of reach but for what is open.
@@ -136,11 +159,13 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         processes,
         uid_base: options.uid_base,
         slots: options.slots,
+        max_memory_bytes: max_memory.unwrap_or(u64::MAX),
         fail_at: options.fail_at.clone(),
     };
     let jails = Jails::adopt(host).context("cannot take over what an earlier jailer left")?;
     let adopted = jails.alive().count();
-    let mut server = Server::new(listener.try_clone()?, signals, options.agent_uid, jails)?;
+    let peers = Peers { uid: options.agent_uid, one_process: options.one_agent };
+    let mut server = Server::new(listener.try_clone()?, signals, peers, jails)?;
     listen(&listener, 64)?;
     println!("ready socket={} adopted={adopted}", options.socket.display());
     std::io::stdout().flush()?;
@@ -150,6 +175,17 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         let _ = rustix::fs::unlinkat(&folder, name, rustix::fs::AtFlags::empty());
     }
     server.finish(end);
+    Ok(())
+}
+
+/// The jails' uids are nobody else's as far as this command line can tell: not root's, not the agent's.
+fn check_uids(options: &Options) -> anyhow::Result<()> {
+    let Options { uid_base, slots, agent_uid, .. } = *options;
+    // The last uid means "none" to the kernel.
+    let end = uid_base.checked_add(slots).filter(|end| *end < u32::MAX);
+    let end = end.with_context(|| format!("{slots} uids from {uid_base} on are more than there are"))?;
+    ensure!(uid_base > 0 && slots > 0, "--uid-base and --slots begin at 1: 0 is root");
+    ensure!(!(uid_base..end).contains(&agent_uid), "the agent's own uid {agent_uid} is among the jails'");
     Ok(())
 }
 
@@ -193,6 +229,7 @@ fn bind_socket(path: &Path, agent_uid: u32) -> anyhow::Result<(OwnedFd, OwnedFd)
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
+    trust::folder(folder)?;
     let folder = openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let listener = new()?;
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));

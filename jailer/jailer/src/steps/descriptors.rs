@@ -6,6 +6,7 @@ use rustix::{
     fs::{FileType, SealFlags, fcntl_get_seals, fstat},
     io::Errno,
     net::{AddressFamily, SocketType, sockopt},
+    pipe::fcntl_getpipe_size,
 };
 use std::os::fd::{BorrowedFd, RawFd};
 use warren_sandbox_plan::plan::DescriptorKind;
@@ -32,7 +33,8 @@ pub(super) fn arrange(places: usize, child: &mut Child<'_>) -> Result<(), Errno>
 
 /// Whether a descriptor of a request is what the plan says; the jailer asks before it makes anything.
 pub(crate) fn check(kind: DescriptorKind, fd: BorrowedFd<'_>) -> Result<(), &'static str> {
-    let file_type = fstat(fd).map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
+    // Nothing here asks a file system before it is known to be the kernel's own: one that its user serves (FUSE) could
+    // let the jailer wait for ever.
     match kind {
         DescriptorKind::Listener => {
             let listens = sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
@@ -40,10 +42,10 @@ pub(crate) fn check(kind: DescriptorKind, fd: BorrowedFd<'_>) -> Result<(), &'st
                 && sockopt::socket_acceptconn(fd) == Ok(true);
             if listens { Ok(()) } else { Err("a listening Unix stream socket") }
         }
-        DescriptorKind::Log => match file_type {
-            FileType::Fifo | FileType::Socket => Ok(()),
-            _ => Err("a pipe or a socket"),
-        },
+        DescriptorKind::Log => {
+            let fits = fcntl_getpipe_size(fd).is_ok() || sockopt::socket_type(fd).is_ok();
+            if fits { Ok(()) } else { Err("a pipe or a socket") }
+        }
         DescriptorKind::SealedMemory => {
             let wanted = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
             match fcntl_get_seals(fd) {
@@ -53,8 +55,12 @@ pub(crate) fn check(kind: DescriptorKind, fd: BorrowedFd<'_>) -> Result<(), &'st
         }
         // Files that know seals are memfds (or files on tmpfs): no directory, no device, no disk.
         DescriptorKind::Memory => match fcntl_get_seals(fd) {
-            Ok(_) if file_type == FileType::RegularFile => Ok(()),
+            Ok(_) if is_regular(fd) => Ok(()),
             _ => Err("a memfd"),
         },
     }
+}
+
+fn is_regular(fd: BorrowedFd<'_>) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }

@@ -90,6 +90,26 @@ impl Jailer {
         Self::start_in(tempfile::Builder::new().prefix("jailer-").tempdir().unwrap(), arguments)
     }
 
+    /// Starts one that must refuse to serve; gives its last words.
+    pub(crate) fn refusal(arguments: &[&str]) -> String {
+        require_root();
+        let folder = tempfile::Builder::new().prefix("jailer-").tempdir().unwrap();
+        let mut command = Command::new(&programs().jailer);
+        command.arg("serve");
+        let (socket, state) = (folder.path().join("run/jailer.sock"), folder.path().join("state"));
+        let defaults = [
+            ("--socket", socket.as_os_str()),
+            ("--state", state.as_os_str()),
+            ("--agent-uid", OsStr::new("0")),
+        ];
+        for (flag, value) in defaults.into_iter().filter(|(flag, _)| !arguments.contains(flag)) {
+            command.arg(flag).arg(value);
+        }
+        let done = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert!(!done.status.success(), "it serves with {arguments:?}");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    }
+
     pub(crate) fn start_in(folder: TempDir, arguments: &[&str]) -> Self {
         // Uid ranges of jailers that run at once do not overlap.
         let number = NEXT.fetch_add(1, Ordering::Relaxed) % 100;
