@@ -26,7 +26,7 @@ pub mod store;
 
 pub use digest::Digest;
 pub use envelope::{Artefact, EnvelopeError};
-pub use metadata::{ArtefactKey, MemoryDemand, Metadata, Purpose, World};
+pub use metadata::{ArtefactKey, MemoryDemand, Metadata, Purpose, World, code_version};
 pub use result::{CompileError, CompileResult, Compiled, ResultError};
 pub use signing::{SigningKey, VerifyError, VerifyingKey, sign, verify};
 pub use store::{Lookup, Store, StoreError};

@@ -94,6 +94,13 @@ impl Metadata {
     }
 }
 
+/// Everything a compiler, an agent and a guest must agree on before one's code is the other's, in words.
+#[must_use]
+pub fn code_version() -> String {
+    let (abi, wasmtime) = (warren_abi::ABI_VERSION, warren_abi::WASMTIME_VERSION);
+    format!("artefact {FORMAT_VERSION}, settings {SETTINGS_VERSION}, guest ABI {abi}, Wasmtime {wasmtime}")
+}
+
 /// The name of an artefact: equal keys are equal code, up to the compiler's own determinism.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ArtefactKey([u8; 32]);

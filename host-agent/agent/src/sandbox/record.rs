@@ -5,10 +5,16 @@
 use super::live::About;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use warren_sandbox_plan::name::SandboxName;
+
+/// Most bytes of a path in a `sockaddr_un`, unix(7).
+const LONGEST_ADDRESS: usize = 107;
 
 /// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,26 +28,33 @@ pub struct Record {
 
 /// The directory of sockets and records.
 #[derive(Clone, Debug)]
-pub struct RunDir(PathBuf);
+pub struct RunDir {
+    path: PathBuf,
+    /// The same directory, by a name that is short enough for a socket's address.
+    short: PathBuf,
+    /// What the short name may lead through.
+    _open: Arc<File>,
+}
 
 impl RunDir {
     /// Opens or makes it.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        // The longest socket path must fit a `sockaddr_un`.
+        let open = Arc::new(File::open(&path)?);
+        // The longest socket path must fit a `sockaddr_un`; a home directory's name can be any length.
         let longest = path.as_os_str().len() + warren_sandbox_plan::name::NAME_MAX + "/.sock".len();
-        if longest > 107 {
-            let message =
-                format!("{} is too long a path for Unix sockets; choose a shorter --data", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        Ok(Self(path))
+        let short = if longest > LONGEST_ADDRESS {
+            PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()))
+        } else {
+            path.clone()
+        };
+        Ok(Self { path, short, _open: open })
     }
 
     /// The socket of a sandbox.
     #[must_use]
     pub fn socket(&self, id: &SandboxName) -> PathBuf {
-        self.0.join(format!("{id}.sock"))
+        self.short.join(format!("{id}.sock"))
     }
 
     /// Writes a record whole or not at all.
@@ -67,7 +80,7 @@ impl RunDir {
     /// Every readable record, and the names of all files that belong to a sandbox.
     pub fn read_all(&self) -> io::Result<(Vec<Record>, Vec<SandboxName>)> {
         let (mut records, mut names) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&self.0)? {
+        for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
             let stem =
                 path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
@@ -83,7 +96,7 @@ impl RunDir {
     }
 
     fn record(&self, id: &SandboxName) -> PathBuf {
-        self.0.join(format!("{id}.json"))
+        self.path.join(format!("{id}.json"))
     }
 }
 
@@ -138,8 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn long_paths_are_refused_at_start() {
+    fn a_long_path_has_sockets_too() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(RunDir::open(dir.path().join("x".repeat(80))).is_err());
+        let path = dir.path().join("x".repeat(200));
+        let run = RunDir::open(path.clone()).unwrap();
+        let id = SandboxName::new("a".repeat(warren_sandbox_plan::name::NAME_MAX)).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(run.socket(&id)).unwrap();
+        assert!(path.join(format!("{id}.sock")).exists());
+        std::os::unix::net::UnixStream::connect(run.socket(&id)).unwrap();
+        run.remove(&id);
+        assert_eq!(fs::read_dir(path).unwrap().count(), 0);
     }
 }
