@@ -2,6 +2,7 @@
 
 use crate::{
     commands::{doctor, functions, invoke, logs, operate, policy},
+    host,
     report::EXIT_CODES,
     up,
 };
@@ -13,7 +14,8 @@ use warren_client::{Client, Config, Outcome, default_path};
 #[derive(Parser)]
 #[command(name = "warren", version, arg_required_else_help = true, after_help = format!("\
 Examples:
-  sudo warren up                                  start Warren on this machine
+  sudo warren host prepare                        once, so that you can run Warren without sudo
+  warren up                                       start Warren on this machine
   warren fn create hello hello.wasm               deploy a function
   warren invoke hello --payload '{{\"name\":\"Ada\"}}'  call it
   warren logs -f hello                            follow its log
@@ -34,6 +36,9 @@ pub(crate) struct Cli {
 enum Command {
     /// Start everything on this machine; Ctrl-C stops it.
     Up(Box<up::Options>),
+    /// Prepare this machine once, to run Warren without root.
+    #[command(subcommand)]
+    Host(host::Command),
     /// Create, update, list, show and remove functions.
     #[command(subcommand, name = "fn", visible_alias = "function")]
     Functions(functions::Command),
@@ -70,6 +75,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
     let connect = async || -> Outcome<Client> { Client::connect(&Config::load(&path)?).await };
     match cli.command {
         Command::Up(options) => up::run(&options, &path, json).await,
+        Command::Host(command) => host::run(&command, json),
         Command::Functions(command) => functions::run(command, &connect().await?, json).await,
         Command::Invoke(options) => invoke::run(&options, &connect().await?, json).await,
         Command::Logs(options) => logs::run(options, &connect().await?, json).await,

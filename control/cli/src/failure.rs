@@ -20,6 +20,9 @@ pub enum Failure {
         /// Why it failed.
         source: Option<std::io::Error>,
     },
+    /// This machine is not prepared for this user; the message names the command that does it.
+    #[error("{0}")]
+    Unprepared(String),
     /// The demo got a wrong answer.
     #[error("{0}")]
     Wrong(String),
@@ -49,6 +52,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Local { .. } => 5,
             Self::Wrong(_) => 6,
+            Self::Unprepared(_) => 7,
             Self::Interrupted => 130,
             Self::Wire(error) => match (error.fault, error.code) {
                 (Fault::Function, _) => 1,

@@ -10,6 +10,7 @@ mod charts;
 mod cli;
 mod commands;
 mod demo;
+mod host;
 mod report;
 mod screen;
 mod shape;

@@ -15,6 +15,7 @@ Exit codes:
   4    not found, exists already, or changed meanwhile
   5    Warren or this machine failed, or cannot be reached
   6    an answer was not what it had to be (demo)
+  7    this machine is not prepared for this user, or by a build that does not fit; the message names the sudo command
   130  interrupted";
 
 /// Prints a failure on standard error and gives its exit code.

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! lock data directory -> identity -> jailer -> control -> agent -> host ready -> (demo) -> wait -> stop in reverse
+//!                                    '- root: its own; anybody else: the one that `warren host prepare` set up
 //! ```
-//! Starts and watches three processes, and restarts those that die. It holds no state of Warren itself: killing it
+//! Starts and watches these processes, and restarts those that die. It holds no state of Warren itself: killing it
 //! loses nothing, and the next `warren up` on the same directory ends what the last one left behind.
 
 mod child;
 mod host;
+mod jailer;
 mod layout;
 mod leftovers;
 mod programs;
@@ -29,13 +31,13 @@ const READY_WITHIN: Duration = Duration::from_mins(1);
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  warren up                                      state in /var/lib/warren, API on 127.0.0.1:7070
+  warren up                                      API on 127.0.0.1:7070
   warren up --data /srv/warren --listen 0.0.0.0:7070
   warren up --data /tmp/w --listen 127.0.0.1:0 --demo --once")]
 pub(crate) struct Options {
-    /// Where Warren keeps its state.
-    #[arg(long, default_value = "/var/lib/warren", value_name = "DIR")]
-    data: PathBuf,
+    /// Where Warren keeps its state [default: /var/lib/warren for root, else ~/.local/share/warren].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Where the API listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
     listen: SocketAddr,
@@ -57,12 +59,13 @@ pub(crate) struct Options {
     /// The demo's input files.
     #[arg(long, value_name = "DIR")]
     samples: Option<PathBuf>,
-    /// First of the user ids given to sandboxes; two Warrens on one machine need ranges of their own.
-    #[arg(long, default_value_t = 70_000)]
-    uid_base: u32,
-    /// Most sandboxes at once.
-    #[arg(long, default_value_t = 4_096)]
-    slots: u32,
+    /// First of the user ids given to sandboxes; two Warrens on one machine need ranges of their own. Root's only, as
+    /// it says `host prepare` else [default: 70000].
+    #[arg(long)]
+    uid_base: Option<u32>,
+    /// Most sandboxes at once; root's only, too [default: 4096].
+    #[arg(long)]
+    slots: Option<u32>,
     /// Memory for sandboxes, MiB [default: the agent's choice].
     #[arg(long)]
     memory_mib: Option<u64>,
@@ -72,21 +75,17 @@ pub(crate) struct Options {
     /// Most invocations at once on this installation [default: 1000].
     #[arg(long)]
     account_concurrency: Option<u32>,
+    #[command(flatten)]
+    below: crate::host::Below,
 }
 
 /// Runs until Ctrl-C, SIGTERM, or the end of `--once`.
 pub(crate) async fn run(options: &Options, config_path: &Path, json: bool) -> Outcome {
-    if !rustix::process::geteuid().is_root() {
-        let line = std::env::args().collect::<Vec<_>>().join(" ");
-        let message = format!(
-            "warren up needs root once, for the jailer (every sandbox gets a user of its own); control and agent \
-             run without it. Run:\n\n  sudo {line}\n"
-        );
-        return Err(Failure::Usage(message));
-    }
+    let jailer = jailer::Jailer::choose(options)?;
     let mut stop = Stop::listen()?;
-    let layout = Layout::prepare(&options.data)?;
-    let mut host = host::Host::new(options, layout)?;
+    let data = options.data.clone().unwrap_or_else(|| jailer.default_data());
+    let layout = Layout::prepare(&data, jailer.users())?;
+    let mut host = host::Host::new(options, layout, jailer)?;
     let result = tokio::select! {
         result = serve(&mut host, options, config_path, json) => result,
         () = stop.wait() => if options.once { Err(Failure::Interrupted) } else { Ok(()) },
@@ -107,7 +106,7 @@ async fn serve(host: &mut host::Host, options: &Options, config_path: &Path, jso
     let client = Client::connect(&config).await?;
     host.wait_for_worker(&client).await?;
     drop(shown);
-    announce(&config, options, config_path, begin.elapsed(), json);
+    announce(&config, options, host.data(), config_path, begin.elapsed(), json);
     if options.demo {
         let place = demo::Place::new(options.functions.clone(), options.samples.clone())?;
         demo::run(&client, &place, &options.only, json).await?;
@@ -115,10 +114,10 @@ async fn serve(host: &mut host::Host, options: &Options, config_path: &Path, jso
     if options.once { Ok(()) } else { Err(host.first_failure().await) }
 }
 
-fn announce(config: &Config, options: &Options, config_path: &Path, took: Duration, json: bool) {
+fn announce(config: &Config, options: &Options, data: &Path, config_path: &Path, took: Duration, json: bool) {
     if json {
         let line = serde_json::json!({
-            "ready": config.endpoint, "data": options.data, "config": config_path, "seconds": took.as_secs_f64(),
+            "ready": config.endpoint, "data": data, "config": config_path, "seconds": took.as_secs_f64(),
         });
         return screen::print(&line.to_string());
     }
@@ -129,7 +128,7 @@ fn announce(config: &Config, options: &Options, config_path: &Path, took: Durati
             "\nstate in {}, credentials in {}\n\nNext, in another terminal:\n  \
              warren fn create hello hello.wasm\n  warren invoke hello --payload '{{\"name\":\"you\"}}'\n  \
              warren ps\n\nCtrl-C stops everything.",
-            options.data.display(),
+            data.display(),
             config_path.display()
         ));
     }

@@ -3,7 +3,7 @@
 //! Each check looks at the real thing (opens /dev/kvm, asks `warren-vmm probe` to run a guest) rather than at names
 //! and versions.
 
-use crate::screen;
+use crate::{host, screen};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -15,7 +15,10 @@ use warren_client::{Failure, Outcome};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  warren doctor\n  warren doctor --json")]
-pub(crate) struct Options {}
+pub(crate) struct Options {
+    #[command(flatten)]
+    below: host::Below,
+}
 
 /// How a check came out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,13 +38,21 @@ struct Finding {
 }
 
 /// Runs every check; fails if one is bad.
-pub(crate) fn run(_: &Options, config: &Path, json: bool) -> Outcome {
-    let [wasm, linux] = probe();
+pub(crate) fn run(options: &Options, config: &Path, json: bool) -> Outcome {
+    let kvm = kvm();
+    // Who may not open the device cannot try it either; the jailer can.
+    let [wasm, linux] = if kvm.grade == Grade::Less {
+        ["Wasm sandboxes", "Linux guests"].map(|what| {
+            Finding::less(what, "cannot be tried by this user", "sudo warren doctor, once, tries it")
+        })
+    } else {
+        probe()
+    };
     let findings = [
-        kvm(),
+        kvm,
         wasm,
         linux,
-        root(),
+        privilege(options),
         cgroups(),
         user_namespaces(),
         landlock(),
@@ -97,9 +108,11 @@ fn kvm() -> Finding {
     let what = "/dev/kvm";
     match fs::File::options().read(true).write(true).open(what) {
         Ok(_) => Finding::good(what, "opens"),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Finding::less(what, "only root may open it", "fine when the jailer runs as root (warren up)")
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Finding::less(
+            what,
+            "only root may open it",
+            "fine: the jailer, as root, opens it for every sandbox",
+        ),
         Err(error) => Finding::bad(
             what,
             error.to_string(),
@@ -139,12 +152,14 @@ fn probe() -> [Finding; 2] {
     ]
 }
 
-fn root() -> Finding {
+fn privilege(options: &Options) -> Finding {
     let what = "privilege";
     if rustix::process::geteuid().is_root() {
-        Finding::good(what, "root: warren up can start the jailer")
-    } else {
-        Finding::less(what, "not root", "sudo warren up; clients need no privilege")
+        return Finding::good(what, "root: warren up can start the jailer");
+    }
+    match host::advice(&options.below.root) {
+        (true, text, _) => Finding::good(what, format!("none needed: {text}")),
+        (false, text, fix) => Finding::less(what, text, format!("{fix} (clients need no privilege)")),
     }
 }
 

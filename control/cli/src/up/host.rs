@@ -1,14 +1,16 @@
-//! The three processes of one machine, started in order and stopped in reverse.
+//! The processes of one machine, started in order and stopped in reverse.
 
 use super::{
     Children, Options, READY_WITHIN, Stop,
     child::{Spec, Supervised},
-    layout::{AGENT_UID, CONTROL_UID, Layout},
+    jailer::Jailer,
+    layout::{Layout, Users},
     leftovers,
     programs::Programs,
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -23,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) struct Host {
     layout: Layout,
     programs: Programs,
-    uids: (u32, u32),
+    jailer: Jailer,
     listen: SocketAddr,
     agent_listen: SocketAddr,
     control_extra: Vec<String>,
@@ -33,18 +35,20 @@ pub(crate) struct Host {
 
 impl Host {
     /// Finds the programs and clears away what an earlier run left.
-    pub(crate) fn new(options: &Options, layout: Layout) -> Outcome<Self> {
-        let programs = Programs::find(&layout)?;
-        for process in leftovers::of_directory(&layout.path("")) {
-            eprintln!("ending {} of an earlier run", process.pid);
-            terminate(process.pid);
-        }
+    pub(crate) fn new(options: &Options, layout: Layout, jailer: Jailer) -> Outcome<Self> {
+        let programs = Programs::find(&layout, jailer.users().is_some())?;
+        leftovers::end_of_directory(&layout.path(""));
+        // The prepared jailer's memory is bounded; promising more of it to control would only be refused later.
+        let memory_mib = match &jailer {
+            Jailer::Prepared(found) => Some(options.memory_mib.unwrap_or(u64::MAX).min(found.memory_mib)),
+            Jailer::Own { .. } => options.memory_mib,
+        };
         let port = if options.listen.port() == 0 { 0 } else { 7_071 };
         let number = |name: &str, value: Option<u64>| value.map(|value| format!("--{name}={value}"));
         Ok(Self {
             layout,
             programs,
-            uids: (options.uid_base, options.slots),
+            jailer,
             listen: options.listen,
             agent_listen: options
                 .agent_listen
@@ -52,7 +56,7 @@ impl Host {
             control_extra: number("account-concurrency", options.account_concurrency.map(u64::from))
                 .into_iter()
                 .collect(),
-            agent_extra: [number("memory-mib", options.memory_mib), number("idle-ms", options.idle_ms)]
+            agent_extra: [number("memory-mib", memory_mib), number("idle-ms", options.idle_ms)]
                 .into_iter()
                 .flatten()
                 .collect(),
@@ -60,10 +64,17 @@ impl Host {
         })
     }
 
+    /// Where everything is kept.
+    pub(crate) fn data(&self) -> &Path {
+        self.layout.root()
+    }
+
     /// Identity, jailer, control, agent. Gives what a client needs.
     pub(crate) async fn start(&mut self) -> Outcome<Config> {
         let identity = self.identity()?;
-        self.child(self.jailer()).await?;
+        if let Some(spec) = self.own_jailer() {
+            self.child(spec).await?;
+        }
         let listen = self.child(self.control()).await?.unwrap_or(self.listen);
         let reached = reachable(listen);
         self.child(self.agent(reached)).await?;
@@ -107,7 +118,7 @@ impl Host {
         .await
     }
 
-    /// Agent, control, jailer; then looks whether anything is left. A second signal ends the patience.
+    /// Agent, control, the jailer if it is this run's; then looks whether anything is left. A second signal ends the patience.
     pub(crate) async fn stop(mut self, impatience: &mut Stop) -> Outcome {
         let order = async {
             while let Some(child) = self.children.pop() {
@@ -118,7 +129,8 @@ impl Host {
             () = order => {}
             () = impatience.wait() => return Err(Failure::Interrupted),
         }
-        let left = leftovers::of_users(self.uids.0, self.uids.1);
+        let (base, count) = self.jailer.uids();
+        let left = leftovers::of_users(base, count);
         if left.is_empty() {
             return Ok(());
         }
@@ -138,38 +150,45 @@ impl Host {
         let directory = self.layout.path("identity");
         let failed = |error| Failure::local(format!("identity in {}: {error}", directory.display()));
         let identity = warren_identity::ensure_local(&directory).map_err(failed)?;
-        let owners = Owners { control: CONTROL_UID, agent: AGENT_UID };
-        warren_identity::give_files(&directory, owners).map_err(failed)?;
+        if let Some(Users { agent, control }) = self.jailer.users() {
+            warren_identity::give_files(&directory, Owners { control, agent }).map_err(failed)?;
+        }
         Ok(identity)
     }
 
-    fn jailer(&self) -> Spec {
+    /// Root's; a prepared one runs already.
+    fn own_jailer(&self) -> Option<Spec> {
+        let Jailer::Own { uid_base, slots } = self.jailer else { return None };
+        let agent = self.jailer.users()?.agent;
         let arguments = vec![
             "serve".into(),
             self.flag("socket", "run/jailer.sock"),
             self.flag("state", "jailer"),
-            format!("--agent-uid={AGENT_UID}"),
-            format!("--uid-base={}", self.uids.0),
-            format!("--slots={}", self.uids.1),
+            format!("--agent-uid={agent}"),
+            format!("--uid-base={uid_base}"),
+            format!("--slots={slots}"),
         ];
-        self.spec("jailer", arguments, None, None)
+        Some(self.spec("jailer", arguments, None, None))
     }
 
     fn control(&self) -> Spec {
         let mut arguments = vec![self.flag("data", "control"), self.flag("identity", "identity")];
         arguments.extend(self.control_extra.iter().cloned());
-        self.spec("control", arguments, Some(self.listen), Some(CONTROL_UID))
+        self.spec("control", arguments, Some(self.listen), self.jailer.users().map(|users| users.control))
     }
 
     fn agent(&self, control: SocketAddr) -> Spec {
         let mut arguments = vec![
             self.flag("data", "agent"),
             self.flag("identity", "identity"),
-            self.flag("jailer", "run/jailer.sock"),
+            match &self.jailer {
+                Jailer::Own { .. } => self.flag("jailer", "run/jailer.sock"),
+                Jailer::Prepared(found) => format!("--jailer={}", found.socket.display()),
+            },
             format!("--control=https://{control}"),
         ];
         arguments.extend(self.agent_extra.iter().cloned());
-        self.spec("agent", arguments, Some(self.agent_listen), Some(AGENT_UID))
+        self.spec("agent", arguments, Some(self.agent_listen), self.jailer.users().map(|users| users.agent))
     }
 
     fn flag(&self, name: &str, part: &str) -> String {
@@ -191,10 +210,4 @@ impl Host {
 /// Where a local client reaches a server that listens there.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())) } else { listen }
-}
-
-fn terminate(pid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
 }

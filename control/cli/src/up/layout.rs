@@ -13,14 +13,27 @@ pub(crate) const AGENT_UID: u32 = 64_001;
 /// The control layer's user.
 pub(crate) const CONTROL_UID: u32 = 64_002;
 
+/// The users of services that have users of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Users {
+    pub(crate) agent: u32,
+    pub(crate) control: u32,
+}
+
 /// Directory, owner, group, mode.
-const DIRECTORIES: &[(&str, u32, u32, u32)] = &[
-    ("run", 0, AGENT_UID, 0o750),
-    ("jailer", 0, 0, 0o700),
-    ("control", CONTROL_UID, CONTROL_UID, 0o700),
-    ("agent", AGENT_UID, AGENT_UID, 0o700),
-    ("log", 0, 0, 0o700),
-];
+fn directories(users: Option<Users>) -> Vec<(&'static str, u32, u32, u32)> {
+    if let Some(Users { agent, control }) = users {
+        return vec![
+            ("run", 0, agent, 0o750),
+            ("jailer", 0, 0, 0o700),
+            ("control", control, control, 0o700),
+            ("agent", agent, agent, 0o700),
+            ("log", 0, 0, 0o700),
+        ];
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    ["control", "agent", "log"].map(|name| (name, uid, gid, 0o700)).into()
+}
 
 /// A prepared data directory. Holding it proves that no other `warren up` holds the same.
 pub(crate) struct Layout {
@@ -29,12 +42,14 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Creates what is missing, sets owners and modes, takes the lock.
-    pub(crate) fn prepare(root: &Path) -> Outcome<Self> {
+    /// Creates what is missing, sets owners and modes, takes the lock. Without users of their own the services run as
+    /// this one, and everything is closed to others.
+    pub(crate) fn prepare(root: &Path, users: Option<Users>) -> Outcome<Self> {
         let failed = |error| Failure::io(format!("cannot prepare {}", root.display()), error);
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(root).map_err(failed)?;
+        let mode = if users.is_some() { 0o755 } else { 0o700 };
+        std::fs::DirBuilder::new().recursive(true).mode(mode).create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
-        if let Some(closed) = closed_to_others(&root) {
+        if let Some(closed) = users.and_then(|_| closed_to_others(&root)) {
             return Err(Failure::Usage(format!(
                 "control and agent run as users of their own and cannot reach {}: {} is closed to others; \
                  choose another place with --data",
@@ -43,10 +58,15 @@ impl Layout {
             )));
         }
         let lock = lock(&root)?;
-        for (name, uid, gid, mode) in DIRECTORIES {
-            directory(&root.join(name), *uid, *gid, *mode).map_err(failed)?;
+        for (name, uid, gid, mode) in directories(users) {
+            directory(&root.join(name), uid, gid, mode).map_err(failed)?;
         }
         Ok(Self { root, _lock: lock })
+    }
+
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A path below.
@@ -112,12 +132,24 @@ mod tests {
             return;
         }
         let dir = open_dir();
-        let first = Layout::prepare(dir.path()).unwrap();
-        assert_eq!(Layout::prepare(dir.path()).err().map(|failure| failure.code()), Some(5));
+        let users = Some(Users { agent: AGENT_UID, control: CONTROL_UID });
+        let first = Layout::prepare(dir.path(), users).unwrap();
+        assert_eq!(Layout::prepare(dir.path(), users).err().map(|failure| failure.code()), Some(5));
         drop(first);
-        assert!(Layout::prepare(dir.path()).is_ok());
+        assert!(Layout::prepare(dir.path(), users).is_ok());
         let mode = std::fs::metadata(dir.path().join("control")).unwrap();
         assert_eq!((mode.uid(), mode.permissions().mode() & 0o777), (CONTROL_UID, 0o700));
+    }
+
+    #[test]
+    fn alone_it_is_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(&dir.path().join("new"), None).unwrap();
+        for part in ["", "control", "agent", "log"] {
+            let about = std::fs::metadata(layout.path(part)).unwrap();
+            assert_eq!(about.permissions().mode() & 0o777, 0o700, "{part:?}");
+            assert_eq!(about.uid(), rustix::process::geteuid().as_raw());
+        }
     }
 
     #[test]

@@ -4,9 +4,9 @@ use super::layout::{Layout, closed_to_others};
 use std::path::{Path, PathBuf};
 use warren_client::{Failure, Outcome};
 
-/// The programs beside this one.
-const NEEDED: [&str; 6] =
-    ["warren-jailer", "warren-control", "warren-agent", "warren-vmm", "warren-compile", "warren-guest"];
+/// The programs beside this one: those of the services, and those of the jail, which a prepared machine has already.
+const SERVICES: [&str; 2] = ["warren-control", "warren-agent"];
+const JAIL: [&str; 4] = ["warren-jailer", "warren-vmm", "warren-compile", "warren-guest"];
 
 /// A directory with every program, reachable by every user.
 pub(crate) struct Programs {
@@ -16,10 +16,12 @@ pub(crate) struct Programs {
 impl Programs {
     /// Finds them beside this executable; copies them into the data directory when a directory on the way is closed
     /// to other users (a checkout below /root, say), for then control and agent could not be started from there.
-    pub(crate) fn find(layout: &Layout) -> Outcome<Self> {
+    /// `own_users` says that they have users of their own, and that the jailer is started here, too.
+    pub(crate) fn find(layout: &Layout, own_users: bool) -> Outcome<Self> {
         let own = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", error))?;
         let directory = own.parent().map(Path::to_owned).unwrap_or_default();
-        let missing: Vec<_> = NEEDED.into_iter().filter(|name| !directory.join(name).is_file()).collect();
+        let needed = SERVICES.into_iter().chain(JAIL.into_iter().filter(|_| own_users));
+        let missing: Vec<_> = needed.filter(|name| !directory.join(name).is_file()).collect();
         if !missing.is_empty() {
             return Err(Failure::local(format!(
                 "{} lacks {}; build everything with `cargo xtask build` and start target/warren/bin/warren",
@@ -27,7 +29,7 @@ impl Programs {
                 missing.join(", ")
             )));
         }
-        if closed_to_others(&directory).is_none() {
+        if !own_users || closed_to_others(&directory).is_none() {
             return Ok(Self { directory });
         }
         let copied = layout.path("programs");
