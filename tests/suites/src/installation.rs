@@ -37,6 +37,34 @@ pub struct Options {
     pub number: u32,
     /// Put the data directory here instead of a fresh one.
     pub data: Option<PathBuf>,
+    /// Run it as this user, on a machine prepared for him.
+    pub user: Option<User>,
+}
+
+/// A user without any privilege, and the machine he sees.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Nobody's number.
+    pub uid: u32,
+    /// The programs he can reach.
+    pub programs: PathBuf,
+    /// Below which the machine was prepared.
+    pub root: PathBuf,
+    /// His home.
+    pub home: PathBuf,
+}
+
+impl User {
+    /// The CLI as he runs it: no group, no capability, no way to get one.
+    #[must_use]
+    pub fn warren(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--reuid={}", self.uid), format!("--regid={}", self.uid)]);
+        command.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]);
+        command.arg(self.programs.join("warren")).env_clear().current_dir("/");
+        command.env("HOME", &self.home).env("WARREN_HOST_ROOT", &self.root).stdin(Stdio::null());
+        command
+    }
 }
 
 /// How a function is deployed.
@@ -72,9 +100,14 @@ impl Installation {
             None => fresh_directory(name)?,
         };
         let config = data.join("client.toml");
-        let mut command = Command::new(program("warren"));
+        let warren = || options.user.as_ref().map_or_else(|| Command::new(program("warren")), User::warren);
+        let mut command = warren();
         command.args(["up", "--json", "--listen", "127.0.0.1:0"]).arg("--data").arg(&data);
-        command.arg("--config").arg(&config).arg(format!("--uid-base={}", 100_000 + 5_000 * options.number));
+        command.arg("--config").arg(&config);
+        // Elsewhere the jailer is not this run's, and its user ids are what they are.
+        if options.user.is_none() && rustix::process::geteuid().is_root() {
+            command.arg(format!("--uid-base={}", 100_000 + 5_000 * options.number));
+        }
         command.args(options.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut up =
             command.spawn().context("start warren up; is target/warren built (cargo xtask build)?")?;
@@ -244,7 +277,9 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or_else(|| Path::new("/")).to_owned()
 }
 
-fn collected() -> PathBuf {
+/// What `cargo xtask build` collects: `bin`, `policies`, `functions`.
+#[must_use]
+pub fn collected() -> PathBuf {
     root().join("target/warren")
 }
 

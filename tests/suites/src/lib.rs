@@ -13,5 +13,5 @@ pub mod modules;
 mod runner;
 
 pub use expect::{Expected, expect_error};
-pub use installation::{Answer, Deploy, Installation, Options, function, root, sample};
-pub use runner::{Case, Running, Suite, full};
+pub use installation::{Answer, Deploy, Installation, Options, User, collected, function, root, sample};
+pub use runner::{Case, Plain, Running, Suite, full, plain};

@@ -100,6 +100,28 @@ impl Suite {
     }
 }
 
+/// A case that needs no installation.
+pub type Plain<'a> = (&'a str, &'a dyn Fn() -> Result<()>);
+
+/// Runs cases that make their own circumstances, before or after those of a [`Suite`]. Says whether all went well.
+#[must_use]
+pub fn plain(suite: &str, cases: &[Plain<'_>]) -> bool {
+    let mut failed = 0;
+    for (name, run) in cases {
+        let begin = Instant::now();
+        let result = run();
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("test {suite}::{name} ... {word} ({:.1} s)", begin.elapsed().as_secs_f64());
+        if let Err(error) = result {
+            failed += 1;
+            println!("\n---- {suite}::{name} ----\n{error:#}\n");
+        }
+    }
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {word}. {} passed; {failed} failed; 0 ignored; 0 measured", cases.len() - failed);
+    failed == 0
+}
+
 async fn run(suite: &Suite, cases: &[&Case]) -> Vec<(&'static str, anyhow::Error)> {
     let warren = match Installation::start(suite.name, &suite.options).await {
         Ok(warren) => warren,
@@ -147,10 +169,17 @@ fn unable() -> Option<&'static str> {
     if !Path::new("/dev/kvm").exists() {
         return Some("this machine has no /dev/kvm");
     }
-    if !rustix::process::geteuid().is_root() {
-        return Some("not root: the jailer cannot be started");
+    if !rustix::process::geteuid().is_root() && !prepared() {
+        return Some("not root, and this machine is not prepared for this user (warren host status)");
     }
     None
+}
+
+/// Whether `warren up` of this user finds a jailer.
+fn prepared() -> bool {
+    let mut asked = std::process::Command::new(crate::collected().join("bin/warren"));
+    asked.args(["host", "status", "--json"]).stdout(std::process::Stdio::null());
+    asked.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let place = std::path::PathBuf::from(format!("/var/tmp/warren-disk-{}", std::process::id()));
     let listing = std::env::args().any(|word| word == "--list");
     if !listing && let Err(error) = mount(&place) {
+        let _ = std::fs::remove_dir(&place);
         println!("warren-skipped: disk: no small file system can be mounted here ({error:#})");
         return ExitCode::SUCCESS;
     }
