@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod paths;
+mod prepare;
 mod programs;
 mod setup;
 mod shell;
@@ -75,7 +76,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Task::Setup(options) => setup::run(&options),
+        Task::Setup(options) => setup::task(&options),
         Task::Build(options) => build::run(&options),
         Task::Up(options) => up::run(&options),
         Task::Test(options) => suites::run(&options),

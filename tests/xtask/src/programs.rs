@@ -29,6 +29,17 @@ impl TestProgram {
         self.beside && self.folder.file_name().is_some_and(|name| name == SUITES)
     }
 
+    /// Whether it makes jails of its own. (A prepared machine's jailer is not a test's to start and kill.)
+    pub(crate) fn needs_root(&self) -> bool {
+        let place = self.place();
+        self.beside && (place == Path::new("jailer/jailer") || place == Path::new("host-agent/agent"))
+    }
+
+    /// Package and target, for people.
+    pub(crate) fn label(&self) -> String {
+        format!("{}::{}", self.place().display(), self.name)
+    }
+
     /// The package's folder, relative to the checkout.
     pub(crate) fn place(&self) -> &Path {
         self.folder.strip_prefix(paths::root()).unwrap_or(&self.folder)

@@ -1,6 +1,6 @@
 //! What building, running and testing need on a fresh Debian 12 with rustup and a C tool chain.
 
-use crate::{paths, shell};
+use crate::{paths, prepare, shell};
 use anyhow::{Result, bail};
 use std::{path::Path, process::Command};
 
@@ -20,6 +20,7 @@ struct Package {
     present: fn() -> bool,
 }
 
+/// The first is what building needs.
 const PACKAGES: &[Package] = &[
     Package {
         name: "musl-tools",
@@ -49,13 +50,22 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
-/// Installs what is missing and says so; silent about what is there.
-pub(crate) fn run(options: &Options) -> Result<()> {
+/// The `setup` task: everything that building and testing need.
+pub(crate) fn task(options: &Options) -> Result<()> {
+    prepare::require(&run(options)?, prepare::Programs::NotNeeded)
+}
+
+/// Installs what is missing and says so; silent about what is there. Gives the packages that only root can install.
+pub(crate) fn run(options: &Options) -> Result<Vec<&'static str>> {
+    install(options, PACKAGES)
+}
+
+fn install(options: &Options, wanted: &'static [Package]) -> Result<Vec<&'static str>> {
     let targets = missing_targets()?;
-    let packages: Vec<_> = PACKAGES.iter().filter(|package| !(package.present)()).collect();
+    let packages: Vec<_> = wanted.iter().filter(|package| !(package.present)()).collect();
     if targets.is_empty() && packages.is_empty() {
         println!("==> setup: everything is here");
-        return Ok(());
+        return Ok(Vec::new());
     }
     for target in &targets {
         println!("    rustup target {target}");
@@ -64,20 +74,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("    Debian package {}: {}", package.name, package.why);
     }
     if options.dry_run {
-        return Ok(());
+        return Ok(Vec::new());
     }
     if !targets.is_empty() {
         shell::step("rustup targets", Command::new("rustup").args(["target", "add"]).args(&targets))?;
     }
-    if packages.is_empty() {
-        return Ok(());
-    }
     let names: Vec<_> = packages.iter().map(|package| package.name).collect();
+    if names.is_empty() {
+        return Ok(names);
+    }
     if shell::which("apt-get").is_none() {
         bail!("this is no Debian: please install {} with your package manager", names.join(", "));
     }
     if !shell::is_root() {
-        bail!("run this once, then again without sudo:\n\n  {}\n", sudo_line(&names));
+        return Ok(names);
     }
     let apt = || {
         let mut command = Command::new("apt-get");
@@ -88,23 +98,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     shell::step(
         "apt-get install",
         apt().args(["-qq", "-y", "install", "--no-install-recommends"]).args(&names),
-    )
+    )?;
+    Ok(Vec::new())
 }
 
-/// What `build` needs, and no more: the lab's packages can wait until somebody tests.
+/// What `build` needs, and no more: the lab's packages can wait until somebody tests. Who is not root is told what to
+/// run, for the build and everything after it.
 pub(crate) fn for_build() -> Result<()> {
-    if missing_targets()?.is_empty() && shell::which("musl-gcc").is_some() {
+    let needed: &'static [Package] = PACKAGES.get(..1).unwrap_or_default();
+    if missing_targets()?.is_empty() && needed.iter().all(|package| (package.present)()) {
         return Ok(());
     }
-    run(&Options::default())
-}
-
-fn sudo_line(names: &[&str]) -> String {
-    format!(
-        "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends {} && adduser {} kvm'",
-        names.join(" "),
-        std::env::var("USER").unwrap_or_else(|_| "$USER".into()),
-    )
+    prepare::require(&install(&Options::default(), needed)?, prepare::Programs::NotBuilt)
 }
 
 fn missing_targets() -> Result<Vec<&'static str>> {

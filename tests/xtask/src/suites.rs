@@ -1,7 +1,7 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, paths,
+    build, check, paths, prepare,
     programs::{self, TestProgram},
     setup, shell,
 };
@@ -41,17 +41,27 @@ struct Tally {
 /// Runs every part and sums up; parts go on after a failure, so that one run tells all.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let begin = Instant::now();
-    setup::run(&setup::Options::default())?;
+    // Who is not root builds first, so that everything root has to do is one line.
+    let packages = setup::run(&setup::Options::default())?;
     if options.check {
         check::run(&check::Options::default())?;
     }
     build::run(&build::Options::default())?;
+    prepare::require(&packages, prepare::Programs::Built)?;
     let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
     let mut tally = Tally::default();
     let root = paths::root();
     let programs = programs::build()?;
     if wanted("unit") {
-        tally.programs("unit tests", programs.iter().filter(|program| !program.is_suite()));
+        let (can, cannot): (Vec<_>, Vec<_>) = programs
+            .iter()
+            .filter(|program| !program.is_suite())
+            .partition(|program| shell::is_root() || !program.needs_root());
+        tally.programs("unit tests", can.into_iter());
+        for program in cannot {
+            tally.skipped += 1;
+            println!("warren-skipped: {}: needs root; the lab host runs the jail's", program.label());
+        }
     }
     if wanted("guest") {
         guest(&mut tally, &root);
@@ -112,6 +122,10 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         (root.join("README.md"), "/src/README.md".to_owned()),
     ];
     tally.case("lab::demo", &mut lab_command(&carries, demo));
+    // A machine prepared for a real account, then everything without root; lab::demo above is root's way.
+    let mut prepared = carries.clone();
+    prepared.push((root.join("tests/lab/cases/prepared.sh"), "/opt/tests/prepared.sh".to_owned()));
+    tally.case("lab::prepared", &mut lab_command(&prepared, "sh /opt/tests/prepared.sh"));
     let suites = [
         ("jailer/jailer", &["jail", "hostile", "life"][..], ""),
         (
@@ -204,7 +218,7 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
 
 /// The lab host.
 pub(crate) fn lab(rest: &[String]) -> Result<()> {
-    setup::run(&setup::Options::default())?;
+    setup::task(&setup::Options::default())?;
     build::run(&build::Options::default())?;
     shell::step("lab", Command::new(paths::built("warren-lab")).args(rest))
 }
@@ -215,7 +229,7 @@ impl Tally {
         println!("==> {name}");
         let begin = Instant::now();
         for program in programs {
-            self.command(&format!("{}::{}", program.place().display(), program.name), &mut program.command());
+            self.command(&program.label(), &mut program.command());
         }
         println!("    {name}: {}", shell::short(begin.elapsed()));
     }

@@ -1,6 +1,6 @@
 //! `up`: build, then become `warren up`.
 
-use crate::{build, paths, shell};
+use crate::{build, paths, prepare, shell};
 use anyhow::{Context, Result};
 use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
@@ -35,14 +35,18 @@ pub(crate) struct Options {
 /// Builds and executes; returns only on failure.
 pub(crate) fn run(options: &Options) -> Result<()> {
     build::run(&build::Options::default())?;
-    let data = options.data.clone().unwrap_or_else(|| default_data(options.once));
+    prepare::require(&[], prepare::Programs::Built)?;
+    let data = options.data.clone().or_else(|| default_data(options.once));
     let mut command = Command::new(paths::program("warren"));
-    command.arg("up").arg("--data").arg(&data);
+    command.arg("up");
+    if let Some(data) = &data {
+        command.arg("--data").arg(data);
+    }
     if options.demo {
         command.arg("--demo").arg("--functions").arg(paths::collected().join("functions"));
         command.arg("--samples").arg(paths::root().join("tests/functions/data"));
     }
-    if options.once {
+    if let (true, Some(data)) = (options.once, &data) {
         // Beside a Warren that may already run here.
         command.args(["--once", "--listen", "127.0.0.1:0", "--config"]).arg(data.join("client.toml"));
     }
@@ -50,23 +54,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.arg("--listen").arg(listen);
     }
     command.args(&options.rest);
-    if options.once && options.data.is_none() {
+    if let (true, None, Some(data)) = (options.once, &options.data, &data) {
         let status = command.status().context("cannot start warren")?;
-        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        std::fs::remove_dir_all(data).with_context(|| format!("remove {}", data.display()))?;
         anyhow::ensure!(status.success(), "warren up ended with {status}");
         return Ok(());
     }
     Err(command.exec()).context("cannot start warren")
 }
 
-/// Beside the build when other users can reach it (control and agent run under users of their own), else elsewhere.
-fn default_data(once: bool) -> PathBuf {
+/// Root's: beside the build when other users can reach it (control and agent run under users of their own), else
+/// elsewhere. Anybody else's stays in the home directory, unless it is only for once.
+fn default_data(once: bool) -> Option<PathBuf> {
     let name = if once { format!("once-{}", std::process::id()) } else { "data".to_owned() };
     let beside = paths::collected();
-    if shell::is_root() && !reachable(&beside) {
-        return PathBuf::from("/var/tmp/warren-dev").join(name);
+    if !shell::is_root() {
+        return once.then(|| beside.join(name));
     }
-    beside.join(name)
+    if !reachable(&beside) {
+        return Some(PathBuf::from("/var/tmp/warren-dev").join(name));
+    }
+    Some(beside.join(name))
 }
 
 fn reachable(path: &Path) -> bool {

@@ -15,8 +15,12 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 use warren_client::{Failure, Outcome};
+
+const LISTENS_WITHIN: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Does every step and leaves the record of it. What serves at the end is what the record says.
 pub(crate) fn all(place: &Place, ready: &Ready, steps: &[Step], told: &mut Told) -> Outcome {
@@ -37,15 +41,27 @@ pub(crate) fn all(place: &Place, ready: &Ready, steps: &[Step], told: &mut Told)
         }
         told.step(step, "");
     }
-    // Another user's jailer would refuse root; that it answers at all is what is asked here.
-    if let Err(probe::Refusal::Absent(error)) = probe::ask(&place.socket()) {
-        return Err(Failure::io(format!("no jailer listens at {}", place.socket().display()), error));
-    }
+    listening(&place.socket())?;
     hand.record.build = Some(ready.build.clone());
     if known.as_ref() != Some(&hand.record) {
         hand.save()?;
     }
     Ok(())
+}
+
+/// Waits until the jailer listens; a service manager only says that it was started. It will not serve root: that it
+/// is there is what is asked.
+fn listening(socket: &Path) -> Outcome {
+    let begin = Instant::now();
+    loop {
+        match probe::ask(socket) {
+            Err(probe::Refusal::Absent(error)) if begin.elapsed() > LISTENS_WITHIN => {
+                return Err(Failure::io(format!("no jailer listens at {}", socket.display()), error));
+            }
+            Err(probe::Refusal::Absent(_)) => std::thread::sleep(LOOK_EVERY),
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// The folder of the socket, which a boot takes away.
