@@ -11,7 +11,7 @@
 //!   ([`mailbox::Reply::validate`]).
 //! - One doorbell write hands over a reply and takes the next event: one exit an invocation.
 //!
-//! Modules: [`window`] address windows, [`entry`] the guest's ELF file and first registers, [`boot`] the boot page, [`mailbox`] events and replies, [`isa`] the
+//! Modules: [`window`] address windows, [`written`] which pages of the heap were ever written, [`entry`] the guest's ELF file and first registers, [`boot`] the boot page, [`mailbox`] events and replies, [`isa`] the
 //! instruction sets compiled code may use, [`engine`] Wasmtime settings, [`wasi`] import names, [`outcome`] how an
 //! invocation can end.
 #![no_std]
@@ -27,9 +27,10 @@ pub mod mailbox;
 pub mod outcome;
 pub mod wasi;
 pub mod window;
+pub mod written;
 
 /// The version of everything in this crate. Bumped on any change of layout or meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The I/O port of the doorbell. The guest runs at IOPL 3, so the write is one exit and no fault.
 pub const DOORBELL_PORT: u16 = 0x0D0B;

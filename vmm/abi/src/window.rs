@@ -7,6 +7,7 @@
 //! 0x0020_0000  guest program                              by ELF segment: r-x, r--, rw-
 //! 0x0100_0000  mailbox                                    rw-
 //! 0x0220_0000  stack (guard below is unmapped)            rw-
+//! 0x0300_0000  the heap's own page tables, to be read      r--
 //! 0x0400_0000  function code: the precompiled artefact    r-x
 //! 0x2000_0000  /var/task archive                          r--
 //! 0x4000_0000  heap and linear memories                   rw-
@@ -45,6 +46,8 @@ pub const PROGRAM: Window = Window { base: 0x20_0000, max_len: 0xE0_0000 };
 pub const MAILBOX: Window = Window { base: 0x100_0000, max_len: 0x100_0000 };
 /// The guest program's stack; the page below `base` is never mapped.
 pub const STACK: Window = Window { base: 0x220_0000, max_len: 0x20_0000 };
+/// The page tables of [`HEAP`], see [`crate::written`].
+pub const TABLES: Window = Window { base: 0x300_0000, max_len: 0x10_0000 };
 /// The precompiled function, mapped read-execute as it lies in the artefact file.
 pub const CODE: Window = Window { base: 0x400_0000, max_len: 0x1C00_0000 };
 /// The function's files (`/var/task`), a ustar archive.
@@ -58,7 +61,7 @@ mod tests {
 
     #[test]
     fn windows_are_ordered_disjoint_and_page_aligned() {
-        let all = [SUPERVISOR, BOOT, PROGRAM, MAILBOX, STACK, CODE, TASK, HEAP];
+        let all = [SUPERVISOR, BOOT, PROGRAM, MAILBOX, STACK, TABLES, CODE, TASK, HEAP];
         for window in all {
             assert_eq!(window.base % PAGE_SIZE, 0, "{window:x?}");
             assert_eq!(window.max_len % PAGE_SIZE, 0, "{window:x?}");

@@ -1,11 +1,13 @@
 //! Four-level page tables, written table by table.
 //!
 //! Intermediate entries are permissive and the leaf decides, so a leaf is the only place to look for a permission.
-//! Accessed and dirty bits are set in advance: the processor never has to write a table.
+//! Accessed and dirty bits are set in advance, so that the processor never has to write a table; but for the heap, whose
+//! dirty bits tell the guest what was ever written ([`warren_abi::written`]).
 //! Entry bits: Intel SDM volume 3, 5.5.4, table 5-20.
 
 use crate::memory::{GuestMemory, OutOfRange};
 use warren_abi::window::{LARGE_PAGE_SIZE, PAGE_SIZE};
+use warren_abi::written::Entry;
 
 /// Entries in a table.
 const ENTRIES: usize = 512;
@@ -13,8 +15,8 @@ const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
-const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
+const DIRTY: u64 = Entry::DIRTY;
+const LARGE: u64 = Entry::LARGE;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 /// First address beyond the lower half.
@@ -119,7 +121,27 @@ impl PageTables {
 
     /// Maps a run, with 2 MiB pages wherever both addresses allow.
     pub fn map(&mut self, memory: &mut impl GuestMemory, mapping: Mapping) -> Result<(), PagingError> {
-        let Mapping { va, gpa, len, access } = mapping;
+        self.map_leaves(memory, mapping, mapping.access.bits(), mapping.va)
+    }
+
+    /// The same with clear dirty bits, and with small pages alone below the virtual address `fine_end`.
+    pub fn map_noting_writes(
+        &mut self,
+        memory: &mut impl GuestMemory,
+        mapping: Mapping,
+        fine_end: u64,
+    ) -> Result<(), PagingError> {
+        self.map_leaves(memory, mapping, mapping.access.bits() & !DIRTY, fine_end)
+    }
+
+    fn map_leaves(
+        &mut self,
+        memory: &mut impl GuestMemory,
+        mapping: Mapping,
+        bits: u64,
+        fine_end: u64,
+    ) -> Result<(), PagingError> {
+        let Mapping { va, gpa, len, .. } = mapping;
         let in_range = va.checked_add(len).is_some_and(|end| end <= VA_END)
             && gpa.checked_add(len).is_some_and(|end| end <= ADDRESS);
         if !in_range || (va | gpa | len) % PAGE_SIZE != 0 {
@@ -128,13 +150,13 @@ impl PageTables {
         let mut done = 0;
         while done < len {
             let (va, gpa, left) = (va + done, gpa + done, len - done);
-            let large = (va | gpa) % LARGE_PAGE_SIZE == 0 && left >= LARGE_PAGE_SIZE;
+            let large = va >= fine_end && (va | gpa) % LARGE_PAGE_SIZE == 0 && left >= LARGE_PAGE_SIZE;
             let (level, step) = if large { (2, LARGE_PAGE_SIZE) } else { (1, PAGE_SIZE) };
             let room = (ENTRIES - index(va, level)) as u64;
             // A run of small pages ends where a large one can take over.
             let run = if large { left } else { left.min(LARGE_PAGE_SIZE - va % LARGE_PAGE_SIZE) };
             let count = room.min(run / step);
-            let leaf = gpa | access.bits() | if large { LARGE } else { 0 };
+            let leaf = gpa | bits | if large { LARGE } else { 0 };
             let table = self.table(memory, va, level)?;
             Leaves { table, first: index(va, level), count, leaf, step }.write(memory, va)?;
             done += count * step;
@@ -157,6 +179,25 @@ impl PageTables {
             table = entry & ADDRESS;
         }
         Ok(None)
+    }
+
+    /// The guest-physical address of the table of `level` that covers `va`, if there is one: 1 for a page table, 2 for a
+    /// page directory.
+    pub fn table_of(
+        &self,
+        memory: &impl GuestMemory,
+        va: u64,
+        level: u32,
+    ) -> Result<Option<u64>, OutOfRange> {
+        let mut table = self.root;
+        for above in (level + 1..=4).rev() {
+            let entry = read_entry(memory, table, index(va, above))?;
+            if entry & PRESENT == 0 || entry & LARGE != 0 {
+                return Ok(None);
+            }
+            table = entry & ADDRESS;
+        }
+        Ok(Some(table))
     }
 
     /// The table of `level` that covers `va`, made with its parents where it is missing.

@@ -7,7 +7,8 @@
 //! ```
 
 use crate::{failure::Failure, outside::Outside, preview1::Sandbox};
-use alloc::{boxed::Box, format, string::String, string::ToString, vec, vec::Vec};
+use alloc::string::ToString as _;
+use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use serde::Deserialize;
 use warren_abi::{mailbox::PAYLOAD_MAX, outcome::FunctionError};
 use warren_wasi::{Errno, Host as _};
@@ -23,8 +24,14 @@ use bindings::{FunctionPre, warren::function::host, warren::function::types::Con
 
 /// Most bytes of one `random` answer.
 const RANDOM_MAX: u32 = 64 << 10;
-/// Most bytes that one call may hand out of the component, so that no answer sizes an allocation without bound.
-const HANDED_OUT_MAX: u64 = 2 * PAYLOAD_MAX;
+/// Most bytes that one call may hand out of the component: an answer, or a file with its path.
+const HANDED_OUT_MAX: u64 = PAYLOAD_MAX + (64 << 10);
+/// What is kept from the component's memory, so that they can always be taken over: Wasmtime allocates for them without
+/// asking. (Strings would need more in other encodings than UTF-8; the compiler refuses those.)
+#[expect(clippy::cast_possible_truncation, reason = "a constant of 6 MiB")]
+pub(crate) const KEPT: usize = (PAYLOAD_MAX + (64 << 10)) as usize;
+/// Most characters of a path that an error repeats.
+const PATH_TOLD: usize = 400;
 
 /// A linked component.
 pub(crate) struct Handler {
@@ -52,12 +59,12 @@ impl Handler {
     pub(crate) fn new(engine: &Engine, component: &Component) -> Result<Self, Failure> {
         let mut linker = Linker::<Box<Sandbox>>::new(engine);
         bindings::Function::add_to_linker::<_, HasSelf<Sandbox>>(&mut linker, |sandbox| &mut **sandbox)
-            .map_err(|error| Failure::new(FunctionError::Init, format!("{error:#}")))?;
+            .map_err(|error| Failure::new(FunctionError::Init, format_args!("{error:#}")))?;
         let instance = linker
             .instantiate_pre(component)
-            .map_err(|error| Failure::new(FunctionError::MissingImport, format!("{error:#}")))?;
+            .map_err(|error| Failure::new(FunctionError::MissingImport, format_args!("{error:#}")))?;
         let function = FunctionPre::new(instance)
-            .map_err(|error| Failure::new(FunctionError::MissingExport, format!("{error:#}")))?;
+            .map_err(|error| Failure::new(FunctionError::MissingExport, format_args!("{error:#}")))?;
         Ok(Self { engine: engine.clone(), function })
     }
 
@@ -107,7 +114,7 @@ impl Handler {
                     Ok(bytes) => host.write_response(&bytes).map(|()| host.response_len()).map_err(|_| {
                         Failure::new(
                             FunctionError::ResponseTooLarge,
-                            format!("a response of {} bytes", bytes.len()),
+                            format_args!("a response of {} bytes", bytes.len()),
                         )
                     }),
                     Err(text) => Err(Failure::new(FunctionError::Handler, text)),
@@ -199,5 +206,6 @@ impl host::Host for Sandbox {
 }
 
 fn describe(errno: Errno, path: &str) -> String {
-    format!("{path}: {errno}")
+    let told = path.get(..path.floor_char_boundary(PATH_TOLD)).unwrap_or_default();
+    format!("{told}: {errno}")
 }

@@ -1,11 +1,11 @@
 //! From a Wasmtime error to what the contract calls it.
 
 use crate::limits::Limits;
-use alloc::{format, string::String, string::ToString, vec::Vec};
-use core::{error::Error, fmt};
-use warren_abi::outcome::FunctionError;
+use alloc::{string::String, vec::Vec};
+use core::{error::Error, fmt, fmt::Write as _};
+use warren_abi::{mailbox::DETAIL_MAX, outcome::FunctionError};
 use warren_wasi::Halt;
-use wasmtime::{FrameInfo, Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, OutOfMemory, Trap, WasmBacktrace};
 
 /// Most frames looked at after a trap.
 pub(crate) const FRAMES_MAX: usize = 256;
@@ -41,8 +41,8 @@ impl fmt::Display for Halted {
 impl Error for Halted {}
 
 impl Failure {
-    pub(crate) fn new(error: FunctionError, detail: impl Into<String>) -> Self {
-        Self { error, exit_code: 0, detail: detail.into() }
+    pub(crate) fn new(error: FunctionError, detail: impl fmt::Display) -> Self {
+        Self { error, exit_code: 0, detail: bounded(format_args!("{detail}")) }
     }
 
     /// How a call that ended in `error` failed; none if it exited with code 0.
@@ -50,11 +50,10 @@ impl Failure {
         match error.downcast_ref::<Halted>() {
             Some(Halted(Halt::Exit(0))) => None,
             Some(Halted(Halt::Exit(code))) => Some(Self {
-                error: FunctionError::Exit,
                 exit_code: *code,
-                detail: format!("exit code {code}"),
+                ..Self::new(FunctionError::Exit, format_args!("exit code {code}"))
             }),
-            Some(halted) => Some(Self::new(FunctionError::ResponseTooLarge, halted.to_string())),
+            Some(halted) => Some(Self::new(FunctionError::ResponseTooLarge, halted)),
             None => Some(Self::of_trap(error, limits, FunctionError::Trap)),
         }
     }
@@ -68,25 +67,43 @@ impl Failure {
         let trap = error.downcast_ref::<Trap>();
         let backtrace = error.downcast_ref::<WasmBacktrace>();
         let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
-        let what = match trap {
-            Some(trap) => trap.to_string(),
-            None => error.root_cause().to_string(),
-        };
-        let (kind, what) = match trap {
-            Some(Trap::StackOverflow) => (FunctionError::StackOverflow, what),
-            Some(Trap::MemoryOutOfBounds) if is_endless(frames) => {
-                let what = format!("recursion ran off the stack in linear memory: {what}");
-                (FunctionError::StackOverflow, what)
+        let limit = limits.memory_limit();
+        let root = error.root_cause();
+        let what: &dyn fmt::Display = trap.map_or(&root, |trap| trap);
+        let frames_told = Frames(frames);
+        match trap {
+            Some(Trap::StackOverflow) => {
+                Self::new(FunctionError::StackOverflow, format_args!("{what}{frames_told}"))
             }
+            Some(Trap::MemoryOutOfBounds) if is_endless(frames) => Self::new(
+                FunctionError::StackOverflow,
+                format_args!("recursion ran off the stack in linear memory: {what}{frames_told}"),
+            ),
             // It asked for memory, did not get it, and gave up.
-            _ if limits.refused() => {
-                let what = format!("the memory limit of {} bytes was reached: {what}", limits.memory_limit());
-                (FunctionError::OutOfMemory, what)
-            }
-            _ => (otherwise, what),
-        };
-        Self::new(kind, format!("{what}{}", Frames(frames)))
+            _ if limits.refused() || error.is::<OutOfMemory>() => Self::new(
+                FunctionError::OutOfMemory,
+                format_args!("the memory limit of {limit} bytes was reached: {what}{frames_told}"),
+            ),
+            _ => Self::new(otherwise, format_args!("{what}{frames_told}")),
+        }
     }
+}
+
+/// Text as far as a reply can carry it: names in it are the function's own, and may be of any length.
+fn bounded(text: fmt::Arguments<'_>) -> String {
+    struct Cut(String);
+    impl fmt::Write for Cut {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = usize::try_from(DETAIL_MAX).unwrap_or(0).saturating_sub(self.0.len());
+            let fits = text.floor_char_boundary(room);
+            self.0.push_str(text.get(..fits).unwrap_or_default());
+            if fits < text.len() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let mut cut = Cut(String::new());
+    // An error only says that it was cut.
+    let _ = cut.write_fmt(text);
+    cut.0
 }
 
 /// Whether the innermost frames are a recursion as deep as can be seen. A toolchain's own stack lies in linear memory,

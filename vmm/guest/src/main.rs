@@ -26,7 +26,7 @@ mod outside;
 mod preview1;
 mod raw;
 
-use alloc::{boxed::Box, format};
+use alloc::boxed::Box;
 use component::{Handler, Phase};
 use failure::Failure;
 use limits::Limits;
@@ -89,10 +89,11 @@ fn set_up(boot: &BootHeader) -> Result<Function, Failure> {
     };
     let outside = Outside::new(boot.tsc_hz);
     let limits = Limits::new(spec.memory_limit_bytes);
-    let fs = Fs::new(raw::task_archive(boot), Quota::new(spec.tmp_quota_bytes, heap::room_bytes))
-        .map_err(|error| Failure::new(FunctionError::Init, format!("the archive of /var/task: {error:?}")))?;
+    let fs = Fs::new(raw::task_archive(boot), Quota::new(spec.tmp_quota_bytes, heap::room_bytes)).map_err(
+        |error| Failure::new(FunctionError::Init, format_args!("the archive of /var/task: {error:?}")),
+    )?;
     let sandbox = Box::new(Sandbox::new(Wasi::new(outside, fs, spec.args, &spec.env), limits));
-    let init = |error: wasmtime::Error| Failure::new(FunctionError::Init, format!("{error:#}"));
+    let init = |error: wasmtime::Error| Failure::new(FunctionError::Init, format_args!("{error:#}"));
     let engine = engine::engine(boot.isa_set()).map_err(init)?;
     match spec.world {
         World::WasiPreview1 => {
@@ -101,6 +102,7 @@ fn set_up(boot: &BootHeader) -> Result<Function, Failure> {
         }
         World::Component => {
             let component = engine::component(&engine, boot).map_err(init)?;
+            heap::keep(component::KEPT);
             let handler = Handler::new(&engine, &component)?;
             let (phase, initialised) = handler.init(sandbox);
             initialised.map(|()| Function::Handler(handler, phase))

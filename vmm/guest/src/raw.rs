@@ -15,7 +15,8 @@ use warren_abi::{
         CONTEXT_MAX, DETAIL_MAX, DETAIL_OFFSET, EVENT_HEADER_OFFSET, EVENT_OFFSET, EventHeader, LOG_MAX,
         LOG_OFFSET, PAYLOAD_MAX, REPLY_HEADER_OFFSET, REPLY_OFFSET, ReplyHeader,
     },
-    window::{BOOT, MAILBOX, TASK},
+    window::{BOOT, MAILBOX, PAGE_SIZE, TABLES, TASK},
+    written::Entry,
 };
 use zerocopy::FromBytes;
 
@@ -76,6 +77,15 @@ pub(crate) fn event_bytes((offset, len): (u32, u32)) -> &'static [u8] {
     let offset = u64::from(offset).min(area);
     let len = u64::from(len).min(area - offset);
     window(MAILBOX.base + EVENT_OFFSET + offset, usize::try_from(len).unwrap_or(0))
+}
+
+/// An entry of a table that maps the heap; `page` counts pages of the window, and the caller knows that it is there.
+pub(crate) fn table_entry(page: u64, slot: u64) -> Entry {
+    let address = TABLES.base + page.min(TABLES.max_len / PAGE_SIZE - 1) * PAGE_SIZE + slot % 512 * 8;
+    let pointer = ptr::with_exposed_provenance::<u64>(usize::try_from(address).unwrap_or(0));
+    // SAFETY: 1. Callers ask only for pages that the contract has mapped, and the entry is aligned. 2. The processor may
+    // set bits of it at any time, so it is read once, as volatile, and never borrowed.
+    Entry(unsafe { pointer.read_volatile() })
 }
 
 /// A read-only view of a range the monitor has mapped.

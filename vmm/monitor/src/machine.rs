@@ -14,11 +14,12 @@ use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRang
 use rustix::fd::{AsFd, OwnedFd};
 use warren_abi::boot::{BOOT_MAGIC, BootHeader};
 use warren_abi::isa::IsaSet;
-use warren_abi::window::BOOT;
+use warren_abi::window::{BOOT, HEAP, LARGE_PAGE_SIZE, PAGE_SIZE, TABLES};
+use warren_abi::written;
 use warren_boot::entry::{EntryState, Features};
 use warren_boot::paging::PagingError;
 use warren_boot::plan::{self, Base, PlanError, Sizes};
-use warren_boot::{Mapping, OutOfRange, PageTables, descriptors, exceptions};
+use warren_boot::{Access, Mapping, OutOfRange, PageTables, descriptors, exceptions};
 use warren_vmm_protocol::LoadSpec;
 use zerocopy::IntoBytes;
 
@@ -153,11 +154,12 @@ impl Machine {
             self.map_file("the function's files", mapping, task)?;
         }
         for piece in &plan.heap {
-            self.tables.map(&mut self.ram, *piece)?;
+            self.tables.map_noting_writes(&mut self.ram, *piece, HEAP.base + written::FINE_LEN)?;
             if self.options.huge_heap {
                 self.ram.advise_huge(piece.gpa, piece.len);
             }
         }
+        self.show_tables(plan::page_up(spec.memory_bytes))?;
         self.tables.map(&mut self.ram, plan::boot_mapping(boot.len() as u64))?;
         self.ram.put(BOOT.base, &boot)?;
         let mailbox = Mailbox::new(self.ram.clone(), self.base.mailbox.gpa);
@@ -180,6 +182,20 @@ impl Machine {
     fn map_file(&mut self, what: &'static str, mapping: Mapping, file: &OwnedFd) -> Result<(), MachineError> {
         self.ram.map_file(what, mapping.gpa, mapping.len, (file.as_fd(), 0), FileUse::ReadOnly)?;
         self.tables.map(&mut self.ram, mapping)?;
+        Ok(())
+    }
+
+    /// Lets the guest read the tables of its heap, as [`written`] says.
+    fn show_tables(&mut self, heap_len: u64) -> Result<(), MachineError> {
+        let directories = (0..written::DIRECTORIES).map(|n| (n, 2, n * written::DIRECTORY_REACH));
+        let fine = (0..written::FINE_TABLES).map(|n| (written::DIRECTORIES + n, 1, n * LARGE_PAGE_SIZE));
+        for (page, level, at) in directories.chain(fine).filter(|(_, _, at)| *at < heap_len) {
+            if let Some(gpa) = self.tables.table_of(&self.ram, HEAP.base + at, level)? {
+                let va = TABLES.base + page * PAGE_SIZE;
+                self.tables
+                    .map(&mut self.ram, Mapping { va, gpa, len: PAGE_SIZE, access: Access::UserRead })?;
+            }
+        }
         Ok(())
     }
 

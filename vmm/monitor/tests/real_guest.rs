@@ -5,9 +5,8 @@
 #[macro_use]
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use support::vmm::{Invocation, call, call_with, load, send, status};
+use support::real::{compile, error_of, function, image, load_code};
+use support::vmm::{call, call_with, load, send, status};
 use support::{Vmm, sealed, spec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, FunctionError, LoadError, Outcome, VmState};
 
@@ -33,55 +32,69 @@ const LOG: &str = r#"(module
   (data (i32.const 0) "\10\00\00\00\06\00\00\00") (data (i32.const 16) "hello\n")
   (func (export "_start") (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
-/// A program that another part of the tree builds: named by `variable`, or collected by `cargo xtask build`.
-fn path(variable: &str, name: &str) -> PathBuf {
-    let collected = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/warren/bin").join(name);
-    let path = std::env::var_os(variable).map_or(collected, PathBuf::from);
-    assert!(path.is_file(), "{} is not there: run `cargo xtask build`, or set {variable}", path.display());
-    path
-}
+/// Event `w`: writes every byte of its memory beyond the first page, after growing it. Event `r`: grows the same way and
+/// answers how many bytes there are not zero. Both answer eight bytes.
+const SECRETS: &str = r#"(module
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 180)
+  (table 64 funcref) (elem func $noop) (func $noop)
+  (global $kept (mut i64) (i64.const 0))
+  (data (i32.const 0) "\10\00\00\00\08\00\00\00")
+  (func (export "_start") (local $at i32) (local $end i32) (local $sum i64)
+    (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+    (drop (memory.grow (i32.const 20)))
+    (local.set $end (i32.mul (memory.size) (i32.const 65536)))
+    (if (i32.eq (i32.load8_u (i32.const 16)) (i32.const 119))
+      (then
+        (global.set $kept (i64.const 7))
+        (table.set (i32.const 3) (ref.func $noop))
+        (memory.fill (i32.const 65536) (i32.const 165) (i32.sub (local.get $end) (i32.const 65536))))
+      (else
+        (local.set $at (i32.const 65536))
+        (local.set $sum (i64.add (global.get $kept) (i64.extend_i32_u
+          (i32.eqz (ref.is_null (table.get (i32.const 3)))))))
+        (loop $more
+          (local.set $sum (i64.add (local.get $sum)
+            (i64.extend_i32_u (i32.ne (i32.load8_u (local.get $at)) (i32.const 0)))))
+          (br_if $more (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 1))) (local.get $end))))))
+    (i64.store (i32.const 16) (local.get $sum))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
-fn image() -> &'static [u8] {
-    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| std::fs::read(path("WARREN_GUEST_IMAGE", "warren-guest")).unwrap())
-}
-
-fn compile(text: &str) -> Vec<u8> {
-    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let id = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let base = std::env::temp_dir().join(format!("warren-guest-test-{}-{id}", std::process::id()));
-    let (module, code) = (base.with_extension("wasm"), base.with_extension("code"));
-    std::fs::write(&module, wat::parse_str(text).unwrap()).unwrap();
-    let run = std::process::Command::new(path("WARREN_COMPILE", "warren-compile"))
-        .args(["file", "--isa", "baseline", "--purpose", "function", "--out"])
-        .args([&code, &module])
-        .output()
-        .unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let bytes = std::fs::read(&code).unwrap();
-    for file in [module, code] {
-        std::fs::remove_file(file).unwrap();
-    }
-    bytes
-}
-
-fn load_code(code: &[u8]) -> (Vmm, std::os::unix::net::UnixStream, ControlReply) {
+#[test]
+fn no_event_sees_a_byte_of_another() {
+    needs_kvm!();
+    let code = compile(SECRETS);
     let vmm = Vmm::spawn(image());
-    let mut control = vmm.control();
-    let reply = load(&mut control, &spec(code.len()), &[&sealed(code)]);
-    (vmm, control, reply)
-}
-
-fn function(text: &str) -> (Vmm, std::os::unix::net::UnixStream) {
-    let (vmm, control, reply) = load_code(&compile(text));
+    let mut spec = spec(code.len());
+    spec.memory_bytes = 64 << 20;
+    spec.function.memory_limit_bytes = 32 << 20;
+    let reply = load(&mut vmm.control(), &spec, &[&sealed(&code)]);
     assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
-    (vmm, control)
+    let mut invoke = vmm.invoke();
+    // Before anything was written, after everything was, and after the clean-up of what a reader left.
+    for event in ["r", "w", "r", "r", "w", "w", "r"] {
+        assert_eq!(call(&mut invoke, event.as_bytes()).payload, [0; 8], "{event}");
+    }
 }
 
-fn error_of(back: Invocation) -> FunctionError {
-    match back.done.outcome {
-        Outcome::Function { error, .. } => error,
-        other => panic!("{other:?}"),
+#[test]
+fn a_failure_told_at_length_fits() {
+    needs_kvm!();
+    // Names are the function's own; twenty frames of this one are more than there is memory for.
+    let name = "n".repeat(90_000);
+    let text = format!(
+        r#"(module (memory (export "memory") 1) (func ${name} (param i32)
+          (if (local.get 0) (then (call ${name} (i32.sub (local.get 0) (i32.const 1)))) (else unreachable)))
+          (func (export "_start") (call ${name} (i32.const 40))))"#
+    );
+    let (vmm, _control) = function(&text);
+    let mut invoke = vmm.invoke();
+    for _ in 0..3 {
+        let outcome = call(&mut invoke, b"").done.outcome;
+        assert_eq!(error_of(&outcome), FunctionError::Trap);
+        let Outcome::Function { detail, .. } = outcome else { unreachable!() };
+        assert!(detail.len() <= 16 << 10 && detail.contains("nnnn"), "{}", detail.len());
     }
 }
 
@@ -120,7 +133,7 @@ fn the_functions_own_failures_leave_the_sandbox() {
         let (vmm, _control) = function(text);
         let mut invoke = vmm.invoke();
         for _ in 0..3 {
-            assert_eq!(error_of(call(&mut invoke, b"")), error);
+            assert_eq!(error_of(&call(&mut invoke, b"").done.outcome), error);
         }
     }
 }

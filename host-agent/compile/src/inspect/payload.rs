@@ -5,9 +5,9 @@ use super::{Kind, invalid, malformed};
 use crate::limits;
 use warren_artefact::CompileError;
 use wasmparser::{
-    ComponentImportSectionReader, ElementItems, ElementSectionReader, Encoding, FuncValidator, FunctionBody,
-    ImportSectionReader, MemorySectionReader, Operator, Payload, TableSectionReader, TypeRef,
-    TypeSectionReader, WasmModuleResources,
+    CanonicalFunction, CanonicalOption, ComponentImportSectionReader, ElementItems, ElementSectionReader,
+    Encoding, FuncValidator, FunctionBody, ImportSectionReader, MemorySectionReader, Operator, Payload,
+    TableSectionReader, TypeRef, TypeSectionReader, WasmModuleResources,
 };
 
 /// Charges a payload to the budget. Counts come from section headers and are not trusted beyond being too large;
@@ -53,10 +53,29 @@ pub(super) fn spend(budget: &mut Budget, payload: &Payload<'_>) -> Result<(), Co
         Payload::ComponentAliasSection(section) => component_items(budget, "aliases", section.count()),
         Payload::ComponentTypeSection(section) => component_items(budget, "component types", section.count()),
         Payload::ComponentCanonicalSection(section) => {
-            component_items(budget, "canonical functions", section.count())
+            component_items(budget, "canonical functions", section.count())?;
+            section
+                .clone()
+                .into_iter()
+                .try_for_each(|function| strings_are_utf8(&function.map_err(|error| malformed(&error))?))
         }
         _ => Ok(()),
     }
+}
+
+/// Other encodings are decoded by whoever runs the component, into more memory than they came from.
+fn strings_are_utf8(function: &CanonicalFunction) -> Result<(), CompileError> {
+    let (CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. }) = function
+    else {
+        return Ok(());
+    };
+    let other =
+        |option: &CanonicalOption| matches!(option, CanonicalOption::UTF16 | CanonicalOption::CompactUTF16);
+    if options.iter().any(other) {
+        let detail = "strings of a component must be UTF-8 (canonical option string-encoding)".into();
+        return Err(CompileError::Invalid { detail });
+    }
+    Ok(())
 }
 
 /// Validates one function operator by operator, watching what validation alone does not bound.

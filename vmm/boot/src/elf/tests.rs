@@ -19,7 +19,8 @@ fn good() -> Vec<u8> {
     put_header(&mut file, 0, [PT_LOAD, 5], [0x1000, PROGRAM.base, 0x800, 0x800]);
     put_header(&mut file, 1, [PT_LOAD, 6], [0x2000, PROGRAM.base + 0x1000, 0x10, 0x5000]);
     put_header(&mut file, 2, [PT_NOTE, 4], [0x400, 0, 24, 24]);
-    file[0x400..0x418].copy_from_slice(b"\x07\0\0\0\x04\0\0\0\x01\0\0\0Warren\0\0\x01\0\0\0");
+    file[0x400..0x414].copy_from_slice(b"\x07\0\0\0\x04\0\0\0\x01\0\0\0Warren\0\0");
+    file[0x414..0x418].copy_from_slice(&warren_abi::ABI_VERSION.to_le_bytes());
     file
 }
 

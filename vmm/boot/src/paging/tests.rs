@@ -65,6 +65,28 @@ fn access() -> impl Strategy<Value = Access> {
     prop::sample::select(ACCESS.to_vec())
 }
 
+#[test]
+fn noted_writes_start_clear_and_fine_where_asked() {
+    let (mut memory, mut tables) = empty();
+    let heap = user(0x4000_0000, 0x60_0000, 6 << 20);
+    tables.map_noting_writes(&mut memory, heap, heap.va + (4 << 20)).unwrap();
+    let entry = |va, level| {
+        let table = tables.table_of(&memory, va, level).unwrap()?;
+        Some(Entry(read_entry(&memory, table, index(va, level)).unwrap()))
+    };
+    for (va, large) in [(heap.va, false), (heap.va + (4 << 20) - 1, false), (heap.va + (4 << 20), true)] {
+        assert_eq!(entry(va, 2).map(Entry::is_large), Some(large), "{va:x}");
+        let leaf = entry(va, if large { 2 } else { 1 });
+        assert_eq!(leaf.map(Entry::is_written), Some(false), "{va:x}");
+        assert_eq!(entry(va, 1).is_none(), large, "{va:x}");
+    }
+    assert_eq!(tables.table_of(&memory, 0, 1).unwrap(), None);
+    // Everything else is set in advance.
+    let (memory, tables) = map_all(&[user(0x1000, 0x1000, 0x1000)]).unwrap();
+    let table = tables.table_of(&memory, 0x1000, 1).unwrap().unwrap();
+    assert!(Entry(read_entry(&memory, table, 1).unwrap()).is_written());
+}
+
 proptest! {
     /// Every page of a mapping translates to where it should with exactly its permission, and the page before and the
     /// page after it to nothing; whatever the mixture of small and large pages.

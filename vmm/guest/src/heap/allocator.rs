@@ -16,7 +16,7 @@ use lock_api::{GuardSend, RawMutex};
 use talc::{TalcLock, base::Talc, base::binning::Binning, source::Source};
 
 /// Least bytes of a piece.
-const PIECE: usize = 2 << 20;
+pub(super) const PIECE: usize = 2 << 20;
 /// Most pieces at once; the largest window is used up by half of them.
 const PIECES_MAX: usize = 8192;
 

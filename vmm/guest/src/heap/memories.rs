@@ -1,7 +1,7 @@
 //! Linear memories: the main one grows in place in the middle of the heap window, further ones move.
 #![allow(unsafe_code, reason = "memory handed to compiled code")]
 
-use super::{LINEAR, RESERVE, room_bytes};
+use super::{LINEAR, PAGE, written};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::{ptr, sync::atomic::Ordering::Relaxed};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
@@ -51,7 +51,7 @@ unsafe impl LinearMemory for MainMemory {
     }
 
     fn byte_capacity(&self) -> usize {
-        (LINEAR.end.load(Relaxed) - LINEAR.base.load(Relaxed)).saturating_sub(RESERVE)
+        LINEAR.len.load(Relaxed) + LINEAR.growable()
     }
 
     fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
@@ -61,9 +61,9 @@ unsafe impl LinearMemory for MainMemory {
             return Err(used_up());
         }
         let zero_to = new_size.min(dirty);
-        if zero_to > len {
-            // SAFETY: inside the window and the allocator's parts, and not yet part of the memory.
-            unsafe { ptr::with_exposed_provenance_mut::<u8>(base + len).write_bytes(0, zero_to - len) };
+        for (start, end) in written::ranges(base + len, base + zero_to) {
+            // SAFETY: inside the window, between the allocator's parts, and not yet part of the memory.
+            unsafe { ptr::with_exposed_provenance_mut::<u8>(start).write_bytes(0, end - start) };
         }
         LINEAR.len.store(new_size, Relaxed);
         LINEAR.dirty.fetch_max(new_size, Relaxed);
@@ -99,10 +99,11 @@ unsafe impl LinearMemory for MovingMemory {
     fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
         let units = new_size.div_ceil(size_of::<u128>());
         if let Some(more) = units.checked_sub(self.0.len()) {
-            if (more as u64).saturating_mul(size_of::<u128>() as u64) > room_bytes() {
+            // It moves: the whole of it at once, out of the middle, whatever the allocator has in small parts.
+            if units.saturating_mul(size_of::<u128>()).saturating_add(PAGE) > LINEAR.growable() {
                 return Err(used_up());
             }
-            self.0.try_reserve(more).map_err(|_| used_up())?;
+            self.0.try_reserve_exact(more).map_err(|_| used_up())?;
             self.0.resize(units, 0);
         }
         self.1 = new_size;

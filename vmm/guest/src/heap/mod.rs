@@ -5,14 +5,15 @@
 //! | allocator: first part | main linear memory ->   free   <- allocator: pieces |
 //! ```
 //! The main linear memory grows in place: no copy, and no moment that needs it twice. A second linear memory at the
-//! same time comes from the allocator and moves when it grows. Pages a function never touched stay untouched: zeroing
-//! for the next instance reaches only as far as the last one grew. Pieces the allocator has no more use for go back to
-//! the middle.
+//! same time comes from the allocator and moves when it grows. Pages that nothing ever touched stay untouched: zeroing
+//! for the next instance reaches only as far as the last one grew, and passes over what the page tables show as never
+//! written. Pieces the allocator has no more use for go back to the middle.
 //!
-//! Modules: [`allocator`] the allocator and its pieces, [`memories`] linear memories.
+//! Modules: [`allocator`] the allocator and its pieces, [`memories`] linear memories, [`written`] what was written.
 
 mod allocator;
 mod memories;
+mod written;
 
 use allocator::ALLOCATOR;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -30,6 +31,7 @@ static LINEAR: Linear = Linear {
     base: AtomicUsize::new(0),
     len: AtomicUsize::new(0),
     end: AtomicUsize::new(0),
+    reserve: AtomicUsize::new(RESERVE),
     dirty: AtomicUsize::new(0),
     used: AtomicBool::new(false),
     refused: AtomicBool::new(false),
@@ -42,6 +44,8 @@ struct Linear {
     len: AtomicUsize,
     /// Where the allocator's pieces start; it moves down and up.
     end: AtomicUsize,
+    /// Bytes above the linear memory that it must leave.
+    reserve: AtomicUsize,
     /// Bytes from `base` that may be other than zero.
     dirty: AtomicUsize,
     /// An instance has it.
@@ -51,6 +55,11 @@ struct Linear {
 }
 
 impl Linear {
+    /// Bytes by which the main linear memory may grow, or the allocator for the function's sake: all but the reserve.
+    fn growable(&self) -> usize {
+        self.free().saturating_sub(self.reserve.load(Relaxed))
+    }
+
     /// Bytes between the linear memory and the allocator's pieces.
     fn free(&self) -> usize {
         self.end.load(Relaxed).saturating_sub(self.base.load(Relaxed) + self.len.load(Relaxed))
@@ -67,6 +76,12 @@ pub(crate) fn start(heap_len: u64) {
     LINEAR.end.store(base + len, Relaxed);
 }
 
+/// Keeps so many bytes more from the function, in one piece, for what this program must take over from it; and two pieces
+/// that small allocations, the function's and this program's, may cut off meanwhile.
+pub(crate) fn keep(bytes: usize) {
+    LINEAR.reserve.fetch_add(bytes + 2 * allocator::PIECE, Relaxed);
+}
+
 /// Bytes in use now: the main linear memory and everything allocated, files of `/tmp` included.
 pub(crate) fn used_bytes() -> usize {
     ALLOCATOR.lock().counters().allocated_bytes + LINEAR.len.load(Relaxed)
@@ -77,9 +92,13 @@ pub(crate) fn take_refusal() -> bool {
     LINEAR.refused.swap(false, Relaxed)
 }
 
-/// Bytes that the function may still ask for, in linear memory or `/tmp`; this program's own reserve is left out.
+/// Bytes that the function may still ask for in `/tmp`; this program's own reserve is left out. None once the middle is
+/// used up, whatever the allocator has in small parts: it would take the next piece out of the reserve.
 pub(crate) fn room_bytes() -> u64 {
+    let growable = LINEAR.growable();
+    if growable == 0 {
+        return 0;
+    }
     let allocator = ALLOCATOR.lock();
-    let available = allocator.counters().available_bytes + allocator.source.parked_bytes();
-    (LINEAR.free() + available).saturating_sub(RESERVE) as u64
+    (growable + allocator.counters().available_bytes + allocator.source.parked_bytes()) as u64
 }

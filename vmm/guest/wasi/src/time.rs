@@ -1,12 +1,15 @@
 //! Clocks from a tick counter: the host gives both clocks with each event, the counter carries them on.
 
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+/// Binary places of a tick's nanoseconds: 2^-32 ns a tick is a microsecond in an hour.
+const FRACTION: u32 = 32;
 
 /// Both clocks of a sandbox. What it gives never goes backwards, except the wall clock when the host says that the
 /// past must be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeline {
-    ticks_per_second: u64,
+    /// Nanoseconds of a tick, with [`FRACTION`] binary places: clocks are read often, and a division is slow.
+    tick_ns: u64,
     base_ticks: u64,
     wall_ns: u64,
     monotonic_ns: u64,
@@ -18,8 +21,9 @@ impl Timeline {
     /// Clocks at 0 until the first [`Timeline::rebase`].
     #[must_use]
     pub const fn new(ticks_per_second: u64) -> Self {
+        let ticks = if ticks_per_second == 0 { 1 } else { ticks_per_second };
         Self {
-            ticks_per_second,
+            tick_ns: (NANOS_PER_SECOND << FRACTION) / ticks,
             base_ticks: 0,
             wall_ns: 0,
             monotonic_ns: 0,
@@ -52,8 +56,8 @@ impl Timeline {
     }
 
     fn elapsed_ns(&self, ticks: u64) -> u64 {
-        let elapsed = u128::from(ticks.saturating_sub(self.base_ticks)) * NANOS_PER_SECOND;
-        u64::try_from(elapsed / u128::from(self.ticks_per_second.max(1))).unwrap_or(u64::MAX)
+        let elapsed = u128::from(ticks.saturating_sub(self.base_ticks)) * u128::from(self.tick_ns);
+        u64::try_from(elapsed >> FRACTION).unwrap_or(u64::MAX)
     }
 }
 

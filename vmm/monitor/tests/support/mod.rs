@@ -25,6 +25,7 @@ macro_rules! needs_kvm {
 
 pub mod code;
 pub mod guest;
+pub mod real;
 pub mod vmm;
 
 pub use vmm::{Vmm, sealed, spec};
