@@ -61,6 +61,13 @@ impl Report {
         self.value(bench, metric, "us", (p50, p99), samples.len(), (baseline, p50 / baseline_us), reach);
     }
 
+    /// Adds what was counted, as the mean of `n`.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]
+    pub(crate) fn count(&mut self, bench: &'static str, metric: &str, sum: u64, n: usize) {
+        let mean = sum as f64 / n.max(1) as f64;
+        self.value(bench, metric, "each", (mean, mean), n, ("", 0.0), "");
+    }
+
     /// Adds any figure.
     #[expect(clippy::too_many_arguments, reason = "one argument a column")]
     pub(crate) fn value(

@@ -7,6 +7,11 @@ use std::time::Duration;
 pub(crate) struct Samples(Vec<u64>);
 
 impl Samples {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Adds one.
     pub(crate) fn push(&mut self, took: Duration) {
         self.0.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));

@@ -56,11 +56,15 @@ enum Task {
     },
     /// Run a benchmark with its floors.
     #[command(
-        after_help = "Examples:\n  cargo xtask bench invoke-warm\n  cargo xtask bench policy -- --json"
+        after_help = "Examples:\n  cargo xtask bench invoke-warm\n  cargo xtask bench policy -- --json\n  \
+                      cargo xtask bench vm-warm --host lab"
     )]
     Bench {
         /// Benchmark name; `cargo xtask bench list` prints them.
         name: String,
+        /// Which host: this machine, or the lab host in virtual time (vm-cold, vm-warm).
+        #[arg(long, value_parser = ["local", "lab"], default_value = "local")]
+        host: String,
         /// Passed on to the benchmark.
         #[arg(last = true)]
         rest: Vec<String>,
@@ -82,7 +86,8 @@ fn main() -> ExitCode {
         Task::Test(options) => suites::run(&options),
         Task::Check(options) => check::run(&options),
         Task::Soak { name } => suites::soak(&name),
-        Task::Bench { name, rest } => suites::bench(&name, &rest),
+        Task::Bench { name, host, rest } if host == "lab" => suites::bench_in_lab(&name, &rest),
+        Task::Bench { name, rest, .. } => suites::bench(&name, &rest),
         Task::Lab { rest } => suites::lab(&rest),
     };
     match result {

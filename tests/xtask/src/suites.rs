@@ -155,8 +155,12 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
 }
 
 fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
+    lab_with(&[], carries, words)
+}
+
+fn lab_with(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Command {
     let mut command = Command::new(paths::built("warren-lab"));
-    command.args(["--limit", "900"]);
+    command.args(["--limit", "900"]).args(flags);
     for (from, to) in carries {
         command.arg("--carry").arg(format!("{}={to}", from.display()));
     }
@@ -214,6 +218,24 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
     };
     command.args(rest);
     shell::step(&format!("bench {name}"), &mut command)
+}
+
+/// One benchmark on the lab host, in virtual time: one instruction is one nanosecond, so that the same build gives the
+/// same figures however busy this machine is.
+pub(crate) fn bench_in_lab(name: &str, rest: &[String]) -> Result<()> {
+    if !name.starts_with("vm-") {
+        bail!("{name} runs on this machine only: without --host lab");
+    }
+    build::run(&build::Options::default())?;
+    let mut carries = vec![(paths::built("warren-bench"), "/opt/warren/bin/warren-bench".to_owned())];
+    for program in
+        ["bin/warren-guest", "bin/warren-compile", "functions/hello.wasm", "functions/hello-component.wasm"]
+    {
+        carries.push((paths::collected().join(program), format!("/opt/warren/{program}")));
+    }
+    let words = format!("warren-bench {name} --host lab --runs 200 {}", rest.join(" "));
+    let mut command = lab_with(&["--virtual-time", "--memory-mib", "2048"], &carries, &words);
+    shell::step(&format!("bench {name} on the lab host"), &mut command)
 }
 
 /// The lab host.

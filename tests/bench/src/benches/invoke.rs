@@ -94,7 +94,7 @@ pub(crate) async fn cold(places: &Places, report: &mut Report, runs: usize) -> R
         let began = Instant::now();
         bare.invoke(event("hello")).await?;
         rpc.push(began.elapsed());
-        create.push(kvm::create_to_first_exit()?);
+        create.push(kvm::create_to_first_exit()?.0);
     }
     report.floor("invoke-cold", "rpc-floor", &rpc);
     report.floor("invoke-cold", "kvm-floor", &create);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_ioctls::{Kvm, VcpuExit};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use rustix::{fd::OwnedFd, fs::MemfdFlags};
 use std::{
     fs::File,
@@ -24,8 +24,15 @@ const CODE: u64 = 0x1000;
 /// `out dx, al` in real mode.
 const OUT: [u8; 1] = [0xEE];
 
+/// What `kvm-floor` made, to be dropped when nobody measures.
+pub(crate) struct FloorVm {
+    _vcpu: VcpuFd,
+    _ram: Ram,
+    _vm: VmFd,
+}
+
 /// `kvm-floor`: create VM, one slot, one vCPU, CPUID, registers, run to the first exit. Teardown is not counted.
-pub(crate) fn create_to_first_exit() -> Result<Duration> {
+pub(crate) fn create_to_first_exit() -> Result<(Duration, FloorVm)> {
     let began = Instant::now();
     let kvm = Kvm::new().context("/dev/kvm")?;
     let vm = kvm.create_vm()?;
@@ -42,7 +49,7 @@ pub(crate) fn create_to_first_exit() -> Result<Duration> {
     vcpu.set_regs(&regs)?;
     let exit = vcpu.run()?;
     ensure!(matches!(exit, VcpuExit::IoOut(0x80, _)), "the floor's first exit is {exit:?}");
-    Ok(began.elapsed())
+    Ok((began.elapsed(), FloorVm { _vcpu: vcpu, _ram: ram, _vm: vm }))
 }
 
 /// `exit-floor`: one user-mode port exit and re-entry, in a VM kept for many of them.
