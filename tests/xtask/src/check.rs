@@ -76,9 +76,10 @@ fn label(directory: &std::path::Path) -> String {
 /// Licences, bans and sources without a network; advisories when their database can be had.
 fn deny() -> Result<()> {
     if !shell::succeeds("cargo", &["deny", "--version"]) {
-        println!("    cargo-deny is missing; installing it once (about 3 minutes)");
+        println!("    cargo-deny is missing; installing it once (about 2 minutes)");
         let mut install = shell::cargo(&paths::root());
-        install.args(["install", "cargo-deny", "--locked", "--quiet"]);
+        // Unoptimised: it runs for a second, and is compiled on every fresh machine.
+        install.args(["install", "cargo-deny", "--locked", "--quiet", "--debug"]);
         shell::step("install cargo-deny", &mut install)
             .context("cargo-deny is needed for the licence check")?;
     }
