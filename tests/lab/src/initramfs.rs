@@ -31,7 +31,8 @@ cd /newroot
 exec /bin/busybox chroot . /lab/stage2
 ";
 
-/// Second stage: a plain Linux machine, then the job.
+/// Second stage: a plain Linux machine, then the job; or, for who carries a `/lab/init`, that program as PID 1, which runs
+/// the job (`/lab/job.sh`) and says its end.
 const STAGE2: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin:/opt/warren/bin HOME=/root TERM=dumb
@@ -53,6 +54,7 @@ ip link set lo up
 while read module; do insmod /lab/modules/$module || echo \"@lab note insmod $module failed\"; done < /lab/modules/order
 ulimit -n 65536
 echo \"@lab up $(cut -d' ' -f1 /proc/uptime)\"
+[ -x /lab/init ] && exec /lab/init
 sh /lab/job.sh < /dev/null
 echo \"@lab exit $?\"
 poweroff -f

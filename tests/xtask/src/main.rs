@@ -13,6 +13,7 @@ mod setup;
 mod shell;
 mod sizes;
 mod suites;
+mod systemd;
 mod up;
 
 use clap::{Parser, Subcommand};

@@ -3,7 +3,7 @@
 use crate::{
     build, check, paths, prepare,
     programs::{self, TestProgram},
-    setup, shell,
+    setup, shell, systemd,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -124,7 +124,15 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
     tally.case("lab::demo", &mut lab_command(&carries, demo));
     // A machine prepared for a real account, then everything without root; lab::demo above is root's way.
     let mut prepared = carries.clone();
-    prepared.push((root.join("tests/lab/cases/prepared.sh"), "/opt/tests/prepared.sh".to_owned()));
+    let cases = root.join("tests/lab/cases");
+    prepared.push((cases.join("prepared.sh"), "/opt/tests/prepared.sh".to_owned()));
+    match systemd::files() {
+        Ok(files) => {
+            prepared.extend(files);
+            prepared.push((cases.join("systemd-init.sh"), "/lab/init".to_owned()));
+        }
+        Err(why) => println!("    without systemd in lab::prepared, the jailer is started by hand: {why:#}"),
+    }
     tally.case("lab::prepared", &mut lab_command(&prepared, "sh /opt/tests/prepared.sh"));
     let suites = [
         ("jailer/jailer", &["jail", "hostile", "life"][..], ""),
