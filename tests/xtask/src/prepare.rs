@@ -47,6 +47,18 @@ pub(crate) fn require(packages: &[&str], programs: Programs) -> Result<()> {
     }
 }
 
+/// For who shall open /dev/kvm himself, as the monitor's tests do: membership in a group counts from the next login on.
+pub(crate) fn require_kvm() -> Result<()> {
+    let opened = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    match opened {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !shell::is_root() => bail!(
+            "/dev/kvm cannot be opened yet: your membership in its group counts from the next login on; until then\n\n  \
+             sg kvm -c 'cargo xtask test'\n"
+        ),
+        _ => Ok(()),
+    }
+}
+
 fn is_prepared() -> bool {
     let program = paths::program("warren").display().to_string();
     shell::succeeds(&program, &["host", "status", "--json"])

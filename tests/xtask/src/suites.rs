@@ -49,6 +49,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     build::run(&build::Options::default())?;
     prepare::require(&packages, prepare::Programs::Built)?;
     let wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
+    if wanted("unit") {
+        prepare::require_kvm()?;
+    }
     let mut tally = Tally::default();
     let root = paths::root();
     let programs = programs::build()?;

@@ -40,7 +40,10 @@ impl Host {
         leftovers::end_of_directory(&layout.path(""));
         // The prepared jailer's memory is bounded; promising more of it to control would only be refused later.
         let memory_mib = match &jailer {
-            Jailer::Prepared(found) => Some(options.memory_mib.unwrap_or(u64::MAX).min(found.memory_mib)),
+            Jailer::Prepared(found) => {
+                let wanted = options.memory_mib.or_else(available_mib);
+                Some(wanted.unwrap_or(u64::MAX).min(found.memory_mib))
+            }
             Jailer::Own { .. } => options.memory_mib,
         };
         let port = if options.listen.port() == 0 { 0 } else { 7_071 };
@@ -205,6 +208,13 @@ impl Host {
         let program = self.programs.path(&format!("warren-{name}"));
         Spec { name, program, arguments, listen, uid, log: self.layout.path(&format!("log/{name}.log")) }
     }
+}
+
+/// What the agent would choose by itself: nine tenths of what is free now.
+fn available_mib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024 / 10 * 9)
 }
 
 /// Where a local client reaches a server that listens there.
