@@ -169,9 +169,16 @@ fn context(outside: &mut Outside) -> Context {
 impl bindings::warren::function::types::Host for Sandbox {}
 
 impl host::Host for Sandbox {
-    fn log(&mut self, line: String) {
+    fn log(&mut self, mut line: String) {
+        // In one go; a line that cannot grow is two.
+        let whole = line.try_reserve(1).is_ok();
+        if whole {
+            line.push('\n');
+        }
         self.wasi.host.write_log(line.as_bytes());
-        self.wasi.host.write_log(b"\n");
+        if !whole {
+            self.wasi.host.write_log(b"\n");
+        }
     }
 
     fn wall_clock(&mut self) -> u64 {

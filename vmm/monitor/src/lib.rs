@@ -12,7 +12,7 @@
 //! Modules: [`run`] the program, [`seal`] part two of its jail, [`service`] the main thread, [`vcpu`] the vCPU thread and the drawing of its states, [`waiting`] what it waits for,
 //! [`progress`] what both know, [`orders`] what they tell each other, [`connection`] and [`link`] the two kinds of
 //! connection, [`load`] the door for requests, [`machine`] building a VM, [`cpu`] registers and exits, [`cpuid`] what
-//! the guest sees of the processor, [`program`] the guest's ELF file in memory, [`mailbox`] events and replies, [`ram`]
+//! the guest sees of the processor, [`program`] the guest's ELF file in memory, [`mailbox`] events and replies, [`seeds`] their random bytes, [`ram`]
 //! guest memory, [`sys`] everything unsafe, [`mod@log`] lines for the operator;
 //! and [`probe`], what a host can do.
 
@@ -32,6 +32,7 @@ pub mod progress;
 pub mod ram;
 pub mod run;
 pub mod seal;
+pub mod seeds;
 pub mod service;
 pub mod sys;
 pub mod vcpu;

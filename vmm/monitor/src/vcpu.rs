@@ -27,8 +27,8 @@ use crate::machine::Start;
 use crate::mailbox::Mailbox;
 use crate::orders::{Order, Orders, Report, Reports};
 use crate::progress::{Progress, StopCause, monotonic_ns, wall_ns};
+use crate::seeds::Seeds;
 use crate::waiting::wait;
-use rustix::rand::{GetRandomFlags, getrandom};
 use std::convert::Infallible;
 use std::sync::Arc;
 use warren_abi::mailbox::{EventHeader, Reply, ReplyBody};
@@ -49,6 +49,7 @@ pub struct Life {
     progress: Arc<Progress>,
     link: Option<Link>,
     sequence: u64,
+    seeds: Seeds,
 }
 
 /// Why the guest stopped for good.
@@ -69,7 +70,7 @@ impl Life {
     /// A life not yet begun.
     #[must_use]
     pub fn new(cpu: Cpu, orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
-        Self { cpu, orders, reports, progress, link: None, sequence: 0 }
+        Self { cpu, orders, reports, progress, link: None, sequence: 0, seeds: Seeds::default() }
     }
 
     /// Lives, on the calling thread, and reports the end.
@@ -135,7 +136,7 @@ impl Life {
         let deadline_ns = now.saturating_add(u64::from(start.init_timeout_ms) * 1_000_000);
         self.progress.begin(VmState::Initialising, None, deadline_ns);
         // Sequence 0: no event, but clocks and seed are needed by init already.
-        hand_over(&start.mailbox, EventHeader { deadline_ns, ..Default::default() })?;
+        hand_over(&start.mailbox, &mut self.seeds, EventHeader { deadline_ns, ..Default::default() })?;
         self.cpu.enter(start)?;
         loop {
             let reply = self.next_reply(&start.mailbox)?;
@@ -263,7 +264,7 @@ impl Life {
             payload_len: request.payload_len,
             ..Default::default()
         };
-        hand_over(mailbox, header)?;
+        hand_over(mailbox, &mut self.seeds, header)?;
         loop {
             let reply = self.next_reply(mailbox)?;
             match reply.body {
@@ -335,9 +336,8 @@ impl Life {
 }
 
 /// Completes a header with clocks and seed, and writes it.
-fn hand_over(mailbox: &Mailbox, header: EventHeader) -> Result<(), Halted> {
-    let mut seed = [0; 32];
-    getrandom(&mut seed, GetRandomFlags::empty())?;
+fn hand_over(mailbox: &Mailbox, seeds: &mut Seeds, header: EventHeader) -> Result<(), Halted> {
+    let seed = seeds.draw()?;
     let (wall_ns, monotonic_ns) = (wall_ns(), monotonic_ns());
     mailbox.put_event(&EventHeader { generation: GENERATION, wall_ns, monotonic_ns, seed, ..header })?;
     Ok(())
