@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use kvm_ioctls::Kvm;
-use rustix::{fd::OwnedFd, rand::GetRandomFlags};
+use rustix::fd::OwnedFd;
 use std::{
     any::Any,
     fs::{self, File},
@@ -20,6 +20,7 @@ use warren_vmm::{
     cpu::{Cpu, Stop},
     machine::{Artefacts, Machine, MachineOptions},
     mailbox::Mailbox,
+    seeds::Seeds,
 };
 use warren_vmm_protocol::World;
 
@@ -56,6 +57,7 @@ impl Parts {
 struct Running {
     cpu: Cpu,
     mailbox: Mailbox,
+    seeds: Seeds,
     events: u64,
     _machine: Machine,
 }
@@ -69,7 +71,7 @@ impl Running {
         let start = machine.load(&load_spec(parts.code_len, parts.world), &artefacts)?;
         cpu.enter(&start)?;
         let mailbox = start.mailbox;
-        let mut running = Self { cpu, mailbox, events: 0, _machine: machine };
+        let mut running = Self { cpu, mailbox, seeds: Seeds::default(), events: 0, _machine: machine };
         running.next_event(b"", false)?;
         ensure!(running.run()? == ReplyBody::Ready, "the guest is not ready");
         Ok(running)
@@ -78,8 +80,7 @@ impl Running {
     /// Puts an event; `counted` is false for the clock and seed that init gets.
     fn next_event(&mut self, payload: &[u8], counted: bool) -> Result<()> {
         self.events += u64::from(counted);
-        let mut seed = [0; 32];
-        rustix::rand::getrandom(&mut seed, GetRandomFlags::empty())?;
+        let seed = self.seeds.draw()?;
         self.mailbox.put_context(b"{}")?;
         self.mailbox.put_payload(2, 0, payload)?;
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
