@@ -11,6 +11,7 @@ mod files;
 mod hub;
 mod invocation;
 mod lines;
+mod queue;
 mod report;
 
 pub(crate) use hub::now_ms;
