@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, thread::available_parallelism};
 
 /// The control layer of Warren: takes invocations, counts them, assigns sandboxes.
 #[derive(Clone, Debug, clap::Parser)]
@@ -22,9 +22,19 @@ pub(crate) struct Args {
     /// Most invocations at once, over all functions.
     #[arg(long, default_value_t = 1000)]
     pub(crate) account_concurrency: u32,
+    /// Threads that serve [default: half the cores]. The machine's cores are also its sandboxes', and every thread more
+    /// is woken for work that the one awake would have done sooner.
+    #[arg(long)]
+    pub(crate) threads: Option<NonZeroUsize>,
 }
 
 impl Args {
+    /// How many threads serve.
+    pub(crate) fn threads(&self) -> usize {
+        let half = || available_parallelism().map_or(1, usize::from).div_ceil(2);
+        self.threads.map_or_else(half, usize::from)
+    }
+
     /// Where policies are, if anywhere.
     pub(crate) fn policies(&self) -> Option<PathBuf> {
         let beside = || Some(std::env::current_exe().ok()?.parent()?.parent()?.join("policies"));

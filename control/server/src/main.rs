@@ -25,6 +25,7 @@ fn main() -> anyhow::Result<()> {
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.threads())
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

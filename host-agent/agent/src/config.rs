@@ -2,7 +2,7 @@
 
 use crate::version::CompileLimits;
 use anyhow::Context as _;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 /// The worker's agent: serves control, drives jailer and VMMs, holds no privilege.
 #[derive(Clone, Debug, clap::Parser)]
@@ -50,6 +50,10 @@ pub struct Config {
     /// CPU time of one compilation; on the wall it may take twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub compile_seconds: u32,
+    /// Threads that serve [default: half the cores]. The host's cores are its sandboxes', and every thread more is woken
+    /// for work that the one awake would have done sooner.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
 }
 
 impl Config {
@@ -71,6 +75,13 @@ impl Config {
             Some(mib) => Ok(mib),
             None => Ok(available_mib()? / 10 * 9),
         }
+    }
+
+    /// How many threads serve.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        let half = || std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
+        self.threads.map_or_else(half, usize::from)
     }
 
     /// What one compilation may take.

@@ -14,7 +14,8 @@ fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(config.threads()).enable_all().build()?;
     let outcome = runtime.block_on(run(config));
     // Detached work (an invocation whose VM was left alone) does not hold the exit up.
     runtime.shutdown_background();
