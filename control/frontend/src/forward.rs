@@ -178,11 +178,11 @@ async fn ask(
         want_log: invocation.want_log,
         client_deadline_unix_ms: 0,
     };
-    let mut worker = lease.sandbox().worker.client();
+    let worker = &lease.sandbox().worker;
     let answer = async {
         match &invocation.follow {
-            Some(follow) => followed(&mut worker, request, follow).await,
-            None => worker.invoke_sandbox(request).await.map(Response::into_inner),
+            Some(follow) => followed(&mut worker.client(), request, follow).await,
+            None => worker.express().invoke_sandbox(request).await.map(Response::into_inner),
         }
     };
     match tokio::time::timeout(patience(version), answer).await {

@@ -23,5 +23,6 @@ pub use error::IdentityError;
 pub use files::{FILES, FileRule, Owner, Owners, give_files};
 pub use local::{CERTIFICATE_LIFETIME, LocalIdentity, ensure_local, ensure_local_at};
 pub use role::{HostId, Peer, Service};
-pub use tls::{client_tls, host_id, server_tls, use_tls13_only, user_tls};
+pub use rustls::ClientConfig;
+pub use tls::{client_tls, host_id, rustls_client, rustls_nobody, server_tls, use_tls13_only, user_tls};
 pub use token::{ClientToken, TokenHashes};

@@ -5,8 +5,11 @@ use crate::{
     authority::describe,
     files::{self, CA_PEM},
 };
-use rustls::ProtocolVersion;
-use std::{path::Path, time::Duration};
+use rustls::{
+    ClientConfig, ProtocolVersion, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{path::Path, sync::Arc, time::Duration};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 use zeroize::Zeroizing;
 
@@ -41,6 +44,35 @@ pub fn client_tls(dir: &Path, service: Service, peer: &Peer) -> Result<ClientTls
         .identity(identity(dir, service)?)
         .ca_certificate(Certificate::from_pem(files::demand(dir, CA_PEM)?))
         .domain_name(peer.server_name()))
+}
+
+/// The same for a connection that is not tonic's: the peer's name is given when it is dialled, and must be a role's.
+pub fn rustls_client(dir: &Path, service: Service) -> Result<Arc<ClientConfig>, IdentityError> {
+    use_tls13_only();
+    let damaged = |path: &str, what| IdentityError::Damaged { path: dir.join(path), what };
+    let (pem, key) = (format!("{}.pem", service.stem()), format!("{}.key", service.stem()));
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(files::demand(dir, CA_PEM)?.as_bytes());
+    roots
+        .add(ca.map_err(|_| damaged(CA_PEM, "not a certificate"))?)
+        .map_err(|_| damaged(CA_PEM, "not a certificate"))?;
+    let text = files::demand(dir, &pem)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let secret = Zeroizing::new(files::demand(dir, &key)?);
+    let secret = PrivateKeyDer::from_pem_slice(secret.as_bytes()).map_err(|_| damaged(&key, "not a key"))?;
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.map_err(|_| damaged(&pem, "not a certificate"))?, secret)
+        .map_err(|_| damaged(&key, "not the certificate's key"))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts nobody: what is dialled with it fails.
+#[must_use]
+pub fn rustls_nobody() -> Arc<ClientConfig> {
+    use_tls13_only();
+    Arc::new(ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// How a person's program connects to control: knows the CA, shows a token later.

@@ -1,7 +1,7 @@
 //! The hosts: who is there, who was lost, who is chosen for a new sandbox.
 
 use crate::{
-    Choosers, HostState, HostStatus, Worker,
+    Choosers, HostState, HostStatus, Wires, Worker,
     choose::{CPU_PROMISED_TIMES, cpu_millis},
 };
 use std::{
@@ -9,7 +9,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
-use tonic::transport::Channel;
 use warren_policy_engine::{HostReport, rules::Health};
 use warren_proto::v1::{FunctionVersion, HeartbeatRequest, RegisterWorkerRequest};
 
@@ -51,7 +50,7 @@ impl Fleet {
         &self,
         request: &RegisterWorkerRequest,
         now: Instant,
-        connect: impl FnOnce(&str) -> Result<Channel, tonic::transport::Error>,
+        connect: impl FnOnce(&str) -> Result<Wires, tonic::transport::Error>,
     ) -> Result<Arc<Worker>, tonic::transport::Error> {
         let resources = request.resources.clone().unwrap_or_default();
         let promised: u64 = request.sandboxes.iter().map(|sandbox| u64::from(sandbox.memory_mib)).sum();
@@ -73,9 +72,9 @@ impl Fleet {
             return Ok(Arc::clone(worker));
         }
         let id: Arc<str> = request.host_id.as_str().into();
-        let channel = connect(&request.address)?;
+        let wires = connect(&request.address)?;
         self.tell(&id, &status);
-        let worker = Arc::new(Worker::new(Arc::clone(&id), request.address.clone(), channel, status));
+        let worker = Arc::new(Worker::new(Arc::clone(&id), request.address.clone(), wires, status));
         workers.insert(id, Arc::clone(&worker));
         Ok(worker)
     }

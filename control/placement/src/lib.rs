@@ -11,9 +11,11 @@
 mod choose;
 mod error;
 mod fleet;
+mod lane;
 mod worker;
 
 pub use choose::{Choosers, function_hash, unix_ms};
 pub use error::worker_error;
 pub use fleet::{Fleet, HEARTBEAT, MISSED_HEARTBEATS, NoPlace};
-pub use worker::{Client, HostState, HostStatus, Worker};
+pub use lane::{Broken, Express, Incoming, Lane, express};
+pub use worker::{Client, HostState, HostStatus, Wires, Worker};

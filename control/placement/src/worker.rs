@@ -1,5 +1,6 @@
 //! One worker host as control knows it: its connection and what it last said.
 
+use crate::lane::Express;
 use arc_swap::ArcSwap;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,8 +12,24 @@ use warren_proto::{
     v1::{HostResources, worker_service_client::WorkerServiceClient},
 };
 
-/// The generated client, on this worker's one connection.
+/// The generated client, on this worker's general channel.
 pub type Client = WorkerServiceClient<Channel>;
+
+/// The connections to one worker.
+#[derive(Debug)]
+pub struct Wires {
+    /// For everything but warm invocations.
+    pub channel: Channel,
+    /// For those.
+    pub express: Express,
+}
+
+#[derive(Debug)]
+struct Link {
+    address: String,
+    client: Client,
+    express: Express,
+}
 
 /// Whether a host may be given work.
 ///
@@ -63,13 +80,13 @@ pub struct HostStatus {
 #[derive(Debug)]
 pub struct Worker {
     id: Arc<str>,
-    link: ArcSwap<(String, Client)>,
+    link: ArcSwap<Link>,
     status: Mutex<HostStatus>,
 }
 
 impl Worker {
-    pub(crate) fn new(id: Arc<str>, address: String, channel: Channel, status: HostStatus) -> Self {
-        Self { id, link: ArcSwap::from_pointee((address, client(channel))), status: Mutex::new(status) }
+    pub(crate) fn new(id: Arc<str>, address: String, wires: Wires, status: HostStatus) -> Self {
+        Self { id, link: ArcSwap::from_pointee(link(address, wires)), status: Mutex::new(status) }
     }
 
     /// Its name.
@@ -81,17 +98,23 @@ impl Worker {
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> String {
-        self.link.load().0.clone()
+        self.link.load().address.clone()
     }
 
-    /// A client on its connection; cheap.
+    /// A client on its general channel; cheap.
     #[must_use]
     pub fn client(&self) -> Client {
-        self.link.load().1.clone()
+        self.link.load().client.clone()
     }
 
-    pub(crate) fn relink(&self, address: String, channel: Channel) {
-        self.link.store(Arc::new((address, client(channel))));
+    /// A client on its express lane, for invocations; cheap.
+    #[must_use]
+    pub fn express(&self) -> Express {
+        self.link.load().express.clone()
+    }
+
+    pub(crate) fn relink(&self, address: String, wires: Wires) {
+        self.link.store(Arc::new(link(address, wires)));
     }
 
     /// What it last said.
@@ -106,8 +129,9 @@ impl Worker {
     }
 }
 
-fn client(channel: Channel) -> Client {
-    WorkerServiceClient::new(channel)
+fn link(address: String, Wires { channel, express }: Wires) -> Link {
+    let client = WorkerServiceClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Link { address, client, express }
 }

@@ -10,13 +10,15 @@ use std::{
 use tokio_stream::Stream;
 use tonic::{
     Code, Request, Response, Status,
-    transport::{Channel, Endpoint},
+    transport::{ClientTlsConfig, Endpoint},
 };
 use warren_assignment::{Assignment, Gone};
 use warren_counting::GrantId;
 use warren_frontend::Frontend;
-use warren_identity::{HostId, Peer, Service, client_tls, require_worker};
-use warren_placement::HEARTBEAT;
+use warren_identity::{
+    ClientConfig, HostId, IdentityError, Peer, Service, client_tls, require_worker, rustls_client,
+};
+use warren_placement::{HEARTBEAT, Wires, express};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
@@ -141,7 +143,7 @@ fn connect(
     identity: &std::path::Path,
     host: &HostId,
     address: &str,
-) -> Result<Channel, tonic::transport::Error> {
+) -> Result<Wires, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("https://{address}"))?
         .connect_timeout(Duration::from_secs(3))
         .tcp_nodelay(true)
@@ -151,12 +153,19 @@ fn connect(
         // One large payload must not hold up the others on this connection.
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(64 << 20);
-    match client_tls(identity, Service::Control, &Peer::Worker(host.clone())) {
-        Ok(tls) => Ok(endpoint.tls_config(tls)?.connect_lazy()),
-        Err(error) => {
-            // The files were read at start; without them every call fails, and says so.
-            tracing::error!(%error, "cannot read this service's certificate");
-            Ok(endpoint.connect_lazy())
-        }
-    }
+    let peer = Peer::Worker(host.clone());
+    let (tls, rustls) = credentials(identity, &peer).unwrap_or_else(|error| {
+        // The files were read at start; without them every call fails, and says so.
+        tracing::error!(%error, "cannot read this service's certificate");
+        (ClientTlsConfig::new(), warren_identity::rustls_nobody())
+    });
+    let channel = endpoint.tls_config(tls)?.connect_lazy();
+    Ok(Wires { channel, express: express(address, &peer.server_name(), rustls) })
+}
+
+fn credentials(
+    identity: &std::path::Path,
+    peer: &Peer,
+) -> Result<(ClientTlsConfig, Arc<ClientConfig>), IdentityError> {
+    Ok((client_tls(identity, Service::Control, peer)?, rustls_client(identity, Service::Control)?))
 }
