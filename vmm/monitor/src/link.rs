@@ -25,6 +25,8 @@ pub const SMALL_RESPONSE: u32 = 16 << 10;
 pub struct Link {
     stream: UnixStream,
     inbox: Vec<u8>,
+    /// Where reads land; kept, for to clear it costs more than most events' bytes.
+    chunk: Box<[u8; CHUNK]>,
 }
 
 /// Why a connection is given up. Never the guest's fault, and the sandbox goes on without it.
@@ -67,7 +69,7 @@ impl Link {
     /// Over a connection from which `inbox` was read already.
     pub fn new(stream: UnixStream, inbox: Vec<u8>) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, inbox })
+        Ok(Self { stream, inbox, chunk: Box::new([0; CHUNK]) })
     }
 
     /// The socket, to wait for.
@@ -99,11 +101,10 @@ impl Link {
 
     /// One read of whatever is there.
     pub fn receive(&mut self) -> Result<(), LinkError> {
-        let mut chunk = [0; CHUNK];
-        match self.stream.read(&mut chunk) {
+        match self.stream.read(self.chunk.as_mut_slice()) {
             Ok(0) => Err(LinkError::Closed),
             Ok(count) => {
-                self.inbox.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                self.inbox.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
                 Ok(())
             }
             Err(error) if transient(&error) => Ok(()),
