@@ -12,6 +12,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use report::Report;
 use std::path::PathBuf;
 
+/// The same allocator as the services have, so that a floor is not slow for want of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measure Warren. Prints a table for people and one JSON line a figure.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
