@@ -143,18 +143,18 @@ fn policies_import_nothing_and_fulfil_one_world() {
         |text: &str| inspect(&wat::parse_str(text).unwrap(), Purpose::Policy).map(|found| found.world);
     let exporting = |name: &str| format!("(instance $i) (export \"{name}\" (instance $i))");
     let one = |name: &str| policy(&format!("(component {})", exporting(name)));
-    assert_eq!(one("warren:policy/packer@0.1.0"), Ok(World::Packing));
-    assert_eq!(one("warren:policy/placer@0.1.3"), Ok(World::Placement));
-    assert_eq!(one("warren:policy/router@0.1.0"), Ok(World::Routing));
-    assert_eq!(one("warren:policy/router@0.2.0").unwrap_err().name(), "missing-export");
+    assert_eq!(one("warren:policy/packer@0.2.0"), Ok(World::Packing));
+    assert_eq!(one("warren:policy/placer@0.2.3"), Ok(World::Placement));
+    assert_eq!(one("warren:policy/router@0.2.0"), Ok(World::Routing));
+    assert_eq!(one("warren:policy/router@0.1.0").unwrap_err().name(), "missing-export");
 
-    let types = "(import \"warren:policy/types@0.1.0\" (instance (type (record (field \"a\" u8)))))";
-    let router = exporting("warren:policy/router@0.1.0");
+    let types = "(import \"warren:policy/types@0.2.0\" (instance (type (record (field \"a\" u8)))))";
+    let router = exporting("warren:policy/router@0.2.0");
     assert_eq!(policy(&format!("(component {types} {router})")), Ok(World::Routing));
     let refused = [
         ("(import \"wasi:clocks/wall-clock@0.2.0\" (instance))", "missing-import"),
         (
-            "(import \"warren:policy/types@0.1.0\" (instance (export \"now\" (func (result u64)))))",
+            "(import \"warren:policy/types@0.2.0\" (instance (export \"now\" (func (result u64)))))",
             "missing-import",
         ),
         ("(import \"now\" (func (result u64)))", "missing-import"),
@@ -163,7 +163,7 @@ fn policies_import_nothing_and_fulfil_one_world() {
         assert_eq!(policy(&format!("(component {import} {router})")).unwrap_err().name(), name, "{import}");
     }
     let both = policy(
-        "(component (instance $i) (export \"warren:policy/router@0.1.0\" (instance $i)) (export \"warren:policy/packer@0.1.0\" (instance $i)))",
+        "(component (instance $i) (export \"warren:policy/router@0.2.0\" (instance $i)) (export \"warren:policy/packer@0.2.0\" (instance $i)))",
     );
     assert_eq!(both.unwrap_err().name(), "wrong-kind");
     let core = inspect(&wat::parse_str("(module)").unwrap(), Purpose::Policy);

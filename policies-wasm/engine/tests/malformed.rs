@@ -13,7 +13,7 @@ use wit_parser::Resolve;
 fn policy(answer: &str, data: &str, init: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
-          (import "[export]warren:policy/placer@0.1.0" "[resource-new]state"
+          (import "[export]warren:policy/placer@0.2.0" "[resource-new]state"
             (func $new (param i32) (result i32)))
           (memory (export "memory") 1)
           (global $top (mut i32) (i32.const 1024))
@@ -22,11 +22,11 @@ fn policy(answer: &str, data: &str, init: &str) -> Vec<u8> {
             (global.set $top (i32.and (i32.add (global.get $top) (i32.const 15)) (i32.const -16)))
             (global.get $top)
             (global.set $top (i32.add (global.get $top) (local.get 3))))
-          (func (export "warren:policy/placer@0.1.0#[constructor]state") (param i32 i32) (result i32)
+          (func (export "warren:policy/placer@0.2.0#[constructor]state") (param i32 i32) (result i32)
             {init}
             (call $new (i32.const 1)))
-          (func (export "warren:policy/placer@0.1.0#[method]state.snapshot") (param i32 i32 i32))
-          (func (export "warren:policy/placer@0.1.0#[method]state.choose")
+          (func (export "warren:policy/placer@0.2.0#[method]state.snapshot") (param i32 i32 i32))
+          (func (export "warren:policy/placer@0.2.0#[method]state.choose")
             (param i32 i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             {answer}))"#
     );

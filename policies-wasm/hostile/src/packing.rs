@@ -2,7 +2,7 @@
 
 use crate::misdeeds::{self, BY_SEED, HUGE, NAN, OVERCOMMIT, SCORE, TOO_LONG, TWICE, UNKNOWN};
 use alloc::vec::Vec;
-use warren_policy_sdk::packing::{Delta, Fit, FitRequest, Fits, HostInfo, PackingPolicy};
+use warren_policy_sdk::packing::{Deltas, Fit, FitRequest, Fits, HostInfo, PackingPolicy};
 use warren_policy_sdk::rules::{PackingConfig, PackingRules};
 
 struct Hostile(PackingRules);
@@ -16,12 +16,12 @@ impl PackingPolicy for Hostile {
         self.0.snapshot(hosts.into_iter().map(Into::into));
     }
 
-    fn choose(&mut self, deltas: Vec<Delta>, request: FitRequest) -> Fits {
-        for delta in deltas {
-            self.0.apply(delta.into());
+    fn choose(&mut self, deltas: Deltas, request: FitRequest) -> Fits {
+        for delta in deltas.iter() {
+            self.0.apply(delta);
         }
         misdeeds::commit(request.demand.function);
-        let mut fits: Fits = self.0.choose(&(&request).into()).into();
+        let mut fits = self.0.choose(&(&request).into());
         let fit = |host| Fit { host, score: 1, overcommit_mib: 0 };
         let seeded = u32::try_from(request.seed).unwrap_or(u32::MAX);
         match request.demand.function {

@@ -2,7 +2,7 @@
 
 use crate::misdeeds::{self, BY_SEED, NAN, UNKNOWN};
 use alloc::vec::Vec;
-use warren_policy_sdk::placement::{Choice, Delta, HostInfo, Place, PlaceRequest, PlacementPolicy, Reason};
+use warren_policy_sdk::placement::{Choice, Deltas, HostInfo, Place, PlaceRequest, PlacementPolicy, Reason};
 use warren_policy_sdk::rules::PlacementRules;
 
 struct Hostile(PlacementRules);
@@ -16,9 +16,9 @@ impl PlacementPolicy for Hostile {
         self.0.snapshot(hosts.into_iter().map(Into::into));
     }
 
-    fn choose(&mut self, deltas: Vec<Delta>, request: PlaceRequest) -> Place {
-        for delta in deltas {
-            self.0.apply(delta.into());
+    fn choose(&mut self, deltas: Deltas, request: PlaceRequest) -> Place {
+        for delta in deltas.iter() {
+            self.0.apply(delta);
         }
         misdeeds::commit(request.demand.function);
         let on = |host, score| Place::On(Choice { host, score, reason: Reason::BestFit });
@@ -28,12 +28,12 @@ impl PlacementPolicy for Hostile {
             NAN => {
                 let bits = misdeeds::nan_bits(request.seed);
                 let at = bits as usize % request.fits.len().max(1);
-                let host = request.fits.get(at).map_or(0, |fit| fit.host);
+                let host = request.fits.get(at).map_or(0, |candidate| candidate.fit.host);
                 on(host, i32::from_ne_bytes(bits.to_ne_bytes()))
             }
             _ => {
-                let candidates = request.fits.into_iter().map(Into::into);
-                self.0.choose_among(&(&request.demand).into(), request.siblings, candidates).into()
+                let demand = (&request.demand).into();
+                self.0.choose_among(&demand, request.siblings, request.fits.iter()).into()
             }
         }
     }

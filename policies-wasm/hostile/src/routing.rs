@@ -15,7 +15,7 @@ impl RoutingPolicy for Hostile {
         misdeeds::commit(request.function);
         match request.function {
             UNKNOWN => Route::To(u32::MAX),
-            _ => self.0.choose_among(request.zone, request.idle.into_iter().map(Into::into)).into(),
+            _ => self.0.choose_among(request.zone, request.idle.iter()).into(),
         }
     }
 

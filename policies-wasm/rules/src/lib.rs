@@ -23,6 +23,7 @@ mod packing;
 mod placement;
 mod room_index;
 mod routing;
+mod rows;
 
 pub use host::{Delta, Demand, Health, HostIndex, HostInfo, HostTable, MAX_HOSTS};
 pub use host_set::HostSet;
@@ -31,6 +32,7 @@ pub use packing::{Fit, FitRequest, Fits, PackingConfig, PackingRules};
 pub use placement::{Candidate, Choice, Place, PlaceRequest, PlacementRules, Reason, Scored, ZoneSiblings};
 pub use room_index::RoomIndex;
 pub use routing::{IdleSandbox, Route, RouteRequest, RoutingRules};
+pub use rows::{Row, Rows, extend};
 
 /// The longest list of candidates that any request or answer carries.
 pub const MAX_CANDIDATES: usize = 64;

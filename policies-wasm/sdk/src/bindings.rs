@@ -24,7 +24,7 @@ pub mod placement {
     wit_bindgen::generate!({
         path: "../wit/policy",
         world: "placement",
-        with: { "warren:policy/types@0.1.0": crate::bindings::packing::warren::policy::types },
+        with: { "warren:policy/types@0.2.0": crate::bindings::packing::warren::policy::types },
         pub_export_macro: true,
         export_macro_name: "export_placer",
         default_bindings_module: "::warren_policy_sdk::glue::placement",

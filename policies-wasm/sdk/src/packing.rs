@@ -1,8 +1,12 @@
 //! For policies that say how well functions fit hosts.
 
-pub use crate::bindings::packing::exports::warren::policy::packer::{Fit, FitRequest, Fits};
-pub use crate::bindings::packing::warren::policy::types::{Delta, Demand, Health, HostInfo};
+pub use crate::bindings::packing::exports::warren::policy::packer::FitRequest;
+pub use crate::bindings::packing::warren::policy::types::{Demand, Health, HostInfo};
 use alloc::vec::Vec;
+pub use warren_policy_rules::{Delta, Fit, Fits};
+
+/// Changes, as they came over.
+pub type Deltas = warren_policy_rules::Rows<Delta, 11>;
 
 /// A packing policy. See the contract for what is asked of the answers.
 pub trait PackingPolicy: 'static {
@@ -11,7 +15,7 @@ pub trait PackingPolicy: 'static {
     /// Forget everything: these are the hosts.
     fn snapshot(&mut self, hosts: Vec<HostInfo>);
     /// What changed since the last call, and what is asked.
-    fn choose(&mut self, deltas: Vec<Delta>, request: FitRequest) -> Fits;
+    fn choose(&mut self, deltas: Deltas, request: FitRequest) -> Fits;
 }
 
 /// Makes this crate the component of a [`PackingPolicy`].
@@ -38,10 +42,15 @@ macro_rules! export_packing {
                 }
                 fn choose(
                     &self,
-                    deltas: $crate::Vec<contract::Delta>,
+                    deltas: $crate::Vec<u32>,
                     request: contract::FitRequest,
-                ) -> contract::Fits {
-                    $crate::packing::PackingPolicy::choose(&mut *self.0.borrow_mut(), deltas, request)
+                ) -> $crate::Vec<u32> {
+                    let deltas = $crate::packing::Deltas::new(deltas);
+                    let fits =
+                        $crate::packing::PackingPolicy::choose(&mut *self.0.borrow_mut(), deltas, request);
+                    let mut words = $crate::Vec::with_capacity(fits.best.len() * 3);
+                    $crate::rules::extend(&mut words, fits.best);
+                    words
                 }
             }
             $crate::glue::packing::export_packer!(Component with_types_in $crate::glue::packing);

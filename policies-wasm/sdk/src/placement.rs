@@ -1,10 +1,25 @@
 //! For policies that choose the host of a new sandbox.
 
-pub use crate::bindings::packing::warren::policy::types::{Delta, Demand, Health, HostInfo};
-pub use crate::bindings::placement::exports::warren::policy::placer::{
-    Choice, Place, PlaceRequest, Reason, Scored,
-};
+pub use crate::bindings::packing::warren::policy::types::{Demand, Health, HostInfo};
+pub use crate::bindings::placement::exports::warren::policy::placer::{Choice, Place, Reason};
+pub use crate::packing::Deltas;
 use alloc::vec::Vec;
+pub use warren_policy_rules::{Candidate, Delta};
+
+/// A request, its candidates as they came over.
+#[derive(Debug, Clone)]
+pub struct PlaceRequest {
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    /// Random.
+    pub seed: u64,
+    /// What the function asks for.
+    pub demand: Demand,
+    /// From the packing policy, best first, at most 64.
+    pub fits: warren_policy_rules::Rows<Candidate, 6>,
+    /// Sandboxes of this function, on any host.
+    pub siblings: u32,
+}
 
 /// A placement policy. See the contract for what is asked of the answers.
 pub trait PlacementPolicy: 'static {
@@ -13,7 +28,7 @@ pub trait PlacementPolicy: 'static {
     /// Forget everything: these are the hosts.
     fn snapshot(&mut self, hosts: Vec<HostInfo>);
     /// What changed since the last call, and what is asked.
-    fn choose(&mut self, deltas: Vec<Delta>, request: PlaceRequest) -> Place;
+    fn choose(&mut self, deltas: Deltas, request: PlaceRequest) -> Place;
 }
 
 /// Makes this crate the component of a [`PlacementPolicy`].
@@ -42,9 +57,14 @@ macro_rules! export_placement {
                 }
                 fn choose(
                     &self,
-                    deltas: $crate::Vec<contract::Delta>,
+                    deltas: $crate::Vec<u32>,
                     request: contract::PlaceRequest,
                 ) -> contract::Place {
+                    let deltas = $crate::packing::Deltas::new(deltas);
+                    let contract::PlaceRequest { now_ms, seed, demand, fits, siblings } = request;
+                    let fits = $crate::rules::Rows::new(fits);
+                    let request =
+                        $crate::placement::PlaceRequest { now_ms, seed, demand, fits, siblings };
                     $crate::placement::PlacementPolicy::choose(&mut *self.0.borrow_mut(), deltas, request)
                 }
             }

@@ -1,8 +1,24 @@
 //! For policies that choose the sandbox of an invocation.
 
-pub use crate::bindings::routing::exports::warren::policy::router::{
-    IdleSandbox, Route, RouteRequest, Windows,
-};
+pub use crate::bindings::routing::exports::warren::policy::router::{Route, Windows};
+pub use warren_policy_rules::IdleSandbox;
+
+/// A request, its idle sandboxes as they came over.
+#[derive(Debug, Clone)]
+pub struct RouteRequest {
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    /// Random.
+    pub seed: u64,
+    /// Stable hash of account and function.
+    pub function: u64,
+    /// The caller's.
+    pub zone: u32,
+    /// At most 64.
+    pub idle: warren_policy_rules::Rows<IdleSandbox, 5>,
+    /// Sandboxes of the function that are busy.
+    pub busy: u32,
+}
 
 /// A routing policy. See the contract for what is asked of the answers.
 pub trait RoutingPolicy: 'static {
@@ -34,6 +50,10 @@ macro_rules! export_routing {
                     Self(::core::cell::RefCell::new(<$policy as $crate::routing::RoutingPolicy>::new(&config)))
                 }
                 fn choose(&self, request: contract::RouteRequest) -> contract::Route {
+                    let contract::RouteRequest { now_ms, seed, function, zone, idle, busy } = request;
+                    let idle = $crate::rules::Rows::new(idle);
+                    let request =
+                        $crate::routing::RouteRequest { now_ms, seed, function, zone, idle, busy };
                     $crate::routing::RoutingPolicy::choose(&mut *self.0.borrow_mut(), request)
                 }
                 fn observe(&self, function: u64, now_ms: u64) -> contract::Windows {

@@ -28,15 +28,6 @@ impl From<pack::HostInfo> for HostInfo {
     }
 }
 
-impl From<pack::Delta> for Delta {
-    fn from(delta: pack::Delta) -> Self {
-        match delta {
-            pack::Delta::Upsert(info) => Self::Upsert(info.into()),
-            pack::Delta::Removed(index) => Self::Removed(index),
-        }
-    }
-}
-
 impl From<&pack::Demand> for Demand {
     fn from(demand: &pack::Demand) -> Self {
         Self {
@@ -62,20 +53,6 @@ impl From<&pack::FitRequest> for FitRequest {
     }
 }
 
-impl From<Fits> for pack::Fits {
-    fn from(fits: Fits) -> Self {
-        let fit = |Fit { host, score, overcommit_mib }| pack::Fit { host, score, overcommit_mib };
-        Self { best: fits.best.into_iter().map(fit).collect() }
-    }
-}
-
-impl From<place::Scored> for Candidate {
-    fn from(scored: place::Scored) -> Self {
-        let place::Scored { host, score, overcommit_mib, siblings, zone_siblings, locality } = scored;
-        Self { fit: Scored { host, score, overcommit_mib, siblings, locality }, zone_siblings }
-    }
-}
-
 impl From<Place> for place::Place {
     fn from(place: Place) -> Self {
         let Place::On(Choice { host, score, reason }) = place else { return Self::NeedHost };
@@ -87,13 +64,6 @@ impl From<Place> for place::Place {
             Reason::LessLoaded => place::Reason::LessLoaded,
         };
         Self::On(place::Choice { host, score, reason })
-    }
-}
-
-impl From<route::IdleSandbox> for IdleSandbox {
-    fn from(sandbox: route::IdleSandbox) -> Self {
-        let route::IdleSandbox { index, idle_ms, invocations, zone, host_load } = sandbox;
-        Self { index, idle_ms, invocations, zone, host_load }
     }
 }
 

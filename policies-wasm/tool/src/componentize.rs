@@ -32,7 +32,7 @@ pub enum ComponentizeError {
     #[error("the policy imports {0}; policies import nothing")]
     Imports(String),
     /// The component exports none of the policy interfaces.
-    #[error("the component exports no warren:policy/packer, placer or router of version 0.1.0")]
+    #[error("the component exports no warren:policy/packer, placer or router of version 0.2.0")]
     NoInterface,
     /// The component cannot be read back.
     #[error("malformed component")]
@@ -87,14 +87,14 @@ fn check(component: &[u8]) -> Result<Interface, ComponentizeError> {
 
 /// The one thing a policy may name on the import side: the contract's own types, which hold no function.
 fn is_types_only(import: &wasmparser::ComponentImport<'_>) -> bool {
-    import.name.name == "warren:policy/types@0.1.0"
+    import.name.name == "warren:policy/types@0.2.0"
 }
 
 fn interface_of(name: &str) -> Option<Interface> {
     match name {
-        "warren:policy/packer@0.1.0" => Some(Interface::Packer),
-        "warren:policy/placer@0.1.0" => Some(Interface::Placer),
-        "warren:policy/router@0.1.0" => Some(Interface::Router),
+        "warren:policy/packer@0.2.0" => Some(Interface::Packer),
+        "warren:policy/placer@0.2.0" => Some(Interface::Placer),
+        "warren:policy/router@0.2.0" => Some(Interface::Router),
         _ => None,
     }
 }

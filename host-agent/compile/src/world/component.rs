@@ -21,6 +21,10 @@ const HOST_FUNCTIONS: [(&str, &str); 7] = [
     ("write-file", "func(string,list<u8>)->result<_,string>"),
 ];
 
+/// The contract of functions and that of policies; the component model's rule for 0.x: equal minor versions fit.
+const FUNCTION_VERSION: &str = "0.1";
+const POLICY_VERSION: &str = "0.2";
+
 /// The exported interface that makes a policy of each world.
 const POLICY_EXPORTS: [(&str, World); 3] = [
     ("warren:policy/packer", World::Packing),
@@ -38,7 +42,7 @@ pub(crate) fn recognise(types: TypesRef<'_>, outer: &Outer, purpose: Purpose) ->
 
 fn function(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
     for import in callable_imports(types, outer) {
-        match versionless(import) {
+        match versionless(import, FUNCTION_VERSION) {
             "warren:function/host" => check_host(types, import)?,
             "warren:function/types" => only_types(types, import)?,
             // A world that `use`s a record imports the record itself by name: a type is nothing to offer.
@@ -75,13 +79,15 @@ fn policy(types: TypesRef<'_>, outer: &Outer) -> Result<World, CompileError> {
     }
     let fulfilled: Vec<World> = POLICY_EXPORTS
         .iter()
-        .filter(|(interface, _)| outer.exports.iter().any(|export| versionless(export) == *interface))
+        .filter(|(interface, _)| {
+            outer.exports.iter().any(|export| versionless(export, POLICY_VERSION) == *interface)
+        })
         .map(|(_, world)| *world)
         .collect();
     match fulfilled.as_slice() {
         [world] => Ok(*world),
         [] => {
-            let hint = "a policy exports warren:policy/packer, placer or router, version 0.1";
+            let hint = "a policy exports warren:policy/packer, placer or router, version 0.2";
             Err(CompileError::MissingExport { export: "warren:policy".into(), hint: hint.into() })
         }
         _ => Err(CompileError::WrongKind {
@@ -147,12 +153,16 @@ fn check_function(
     if found == wanted { Ok(()) } else { Err(wrong_type(name, &format!("it is {found}, must be {wanted}"))) }
 }
 
-/// `a:b/c@0.1.7` is `a:b/c` when its version is compatible with 0.1 (the component model's rule for 0.x: equal minor).
-fn versionless(name: &str) -> &str {
+/// `a:b/c@0.1.7` is `a:b/c` when its version fits 0.1.
+fn versionless<'a>(name: &'a str, wanted: &str) -> &'a str {
     match name.split_once('@') {
-        Some((interface, version)) if version == "0.1" || version.starts_with("0.1.") => interface,
+        Some((interface, version)) if fits(version, wanted) => interface,
         _ => name,
     }
+}
+
+fn fits(version: &str, wanted: &str) -> bool {
+    version.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn missing_import(import: &str, hint: &str) -> CompileError {

@@ -4,7 +4,7 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
-use warren_policy_sdk::packing::{Delta, FitRequest, Fits, HostInfo, PackingPolicy};
+use warren_policy_sdk::packing::{Deltas, FitRequest, Fits, HostInfo, PackingPolicy};
 use warren_policy_sdk::rules::{PackingConfig, PackingRules};
 
 struct Packing(PackingRules);
@@ -18,11 +18,11 @@ impl PackingPolicy for Packing {
         self.0.snapshot(hosts.into_iter().map(Into::into));
     }
 
-    fn choose(&mut self, deltas: Vec<Delta>, request: FitRequest) -> Fits {
-        for delta in deltas {
-            self.0.apply(delta.into());
+    fn choose(&mut self, deltas: Deltas, request: FitRequest) -> Fits {
+        for delta in deltas.iter() {
+            self.0.apply(delta);
         }
-        self.0.choose(&(&request).into()).into()
+        self.0.choose(&(&request).into())
     }
 }
 

@@ -4,7 +4,7 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
-use warren_policy_sdk::placement::{Delta, HostInfo, Place, PlaceRequest, PlacementPolicy};
+use warren_policy_sdk::placement::{Deltas, HostInfo, Place, PlaceRequest, PlacementPolicy};
 use warren_policy_sdk::rules::PlacementRules;
 
 struct Placement(PlacementRules);
@@ -18,12 +18,11 @@ impl PlacementPolicy for Placement {
         self.0.snapshot(hosts.into_iter().map(Into::into));
     }
 
-    fn choose(&mut self, deltas: Vec<Delta>, request: PlaceRequest) -> Place {
-        for delta in deltas {
-            self.0.apply(delta.into());
+    fn choose(&mut self, deltas: Deltas, request: PlaceRequest) -> Place {
+        for delta in deltas.iter() {
+            self.0.apply(delta);
         }
-        let candidates = request.fits.into_iter().map(Into::into);
-        self.0.choose_among(&(&request.demand).into(), request.siblings, candidates).into()
+        self.0.choose_among(&(&request.demand).into(), request.siblings, request.fits.iter()).into()
     }
 }
 

@@ -12,7 +12,7 @@ impl RoutingPolicy for Routing {
     }
 
     fn choose(&mut self, request: RouteRequest) -> Route {
-        self.0.choose_among(request.zone, request.idle.into_iter().map(Into::into)).into()
+        self.0.choose_among(request.zone, request.idle.iter()).into()
     }
 
     fn observe(&mut self, function: u64, now_ms: u64) -> Windows {

@@ -25,13 +25,6 @@ macro_rules! inventory_types {
             }
         }
 
-        pub(in crate::wasm) fn delta(delta: &warren_policy_rules::Delta) -> contract::Delta {
-            match delta {
-                warren_policy_rules::Delta::Upsert(info) => contract::Delta::Upsert(host(info)),
-                warren_policy_rules::Delta::Removed(index) => contract::Delta::Removed(*index),
-            }
-        }
-
         pub(in crate::wasm) fn demand(demand: &warren_policy_rules::Demand) -> contract::Demand {
             contract::Demand {
                 function: demand.function,

@@ -2,17 +2,16 @@
 
 use super::bindings::packing::Packing;
 use super::bindings::packing::exports::warren::policy::packer;
-use super::bindings::packing::warren::policy::types;
 use super::convert::packing as convert;
 use super::instance::{Budget, Failure, Instance};
 use super::policy::{Linked, LoadError, Policy};
 use crate::decided::Kind;
-use warren_policy_rules::{Delta, Fit, FitRequest, Fits, HostInfo};
+use warren_policy_rules::{Delta, Fit, FitRequest, Fits, HostInfo, Row as _, extend};
 
 /// One instance; buffers are kept so that a decision allocates nothing on this side but its answer.
 pub(crate) struct PackingGuest {
     instance: Instance<Packing>,
-    deltas: Vec<types::Delta>,
+    deltas: Vec<u32>,
 }
 
 impl PackingGuest {
@@ -39,7 +38,7 @@ impl PackingGuest {
 
     pub(crate) fn choose(&mut self, deltas: &[Delta], request: &FitRequest) -> (Result<Fits, Failure>, u64) {
         self.deltas.clear();
-        self.deltas.extend(deltas.iter().map(convert::delta));
+        extend(&mut self.deltas, deltas.iter().copied());
         let budget = Budget::decision(self.instance.limits(), deltas.len());
         let request = packer::FitRequest {
             now_ms: request.now_ms,
@@ -50,8 +49,14 @@ impl PackingGuest {
         let (result, fuel) = self.instance.call(budget, |exports, store, state| {
             exports.warren_policy_packer().state().call_choose(store, state, &self.deltas, request)
         });
-        let fit =
-            |fit: packer::Fit| Fit { host: fit.host, score: fit.score, overcommit_mib: fit.overcommit_mib };
-        (result.map(|fits| Fits { best: fits.best.into_iter().map(fit).collect() }), fuel)
+        (result.and_then(|words| fits(&words)), fuel)
     }
+}
+
+fn fits(words: &[u32]) -> Result<Fits, Failure> {
+    let (rows, rest) = words.as_chunks();
+    if !rest.is_empty() {
+        return Err(Failure::Invalid(format!("fits of {} words; each has three", words.len())));
+    }
+    Ok(Fits { best: rows.iter().filter_map(Fit::read).collect() })
 }

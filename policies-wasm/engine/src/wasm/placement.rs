@@ -2,18 +2,17 @@
 
 use super::bindings::placement::Placement;
 use super::bindings::placement::exports::warren::policy::placer;
-use super::bindings::placement::warren::policy::types;
 use super::convert::placement as convert;
 use super::instance::{Budget, Failure, Instance};
 use super::policy::{Linked, LoadError, Policy};
 use crate::decided::Kind;
-use warren_policy_rules::{Candidate, Choice, Delta, HostInfo, Place, PlaceRequest, Reason};
+use warren_policy_rules::{Candidate, Choice, Delta, HostInfo, Place, PlaceRequest, Reason, extend};
 
 /// One instance; buffers are kept so that a decision allocates nothing on this side.
 pub(crate) struct PlacementGuest {
     instance: Instance<Placement>,
-    deltas: Vec<types::Delta>,
-    fits: Vec<placer::Scored>,
+    deltas: Vec<u32>,
+    fits: Vec<u32>,
 }
 
 impl PlacementGuest {
@@ -46,16 +45,9 @@ impl PlacementGuest {
         candidates: impl Iterator<Item = Candidate>,
     ) -> (Result<Place, Failure>, u64) {
         self.deltas.clear();
-        self.deltas.extend(deltas.iter().map(convert::delta));
+        extend(&mut self.deltas, deltas.iter().copied());
         self.fits.clear();
-        self.fits.extend(candidates.map(|Candidate { fit, zone_siblings }| placer::Scored {
-            host: fit.host,
-            score: fit.score,
-            overcommit_mib: fit.overcommit_mib,
-            siblings: fit.siblings,
-            zone_siblings,
-            locality: fit.locality,
-        }));
+        extend(&mut self.fits, candidates);
         let budget = Budget::decision(self.instance.limits(), deltas.len());
         let request = placer::PlaceRequest {
             now_ms: request.now_ms,

@@ -5,12 +5,12 @@ use super::bindings::routing::exports::warren::policy::router;
 use super::instance::{Budget, Failure, Instance};
 use super::policy::{Linked, LoadError, Policy};
 use crate::decided::Kind;
-use warren_policy_rules::{Route, RouteRequest, Windows};
+use warren_policy_rules::{Route, RouteRequest, Windows, extend};
 
 /// One instance; buffers are kept so that a decision allocates nothing on this side.
 pub(crate) struct RoutingGuest {
     instance: Instance<Routing>,
-    idle: Vec<router::IdleSandbox>,
+    idle: Vec<u32>,
 }
 
 impl RoutingGuest {
@@ -28,13 +28,7 @@ impl RoutingGuest {
 
     pub(crate) fn choose(&mut self, request: &RouteRequest) -> (Result<Route, Failure>, u64) {
         self.idle.clear();
-        self.idle.extend(request.idle.iter().map(|sandbox| router::IdleSandbox {
-            index: sandbox.index,
-            idle_ms: sandbox.idle_ms,
-            invocations: sandbox.invocations,
-            zone: sandbox.zone,
-            host_load: sandbox.host_load,
-        }));
+        extend(&mut self.idle, request.idle.iter().copied());
         let budget = Budget::decision(self.instance.limits(), 0);
         let request = router::RouteRequest {
             now_ms: request.now_ms,
