@@ -92,12 +92,19 @@ impl Places {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(Role::EchoServer { identity }) = &arguments.role {
-        return floors::rpc::serve(identity).await;
+        // As many threads as the services have.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
+        let runtime = runtime.worker_threads(threads).enable_all().build()?;
+        return runtime.block_on(floors::rpc::serve(identity));
     }
+    runtime.enable_all().build()?.block_on(measure(arguments))
+}
+
+async fn measure(arguments: Arguments) -> Result<()> {
     let places = Places::find(&arguments)?;
     let mut report = Report::new(match arguments.host {
         Host::Local => "local",
