@@ -6,7 +6,7 @@ use warren_sandbox_plan::{
     facts::{Availability, HostFacts},
     name::SandboxName,
     plan::Plan,
-    request::{CompileOptions, CompilePurpose, Limits, Program},
+    request::{CompileOptions, CompilePurpose, Limits, LinuxMachine, Program},
     second,
 };
 
@@ -48,6 +48,8 @@ pub(crate) struct Options {
 enum Kind {
     Vmm,
     Compile,
+    /// The VMM of a Linux guest.
+    Linux,
 }
 
 /// Prints it.
@@ -70,6 +72,7 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
     };
     let program = match options.program {
         Kind::Vmm => Program::Vmm,
+        Kind::Linux => Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0 }),
         Kind::Compile => Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
     };
     let limits = Limits {
@@ -94,7 +97,7 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         for line in second {
             println!("  {line}");
         }
-        if let (Program::Vmm, Availability::No(why)) = (program, &facts.kvm) {
+        if let (Program::Vmm | Program::Linux(_), Availability::No(why)) = (program, &facts.kvm) {
             println!("on this host such a jail is refused: {why}");
         }
     }

@@ -42,7 +42,7 @@ impl Programs {
     /// The file of a program.
     pub(crate) const fn program(&self, program: Program) -> &Held {
         match program {
-            Program::Vmm => &self.vmm,
+            Program::Vmm | Program::Linux(_) => &self.vmm,
             Program::Compile(_) => &self.compile,
         }
     }

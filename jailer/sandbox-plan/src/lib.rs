@@ -8,7 +8,7 @@
 //!
 //! Modules: [`name`] validated identifiers, [`request`] the typed messages on the jailer's socket, [`packet`] their
 //! bytes, [`facts`] what a plan needs to know of the host, [`plan`] part one, [`cgroup`] and [`rlimit`] its tables,
-//! [`text`] how it is printed; [`monitor`] and [`compiler`] part two of the two programs, [`second`] how it is printed.
+//! [`text`] how it is printed; [`monitor`], [`linux`] and [`compiler`] part two of the programs, [`second`] how it is printed.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ extern crate alloc;
 pub mod cgroup;
 pub mod compiler;
 pub mod facts;
+pub mod linux;
 pub mod monitor;
 pub mod name;
 pub mod packet;

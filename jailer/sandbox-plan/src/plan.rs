@@ -234,14 +234,14 @@ impl Step {
 pub fn places(program: Program) -> Vec<Descriptor> {
     let log = |index| Descriptor::Request { index, kind: DescriptorKind::Log };
     match program {
-        Program::Vmm => vec![
-            Descriptor::Null,
-            log(1),
-            log(1),
-            Descriptor::Request { index: 0, kind: DescriptorKind::Listener },
-            Descriptor::Kvm,
-            Descriptor::GuestImage,
-        ],
+        Program::Vmm | Program::Linux(_) => {
+            let listener = Descriptor::Request { index: 0, kind: DescriptorKind::Listener };
+            let mut places = vec![Descriptor::Null, log(1), log(1), listener, Descriptor::Kvm];
+            if program == Program::Vmm {
+                places.push(Descriptor::GuestImage);
+            }
+            places
+        }
         Program::Compile(_) => vec![
             Descriptor::Null,
             log(2),
@@ -257,6 +257,11 @@ pub fn places(program: Program) -> Vec<Descriptor> {
 pub fn argv(program: Program) -> Vec<String> {
     match program {
         Program::Vmm => vec![program.file_name().to_string(), "run".to_string()],
+        Program::Linux(machine) => {
+            let words = [program.file_name().to_string(), "linux".to_string()];
+            let options = [("memory-mib", machine.memory_mib), ("cpus", machine.cpus.into())];
+            words.into_iter().chain(options.map(|(name, value)| format!("--{name}={value}"))).collect()
+        }
         Program::Compile(options) => {
             let purpose = match options.purpose {
                 CompilePurpose::Function => "function",

@@ -65,6 +65,20 @@ pub enum Program {
     /// `warren-compile jailed`: \[0\] module (sealed memfd), \[1\] output memfd, \[2\] log.
     /// In the jail: 0 = /dev/null, 1 and 2 = log, 3 = module, 4 = output. Arguments come in `Compile`.
     Compile(CompileOptions),
+    /// `warren-vmm linux`: \[0\] listening control socket, \[1\] log pipe or socket (write end).
+    /// In the jail: 0 = /dev/null, 1 and 2 = log, 3 = control socket, 4 = /dev/kvm.
+    Linux(LinuxMachine),
+}
+
+/// What a VMM for a Linux guest is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LinuxMachine {
+    /// MiB of guest memory.
+    pub memory_mib: u32,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Bytes of its largest disk that it may write: it can make no file larger.
+    pub disk_bytes: u64,
 }
 
 impl Program {
@@ -72,7 +86,7 @@ impl Program {
     #[must_use]
     pub const fn file_name(&self) -> &'static str {
         match self {
-            Self::Vmm => "warren-vmm",
+            Self::Vmm | Self::Linux(_) => "warren-vmm",
             Self::Compile(_) => "warren-compile",
         }
     }

@@ -65,6 +65,8 @@ pub struct ResourceLimit {
 
 /// Open files of a VMM: six given, the VM, its vCPUs, an epoll, a few eventfds, two connections, the function's files.
 pub const VMM_OPEN_FILES: u64 = 64;
+/// Descriptors of a VMM for Linux guests: disks, an interrupt a device, a doorbell a queue.
+pub const LINUX_OPEN_FILES: u64 = 256;
 /// Open files of a compilation: five given.
 pub const COMPILE_OPEN_FILES: u64 = 16;
 /// Most bytes of a compiled artefact.
@@ -84,6 +86,11 @@ pub fn limits_of(program: &Program, limits: &Limits) -> Vec<ResourceLimit> {
         Program::Vmm => {
             set(Rlimit::Nofile, VMM_OPEN_FILES);
             set(Rlimit::Fsize, 0);
+        }
+        // It writes the disks it was given, and none of them beyond its size.
+        Program::Linux(machine) => {
+            set(Rlimit::Nofile, LINUX_OPEN_FILES);
+            set(Rlimit::Fsize, machine.disk_bytes);
         }
         Program::Compile(_) => {
             set(Rlimit::Nofile, COMPILE_OPEN_FILES);

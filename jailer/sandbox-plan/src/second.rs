@@ -1,9 +1,10 @@
 //! Part two of a jail as lines of text: what the jailed program does to itself before it reads from any descriptor.
 //!
-//! The tables are the programs' own ([`crate::compiler`], [`crate::monitor`]): they build their filters from them, this prints them.
+//! The tables are the programs' own ([`crate::compiler`], [`crate::monitor`], [`crate::linux`]): they build their filters from them, this prints them.
 
 use crate::{
     compiler::{self, ArgumentRule, SystemCall},
+    linux,
     monitor::{self, Thread},
     request::Program,
 };
@@ -39,6 +40,19 @@ pub fn lines(program: Program) -> Vec<String> {
                 call_line(threads, &row.call)
             }));
         }
+        Program::Linux(_) => {
+            let rows = &linux::SYSTEM_CALLS;
+            lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
+            lines.push("the VM is made, the worker and vCPU threads started".to_string());
+            let threads = [("main", linux::MAIN), ("vcpu", linux::VCPU), ("worker", linux::WORKER)];
+            let counts = threads.map(|(name, bit)| format!("{name} {} rules", linux::calls_of(bit).count()));
+            lines.push(format!("seccomp, each thread a filter of its own: {}", counts.join(", ")));
+            lines.extend(rows.iter().map(|row| {
+                let kept = threads.iter().filter(|(_, bit)| row.threads & bit != 0);
+                let names: Vec<&str> = core::iter::once("start").chain(kept.map(|(name, _)| *name)).collect();
+                call_line(&names.join(" "), &row.call)
+            }));
+        }
         Program::Compile(_) => {
             let calls = &compiler::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules, any other call kills", calls.len()));
@@ -54,19 +68,21 @@ fn call_line(threads: &str, call: &SystemCall) -> String {
         ArgumentRule::Equals { argument, value } => format!("argument {argument} = {value:#x}"),
         ArgumentRule::BitsClear { argument, bits } => format!("argument {argument} without {bits:#x}"),
     };
-    format!("    {threads:<16}{:<15} {rule:<24} {}", call.name, call.why)
+    format!("    {threads:<22}{:<15} {rule:<24} {}", call.name, call.why)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{CompileOptions, CompilePurpose};
+    use crate::request::{CompileOptions, CompilePurpose, LinuxMachine};
 
     /// What is printed is the table: a rule that is applied and not shown, or the reverse, would be a lie.
     #[test]
     fn every_rule_is_printed_once() {
         let shown = |program| lines(program).iter().filter(|line| line.starts_with("    ")).count();
         assert_eq!(shown(Program::Vmm), monitor::SYSTEM_CALLS.len());
+        let machine = LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0 };
+        assert_eq!(shown(Program::Linux(machine)), linux::SYSTEM_CALLS.len());
         let compile = Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 });
         assert_eq!(shown(compile), compiler::SYSTEM_CALLS.len());
     }

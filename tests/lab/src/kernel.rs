@@ -21,6 +21,9 @@ pub enum Release {
 }
 
 impl Release {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
+
     /// The release with this name.
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
@@ -49,6 +52,8 @@ pub struct Kernel {
     pub modules: Vec<PathBuf>,
     /// A static busybox.
     pub busybox: PathBuf,
+    /// All of its modules.
+    pub tree: PathBuf,
 }
 
 /// Fetches and unpacks what is not in `cache` yet. Safe to repeat; a broken download leaves no finished mark.
@@ -106,11 +111,11 @@ fn locate(root: &Path) -> Result<Kernel> {
         .with_context(|| format!("no vmlinuz under {}", root.display()))?;
     let tree = root.join("lib/modules");
     let modules = HOST_MODULES.iter().map(|name| find_module(&tree, name)).collect::<Result<Vec<_>>>()?;
-    Ok(Kernel { image, modules, busybox: root.join("bin/busybox") })
+    Ok(Kernel { image, modules, busybox: root.join("bin/busybox"), tree })
 }
 
 /// Finds a module and unpacks it when it is compressed (6.12 ships `.ko.xz`).
-fn find_module(tree: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn find_module(tree: &Path, name: &str) -> Result<PathBuf> {
     let plain = format!("{name}.ko");
     let packed = format!("{name}.ko.xz");
     let mut folders = vec![tree.to_owned()];
@@ -131,7 +136,7 @@ fn find_module(tree: &Path, name: &str) -> Result<PathBuf> {
     Ok(packed.with_extension(""))
 }
 
-fn files_ending(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn files_ending(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -142,7 +147,7 @@ fn files_ending(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())

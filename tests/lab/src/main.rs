@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use warren_lab::{
+    guest,
     initramfs::{self, Carry},
     kernel::{self, Release},
     machine::{Machine, Time, Verdict},
@@ -46,6 +47,9 @@ struct Arguments {
     /// Where kernels and initramfs images are kept.
     #[arg(long, default_value = "target/lab")]
     cache: PathBuf,
+    /// Carry what Linux guests are made of, in /guest: kernels (6.1 and 6.12), their modules, a root file system.
+    #[arg(long)]
+    guests: bool,
     /// The shell command, run as root with PATH=/bin:/opt/warren/bin.
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -59,6 +63,13 @@ fn main() -> Result<ExitCode> {
     for carry in &arguments.carries {
         let (from, to) = carry.split_once('=').with_context(|| format!("--carry {carry}: write FROM=TO"))?;
         collect(Path::new(from), Path::new(to), &mut files)?;
+    }
+    if arguments.guests {
+        for release in Release::ALL {
+            let kernel = kernel::prepare(release, &arguments.cache)?;
+            files.extend(guest::carries(release, &kernel, &arguments.cache)?);
+        }
+        files.push(guest::root_image(&kernel, &arguments.cache)?);
     }
     // One image a run, so that runs side by side do not meet.
     let image = arguments.cache.join(format!("initramfs-{}.cpio", std::process::id()));

@@ -2,8 +2,12 @@
 //!
 //! Layout: System V gABI, "ELF Header", "Program Header", "Note Section".
 
+pub(crate) mod fields;
+pub(crate) mod notes;
+
 use crate::paging::Access;
 use alloc::vec::Vec;
+use fields::Fields;
 use warren_abi::entry::{NOTE_NAME, NOTE_TYPE};
 use warren_abi::window::{PAGE_SIZE, PROGRAM};
 
@@ -208,48 +212,16 @@ impl Program {
     }
 }
 
-/// Looks for the version in a PT_NOTE; notes of others are passed over, a malformed rest ends the search.
+/// Looks for the version in a PT_NOTE.
 fn find_version(file: &(impl FileBytes + ?Sized), header: &Fields<'_>) -> Option<u32> {
     let len = usize::try_from(header.u64(32).min(NOTES_MAX)).ok()?;
     let mut bytes = alloc::vec![0; len];
     if !file.read_at(header.u64(8), &mut bytes) {
         return None;
     }
-    let mut rest = bytes.as_slice();
-    while let Some((head, body)) = rest.split_at_checked(12) {
-        let head = Fields(head);
-        let name_len = usize::try_from(head.u32(0)).ok()?;
-        let description_len = usize::try_from(head.u32(4)).ok()?;
-        let (name, body) = body.split_at_checked(name_len.checked_next_multiple_of(4)?)?;
-        let (description, body) = body.split_at_checked(description_len.checked_next_multiple_of(4)?)?;
-        let owner = name.get(..name_len)?.strip_suffix(b"\0")?;
-        if owner == NOTE_NAME.as_bytes() && head.u32(8) == NOTE_TYPE && description_len == 4 {
-            return Some(Fields(description).u32(0));
-        }
-        rest = body;
-    }
-    None
-}
-
-/// Little-endian fields of a header; beyond its end reads as 0 (headers here have fixed lengths).
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.0.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
-    }
-    fn u8(&self, at: usize) -> u8 {
-        u8::from_le_bytes(self.bytes(at))
-    }
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_le_bytes(self.bytes(at))
-    }
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.bytes(at))
-    }
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.bytes(at))
-    }
+    notes::find(&bytes, NOTE_NAME.as_bytes(), NOTE_TYPE, |description| {
+        (description.len() == 4).then(|| Fields(description).u32(0))
+    })
 }
 
 #[cfg(test)]

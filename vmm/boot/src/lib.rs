@@ -1,5 +1,6 @@
-//! What a Wasm guest's memory holds before its first instruction: page tables, descriptor tables, exception stubs,
-//! the program's segments, and where each of them lies in guest-physical memory.
+//! What a guest's memory holds before its first instruction, and where each part lies in guest-physical memory: for a
+//! Wasm guest page tables, descriptor tables, exception stubs and the program's segments; for a Linux guest ([`linux`])
+//! the kernel, its initrd and what the boot protocol and ACPI hand it.
 //!
 //! It deliberately does *not* know KVM, host mappings, sockets or the function: given numbers and a [`GuestMemory`]
 //! it writes bytes, and the same input always gives the same bytes.
@@ -11,7 +12,7 @@
 //!
 //! Modules: [`plan`] guest-physical placement, [`paging`] page tables, [`descriptors`] GDT, TSS and IDT,
 //! [`exceptions`] stubs and their frame, [`elf`] the guest program, [`entry`] first register state, [`memory`] the
-//! trait everything is written through.
+//! trait everything is written through; [`linux`] all of it for Linux guests.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ pub mod descriptors;
 pub mod elf;
 pub mod entry;
 pub mod exceptions;
+pub mod linux;
 pub mod memory;
 pub mod paging;
 pub mod plan;

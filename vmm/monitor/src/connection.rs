@@ -8,8 +8,10 @@ use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use warren_vmm_protocol::frame::{self, FrameError, PREFIX};
 
-/// Most descriptors a connection may hold that no message has taken yet.
+/// Most descriptors a connection may hold that no message has taken yet: a function's code and files.
 pub const DESCRIPTORS_MAX: usize = 2;
+/// The same for Linux guests: kernel, initrd and disks.
+pub const LINUX_DESCRIPTORS_MAX: usize = 24;
 /// Most bytes that wait for a peer to read them.
 const OUTBOX_MAX: usize = 1 << 20;
 /// Most bytes kept that are not decoded yet. Reading pauses here, so the socket pushes back.
@@ -23,6 +25,7 @@ pub struct Connection {
     inbox: Vec<u8>,
     outbox: Vec<u8>,
     descriptors: Vec<OwnedFd>,
+    descriptors_max: usize,
 }
 
 /// Why a connection is closed: always the peer's doing.
@@ -48,8 +51,13 @@ pub enum ConnectionError {
 impl Connection {
     /// Over an accepted socket.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
+        Self::with_descriptors(stream, DESCRIPTORS_MAX)
+    }
+
+    /// Over an accepted socket whose messages carry up to so many descriptors, at most [`LINUX_DESCRIPTORS_MAX`].
+    pub fn with_descriptors(stream: UnixStream, descriptors_max: usize) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, inbox: Vec::new(), outbox: Vec::new(), descriptors: Vec::new() })
+        Ok(Self { stream, inbox: Vec::new(), outbox: Vec::new(), descriptors: Vec::new(), descriptors_max })
     }
 
     /// The socket, for the event loop.
@@ -62,7 +70,7 @@ impl Connection {
     pub fn receive(&mut self) -> Result<(), ConnectionError> {
         let room = INBOX_MAX.saturating_sub(self.inbox.len()).min(CHUNK);
         let mut chunk = [0; CHUNK];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LINUX_DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let target = chunk.get_mut(..room).unwrap_or_default();
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -76,7 +84,7 @@ impl Connection {
                 self.descriptors.extend(descriptors);
             }
         }
-        if self.descriptors.len() > DESCRIPTORS_MAX || received.flags.contains(ReturnFlags::CTRUNC) {
+        if self.descriptors.len() > self.descriptors_max || received.flags.contains(ReturnFlags::CTRUNC) {
             return Err(ConnectionError::Descriptors);
         }
         if received.bytes == 0 {

@@ -173,7 +173,7 @@ impl Cpu {
     }
 }
 
-fn segment(from: &Segment) -> kvm_segment {
+pub(crate) fn segment(from: &Segment) -> kvm_segment {
     kvm_segment {
         base: from.base,
         limit: from.limit,
@@ -189,6 +189,6 @@ fn segment(from: &Segment) -> kvm_segment {
     }
 }
 
-fn table((base, limit): (u64, u16)) -> kvm_dtable {
+pub(crate) fn table((base, limit): (u64, u16)) -> kvm_dtable {
     kvm_dtable { base, limit, ..Default::default() }
 }

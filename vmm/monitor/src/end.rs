@@ -15,6 +15,10 @@ pub enum End {
     LoadFailed,
     /// The host failed the monitor.
     Host(anyhow::Error),
+    /// A Linux guest powered itself off.
+    PoweredOff,
+    /// A Linux guest reset itself: a reboot, or a panic that ends in one.
+    Reset,
 }
 
 impl End {
@@ -27,6 +31,8 @@ impl End {
             Self::Guest(_) => 21,
             Self::LoadFailed => 22,
             Self::Host(_) => 23,
+            Self::PoweredOff => 10,
+            Self::Reset => 11,
         }
     }
 }
@@ -39,6 +45,8 @@ impl std::fmt::Display for End {
             Self::Guest(fault) => write!(f, "guest: {fault}"),
             Self::LoadFailed => f.write_str("load-failed"),
             Self::Host(error) => write!(f, "host: {error:#}"),
+            Self::PoweredOff => f.write_str("powered-off"),
+            Self::Reset => f.write_str("reset"),
         }
     }
 }

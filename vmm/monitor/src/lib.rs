@@ -14,13 +14,14 @@
 //! connection, [`load`] the door for requests, [`machine`] building a VM, [`cpu`] registers and exits, [`cpuid`] what
 //! the guest sees of the processor, [`program`] the guest's ELF file in memory, [`mailbox`] events and replies, [`seeds`] their random bytes, [`ram`]
 //! guest memory, [`sys`] everything unsafe, [`mod@log`] lines for the operator;
-//! and [`probe`], what a host can do.
+//! and [`probe`], what a host can do. [`linux`] is the other machine: a stock kernel with virtio devices.
 
 pub mod connection;
 pub mod cpu;
 pub mod cpuid;
 pub mod end;
 pub mod link;
+pub mod linux;
 pub mod load;
 pub mod log;
 pub mod machine;

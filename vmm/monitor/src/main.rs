@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
+use warren_vmm::linux;
+use warren_vmm::linux::machine::LinuxOptions;
+use warren_vmm::linux::run::LinuxDescriptors;
 use warren_vmm::machine::MachineOptions;
 use warren_vmm::run::{Descriptors, run};
 
@@ -24,6 +27,18 @@ enum Command {
         #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u64).range(32..=3072))]
         class_mib: u64,
         /// Ask for huge pages behind the function's memory.
+        #[arg(long)]
+        huge_pages: bool,
+    },
+    /// Run one Linux guest over inherited descriptors: 3 control socket, 4 /dev/kvm. Started by warren-jailer.
+    Linux {
+        /// MiB of guest memory.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(64..=524_288))]
+        memory_mib: u64,
+        /// vCPUs.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
+        cpus: u8,
+        /// Ask for huge pages behind guest memory.
         #[arg(long)]
         huge_pages: bool,
     },
@@ -56,6 +71,14 @@ fn start() -> Result<u8> {
             let descriptors = Descriptors::inherit().context("warren-vmm run is started by warren-jailer")?;
             let options = MachineOptions { class_len: class_mib << 20, huge_heap: huge_pages };
             let end = run(descriptors, options);
+            warren_vmm::log!("end: {end}");
+            Ok(end.code())
+        }
+        Command::Linux { memory_mib, cpus, huge_pages } => {
+            let descriptors =
+                LinuxDescriptors::inherit().context("warren-vmm linux is started by warren-jailer")?;
+            let options = LinuxOptions { memory_bytes: memory_mib << 20, cpus, huge_pages };
+            let end = linux::run::run(descriptors, options);
             warren_vmm::log!("end: {end}");
             Ok(end.code())
         }

@@ -30,9 +30,9 @@ pub enum ProgramError {
 }
 
 /// A file read by position, so that nobody's offset moves.
-struct Positioned<'a> {
-    fd: BorrowedFd<'a>,
-    len: u64,
+pub(crate) struct Positioned<'a> {
+    pub(crate) fd: BorrowedFd<'a>,
+    pub(crate) len: u64,
 }
 
 impl FileBytes for Positioned<'_> {

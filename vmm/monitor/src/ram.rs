@@ -2,15 +2,18 @@
 //!
 //! Nothing here ever makes a Rust reference into guest memory.
 
+use crate::sys::vectored::{Direction, transfer};
 use crate::sys::{FileUse, Reservation};
 use kvm_ioctls::VmFd;
 use rustix::fd::BorrowedFd;
 use std::io;
 use std::sync::Arc;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, ReadVolatile, WriteVolatile,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, ReadVolatile,
+    VolatileMemoryError, VolatileSlice, WriteVolatile,
 };
 use warren_boot::{GuestMemory, OutOfRange};
+use warren_devices::virtio::Range;
 
 /// One bank: a reservation that is a memory slot.
 #[derive(Debug)]
@@ -89,6 +92,16 @@ impl Ram {
         Ok(())
     }
 
+    /// Memory that is no machine's, for tests of what only reads and writes it.
+    #[cfg(test)]
+    pub(crate) fn detached(base: u64, len: u64) -> Self {
+        let reservation = Reservation::new(usize::try_from(len).unwrap()).unwrap();
+        let base = GuestAddress(base);
+        let region = Arc::new(reservation.region(base).unwrap());
+        let regions = GuestMemoryMmap::new().insert_region(region).unwrap();
+        Self { regions, banks: vec![Arc::new(Bank { base, reservation })] }
+    }
+
     /// Bytes in all banks.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -145,6 +158,52 @@ impl Ram {
         target.write_volatile(&slice).map_err(volatile_error)
     }
 
+    /// Fills `len` bytes at `gpa` from a file, or fails when it ends before.
+    pub fn fill(&self, file: BorrowedFd<'_>, offset: u64, gpa: u64, len: u64) -> io::Result<()> {
+        let (mut offset, mut gpa, mut left) = (offset, gpa, len);
+        while left > 0 {
+            let now = u32::try_from(left).unwrap_or(1 << 30);
+            self.transfer(file, offset, &[Range { gpa, len: now }], Direction::Read)?;
+            (offset, gpa, left) = (offset + u64::from(now), gpa + u64::from(now), left - u64::from(now));
+        }
+        Ok(())
+    }
+
+    /// Moves all bytes of some ranges from or to a file, or fails when it ends before.
+    pub fn transfer(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        ranges: &[Range],
+        direction: Direction,
+    ) -> io::Result<()> {
+        let mut pieces = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            for piece in self.regions.get_slices(GuestAddress(range.gpa), range.len as usize) {
+                pieces.push(piece.map_err(io::Error::other)?);
+            }
+        }
+        let mut offset = offset;
+        let mut rest = pieces.as_mut_slice();
+        while !rest.is_empty() {
+            let done = match transfer(file, rest, offset, direction) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(done) => done,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            offset += done as u64;
+            rest = advance(rest, done).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// The regions, for what walks rings in them.
+    #[must_use]
+    pub(crate) fn regions(&self) -> &GuestMemoryMmap {
+        &self.regions
+    }
+
     fn locate(&self, gpa: u64, len: u64) -> io::Result<(&Bank, usize, usize)> {
         let found = self.banks.iter().rev().find(|bank| bank.base.0 <= gpa);
         let bank = found.ok_or(io::ErrorKind::InvalidInput)?;
@@ -153,10 +212,27 @@ impl Ram {
     }
 }
 
+/// What is left of some pieces after their first `done` bytes.
+fn advance<'a, 'b>(
+    pieces: &'a mut [VolatileSlice<'b>],
+    mut done: usize,
+) -> Result<&'a mut [VolatileSlice<'b>], VolatileMemoryError> {
+    let mut whole = 0;
+    while let Some(first) = pieces.get(whole).filter(|first| first.len() <= done) {
+        done -= first.len();
+        whole += 1;
+    }
+    let rest = pieces.get_mut(whole..).unwrap_or_default();
+    if let Some(first) = rest.first_mut() {
+        *first = first.offset(done)?;
+    }
+    Ok(rest)
+}
+
 /// The I/O error inside vm-memory's, so that callers see `WouldBlock` and the like.
-fn volatile_error(error: vm_memory::VolatileMemoryError) -> io::Error {
+fn volatile_error(error: VolatileMemoryError) -> io::Error {
     match error {
-        vm_memory::VolatileMemoryError::IOError(source) => source,
+        VolatileMemoryError::IOError(source) => source,
         other => io::Error::other(other),
     }
 }

@@ -16,7 +16,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 /// The API version every KVM since 2007 speaks.
-const KVM_API: i32 = 12;
+pub(crate) const KVM_API: i32 = 12;
 /// How long the peer has to take the last words.
 const LAST_WORDS_MS: u64 = 500;
 /// How long a told vCPU thread has to come to its end.
@@ -36,15 +36,18 @@ pub struct Descriptors {
 impl Descriptors {
     /// Takes them over. To be called once, first.
     pub fn inherit() -> Result<Self> {
-        let take = |number: RawFd, what| {
-            sys::inherited(number).with_context(|| format!("descriptor {number} must be {what}"))
-        };
-        Ok(Self {
-            listener: take(3, "the control socket")?,
-            kvm: take(4, "/dev/kvm")?,
-            image: take(5, "the guest program")?,
-        })
+        let (listener, kvm) = Self::inherit_first()?;
+        Ok(Self { listener, kvm, image: take(5, "the guest program")? })
     }
+
+    /// The two that every machine has: control socket and /dev/kvm.
+    pub(crate) fn inherit_first() -> Result<(OwnedFd, OwnedFd)> {
+        Ok((take(3, "the control socket")?, take(4, "/dev/kvm")?))
+    }
+}
+
+fn take(number: RawFd, what: &str) -> Result<OwnedFd> {
+    sys::inherited(number).with_context(|| format!("descriptor {number} must be {what}"))
 }
 
 /// Runs one sandbox to its end.

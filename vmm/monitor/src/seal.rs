@@ -11,8 +11,9 @@ use seccompiler::{
     TargetArch,
 };
 use std::collections::BTreeMap;
-use warren_sandbox_plan::compiler::ArgumentRule;
-use warren_sandbox_plan::monitor::{MonitorCall, SYSTEM_CALLS};
+use warren_sandbox_plan::compiler::{ArgumentRule, SystemCall};
+use warren_sandbox_plan::linux;
+use warren_sandbox_plan::monitor::SYSTEM_CALLS;
 
 /// Why the process could not seal itself: the host's fault, or a defect here. Nothing was read.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +44,7 @@ pub struct Seal {
 }
 
 /// A filter not yet on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "a filter does nothing until it is put on"]
 pub struct ThreadFilter(BpfProgram);
 
@@ -57,14 +58,42 @@ impl ThreadFilter {
 impl Seal {
     /// Closes the process, which must have one thread and must not have read from any descriptor.
     pub fn begin() -> Result<Self, SealError> {
-        let start = filter(|_| true)?;
-        let main = ThreadFilter(filter(|row| row.thread.is_main())?);
-        let vcpu = ThreadFilter(filter(|row| row.thread.is_vcpu())?);
-        rustix::thread::set_no_new_privs(true)?;
-        let landlock = deny_all_paths()?;
-        seccompiler::apply_filter(&start)?;
-        Ok(Self { main, vcpu, landlock })
+        let rows = || SYSTEM_CALLS.iter();
+        let start = filter(rows().map(|row| &row.call))?;
+        let main = filter(rows().filter(|row| row.thread.is_main()).map(|row| &row.call))?;
+        let vcpu = filter(rows().filter(|row| row.thread.is_vcpu()).map(|row| &row.call))?;
+        Ok(Self { main, vcpu, landlock: close(&start)? })
     }
+}
+
+/// The same for a Linux machine, whose threads are others: exactly the table of [`warren_sandbox_plan::linux`].
+#[derive(Debug)]
+pub struct LinuxSeal {
+    /// For the main thread, once everything is started.
+    pub main: ThreadFilter,
+    /// For each vCPU thread, first thing.
+    pub vcpu: ThreadFilter,
+    /// For the worker thread, first thing.
+    pub worker: ThreadFilter,
+    /// What Landlock could do.
+    pub landlock: RulesetStatus,
+}
+
+impl LinuxSeal {
+    /// Closes the process, which must have one thread and must not have read from any descriptor.
+    pub fn begin() -> Result<Self, SealError> {
+        let of = |threads| filter(linux::calls_of(threads));
+        let start = of(linux::START)?;
+        let [main, vcpu, worker] = [of(linux::MAIN)?, of(linux::VCPU)?, of(linux::WORKER)?];
+        Ok(Self { main, vcpu, worker, landlock: close(&start)? })
+    }
+}
+
+fn close(start: &ThreadFilter) -> Result<RulesetStatus, SealError> {
+    rustix::thread::set_no_new_privs(true)?;
+    let landlock = deny_all_paths()?;
+    seccompiler::apply_filter(&start.0)?;
+    Ok(landlock)
 }
 
 /// Handles everything the kernel knows and allows nothing; older kernels deny what they can.
@@ -80,17 +109,17 @@ fn deny_all_paths() -> Result<RulesetStatus, SealError> {
     Ok(status.ruleset)
 }
 
-fn filter(keeps: impl Fn(&MonitorCall) -> bool) -> Result<BpfProgram, SealError> {
+fn filter<'a>(calls: impl Iterator<Item = &'a SystemCall>) -> Result<ThreadFilter, SealError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for row in SYSTEM_CALLS.iter().filter(|row| keeps(row)) {
-        let conditions = rules.entry(row.call.number).or_default();
-        if let Some(condition) = condition(row.call.rule)? {
+    for call in calls {
+        let conditions = rules.entry(call.number).or_default();
+        if let Some(condition) = condition(call.rule)? {
             conditions.push(SeccompRule::new(vec![condition])?);
         }
     }
     let filter =
         SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?;
-    Ok(filter.try_into()?)
+    Ok(ThreadFilter(filter.try_into()?))
 }
 
 /// Arguments that are compared are 32-bit ones for the kernel (`ioctl` and `fcntl` commands, `prctl` options, `clone`

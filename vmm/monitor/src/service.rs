@@ -179,6 +179,10 @@ impl Service {
                 self.reply(&ControlReply::Stopping)
             }
             ControlRequest::Load(spec) => self.load(spec, descriptors),
+            ControlRequest::LoadLinux(_) => {
+                let reason = LoadError::Refused("this VMM runs Wasm functions, not Linux guests".into());
+                self.reply(&ControlReply::LoadFailed { reason, log: Vec::new() })
+            }
         }
     }
 

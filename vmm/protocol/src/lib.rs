@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod frame;
+pub mod linux;
 
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub enum ControlRequest {
     Status,
     /// Stop now, whatever runs; the VMM answers `Stopping` and exits.
     Shutdown,
+    /// Put a Linux guest into the empty VM and start it. Carries as many descriptors as
+    /// [`linux::LinuxSpec::descriptors`] says. The VMM must be one for Linux guests.
+    LoadLinux(linux::LinuxSpec),
 }
 
 /// Everything a VM needs to become a function's sandbox.
@@ -105,6 +109,11 @@ pub enum ControlReply {
     Status(Status),
     /// Answer to `Shutdown`.
     Stopping,
+    /// Answer to `LoadLinux`: memory is filled and the vCPUs run. How the guest ends, the VMM's exit status says.
+    Started {
+        /// From the request's arrival to the first vCPU's start.
+        build_us: u64,
+    },
 }
 
 /// Why a load failed.

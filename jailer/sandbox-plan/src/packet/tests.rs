@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     name::SandboxName,
-    request::{CompileOptions, CompilePurpose, Jailed, LIST_PAGE, Limits, Spawn},
+    request::{CompileOptions, CompilePurpose, Jailed, LIST_PAGE, Limits, LinuxMachine, Spawn},
 };
 use alloc::vec;
 use proptest::prelude::*;
@@ -10,6 +10,9 @@ fn any_request() -> impl Strategy<Value = Request> {
     let name = "[a-z0-9][a-z0-9-]{0,39}".prop_map(|text| SandboxName::new(text).unwrap());
     let program = prop_oneof![
         Just(Program::Vmm),
+        (any::<u32>(), any::<u8>(), any::<u64>()).prop_map(|(memory_mib, cpus, disk_bytes)| Program::Linux(
+            LinuxMachine { memory_mib, cpus, disk_bytes }
+        )),
         (any::<bool>(), any::<u64>()).prop_map(|(function, isa)| {
             let purpose = if function { CompilePurpose::Function } else { CompilePurpose::Policy };
             Program::Compile(CompileOptions { purpose, isa })

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     facts::{CgroupFacts, CgroupParent, Controller},
-    request::CompileOptions,
+    request::{CompileOptions, LinuxMachine},
 };
 
 fn facts(version: CgroupVersion, user_namespace: Availability) -> HostFacts {
@@ -101,9 +101,11 @@ part one: warren-jailer, before exec
 fn what_must_come_before_what() {
     for version in [CgroupVersion::V1, CgroupVersion::V2] {
         for user in [Availability::Yes, Availability::No(String::new())] {
-            for program in
-                [Program::Vmm, Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 })]
-            {
+            for program in [
+                Program::Vmm,
+                Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
+                Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0 }),
+            ] {
                 let plan = plan(&facts(version, user.clone()), program, &LIMITS);
                 let names: Vec<&str> = plan.steps.iter().map(Step::name).collect();
                 let at = |name| names.iter().position(|it| *it == name).unwrap();

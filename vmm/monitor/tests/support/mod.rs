@@ -25,6 +25,7 @@ macro_rules! needs_kvm {
 
 pub mod code;
 pub mod guest;
+pub mod linux;
 pub mod real;
 pub mod vmm;
 

@@ -43,6 +43,11 @@ impl Vmm {
 
     /// The same, with more flags.
     pub fn spawn_with(image: &[u8], flags: &[&str]) -> Self {
+        Self::launch("run", flags, Some(image))
+    }
+
+    /// A machine of either kind; the one for Linux guests has no guest program.
+    pub fn launch(kind: &str, flags: &[&str], image: Option<&[u8]>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("warren-vmm-test-{}-{id}", std::process::id()));
@@ -52,17 +57,18 @@ impl Vmm {
             .write(true)
             .open("/dev/kvm")
             .expect("these tests need /dev/kvm");
-        let image = memfd(image);
+        let image = image.map(memfd);
         let high = |fd: &dyn AsRawFd| {
             // SAFETY: 1. the owner outlives this call.
             let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) };
             rustix::io::fcntl_dupfd_cloexec(fd, 20).unwrap()
         };
-        let passed = [high(&listener), high(&kvm), high(&image)];
+        let mut passed = vec![high(&listener), high(&kvm)];
+        passed.extend(image.as_ref().map(|image| high(image)));
         let program =
             std::env::var_os("WARREN_VMM").unwrap_or_else(|| env!("CARGO_BIN_EXE_warren-vmm").into());
         let mut command = Command::new(program);
-        command.arg("run").args(flags).env_clear();
+        command.arg(kind).args(flags).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // SAFETY: 1. only dup2 runs between fork and exec; 2. the sources are above the targets.
         unsafe {
@@ -165,8 +171,13 @@ pub fn load(control: &mut UnixStream, spec: &LoadSpec, descriptors: &[&OwnedFd])
 }
 
 pub fn send_load(control: &mut UnixStream, spec: &LoadSpec, descriptors: &[&OwnedFd]) {
-    let bytes = frame::encode(&ControlRequest::Load(spec.clone())).unwrap();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    send_with(control, &ControlRequest::Load(spec.clone()), descriptors);
+}
+
+/// Sends a request with descriptors.
+pub fn send_with(control: &mut UnixStream, request: &ControlRequest, descriptors: &[&OwnedFd]) {
+    let bytes = frame::encode(request).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control_data = SendAncillaryBuffer::new(&mut space);
     let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
     if !borrowed.is_empty() {

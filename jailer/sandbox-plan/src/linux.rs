@@ -1,0 +1,205 @@
+//! Part two of the jail of a VMM for Linux guests: what `warren-vmm linux` does to itself before it reads a byte.
+//!
+//! The order is that of [`crate::monitor`]; the threads are others. The main thread builds the guest and answers on the
+//! control socket, each vCPU thread runs the guest and touches registers, the worker performs disks' requests. Only the
+//! worker reads and writes files once a guest runs, and nothing but the files it was given.
+
+use crate::compiler::{ArgumentRule, SystemCall};
+
+/// Threads that keep a call, as bits.
+pub type Threads = u8;
+/// The whole process at its start.
+pub const START: Threads = 1 << 0;
+/// The main thread.
+pub const MAIN: Threads = 1 << 1;
+/// Each vCPU thread.
+pub const VCPU: Threads = 1 << 2;
+/// The worker thread.
+pub const WORKER: Threads = 1 << 3;
+const ALL: Threads = MAIN | VCPU | WORKER;
+const NONE: Threads = 0;
+
+/// One row. At the start every row is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinuxCall {
+    /// The call.
+    pub call: SystemCall,
+    /// Who keeps it.
+    pub threads: Threads,
+}
+
+/// The calls that a thread keeps.
+pub fn calls_of(threads: Threads) -> impl Iterator<Item = &'static SystemCall> {
+    SYSTEM_CALLS.iter().filter(move |row| (row.threads | START) & threads != 0).map(|row| &row.call)
+}
+
+/// `PROT_EXEC` of `mmap` and `mprotect`.
+const PROT_EXEC: u64 = 4;
+/// What musl's `pthread_create` passes: a thread, nothing else.
+const THREAD_FLAGS: u64 = 0x007D_0F00;
+
+const fn any(threads: Threads, name: &'static str, number: i64, why: &'static str) -> LinuxCall {
+    LinuxCall { call: SystemCall { name, number, rule: ArgumentRule::Any, why }, threads }
+}
+
+const fn no_exec(name: &'static str, number: i64, why: &'static str) -> LinuxCall {
+    let rule = ArgumentRule::BitsClear { argument: 2, bits: PROT_EXEC };
+    LinuxCall { call: SystemCall { name, number, rule, why }, threads: ALL }
+}
+
+const fn with(
+    threads: Threads,
+    name: &'static str,
+    numbers: (i64, u8),
+    value: u64,
+    why: &'static str,
+) -> LinuxCall {
+    let (number, argument) = numbers;
+    let rule = ArgumentRule::Equals { argument, value };
+    LinuxCall { call: SystemCall { name, number, rule, why }, threads }
+}
+
+const fn ioctl(threads: Threads, request: u64, why: &'static str) -> LinuxCall {
+    with(threads, "ioctl", (16, 1), request, why)
+}
+
+/// Every call, by what it is for.
+pub const SYSTEM_CALLS: [LinuxCall; 62] = [
+    // Sealing itself, and starting.
+    with(NONE, "prctl", (157, 0), 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
+    with(NONE, "prctl", (157, 0), 15, "PR_SET_NAME of threads"),
+    any(NONE, "seccomp", 317, "each thread's filter"),
+    with(NONE, "clone", (56, 0), THREAD_FLAGS, "the other threads"),
+    any(NONE, "epoll_create1", 291, "the event loops"),
+    // Making the VM.
+    ioctl(NONE, 0xAE00, "KVM_GET_API_VERSION"),
+    ioctl(NONE, 0xAE01, "KVM_CREATE_VM"),
+    ioctl(NONE, 0xAE03, "KVM_CHECK_EXTENSION"),
+    ioctl(NONE, 0xAE04, "KVM_GET_VCPU_MMAP_SIZE"),
+    ioctl(NONE, 0xC008_AE05, "KVM_GET_SUPPORTED_CPUID"),
+    ioctl(NONE, 0x4188_AEC6, "KVM_X86_SET_MSR_FILTER: deny all but a list"),
+    ioctl(NONE, 0x4020_AE46, "KVM_SET_USER_MEMORY_REGION"),
+    ioctl(NONE, 0xAE47, "KVM_SET_TSS_ADDR"),
+    ioctl(NONE, 0xAE60, "KVM_CREATE_IRQCHIP"),
+    ioctl(NONE, 0xAE41, "KVM_CREATE_VCPU"),
+    ioctl(NONE, 0x4008_AE90, "KVM_SET_CPUID2"),
+    // Building a guest.
+    any(MAIN, "eventfd2", 290, "interrupts and doorbells; the event loops' own"),
+    ioctl(MAIN, 0x4020_AE76, "KVM_IRQFD: interrupts"),
+    ioctl(MAIN, 0x4040_AE79, "KVM_IOEVENTFD: doorbells"),
+    any(MAIN, "pread64", 17, "headers of the kernel"),
+    any(MAIN | WORKER, "preadv", 295, "kernel and initrd; disks"),
+    any(MAIN, "fstat", 5, "lengths of files"),
+    // Running it.
+    ioctl(VCPU, 0xAE80, "KVM_RUN"),
+    ioctl(VCPU, 0x8138_AE83, "KVM_GET_SREGS"),
+    ioctl(VCPU, 0x4138_AE84, "KVM_SET_SREGS"),
+    ioctl(VCPU, 0x41A0_AE8D, "KVM_SET_FPU"),
+    ioctl(VCPU, 0x4008_AE89, "KVM_SET_MSRS: memory types"),
+    ioctl(VCPU, 0x4090_AE82, "KVM_SET_REGS"),
+    // Disks.
+    any(WORKER, "pwritev", 296, "disks"),
+    any(WORKER, "pwrite64", 18, "zeroes on file systems without holes"),
+    any(WORKER, "fdatasync", 75, "disks"),
+    any(WORKER, "fallocate", 285, "disks' discards and zeroes"),
+    any(WORKER, "getrandom", 318, "entropy for the guest"),
+    // Connections, events.
+    any(MAIN, "accept4", 288, "connections"),
+    any(MAIN, "recvmsg", 47, "control requests with descriptors"),
+    any(MAIN, "sendto", 44, "replies"),
+    any(MAIN | WORKER | VCPU, "read", 0, "bells"),
+    any(ALL, "write", 1, "bells, interrupts, the log"),
+    any(ALL, "close", 3, "connections; files that were read"),
+    ioctl(MAIN, 0x5421, "FIONBIO: sockets never block"),
+    with(
+        MAIN | WORKER | VCPU,
+        "fcntl",
+        (72, 1),
+        1,
+        "F_GETFD: the check of closing that builds with assertions make",
+    ),
+    any(MAIN | WORKER, "epoll_ctl", 233, "the event loops"),
+    any(MAIN | WORKER, "epoll_pwait", 281, "the event loops"),
+    any(ALL, "ppoll", 271, "whether the log takes a line"),
+    any(ALL, "clock_gettime", 228, "time, on hosts whose vDSO cannot tell it"),
+    any(ALL, "futex", 202, "locks and queues between the threads"),
+    // Memory.
+    no_exec("mmap", 9, "memory"),
+    no_exec("mprotect", 10, "memory; a thread's guard page"),
+    any(ALL, "munmap", 11, "memory"),
+    any(ALL, "mremap", 25, "memory"),
+    any(ALL, "madvise", 28, "memory; huge pages"),
+    any(ALL, "brk", 12, "memory"),
+    // The end.
+    any(ALL, "rt_sigprocmask", 14, "a thread's start and end; abort"),
+    any(ALL, "sigaltstack", 131, "a thread's start and end"),
+    any(VCPU | WORKER, "exit", 60, "a thread's end"),
+    any(ALL, "exit_group", 231, "the end"),
+    any(ALL, "gettid", 186, "abort"),
+    any(ALL, "tkill", 200, "abort; a pid namespace of its own holds nobody else"),
+    with(ALL, "rt_sigaction", (13, 0), 6, "SIGABRT's default, in abort"),
+    with(NONE, "rt_sigaction", (13, 0), 11, "the handler of a thread's overflowing stack"),
+    with(NONE, "rt_sigaction", (13, 0), 7, "the handler of a thread's overflowing stack"),
+    with(NONE, "rt_sigaction", (13, 0), 34, "cancellation of threads, set up by the C library"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_row_twice_and_none_of_the_dangerous_calls() {
+        for (index, row) in SYSTEM_CALLS.iter().enumerate() {
+            // A call that is allowed with any argument has no second row.
+            let same = |other: &LinuxCall| {
+                let rules = [row.call.rule, other.call.rule];
+                other.call.number == row.call.number
+                    && (row.call.rule == other.call.rule || rules.contains(&ArgumentRule::Any))
+            };
+            assert!(!SYSTEM_CALLS.iter().skip(index + 1).any(same), "{row:?}");
+        }
+        for forbidden in [
+            "open",
+            "openat",
+            "socket",
+            "connect",
+            "execve",
+            "execveat",
+            "ptrace",
+            "io_uring_setup",
+            "bpf",
+            "unshare",
+            "setns",
+            "mount",
+            "userfaultfd",
+            "memfd_create",
+            "process_vm_readv",
+            "keyctl",
+            "kill",
+            "fork",
+        ] {
+            assert!(SYSTEM_CALLS.iter().all(|row| row.call.name != forbidden), "{forbidden}");
+        }
+        for row in
+            SYSTEM_CALLS.iter().filter(|row| ["ioctl", "prctl", "fcntl", "clone"].contains(&row.call.name))
+        {
+            assert!(matches!(row.call.rule, ArgumentRule::Equals { .. }), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_worker_writes_files_and_only_vcpus_run_guests() {
+        for (name, threads) in
+            [("pwritev", WORKER), ("fallocate", WORKER), ("accept4", MAIN), ("recvmsg", MAIN)]
+        {
+            for thread in [MAIN, VCPU, WORKER] {
+                assert_eq!(calls_of(thread).any(|call| call.name == name), thread == threads, "{name}");
+            }
+        }
+        let run = ArgumentRule::Equals { argument: 1, value: 0xAE80 };
+        for thread in [MAIN, WORKER] {
+            assert!(calls_of(thread).all(|call| call.rule != run));
+        }
+        assert_eq!(calls_of(START).count(), SYSTEM_CALLS.len());
+    }
+}

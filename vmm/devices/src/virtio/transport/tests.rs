@@ -1,0 +1,190 @@
+use super::*;
+use crate::virtio::{F_EVENT_IDX, F_VERSION_1};
+use proptest::prelude::*;
+
+const OFFERED: u64 = F_VERSION_1 | F_EVENT_IDX | 1 << 5;
+
+fn device() -> Transport {
+    Transport::new(Identity {
+        id: 2,
+        features: OFFERED,
+        queues: alloc::vec![256, 8],
+        config: alloc::vec![7; 10],
+    })
+}
+
+fn get(device: &Transport, offset: u64) -> u32 {
+    let mut word = [0; 4];
+    device.read(offset, &mut word);
+    u32::from_le_bytes(word)
+}
+
+fn set(device: &mut Transport, offset: u64, value: u32) -> Effect {
+    device.write(offset, &value.to_le_bytes())
+}
+
+/// Walks to FEATURES_OK as a driver would; whether it sticks.
+fn agree(device: &mut Transport, features: u64) -> bool {
+    set(device, register::STATUS, 1);
+    set(device, register::STATUS, 3);
+    for selector in [0, 1] {
+        set(device, register::DRIVER_FEATURES_SEL, selector);
+        set(device, register::DRIVER_FEATURES, half(features, selector));
+    }
+    set(device, register::STATUS, 11);
+    get(device, register::STATUS) == 11
+}
+
+fn describe(device: &mut Transport, queue: u32, size: u32, addresses: [u64; 3]) -> bool {
+    set(device, register::QUEUE_SEL, queue);
+    set(device, register::QUEUE_NUM, size);
+    for (offset, address) in [0x80, 0x90, 0xA0].into_iter().zip(addresses) {
+        set(device, offset, half(address, 0));
+        set(device, offset + 4, half(address, 1));
+    }
+    set(device, register::QUEUE_READY, 1);
+    get(device, register::QUEUE_READY) == 1
+}
+
+const AREAS: [u64; 3] = [0x1_0000_0000, 0x2000, 0x3000];
+
+#[test]
+fn a_driver_brings_it_up_twice() {
+    let mut device = device();
+    assert_eq!([get(&device, 0), get(&device, 4), get(&device, 8)], [MAGIC, 2, 2]);
+    for _ in 0..2 {
+        assert!(agree(&mut device, F_VERSION_1 | 1 << 5));
+        assert_eq!(get(&device, register::QUEUE_NUM_MAX), 256);
+        assert!(describe(&mut device, 1, 8, AREAS));
+        let effect = set(&mut device, register::STATUS, 15);
+        let frozen =
+            QueueConfig { size: 8, ready: true, descriptors: AREAS[0], driver: AREAS[1], device: AREAS[2] };
+        let unused = QueueConfig { size: 256, ..QueueConfig::default() };
+        let queues = alloc::vec![unused, frozen];
+        assert_eq!(effect, Effect::Activate { features: F_VERSION_1 | 1 << 5, queues });
+        device.signals().interrupt.fetch_or(INTERRUPT_USED, Ordering::SeqCst);
+        assert_eq!(get(&device, register::INTERRUPT_STATUS), 1);
+        set(&mut device, register::INTERRUPT_ACK, 1);
+        assert_eq!(get(&device, register::INTERRUPT_STATUS), 0);
+        device.signals().needs_reset.store(true, Ordering::SeqCst);
+        assert_eq!(get(&device, register::STATUS), 15 | NEEDS_RESET);
+        assert_eq!(set(&mut device, register::STATUS, 0), Effect::Reset);
+        assert_eq!((get(&device, register::STATUS), get(&device, register::QUEUE_READY)), (0, 0));
+    }
+}
+
+#[test]
+fn features_not_offered_or_the_legacy_interface_are_refused() {
+    for bad in [0, 1 << 5, F_VERSION_1 | 1, u64::MAX] {
+        assert!(!agree(&mut device(), bad), "{bad:#x}");
+    }
+    let mut device = device();
+    set(&mut device, register::DEVICE_FEATURES_SEL, 1);
+    assert_eq!(get(&device, register::DEVICE_FEATURES), 1);
+    set(&mut device, register::DEVICE_FEATURES_SEL, 2);
+    assert_eq!(get(&device, register::DEVICE_FEATURES), 0);
+}
+
+#[test]
+fn status_has_one_way_only() {
+    for steps in [&[2][..], &[8], &[15], &[1, 1 | 8], &[1, 3, 3 | 4], &[1, 3, 2], &[1, 3, 19]] {
+        let mut device = device();
+        let before = steps.len() - 1;
+        for step in &steps[..before] {
+            set(&mut device, register::STATUS, *step);
+        }
+        let was = get(&device, register::STATUS);
+        assert_eq!(set(&mut device, register::STATUS, steps[before]), Effect::None);
+        assert_eq!(get(&device, register::STATUS), was, "{steps:?}");
+    }
+    let mut device = device();
+    set(&mut device, register::STATUS, 1 | FAILED);
+    assert_eq!(get(&device, register::STATUS), 1 | FAILED);
+}
+
+#[test]
+fn queues_that_break_a_rule_stay_unready() {
+    for (queue, size, areas) in [
+        (0, 0, AREAS),
+        (0, 3, AREAS),
+        (0, 512, AREAS),
+        (1, 16, AREAS),
+        (0, 0x1_0000, AREAS),
+        (2, 8, AREAS),
+        (u32::MAX, 8, AREAS),
+        (0, 8, [8, 0x2000, 0x3000]),
+        (0, 8, [0, 1, 0x3000]),
+        (0, 8, [0, 0x2000, 2]),
+        (0, 256, [u64::MAX - 0xF, 0x2000, 0x3000]),
+        (0, 256, [0, u64::MAX - 1, 0x3000]),
+        (0, 256, [0, 0x2000, u64::MAX - 3]),
+    ] {
+        let mut device = device();
+        assert!(agree(&mut device, F_VERSION_1));
+        assert!(!describe(&mut device, queue, size, areas), "{queue} {size} {areas:x?}");
+    }
+}
+
+/// CVE-2026-5747: registers of a queue rewritten after DRIVER_OK.
+#[test]
+fn a_live_device_keeps_its_queues() {
+    let mut device = device();
+    assert!(agree(&mut device, F_VERSION_1) && describe(&mut device, 0, 8, AREAS));
+    let before = device.queues.clone();
+    assert!(matches!(set(&mut device, register::STATUS, 15), Effect::Activate { .. }));
+    for offset in (0..0x100).step_by(4).filter(|offset| *offset != register::STATUS) {
+        for value in [0, 1, 16, u32::MAX] {
+            assert_eq!(set(&mut device, offset, value), Effect::None);
+        }
+        set(&mut device, register::QUEUE_SEL, 0);
+    }
+    assert_eq!((device.queues, device.driver_features), (before, F_VERSION_1));
+}
+
+#[test]
+fn the_configuration_is_read_at_any_width_and_ends() {
+    let device = device();
+    let mut eight = [9; 8];
+    device.read(0x104, &mut eight);
+    assert_eq!(eight, [7, 7, 7, 7, 7, 7, 0, 0]);
+    device.read(u64::MAX, &mut eight);
+    assert_eq!(eight, [0; 8]);
+    let mut two = [9; 2];
+    device.read(0, &mut two);
+    assert_eq!(two, [0; 2], "registers are words");
+}
+
+proptest! {
+    /// Any driver: activation happens only on the drawn way, and only with sound queues.
+    #[test]
+    fn only_sound_queues_become_live(
+        steps in prop::collection::vec(
+            (prop_oneof![Just(register::STATUS), Just(register::QUEUE_READY), Just(register::QUEUE_NUM), Just(register::QUEUE_SEL), Just(register::DRIVER_FEATURES), Just(register::DRIVER_FEATURES_SEL), (0_u64..0x110)],
+             prop_oneof![Just(0_u32), Just(1), Just(3), Just(8), Just(11), Just(15), any::<u32>()], 0_usize..9),
+            0..120)
+    ) {
+        let mut device = device();
+        let mut live: Option<Vec<QueueConfig>> = None;
+        for (offset, value, width) in steps {
+            let bytes = [value.to_le_bytes(), [0; 4]].concat();
+            let effect = if width < 7 { set(&mut device, offset, value) } else { device.write(offset, &bytes[..width]) };
+            match effect {
+                Effect::Activate { features, queues } => {
+                    prop_assert!(live.is_none(), "only a reset leaves the live state");
+                    prop_assert!(features & !OFFERED == 0 && features & F_VERSION_1 != 0);
+                    for (queue, max) in queues.iter().zip([256, 8]) {
+                        prop_assert!(!queue.ready || queue.is_sound(max));
+                    }
+                    live = Some(queues);
+                }
+                Effect::Reset => live = None,
+                Effect::None => {}
+            }
+            if let Some(queues) = &live {
+                prop_assert_eq!(queues, &device.queues);
+            }
+            let mut bytes = [0; 8];
+            device.read(offset, &mut bytes[..width.min(8)]);
+        }
+    }
+}

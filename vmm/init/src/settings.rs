@@ -1,0 +1,66 @@
+//! The words of the kernel's command line that are for init.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | `warren.root=DEVICE` | the root file system's device, for instance `/dev/vda` |
+//! | `warren.rootfstype=TYPE` | its type; ext4 if not given |
+//! | `warren.rootflags=rw` | mounted writable; otherwise read-only |
+
+/// What init is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// The root file system; without one the initramfs stays.
+    pub root: Option<Root>,
+}
+
+/// A root file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// Its device.
+    pub device: String,
+    /// Its type.
+    pub kind: String,
+    /// Whether it is mounted writable.
+    pub writable: bool,
+}
+
+impl Settings {
+    /// Reads a command line. Of a word that comes twice the last counts, as for the kernel; what stands behind `--` is
+    /// not for init.
+    pub(crate) fn parse(command_line: &str) -> Self {
+        let words = command_line.split_ascii_whitespace().take_while(|word| *word != "--");
+        let pairs = words.filter_map(|word| word.split_once('='));
+        let value = |name: &str| pairs.clone().filter(|(key, _)| *key == name).map(|(_, value)| value).last();
+        let root = value("warren.root").filter(|device| !device.is_empty()).map(|device| Root {
+            device: device.to_owned(),
+            kind: value("warren.rootfstype").unwrap_or("ext4").to_owned(),
+            writable: value("warren.rootflags") == Some("rw"),
+        });
+        Self { root }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table() {
+        let root = |device: &str, kind: &str, writable| {
+            Some(Root { device: device.to_owned(), kind: kind.to_owned(), writable })
+        };
+        for (text, expect) in [
+            ("", None),
+            ("quiet root=/dev/sda warren.root=", None),
+            ("warren.root=/dev/vda", root("/dev/vda", "ext4", false)),
+            (
+                "warren.root=/dev/vda warren.root=/dev/vdb warren.rootfstype=erofs\n",
+                root("/dev/vdb", "erofs", false),
+            ),
+            ("warren.root=/dev/vda warren.rootflags=rw -- sh", root("/dev/vda", "ext4", true)),
+            ("quiet -- /bin/x warren.root=/dev/vda", None),
+        ] {
+            assert_eq!(Settings::parse(text).root, expect, "{text:?}");
+        }
+    }
+}

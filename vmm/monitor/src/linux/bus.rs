@@ -1,0 +1,79 @@
+//! Where an exit of a vCPU goes: ports and windows, in one table each.
+//!
+//! As on a PC, what nobody answers reads as all ones and takes writes in silence: stock kernels probe.
+
+use super::console::Console;
+use super::virtio::Device;
+use std::sync::Arc;
+use warren_boot::linux::layout::{
+    RESET_PORT, S5_TYPE, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_BASE, VIRTIO_STRIDE,
+};
+use warren_devices::power::{KEYBOARD_STATUS, PowerEvent, keyboard_command, sleep_control};
+
+/// Registers of a serial port.
+const SERIAL_PORTS: u16 = 8;
+
+/// Everything a vCPU can reach outside its memory.
+#[derive(Debug)]
+pub struct Bus {
+    /// The serial port.
+    pub console: Arc<Console>,
+    /// virtio-mmio devices in the order of their windows.
+    pub devices: Vec<Arc<Device>>,
+}
+
+impl Bus {
+    /// A read of a port.
+    pub fn port_read(&self, port: u16, data: &mut [u8]) {
+        data.fill(0xFF);
+        let Some(first) = data.first_mut() else { return };
+        *first = match port {
+            RESET_PORT => KEYBOARD_STATUS,
+            SLEEP_CONTROL_PORT | SLEEP_STATUS_PORT => 0,
+            port => match serial_register(port) {
+                Some(register) => self.console.read(register),
+                None => return,
+            },
+        };
+    }
+
+    /// A write of a port; what the guest asks for by it, if that ends it. A string instruction brings several bytes.
+    pub fn port_write(&self, port: u16, data: &[u8]) -> Option<PowerEvent> {
+        data.iter().find_map(|value| match port {
+            RESET_PORT => keyboard_command(*value),
+            SLEEP_CONTROL_PORT => sleep_control(*value, S5_TYPE),
+            port => {
+                if let Some(register) = serial_register(port) {
+                    self.console.write(register, *value);
+                }
+                None
+            }
+        })
+    }
+
+    /// A read of a window.
+    pub fn window_read(&self, address: u64, data: &mut [u8]) {
+        match self.device(address) {
+            Some((device, offset)) => device.read(offset, data),
+            None => data.fill(0xFF),
+        }
+    }
+
+    /// A write of a window.
+    pub fn window_write(&self, address: u64, data: &[u8]) {
+        if let Some((device, offset)) = self.device(address) {
+            device.write(offset, data);
+        }
+    }
+
+    fn device(&self, address: u64) -> Option<(&Device, u64)> {
+        let at = address.checked_sub(VIRTIO_BASE)?;
+        let device = self.devices.get(usize::try_from(at / VIRTIO_STRIDE).ok()?)?;
+        Some((device, at % VIRTIO_STRIDE))
+    }
+}
+
+fn serial_register(port: u16) -> Option<u8> {
+    let register = port.checked_sub(SERIAL_PORT)?;
+    (register < SERIAL_PORTS).then(|| u8::try_from(register).ok())?
+}

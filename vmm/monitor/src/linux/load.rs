@@ -1,0 +1,104 @@
+//! The door through which a `LoadLinux` request comes in: what arrived is untrusted, what leaves is checked.
+
+use crate::program::Positioned;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, fstat};
+use warren_boot::linux::image::Preference;
+use warren_boot::linux::layout::VIRTIO_MAX;
+use warren_boot::linux::{CommandLine, KernelImage, Placement};
+use warren_sandbox_plan::name::SandboxName;
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
+
+/// A guest that can be built: its kernel was judged and placed, and every descriptor is of the kind it should be.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The kernel.
+    pub kernel: KernelImage,
+    /// Its file.
+    pub kernel_file: OwnedFd,
+    /// Where kernel and initrd go.
+    pub placement: Placement,
+    /// The initrd's file, if there is one.
+    pub initrd: Option<OwnedFd>,
+    /// The command line.
+    pub command_line: CommandLine,
+    /// The devices, in the order of their windows.
+    pub devices: Vec<DeviceFile>,
+}
+
+/// A device with what it needs.
+#[derive(Debug)]
+pub enum DeviceFile {
+    /// A disk.
+    Block {
+        /// Its file.
+        file: OwnedFd,
+        /// Its length.
+        len: u64,
+        /// Whether writes are refused.
+        read_only: bool,
+    },
+    /// Entropy.
+    Rng,
+}
+
+/// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
+pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Result<Admitted, String> {
+    SandboxName::new(spec.label.as_str()).map_err(|error| format!("label: {error}"))?;
+    if spec.memory_bytes > memory_max {
+        return Err(format!("{} bytes of memory: this machine has {memory_max}", spec.memory_bytes));
+    }
+    if spec.devices.len() > VIRTIO_MAX {
+        return Err(format!("{} devices: there is room for {VIRTIO_MAX}", spec.devices.len()));
+    }
+    let expected = spec.descriptors();
+    if descriptors.len() != expected {
+        return Err(format!("{} descriptors came, {expected} are needed", descriptors.len()));
+    }
+    let mut descriptors = descriptors.into_iter();
+    let mut next = |what: &str| descriptors.next().ok_or_else(|| format!("no descriptor for {what}"));
+    let kernel_file = next("the kernel")?;
+    let initrd = spec.initrd.then(|| next("the initrd")).transpose()?;
+    let mut devices = Vec::new();
+    for (index, device) in spec.devices.iter().enumerate() {
+        devices.push(match device {
+            DeviceSpec::Rng => DeviceFile::Rng,
+            DeviceSpec::Block { read_only } => {
+                let what = format!("disk {index}");
+                let file = next(&what)?;
+                let len = file_len(&what, &file)?;
+                DeviceFile::Block { file, len, read_only: *read_only }
+            }
+        });
+    }
+    let command_line = CommandLine::new(spec.command_line.as_str()).map_err(|error| error.to_string())?;
+    let preference = match spec.entry {
+        BootEntry::Long => Preference::Long,
+        BootEntry::Pvh => Preference::Pvh,
+    };
+    let file = Positioned { fd: kernel_file.as_fd(), len: file_len("the kernel", &kernel_file)? };
+    let kernel = KernelImage::parse(&file, preference).map_err(|error| format!("the kernel: {error}"))?;
+    let limit = kernel.header.map_or(u64::MAX, |header| header.cmdline_size);
+    if command_line.as_str().len() as u64 > limit {
+        return Err(format!("the command line is longer than the {limit} bytes that this kernel takes"));
+    }
+    let initrd_len = match &initrd {
+        Some(file) => match file_len("the initrd", file)? {
+            0 => return Err("the initrd is empty".into()),
+            len => len,
+        },
+        None => 0,
+    };
+    let placement =
+        Placement::new(&kernel, initrd_len, spec.memory_bytes).map_err(|error| error.to_string())?;
+    Ok(Admitted { kernel, kernel_file, placement, initrd, command_line, devices })
+}
+
+/// The length of a regular file or memfd.
+fn file_len(what: &str, file: &OwnedFd) -> Result<u64, String> {
+    let stat = fstat(file).map_err(|error| format!("{what}: {error}"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(format!("{what}: the descriptor is no regular file"));
+    }
+    u64::try_from(stat.st_size).map_err(|_| format!("{what}: no length"))
+}

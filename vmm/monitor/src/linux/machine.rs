@@ -1,0 +1,209 @@
+//! From nothing to a Linux guest ready to run, in two phases that are types.
+//!
+//! [`Machine::create`] makes what needs no kernel: VM, memory slots, interrupt controllers, vCPUs. [`Machine::load`]
+//! consumes it and gives a [`Loaded`]: memory filled, devices in their windows.
+
+use super::bus::Bus;
+use super::console::Console;
+use super::load::{Admitted, DeviceFile};
+use super::vcpu::{Start, Vcpu};
+use super::virtio::block::Block;
+use super::virtio::rng::Rng;
+use super::virtio::{Backend, Device};
+use super::{cpuid, msr};
+use crate::machine::MachineError;
+use crate::orders::Outgoing;
+use crate::ram::Ram;
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
+use rustix::fd::AsFd;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use warren_boot::OutOfRange;
+use warren_boot::linux::layout::{Banks, HIGH_BASE, SERIAL_GSI, virtio_gsi, virtio_window};
+use warren_boot::linux::registers::{Registers, write_tables};
+use warren_boot::linux::{acpi, params};
+use warren_devices::virtio::transport::QUEUE_NOTIFY;
+
+/// Where KVM may put its real-mode task state on processors that need one: in the gap, never used by us.
+const TSS_ADDRESS: usize = 0xFFFB_D000;
+
+/// What a machine is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinuxOptions {
+    /// Bytes of memory slots; a guest may be given less.
+    pub memory_bytes: u64,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Ask for huge pages behind guest memory.
+    pub huge_pages: bool,
+}
+
+/// A VM without a kernel.
+#[derive(Debug)]
+pub struct Machine {
+    vm: VmFd,
+    ram: Ram,
+    cpus: u8,
+    memory_bytes: u64,
+    exits: Arc<AtomicU64>,
+    msr_filter: bool,
+}
+
+/// A guest that can be started.
+#[derive(Debug)]
+pub struct Loaded {
+    /// For the first vCPU; the others get it without registers.
+    pub start: Start,
+    /// For the worker.
+    pub devices: Vec<Arc<Device>>,
+    /// For the main thread.
+    pub console: Arc<Console>,
+    /// To be kept: a VM ends with its last descriptor.
+    pub vm: VmFd,
+}
+
+/// Why a guest could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum LinuxError {
+    /// KVM or guest memory: the host's fault.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A file ends early or cannot be read: the caller's fault.
+    #[error("{what} cannot be read")]
+    Read {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// No event descriptor: the host's fault.
+    #[error("cannot make an event descriptor")]
+    Event(#[source] io::Error),
+    /// A planned address is not memory: a defect here.
+    #[error(transparent)]
+    Memory(#[from] OutOfRange),
+}
+
+impl Machine {
+    /// Makes a machine and its vCPUs.
+    pub fn create(kvm: &Kvm, options: LinuxOptions) -> Result<(Self, Vec<Vcpu>), MachineError> {
+        let step = |step| move |source| MachineError::Kvm { step, source };
+        let banks = Banks::new(options.memory_bytes)
+            .ok_or_else(|| MachineError::Refused(format!("{} bytes of memory", options.memory_bytes)))?;
+        let vm = kvm.create_vm().map_err(step("create a VM"))?;
+        // Filter, then slots, then the interrupt controllers: each of these waits for readers of the VM, and is cheapest
+        // while it has none.
+        let msr_filter = msr::filter(kvm, &vm)?;
+        let mut ram = Ram::empty();
+        ram.add_bank(&vm, 0, banks.low)?;
+        if banks.high > 0 {
+            ram.add_bank(&vm, HIGH_BASE, banks.high)?;
+        }
+        if options.huge_pages {
+            ram.advise_huge(0, banks.low);
+            if banks.high > 0 {
+                ram.advise_huge(HIGH_BASE, banks.high);
+            }
+        }
+        if kvm.check_extension(Cap::SetTssAddr) {
+            vm.set_tss_address(TSS_ADDRESS).map_err(step("set the task-state address"))?;
+        }
+        vm.create_irq_chip().map_err(step("create the interrupt controllers"))?;
+        let deadline = kvm.check_extension(Cap::TscDeadlineTimer);
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("read CPUID"))?;
+        let exits = Arc::default();
+        let mut vcpus = Vec::with_capacity(options.cpus.into());
+        for id in 0..options.cpus {
+            let fd = vm.create_vcpu(id.into()).map_err(step("create a vCPU"))?;
+            let mut cpuid = supported.clone();
+            cpuid::normalise(&mut cpuid, id, options.cpus, deadline);
+            fd.set_cpuid2(&cpuid).map_err(step("set CPUID"))?;
+            vcpus.push(Vcpu::new(fd, Arc::clone(&exits)));
+        }
+        let memory_bytes = options.memory_bytes;
+        Ok((Self { vm, ram, cpus: options.cpus, memory_bytes, exits, msr_filter }, vcpus))
+    }
+
+    /// Exits of all vCPUs.
+    #[must_use]
+    pub fn exits(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.exits)
+    }
+
+    /// Whether this host's KVM filters MSR accesses.
+    #[must_use]
+    pub fn filters_msrs(&self) -> bool {
+        self.msr_filter
+    }
+
+    /// Bytes of memory slots: the most a guest can be given.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// Puts a kernel in and devices on. `lines` rings when the console has some.
+    pub fn load(mut self, admitted: Admitted, lines: Outgoing<()>) -> Result<Loaded, LinuxError> {
+        let Admitted { kernel, kernel_file, placement, initrd, command_line, devices } = admitted;
+        for segment in &kernel.segments {
+            self.ram
+                .fill(kernel_file.as_fd(), segment.offset, segment.gpa, segment.len)
+                .map_err(|source| LinuxError::Read { what: "the kernel", source })?;
+        }
+        if let (Some(place), Some(file)) = (placement.initrd, &initrd) {
+            self.ram
+                .fill(file.as_fd(), 0, place.gpa, place.len)
+                .map_err(|source| LinuxError::Read { what: "the initrd", source })?;
+        }
+        let hardware = acpi::Hardware { cpus: self.cpus, virtio_devices: devices.len() };
+        let rsdp = acpi::write(&mut self.ram, hardware)?;
+        params::write(&mut self.ram, &kernel, &placement, &command_line, rsdp)?;
+        write_tables(&mut self.ram, kernel.entry)?;
+
+        let console = Arc::new(Console::new(self.interrupt(SERIAL_GSI)?, lines));
+        let devices: Vec<_> = devices
+            .into_iter()
+            .enumerate()
+            .map(|(index, device)| self.attach(index, device).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let bus = Arc::new(Bus { console: Arc::clone(&console), devices: devices.clone() });
+        let start = Start { bus, registers: Some(Registers::new(kernel.entry)) };
+        Ok(Loaded { start, devices, console, vm: self.vm })
+    }
+
+    fn attach(&self, index: usize, device: DeviceFile) -> Result<Device, LinuxError> {
+        let (name, identity, backend): (_, _, Box<dyn Backend>) = match device {
+            DeviceFile::Block { file, len, read_only } => {
+                let block = Block::new(format!("disk{index}"), file, len, read_only);
+                (format!("disk{index}"), block.identity(), Box::new(block))
+            }
+            DeviceFile::Rng => (format!("rng{index}"), Rng::identity(), Box::new(Rng)),
+        };
+        let mut doorbells = Vec::new();
+        let notify = IoEventAddress::Mmio(virtio_window(index) + QUEUE_NOTIFY);
+        for (queue, _) in (0_u32..).zip(&identity.queues) {
+            let bell = event_descriptor()?;
+            self.vm
+                .register_ioevent(&bell, &notify, queue)
+                .map_err(|source| MachineError::Kvm { step: "register a doorbell", source })?;
+            doorbells.push(bell);
+        }
+        let interrupt = self.interrupt(virtio_gsi(index))?;
+        Ok(Device::new(name, identity, interrupt, doorbells, backend, self.ram.clone()))
+    }
+
+    fn interrupt(&self, line: u32) -> Result<EventFd, LinuxError> {
+        let event = event_descriptor()?;
+        self.vm
+            .register_irqfd(&event, line)
+            .map_err(|source| MachineError::Kvm { step: "register an interrupt", source })?;
+        Ok(event)
+    }
+}
+
+fn event_descriptor() -> Result<EventFd, LinuxError> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(LinuxError::Event)
+}

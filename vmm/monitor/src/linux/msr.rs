@@ -1,0 +1,106 @@
+//! The model-specific registers a Linux guest may touch. Everything else raises #GP in the guest, which stock kernels
+//! expect: they probe.
+//!
+//! x2APIC registers (0x800 to 0x8FF) are KVM's own and past any filter.
+
+use crate::machine::MachineError;
+use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
+
+/// First register, how many, and what they are. Intel SDM volume 4; AMD APM volume 2, appendix A; Linux,
+/// Documentation/virt/kvm/x86/msr.rst.
+const ALLOWED: [(u32, u32, &str); 30] = [
+    (0x10, 1, "time stamp counter"),
+    (0x11, 2, "KVM clock, first interface"),
+    (0x1B, 1, "APIC base"),
+    (0x3B, 1, "time stamp counter adjustment"),
+    (0x48, 2, "speculation control, prediction barrier"),
+    (0x8B, 1, "microcode revision"),
+    (0xFE, 1, "memory type range capabilities"),
+    (0x10A, 2, "architectural capabilities, L1D flush"),
+    (0x122, 1, "transactional memory control"),
+    (0x174, 3, "system enter"),
+    (0x179, 3, "machine check capabilities, status, control"),
+    (0x1A0, 1, "miscellaneous features"),
+    (0x1D9, 1, "debug control"),
+    (0x200, 16, "memory type ranges, variable"),
+    (0x250, 1, "memory type range, fixed"),
+    (0x258, 2, "memory type ranges, fixed"),
+    (0x268, 8, "memory type ranges, fixed"),
+    (0x277, 1, "page attribute table"),
+    (0x2FF, 1, "memory type default"),
+    (0x400, 128, "machine check banks"),
+    (0x6E0, 1, "deadline timer"),
+    (0xDA0, 1, "extended supervisor state mask"),
+    (0x4B56_4D00, 9, "KVM's interfaces"),
+    (0xC000_0080, 5, "extended features, system call targets and mask"),
+    (0xC000_0100, 4, "FS, GS, kernel GS base, processor number"),
+    (0xC001_0015, 1, "hardware configuration (AMD)"),
+    (0xC001_001F, 1, "northbridge configuration (AMD)"),
+    (0xC001_011F, 1, "virtual speculation control (AMD)"),
+    (0xC001_1022, 1, "data cache configuration (AMD)"),
+    (0xC001_1029, 1, "decode configuration (AMD)"),
+];
+
+/// Blocks of registers that a filter's ranges cover: few enough for KVM's 16, small enough for its bitmaps.
+const BLOCKS: [(u32, u32); 4] =
+    [(0, 0x1000), (0x4B56_4D00, 0x100), (0xC000_0000, 0x200), (0xC001_0000, 0x1100)];
+
+/// Whether the guest may read and write a register.
+#[must_use]
+pub fn is_allowed(register: u32) -> bool {
+    ALLOWED.iter().any(|(first, count, _)| register.checked_sub(*first).is_some_and(|at| at < *count))
+}
+
+/// Denies every other register, where KVM can; whether it could.
+pub fn filter(kvm: &Kvm, vm: &VmFd) -> Result<bool, MachineError> {
+    if !kvm.check_extension(Cap::X86MsrFilter) {
+        return Ok(false);
+    }
+    let bitmaps: Vec<Vec<u8>> = BLOCKS.iter().map(|(base, len)| bitmap(*base, *len)).collect();
+    let ranges: Vec<MsrFilterRange<'_>> = BLOCKS
+        .iter()
+        .zip(&bitmaps)
+        .map(|((base, len), bitmap)| MsrFilterRange {
+            flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+            base: *base,
+            msr_count: *len,
+            bitmap,
+        })
+        .collect();
+    vm.set_msr_filter(MsrFilterDefaultAction::DENY, &ranges)
+        .map_err(|source| MachineError::Kvm { step: "deny MSRs", source })?;
+    Ok(true)
+}
+
+/// One bit a register, set for those allowed.
+fn bitmap(base: u32, len: u32) -> Vec<u8> {
+    let byte = |at: u32| (0..8).fold(0, |byte, bit| byte | u8::from(is_allowed(base + at * 8 + bit)) << bit);
+    (0..len / 8).map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_allowed_register_is_in_a_block_and_nothing_else_is() {
+        for (first, count, what) in ALLOWED {
+            for register in first..first + count {
+                let block = BLOCKS.iter().find(|(base, len)| (*base..base + len).contains(&register));
+                let (base, len) = block.expect(what);
+                let at = register - base;
+                assert_ne!(bitmap(*base, *len)[at as usize / 8] & 1 << (at % 8), 0, "{what}");
+            }
+        }
+        let set: u32 = BLOCKS.iter().flat_map(|(base, len)| bitmap(*base, *len)).map(u8::count_ones).sum();
+        assert_eq!(set, ALLOWED.iter().map(|(_, count, _)| *count).sum::<u32>());
+    }
+
+    #[test]
+    fn the_dangerous_ones_are_denied() {
+        // Feature control (VMX), performance counters, SMI count, VM_CR and host save area (SVM), SYSCFG.
+        for register in [0x3A, 0xC1, 0x186, 0x38F, 0x34, 0x480, 0xC001_0114, 0xC001_0117, 0xC001_0010] {
+            assert!(!is_allowed(register), "{register:#x}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `warren-vmm linux`: from inherited descriptors to the end of one Linux guest.
+
+use super::machine::{LinuxOptions, Machine};
+use super::service::{Queues, Service};
+use super::worker::Worker;
+use crate::end::End;
+use crate::log;
+use crate::orders::queue;
+use crate::progress::monotonic_ns;
+use crate::run::{Descriptors, KVM_API};
+use crate::seal::{LinuxSeal, ThreadFilter};
+use crate::sys;
+use anyhow::{Context, Result, bail};
+use event_manager::{EventManager, SubscriberOps};
+use rustix::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+/// The descriptors of a Linux machine.
+#[derive(Debug)]
+pub struct LinuxDescriptors {
+    /// The listening control socket.
+    pub listener: OwnedFd,
+    /// /dev/kvm.
+    pub kvm: OwnedFd,
+}
+
+impl LinuxDescriptors {
+    /// Takes them over. To be called once, first.
+    pub fn inherit() -> Result<Self> {
+        let (listener, kvm) = Descriptors::inherit_first()?;
+        Ok(Self { listener, kvm })
+    }
+}
+
+/// Runs one guest to its end.
+#[must_use]
+pub fn run(descriptors: LinuxDescriptors, options: LinuxOptions) -> End {
+    match live(descriptors, options) {
+        Ok(end) => end,
+        Err(error) => End::Host(error),
+    }
+}
+
+fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
+    let begin = monotonic_ns();
+    let seal = LinuxSeal::begin().context("seal the process")?;
+    log!("sealed; Landlock {:?}", seal.landlock);
+    let kvm = sys::kvm(descriptors.kvm);
+    let version = kvm.get_api_version();
+    if version != KVM_API {
+        bail!("descriptor 4 is not /dev/kvm, or speaks API version {version}");
+    }
+    let (machine, vcpus) = Machine::create(&kvm, options).context("make the VM")?;
+    drop(kvm);
+    if !machine.filters_msrs() {
+        bail!(
+            "this KVM has no MSR filter, without which a Linux guest would reach registers that are not its own"
+        );
+    }
+    let (end, ends) = queue().context("make an event descriptor")?;
+    let end = Arc::new(end);
+    let mut starts = Vec::new();
+    for (id, vcpu) in vcpus.into_iter().enumerate() {
+        let (start, waits) = channel();
+        starts.push(start);
+        let (filter, end) = (seal.vcpu.clone(), Arc::clone(&end));
+        spawn(&format!("vcpu{id}"), filter, move || vcpu.live(&waits, &end))?;
+    }
+    let (devices, orders) = queue().context("make an event descriptor")?;
+    let worker = Worker::new(orders)?;
+    spawn("worker", seal.worker, move || end.send(End::Host(worker.work())))?;
+    let listener = UnixListener::from(descriptors.listener);
+    let queues = Queues { starts, devices, ends };
+    let service = Service::new(listener, machine, queues).context("use the control socket")?;
+    serve(service, seal.main, begin)
+}
+
+/// A thread that narrows itself first. One that cannot is a defect, and ends the process.
+fn spawn(name: &str, filter: ThreadFilter, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    let body = move || match filter.put_on() {
+        Ok(()) => body(),
+        Err(error) => {
+            log!("{error}");
+            std::process::abort();
+        }
+    };
+    std::thread::Builder::new().name(name.into()).spawn(body).with_context(|| format!("start {name}"))?;
+    Ok(())
+}
+
+fn serve(service: Service, filter: ThreadFilter, begin: u64) -> Result<End> {
+    let mut manager =
+        EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
+    let id = manager.add_subscriber(service);
+    filter.put_on().context("narrow the main thread")?;
+    log!("ready after {} us", monotonic_ns().saturating_sub(begin) / 1000);
+    loop {
+        let service = manager.subscriber_mut(id).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        if let Some(end) = service.take_end() {
+            service.finish(&end);
+            return Ok(end);
+        }
+        manager.run().map_err(|error| anyhow::anyhow!("event loop: {error:?}"))?;
+    }
+}

@@ -1,0 +1,290 @@
+//! The main thread of a Linux machine: the control socket, the console's lines, the end.
+
+use super::console::Console;
+use super::load;
+use super::machine::{LinuxError, Machine};
+use super::vcpu::Start;
+use super::virtio::Device;
+use crate::connection::{Connection, ConnectionError, LINUX_DESCRIPTORS_MAX};
+use crate::end::End;
+use crate::log;
+use crate::orders::{Incoming, Outgoing};
+use crate::progress::monotonic_ns;
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use warren_vmm_protocol::linux::LinuxSpec;
+use warren_vmm_protocol::{
+    ControlReply, ControlRequest, Hello, LoadError, PROTOCOL_VERSION, Role, Status, VmState,
+};
+
+const LISTENER: u32 = 0;
+const LINES: u32 = 1;
+const ENDS: u32 = 2;
+const CONTROL: u32 = 3;
+const STRANGER: u32 = 4;
+
+/// The ends of every queue that the main thread holds.
+#[derive(Debug)]
+pub struct Queues {
+    /// One a vCPU, the first first.
+    pub starts: Vec<Sender<Start>>,
+    /// The worker's.
+    pub devices: Outgoing<Vec<Arc<Device>>>,
+    /// How vCPU threads end.
+    pub ends: Incoming<End>,
+}
+
+/// The main thread's belongings.
+#[derive(Debug)]
+pub struct Service {
+    listener: UnixListener,
+    queues: Queues,
+    lines: Incoming<()>,
+    /// For the console, until there is one.
+    bell: Option<Outgoing<()>>,
+    /// Until a guest is loaded.
+    machine: Option<Machine>,
+    exits: Arc<AtomicU64>,
+    running: Option<Running>,
+    /// Said Hello.
+    control: Option<Connection>,
+    /// Has not yet; a newer one replaces it.
+    stranger: Option<Connection>,
+    end: Option<End>,
+}
+
+/// A guest that was started. Dropping it would take its VM away.
+#[derive(Debug)]
+struct Running {
+    label: String,
+    console: Arc<Console>,
+    _vm: kvm_ioctls::VmFd,
+}
+
+impl Service {
+    /// Over a listening socket and a machine whose threads wait.
+    pub fn new(listener: UnixListener, machine: Machine, queues: Queues) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let (bell, lines) = crate::orders::queue()?;
+        let exits = machine.exits();
+        Ok(Self {
+            listener,
+            queues,
+            lines,
+            bell: Some(bell),
+            machine: Some(machine),
+            exits,
+            running: None,
+            control: None,
+            stranger: None,
+            end: None,
+        })
+    }
+
+    /// The end, once it is there.
+    pub fn take_end(&mut self) -> Option<End> {
+        self.end.take()
+    }
+
+    /// The last words: the console's lines, the connection's replies.
+    pub fn finish(&mut self, end: &End) {
+        self.show_lines();
+        let quiet = matches!(end, End::Shutdown | End::PoweredOff | End::LoadFailed);
+        if let (Some(running), false) = (&self.running, quiet) {
+            for line in running.console.last_lines() {
+                log!("last: {line}");
+            }
+        }
+        log!("{} exits", self.exits.load(Ordering::Relaxed));
+        if let Some(control) = &mut self.control {
+            let _ = control.flush();
+        }
+    }
+
+    fn show_lines(&self) {
+        if let Some(running) = &self.running {
+            running.console.pass_on(|line| log!("console: {line}"));
+        }
+    }
+
+    fn accept(&mut self, ops: &mut EventOps<'_>) {
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        match Connection::with_descriptors(stream, LINUX_DESCRIPTORS_MAX) {
+            Ok(connection) => {
+                forget(self.stranger.take(), ops);
+                if ops.add(Events::with_data(connection.stream(), STRANGER, EventSet::IN)).is_ok() {
+                    self.stranger = Some(connection);
+                }
+            }
+            Err(error) => log!("connection refused: {error}"),
+        }
+    }
+
+    /// Reads a stranger's Hello; what came behind it is handled at once.
+    fn greet(&mut self, ops: &mut EventOps<'_>) {
+        let Some(mut connection) = self.stranger.take() else { return };
+        let hello = connection.receive().and_then(|()| Ok(connection.take::<Hello>()?));
+        match hello {
+            Ok(None) => self.stranger = Some(connection),
+            Ok(Some(Hello { version: PROTOCOL_VERSION, role: Role::Control })) => {
+                forget(self.control.take(), ops);
+                let _ = ops.modify(Events::with_data(connection.stream(), CONTROL, EventSet::IN));
+                self.control = Some(connection);
+                self.handle_messages(ops, Ok(()));
+            }
+            Ok(Some(hello)) => {
+                log!("connection closed: {hello:?} has no place here");
+                forget(Some(connection), ops);
+            }
+            Err(_) => forget(Some(connection), ops),
+        }
+    }
+
+    fn control_ready(&mut self, set: EventSet, ops: &mut EventOps<'_>) {
+        let Some(connection) = &mut self.control else { return };
+        let mut result = Ok(());
+        if set.contains(EventSet::OUT) {
+            result = connection.flush();
+        }
+        if result.is_ok() && set.intersects(EventSet::IN | EventSet::HANG_UP | EventSet::ERROR) {
+            result = connection.receive();
+        }
+        self.handle_messages(ops, result);
+    }
+
+    /// Messages that came with the closing of the connection count: Shutdown may be the last word.
+    fn handle_messages(&mut self, ops: &mut EventOps<'_>, received: Result<(), ConnectionError>) {
+        let handled = self.answer_all();
+        let Some(connection) = &self.control else { return };
+        match received.and(handled) {
+            Ok(()) => {
+                let out = if connection.wants_to_write() { EventSet::OUT } else { EventSet::empty() };
+                let _ = ops.modify(Events::with_data(connection.stream(), CONTROL, EventSet::IN | out));
+            }
+            Err(error) => {
+                log!("connection closed: {error}");
+                forget(self.control.take(), ops);
+            }
+        }
+    }
+
+    fn answer_all(&mut self) -> Result<(), ConnectionError> {
+        while let Some(connection) = &mut self.control {
+            let Some(request) = connection.take()? else { break };
+            let descriptors = connection.take_descriptors();
+            let reply = self.answer(request, descriptors);
+            if let Some(connection) = &mut self.control {
+                connection.send(&reply)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: ControlRequest, descriptors: Vec<OwnedFd>) -> ControlReply {
+        match request {
+            ControlRequest::Status => ControlReply::Status(self.status()),
+            ControlRequest::Shutdown => {
+                self.end = Some(End::Shutdown);
+                ControlReply::Stopping
+            }
+            ControlRequest::Load(_) => refused("this VMM runs Linux guests, not Wasm functions"),
+            ControlRequest::LoadLinux(spec) => self.load(&spec, descriptors),
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            state: if self.running.is_some() { VmState::Busy } else { VmState::Empty },
+            label: self.running.as_ref().map(|running| running.label.clone()).unwrap_or_default(),
+            invocations: 0,
+            running: None,
+            exits: self.exits.load(Ordering::Relaxed),
+        }
+    }
+
+    fn load(&mut self, spec: &LinuxSpec, descriptors: Vec<OwnedFd>) -> ControlReply {
+        let arrived_ns = monotonic_ns();
+        let (Some(machine), Some(bell)) = (self.machine.take(), self.bell.take()) else {
+            return refused("a guest is loaded already");
+        };
+        match self.build(machine, bell, spec, descriptors) {
+            Ok(()) => {
+                let build_us = monotonic_ns().saturating_sub(arrived_ns) / 1000;
+                log!("guest started; built in {build_us} us");
+                ControlReply::Started { build_us }
+            }
+            Err(reason) => {
+                log!("load failed: {reason:?}");
+                self.end = Some(End::LoadFailed);
+                ControlReply::LoadFailed { reason, log: Vec::new() }
+            }
+        }
+    }
+
+    fn build(
+        &mut self,
+        machine: Machine,
+        bell: Outgoing<()>,
+        spec: &LinuxSpec,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), LoadError> {
+        let admitted = load::admit(spec, descriptors, machine.memory_bytes()).map_err(LoadError::Refused)?;
+        let loaded = machine.load(admitted, bell).map_err(|error| match error {
+            LinuxError::Read { .. } => LoadError::Refused(error.to_string()),
+            other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
+        })?;
+        self.queues.devices.send(loaded.devices);
+        let mut start = loaded.start;
+        for queue in &self.queues.starts {
+            let others = Start { registers: None, ..start.clone() };
+            // A thread that is gone has reported its end.
+            let _ = queue.send(std::mem::replace(&mut start, others));
+        }
+        let (label, console) = (spec.label.clone(), loaded.console);
+        self.running = Some(Running { label, console, _vm: loaded.vm });
+        Ok(())
+    }
+}
+
+fn refused(why: &str) -> ControlReply {
+    ControlReply::LoadFailed { reason: LoadError::Refused(why.into()), log: Vec::new() }
+}
+
+fn forget(connection: Option<Connection>, ops: &mut EventOps<'_>) {
+    if let Some(connection) = connection {
+        let _ = ops.remove(Events::with_data(connection.stream(), STRANGER, EventSet::empty()));
+    }
+}
+
+impl MutEventSubscriber for Service {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let sources = [
+            (self.listener.as_raw_fd(), LISTENER),
+            (self.lines.bell().as_raw_fd(), LINES),
+            (self.queues.ends.bell().as_raw_fd(), ENDS),
+        ];
+        for (fd, token) in sources {
+            if let Err(error) = ops.add(Events::with_data_raw(fd, token, EventSet::IN)) {
+                self.end = Some(End::Host(anyhow::anyhow!("cannot watch descriptor {fd}: {error:?}")));
+            }
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match events.data() {
+            LISTENER => self.accept(ops),
+            STRANGER => self.greet(ops),
+            LINES => {
+                while self.lines.next().is_some() {}
+                self.show_lines();
+            }
+            // The first end is the guest's; other vCPUs only follow.
+            ENDS => self.end = self.end.take().or(self.queues.ends.next()),
+            _ => self.control_ready(events.event_set(), ops),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A vCPU thread of a Linux guest: waits for its start, then runs until the guest or the process ends.
+//!
+//! ```text
+//!  waiting --Start--> running --exit--> bus --> running ...
+//!                        |  reset, power-off, triple fault, what KVM cannot do: reported once, the thread ends
+//! ```
+//! There is no way to be stopped from outside: the main thread ends the process, and with it every vCPU.
+
+use super::bus::Bus;
+use crate::cpu::{GuestFault, segment, table};
+use crate::end::End;
+use crate::machine::MachineError;
+use crate::orders::Outgoing;
+use kvm_bindings::{Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use warren_boot::linux::registers::Registers;
+use warren_devices::power::PowerEvent;
+
+/// x87 control word and MXCSR after reset.
+const X87_CONTROL: u16 = 0x37F;
+const MXCSR: u32 = 0x1F80;
+/// Memory types are on, and memory that no range names is write-back (Intel SDM volume 3, 13.11.2.1).
+const MTRR_DEFAULT: (u32, u64) = (0x2FF, 1 << 11 | 6);
+
+/// What makes a waiting vCPU run.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Where exits go.
+    pub bus: Arc<Bus>,
+    /// The first vCPU's registers; the others wait in KVM until the guest starts them.
+    pub registers: Option<Registers>,
+}
+
+/// A vCPU and what its thread needs.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+    exits: Arc<AtomicU64>,
+}
+
+impl Vcpu {
+    /// Exits are counted in `exits`, which all vCPUs share.
+    #[must_use]
+    pub fn new(fd: VcpuFd, exits: Arc<AtomicU64>) -> Self {
+        Self { fd, exits }
+    }
+
+    /// Waits, runs, and reports how the guest ended.
+    pub fn live(mut self, start: &Receiver<Start>, ends: &Outgoing<End>) {
+        // Without a sender the process is ending.
+        let Ok(start) = start.recv() else { return };
+        let end = match start.registers.as_ref().map_or(Ok(()), |registers| self.enter(registers)) {
+            Ok(()) => self.run(&start.bus),
+            Err(error) => End::Host(error.into()),
+        };
+        ends.send(end);
+    }
+
+    /// Sets the first registers.
+    fn enter(&mut self, registers: &Registers) -> Result<(), MachineError> {
+        let step = |step| move |source| MachineError::Kvm { step, source };
+        let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
+        (sregs.cs, sregs.tr) = (segment(&registers.code), segment(&registers.task));
+        for data in [&mut sregs.ss, &mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs] {
+            *data = segment(&registers.data);
+        }
+        sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+        (sregs.gdt, sregs.idt) = (table(registers.gdt), kvm_dtable::default());
+        (sregs.cr0, sregs.cr3, sregs.cr4) = (registers.cr0, registers.cr3, registers.cr4);
+        sregs.efer = registers.efer;
+        self.fd.set_sregs(&sregs).map_err(step("set system registers"))?;
+        let fpu = kvm_fpu { fcw: X87_CONTROL, mxcsr: MXCSR, ..Default::default() };
+        self.fd.set_fpu(&fpu).map_err(step("set the FPU state"))?;
+        let (index, data) = MTRR_DEFAULT;
+        let entry = kvm_msr_entry { index, data, ..Default::default() };
+        let msrs = Msrs::from_entries(&[entry]).map_err(|error| {
+            MachineError::Refused(format!("one register does not fit a list of registers: {error:?}"))
+        })?;
+        self.fd.set_msrs(&msrs).map_err(step("set memory types"))?;
+        let regs = kvm_regs {
+            rip: registers.rip,
+            rbx: registers.rbx,
+            rsi: registers.rsi,
+            rflags: registers.rflags,
+            ..Default::default()
+        };
+        self.fd.set_regs(&regs).map_err(step("set registers"))
+    }
+
+    fn run(&mut self, bus: &Bus) -> End {
+        loop {
+            let exit = match self.fd.run() {
+                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => continue,
+                Err(error) => return End::Guest(GuestFault::Run(error)),
+                Ok(exit) => exit,
+            };
+            self.exits.fetch_add(1, Ordering::Relaxed);
+            let power = match exit {
+                VcpuExit::IoIn(port, data) => {
+                    bus.port_read(port, data);
+                    None
+                }
+                VcpuExit::IoOut(port, data) => bus.port_write(port, data),
+                VcpuExit::MmioRead(address, data) => {
+                    bus.window_read(address, data);
+                    None
+                }
+                VcpuExit::MmioWrite(address, data) => {
+                    bus.window_write(address, data);
+                    None
+                }
+                VcpuExit::Intr => None,
+                VcpuExit::Hlt => return End::Guest(GuestFault::Halt),
+                VcpuExit::Shutdown => return End::Guest(GuestFault::TripleFault),
+                VcpuExit::FailEntry(reason, _) => return End::Guest(GuestFault::Entry(reason)),
+                VcpuExit::InternalError => return End::Guest(GuestFault::Emulation),
+                other => return End::Guest(GuestFault::Exit(format!("{other:?}"))),
+            };
+            match power {
+                None => {}
+                Some(PowerEvent::Off) => return End::PoweredOff,
+                Some(PowerEvent::Reset) => return End::Reset,
+            }
+        }
+    }
+}

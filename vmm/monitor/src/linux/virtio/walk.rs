@@ -1,0 +1,146 @@
+//! From a ring in guest memory to requests: virtio-queue walks, this judges.
+//!
+//! virtio-queue ends a chain in silence where it cannot go on (a loop, an index beyond the table, a table in a table).
+//! A shorter request than the driver meant must not be worked on, so every chain must end where its driver ended it.
+
+use super::BadRequest;
+use crate::ram::Ram;
+use std::sync::atomic::Ordering;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
+use warren_devices::virtio::transport::QueueConfig;
+use warren_devices::virtio::{Chain, ChainError, F_EVENT_IDX, Memory, OutsideMemory, Range};
+
+/// A queue of a live device.
+#[derive(Debug)]
+pub struct Walk {
+    queue: Queue,
+}
+
+/// Which rule the driver broke.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// A ring or the descriptor table is not memory.
+    #[error("a queue that does not lie in memory")]
+    Place,
+    /// More available than the ring holds.
+    #[error("the available index jumps from {from} to {to} in a ring of {size}")]
+    Jump {
+        /// Where the device is.
+        from: u16,
+        /// What the driver says.
+        to: u16,
+        /// Entries.
+        size: u16,
+    },
+    /// A head beyond the table.
+    #[error("a descriptor index beyond the table")]
+    Index,
+    /// A chain that does not end: a loop, an index beyond its table, or a table in a table.
+    #[error("a chain of descriptors without an end")]
+    Endless,
+    /// Descriptors that are no request.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A request that its device cannot answer.
+    #[error(transparent)]
+    Request(#[from] BadRequest),
+    /// virtio-queue refused.
+    #[error("{0}")]
+    Queue(virtio_queue::Error),
+}
+
+impl From<virtio_queue::Error> for WalkError {
+    fn from(error: virtio_queue::Error) -> Self {
+        Self::Queue(error)
+    }
+}
+
+impl Walk {
+    /// A queue as its driver froze it, `None` if it is not used. Judged here: that all of it is memory.
+    pub fn new(config: &QueueConfig, features: u64, ram: &Ram) -> Result<Option<Self>, WalkError> {
+        if !config.ready {
+            return Ok(None);
+        }
+        let mut queue = Queue::new(config.size)?;
+        queue.try_set_size(config.size)?;
+        queue.try_set_desc_table_address(GuestAddress(config.descriptors))?;
+        queue.try_set_avail_ring_address(GuestAddress(config.driver))?;
+        queue.try_set_used_ring_address(GuestAddress(config.device))?;
+        queue.set_event_idx(features & F_EVENT_IDX != 0);
+        queue.set_ready(true);
+        if !queue.is_valid(ram.regions()) {
+            return Err(WalkError::Place);
+        }
+        Ok(Some(Self { queue }))
+    }
+
+    /// The next request and its head. `None`: nothing waits, and the guest will ring when something does.
+    pub fn next(&mut self, ram: &Ram) -> Result<Option<(u16, Chain)>, WalkError> {
+        loop {
+            if let Some(found) = self.pop(ram)? {
+                return Ok(Some(found));
+            }
+            // Ask to be rung, then look once more: something may have come in between.
+            if !self.queue.enable_notification(ram.regions())? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn pop(&mut self, ram: &Ram) -> Result<Option<(u16, Chain)>, WalkError> {
+        let memory = ram.regions();
+        let to = self.queue.avail_idx(memory, Ordering::Acquire)?.0;
+        let (from, size) = (self.queue.next_avail(), self.queue.size());
+        match to.wrapping_sub(from) {
+            0 => return Ok(None),
+            waiting if waiting > size => return Err(WalkError::Jump { from, to, size }),
+            _ => {}
+        }
+        let mut descriptors = self.queue.pop_descriptor_chain(memory).ok_or(WalkError::Index)?;
+        let head = descriptors.head_index();
+        if head >= size {
+            return Err(WalkError::Index);
+        }
+        let mut chain = Chain::default();
+        let mut count = 0_u16;
+        let mut ended = false;
+        for descriptor in descriptors.by_ref() {
+            count = count.saturating_add(1);
+            // A chain is no longer than its queue, tables included (2.7.5.3.1).
+            if count > size {
+                return Err(WalkError::Endless);
+            }
+            let range = Range { gpa: descriptor.addr().0, len: descriptor.len() };
+            chain.add(ram, range, descriptor.is_write_only())?;
+            ended = !descriptor.has_next();
+        }
+        if ended { Ok(Some((head, chain))) } else { Err(WalkError::Endless) }
+    }
+
+    /// Gives a request back; whether the guest wants to be interrupted.
+    pub fn finish(&mut self, ram: &Ram, head: u16, written: u32) -> Result<bool, WalkError> {
+        self.queue.add_used(ram.regions(), head, written)?;
+        Ok(self.queue.needs_notification(ram.regions())?)
+    }
+}
+
+impl Memory for Ram {
+    fn contains(&self, range: Range) -> bool {
+        usize::try_from(range.len).is_ok_and(|len| {
+            GuestMemoryBackend::check_range(self.regions(), GuestAddress(range.gpa), len)
+                && range.gpa.checked_add(u64::from(range.len)).is_some()
+        })
+    }
+
+    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), OutsideMemory> {
+        self.get(gpa, bytes).map_err(|_| OutsideMemory)
+    }
+
+    fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), OutsideMemory> {
+        self.put(gpa, bytes).map_err(|_| OutsideMemory)
+    }
+}
+
+#[cfg(test)]
+mod tests;

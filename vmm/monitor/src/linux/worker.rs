@@ -1,0 +1,80 @@
+//! The worker thread: every device's requests, one at a time.
+//!
+//! One thread serves all devices of a guest: what blocks here (a disk) delays other devices, never a vCPU.
+
+use super::virtio::Device;
+use crate::log;
+use crate::orders::Incoming;
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// The bell of new devices; devices' doorbells come after it.
+const ORDERS: u32 = 0;
+
+/// What the worker waits for.
+#[derive(Debug)]
+struct Doors {
+    orders: Incoming<Vec<Arc<Device>>>,
+    /// Device and queue by token, from 1.
+    doors: Vec<(Arc<Device>, usize)>,
+}
+
+/// A worker whose thread has yet to be started.
+pub struct Worker(EventManager<Doors>);
+
+impl Worker {
+    /// Makes what the thread itself may no longer make once it is narrowed.
+    pub fn new(orders: Incoming<Vec<Arc<Device>>>) -> anyhow::Result<Self> {
+        let mut manager =
+            EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
+        manager.add_subscriber(Doors { orders, doors: Vec::new() });
+        Ok(Self(manager))
+    }
+
+    /// Works until the process ends, or the event loop fails.
+    #[must_use]
+    pub fn work(mut self) -> anyhow::Error {
+        loop {
+            if let Err(error) = self.0.run() {
+                return anyhow::anyhow!("event loop: {error:?}");
+            }
+        }
+    }
+}
+
+impl Doors {
+    fn take_devices(&mut self, ops: &mut EventOps<'_>) {
+        while let Some(devices) = self.orders.next() {
+            for device in devices {
+                for (queue, bell) in device.doorbells().iter().enumerate() {
+                    self.doors.push((Arc::clone(&device), queue));
+                    let token = u32::try_from(self.doors.len()).unwrap_or(u32::MAX);
+                    if let Err(error) = ops.add(Events::with_data(bell, token, EventSet::IN)) {
+                        log!("a device's queue cannot be watched: {error:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl MutEventSubscriber for Doors {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let bell = self.orders.bell().as_raw_fd();
+        if let Err(error) = ops.add(Events::with_data_raw(bell, ORDERS, EventSet::IN)) {
+            log!("the worker cannot wait: {error:?}");
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match usize::try_from(events.data()).ok().and_then(|token| token.checked_sub(1)) {
+            None => self.take_devices(ops),
+            Some(door) => {
+                if let Some((device, queue)) = self.doors.get(door) {
+                    device.serve(*queue);
+                }
+            }
+        }
+    }
+}

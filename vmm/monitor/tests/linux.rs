@@ -1,0 +1,244 @@
+//! Stock kernels in a real `warren-vmm linux`, on the lab host: boot, disks, entropy, every end; and what is refused,
+//! on any host with a /dev/kvm.
+//!
+//! The guests run `warren-init` and a script from their second disk; each case is such a script and what the log says.
+//! `WARREN_SOAK=1` boots every combination.
+
+#[macro_use]
+mod support;
+
+use support::linux::{Ended, Guest, contents, guests};
+use support::vmm::{load, memfd, receive, send, send_with, status};
+use support::{Vmm, sealed, spec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
+use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
+
+const SHUTDOWN: i32 = 0;
+const POWERED_OFF: i32 = 10;
+const RESET: i32 = 11;
+const LOAD_FAILED: i32 = 22;
+const MIB: usize = 1 << 20;
+
+/// Runs a script in a guest with `kernel`, changed by `change`; nothing where there are no guests.
+fn run(kernel: &str, script: &str, change: impl FnOnce(&mut Guest)) -> Option<Ended> {
+    if !support::has_kvm() {
+        return None;
+    }
+    let mut guest = Guest::new(&guests()?, kernel, script);
+    change(&mut guest);
+    Some(guest.run())
+}
+
+/// A kernel as it is started, and the machine under it.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    kernel: &'static str,
+    /// As bzImage, or its ELF by one of its two entries.
+    elf: Option<BootEntry>,
+    cpus: u8,
+    memory_mib: u64,
+}
+
+/// Copies a disk to another, writes a sector, discards some, reads entropy, powers off: both disks are compared here.
+fn everything(shape: Shape) {
+    let pattern: Vec<u8> = (0..1_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let (source, target) = (memfd(&pattern), memfd(&vec![0x55; MIB]));
+    let script = "
+        echo kernel $(b uname -r) cpus $(b nproc)
+        echo size $(b cat /sys/block/vdc/size) ro $(b cat /sys/block/vda/ro) $(b cat /sys/block/vdd/ro)
+        b dd if=/dev/vdc of=/dev/vdd bs=65536 conv=fsync 2>/dev/null && echo copied
+        echo 'written by the guest' | b dd of=/dev/vdd bs=512 seek=7 conv=sync,fsync 2>/dev/null
+        b blkdiscard -o 65536 -l 65536 /dev/vdd && echo discarded
+        b dd if=/dev/zero of=/dev/vdb bs=512 count=1 2>/dev/null || echo read-only is read-only
+        echo entropy $(b head -c 64 /dev/hwrng | b wc -c)
+        echo memory $(( $(b awk '/MemTotal/ { print $2 }' /proc/meminfo) / 1024 ))";
+    let Some(ended) = run(shape.kernel, script, |guest| {
+        guest.disks.push((source.try_clone().unwrap(), true));
+        guest.disks.push((target.try_clone().unwrap(), false));
+        guest.shape(shape.elf, shape.cpus, shape.memory_mib);
+    }) else {
+        return;
+    };
+    let version = format!("console: kernel {}.", shape.kernel);
+    let cpus = format!(" cpus {}", shape.cpus);
+    ended.with(
+        POWERED_OFF,
+        &[
+            &version,
+            &cpus,
+            "console: size 2048 ro 1 0",
+            "console: copied",
+            "console: discarded",
+            "console: read-only is read-only",
+            "console: entropy 64",
+            "warren-init: /bin/sh ended with status 0",
+            "end: powered-off",
+        ],
+    );
+    let memory = ended.number("console: memory ");
+    assert!((shape.memory_mib * 3 / 5..shape.memory_mib).contains(&memory), "{memory} of {shape:?}");
+    let mut expect = pattern;
+    let mut line = b"written by the guest\n".to_vec();
+    line.resize(512, 0);
+    expect[7 * 512..8 * 512].copy_from_slice(&line);
+    expect[65536..2 * 65536].fill(0);
+    assert!(contents(&target) == expect, "the disk is not what the guest made of it");
+}
+
+#[test]
+fn stock_6_1_bzimage_does_everything() {
+    everything(Shape { kernel: "6.1", elf: None, cpus: 1, memory_mib: 128 });
+}
+
+#[test]
+fn stock_6_12_elf_with_four_vcpus_does_everything() {
+    everything(Shape { kernel: "6.12", elf: Some(BootEntry::Pvh), cpus: 4, memory_mib: 512 });
+}
+
+#[test]
+fn every_combination_does_everything() {
+    if std::env::var_os("WARREN_SOAK").is_none() {
+        return;
+    }
+    for kernel in ["6.1", "6.12"] {
+        for elf in [None, Some(BootEntry::Long), Some(BootEntry::Pvh)] {
+            for cpus in [1, 4] {
+                everything(Shape { kernel, elf, cpus, memory_mib: 256 });
+            }
+        }
+    }
+}
+
+/// A guest that ends as its script says.
+fn ends(script: &str, command_line: &str, code: i32, lines: &[&str]) {
+    let change = |guest: &mut Guest| guest.command_line = command_line.to_owned() + &guest.command_line;
+    if let Some(ended) = run("6.1", script, change) {
+        ended.with(code, lines);
+    }
+}
+
+#[test]
+fn a_reboot_by_the_keyboard_controller_is_a_reset() {
+    ends("b reboot -f", "reboot=k ", RESET, &["end: reset"]);
+}
+
+#[test]
+fn a_reboot_by_acpi_is_a_reset() {
+    ends("b reboot -f", "reboot=a ", RESET, &["end: reset"]);
+}
+
+#[test]
+fn a_panic_ends_in_a_reset_with_its_last_lines() {
+    let script = "echo c > /proc/sysrq-trigger";
+    ends(script, "", RESET, &["end: reset", "last: ", "Kernel panic - not syncing: sysrq triggered crash"]);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_said_and_ends_in_power_off() {
+    let change = |guest: &mut Guest| guest.command_line = guest.command_line.replace("/bin/sh", "/no/such");
+    if let Some(ended) = run("6.1", "", change) {
+        ended.with(POWERED_OFF, &["warren-init: start /no/such: No such file"]);
+    }
+}
+
+/// A machine without a guest, and its control connection.
+fn empty() -> (Vmm, std::os::unix::net::UnixStream) {
+    let vmm = Vmm::launch("linux", &["--memory-mib", "64"], None);
+    let control = vmm.control();
+    (vmm, control)
+}
+
+fn linux_spec() -> LinuxSpec {
+    LinuxSpec {
+        memory_bytes: 64 << 20,
+        command_line: "quiet".into(),
+        initrd: false,
+        entry: BootEntry::Long,
+        devices: Vec::new(),
+        label: "test-guest".into(),
+    }
+}
+
+/// A load that must be refused, and a piece of what is said.
+fn refused(change: impl FnOnce(&mut LinuxSpec), files: &[&[u8]], said: &str) {
+    let (vmm, mut control) = empty();
+    let mut spec = linux_spec();
+    change(&mut spec);
+    let files: Vec<_> = files.iter().map(|bytes| memfd(bytes)).collect();
+    send_with(&mut control, &ControlRequest::LoadLinux(spec), &files.iter().collect::<Vec<_>>());
+    match receive(&mut control) {
+        ControlReply::LoadFailed { reason: LoadError::Refused(text), .. } => {
+            assert!(text.contains(said), "{text:?} lacks {said:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    vmm.ends(LOAD_FAILED, "load failed");
+}
+
+#[test]
+fn loads_that_cannot_be_are_refused_by_name() {
+    needs_kvm!();
+    refused(|_| {}, &[b"no kernel"], "neither a bzImage nor an ELF kernel");
+    refused(|_| {}, &[b""], "neither a bzImage nor an ELF kernel");
+    refused(|_| {}, &[b"\x7FELF"], "ends before the end of the ELF header");
+    refused(|_| {}, &[], "0 descriptors came, 1 are needed");
+    refused(|_| {}, &[b"a", b"b"], "2 descriptors came, 1 are needed");
+    refused(|spec| spec.initrd = true, &[b"a"], "1 descriptors came, 2 are needed");
+    refused(|spec| spec.memory_bytes += 4096, &[b"a"], "this machine has");
+    refused(|spec| spec.label = "Bad".into(), &[b"a"], "label");
+    refused(|spec| spec.command_line = "a".repeat(2048), &[b"a"], "2048 bytes");
+    refused(|spec| spec.command_line = "a\nb".into(), &[b"a"], "not printable");
+    refused(|spec| spec.devices = vec![DeviceSpec::Rng; 20], &[b"a"], "room for 19");
+    // A bzImage that wants more memory than there is.
+    let mut large = vec![0_u8; 8192];
+    large[0x1F1] = 1;
+    large[0x1FE..0x200].copy_from_slice(&[0x55, 0xAA]);
+    large[0x202..0x208].copy_from_slice(b"HdrS\x0F\x02");
+    large[0x211] = 1;
+    large[0x230..0x234].copy_from_slice(&0x20_0000_u32.to_le_bytes());
+    large[0x236] = 1;
+    large[0x238] = 255;
+    large[0x258..0x260].copy_from_slice(&0x100_0000_u64.to_le_bytes());
+    large[0x260..0x264].copy_from_slice(&0x400_0000_u32.to_le_bytes());
+    refused(|_| {}, &[&large], "the kernel needs memory up to 80 MiB, the guest has 64 MiB");
+    refused(|spec| spec.command_line = "a".repeat(256), &[&large], "longer than the 255 bytes");
+    large[0x206] = 5;
+    refused(|_| {}, &[&large], "boot protocol 2.05; 2.12 is the oldest");
+}
+
+#[test]
+fn each_kind_of_machine_refuses_the_others_guests() {
+    needs_kvm!();
+    let (vmm, mut control) = empty();
+    assert_eq!(status(&mut control).state, VmState::Empty);
+    let reply = load(&mut control, &spec(16), &[&sealed(&[0; 16])]);
+    assert!(format!("{reply:?}").contains("not Wasm functions"), "{reply:?}");
+    send(&mut control, &ControlRequest::Shutdown);
+    assert_eq!(receive::<ControlReply>(&mut control), ControlReply::Stopping);
+    vmm.ends(SHUTDOWN, "end: shutdown");
+
+    let wasm = Vmm::spawn(&support::guest::elf());
+    let mut control = wasm.control();
+    send_with(&mut control, &ControlRequest::LoadLinux(linux_spec()), &[]);
+    let reply: ControlReply = receive(&mut control);
+    assert!(format!("{reply:?}").contains("not Linux guests"), "{reply:?}");
+}
+
+#[test]
+fn every_thread_is_sealed() {
+    needs_kvm!();
+    let (vmm, mut control) = empty();
+    assert_eq!(status(&mut control).state, VmState::Empty);
+    let mut names = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{}/task", vmm.pid())).unwrap() {
+        let text = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        for line in ["Seccomp:\t2", "NoNewPrivs:\t1"] {
+            assert!(text.contains(line), "{text}");
+        }
+        names.push(text.lines().next().unwrap_or_default().replace("Name:\t", ""));
+    }
+    names.sort();
+    // KVM has a helper of its own for each VM.
+    names.retain(|name| !name.starts_with("kvm"));
+    assert_eq!(names, ["vcpu0", "warren-vmm", "worker"]);
+}

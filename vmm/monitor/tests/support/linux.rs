@@ -1,0 +1,150 @@
+//! Linux guests: what they are made of (on the lab host), and a VMM that runs one.
+
+use super::vmm::{Vmm, memfd, send_with, try_receive};
+use cpio::{NewcBuilder, newc};
+use rustix::fd::OwnedFd;
+use std::fs;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
+use warren_vmm_protocol::{ControlReply, ControlRequest};
+
+/// Kernels and root file system, as `warren-lab --guests` carries them.
+pub fn guests() -> Option<PathBuf> {
+    let folder = std::env::var_os("WARREN_GUESTS").map(PathBuf::from);
+    if folder.is_none() {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("?");
+        let line =
+            format!("warren-skipped: monitor::linux::{name}: no guests here, they run on the lab host\n");
+        rustix::io::write(std::io::stdout(), line.as_bytes()).unwrap();
+    }
+    folder
+}
+
+/// A guest to be.
+pub struct Guest {
+    pub kernel: PathBuf,
+    pub modules: PathBuf,
+    pub entry: BootEntry,
+    pub memory_mib: u64,
+    pub cpus: u8,
+    pub command_line: String,
+    pub disks: Vec<(OwnedFd, bool)>,
+}
+
+/// How a guest ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: i32,
+    pub log: String,
+}
+
+impl Guest {
+    /// A guest whose root file system is the lab's, read-only, and that runs `script` from its second disk.
+    pub fn new(folder: &Path, kernel: &str, script: &str) -> Self {
+        let root = fs::File::open(folder.join("root.ext4")).unwrap();
+        let mut script = format!("b() {{ /bin/busybox \"$@\"; }}\n{script}\n").into_bytes();
+        script.resize(script.len().next_multiple_of(512), b'\n');
+        let folder = folder.join(kernel);
+        Self {
+            kernel: folder.join("vmlinuz"),
+            modules: folder.join("modules"),
+            entry: BootEntry::Long,
+            memory_mib: 256,
+            cpus: 1,
+            command_line: "console=ttyS0 quiet reboot=k panic=-1 warren.root=/dev/vda -- /bin/sh /dev/vdb"
+                .into(),
+            disks: vec![(root.into(), true), (memfd(&script), true)],
+        }
+    }
+
+    /// Changes kernel file, entry, vCPUs and memory.
+    pub fn shape(&mut self, elf: Option<BootEntry>, cpus: u8, memory_mib: u64) {
+        if let Some(entry) = elf {
+            self.kernel.set_file_name("vmlinux");
+            self.entry = entry;
+        }
+        (self.cpus, self.memory_mib) = (cpus, memory_mib);
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self) -> Ended {
+        let (memory, cpus) = (self.memory_mib.to_string(), self.cpus.to_string());
+        let vmm = Vmm::launch("linux", &["--memory-mib", &memory, "--cpus", &cpus], None);
+        let mut control = vmm.control();
+        let kernel: OwnedFd = fs::File::open(&self.kernel).unwrap().into();
+        let initrd = memfd(&initrd(&self.modules));
+        let mut devices: Vec<_> =
+            self.disks.iter().map(|(_, read_only)| DeviceSpec::Block { read_only: *read_only }).collect();
+        devices.push(DeviceSpec::Rng);
+        let spec = LinuxSpec {
+            memory_bytes: self.memory_mib << 20,
+            command_line: self.command_line.clone(),
+            initrd: true,
+            entry: self.entry,
+            devices,
+            label: "test-guest".into(),
+        };
+        let mut descriptors = vec![&kernel, &initrd];
+        descriptors.extend(self.disks.iter().map(|(disk, _)| disk));
+        send_with(&mut control, &ControlRequest::LoadLinux(spec), &descriptors);
+        let reply: Option<ControlReply> = try_receive(&mut control);
+        let (status, log) = vmm.wait();
+        assert!(matches!(reply, Some(ControlReply::Started { .. })), "{reply:?}, status {status}: {log}");
+        Ended { status, log }
+    }
+}
+
+impl Ended {
+    /// Checks the exit status and lines of the log.
+    pub fn with(&self, status: i32, lines: &[&str]) -> &Self {
+        assert_eq!(self.status, status, "{}", self.log);
+        for line in lines {
+            assert!(self.log.contains(line), "{:?} is not in\n{}", line, self.log);
+        }
+        self
+    }
+
+    /// The number behind a text.
+    pub fn number(&self, text: &str) -> u64 {
+        let rest = self.log.split_once(text).map(|(_, rest)| rest).unwrap_or_default();
+        rest.split(|c: char| !c.is_ascii_digit())
+            .next()
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or_default()
+    }
+}
+
+/// An initrd: `warren-init` and the modules.
+pub fn initrd(modules: &Path) -> Vec<u8> {
+    let init = std::env::var_os("WARREN_INIT").expect("WARREN_INIT names warren-init");
+    let mut archive = Vec::new();
+    let mut number = 0;
+    let mut add = |name: &str, mode: u32, bytes: &[u8]| {
+        number += 1;
+        let builder = NewcBuilder::new(name).ino(number).mode(mode).nlink(1);
+        let mut writer = builder.write(&mut archive, u32::try_from(bytes.len()).unwrap());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap();
+    };
+    for folder in ["dev", "lib", "lib/warren", "lib/warren/modules"] {
+        add(folder, 0o04_0755, &[]);
+    }
+    add("init", 0o10_0755, &fs::read(init).unwrap());
+    for entry in fs::read_dir(modules).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        add(&format!("lib/warren/modules/{name}"), 0o10_0644, &fs::read(&path).unwrap());
+    }
+    newc::trailer(archive).unwrap()
+}
+
+/// What is in a disk's file.
+pub fn contents(disk: &OwnedFd) -> Vec<u8> {
+    let mut file = fs::File::from(disk.try_clone().unwrap());
+    file.rewind().unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}

@@ -1,0 +1,54 @@
+//! What a Linux guest is made of. The monitor started as `warren-vmm linux` takes it; the other one refuses it.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// A Linux guest. Its descriptors come in this order: kernel, initrd if there is one, then those of each device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxSpec {
+    /// Bytes of memory, at most what the machine was made with.
+    pub memory_bytes: u64,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Whether an initrd comes along.
+    pub initrd: bool,
+    /// By which of its entries the kernel is started.
+    pub entry: BootEntry,
+    /// virtio-mmio devices, in the order of their windows.
+    pub devices: Vec<DeviceSpec>,
+    /// A label for logs: ASCII `[a-z0-9-]`.
+    pub label: String,
+}
+
+/// An entry of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootEntry {
+    /// The 64-bit one, which bzImage and ELF kernels have.
+    Long,
+    /// PVH, which ELF kernels with the note have.
+    Pvh,
+}
+
+/// A device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceSpec {
+    /// A raw disk: one descriptor of a regular file.
+    Block {
+        /// Writes are refused; the descriptor need not be writable.
+        read_only: bool,
+    },
+    /// Entropy: no descriptor.
+    Rng,
+}
+
+impl LinuxSpec {
+    /// How many descriptors come along.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        let of = |device: &DeviceSpec| match device {
+            DeviceSpec::Block { .. } => 1,
+            DeviceSpec::Rng => 0,
+        };
+        1 + usize::from(self.initrd) + self.devices.iter().map(of).sum::<usize>()
+    }
+}
