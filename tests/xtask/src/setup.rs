@@ -48,6 +48,21 @@ const PACKAGES: &[Package] = &[
         why: "kernel modules of the lab host",
         present: || shell::which("xz").is_some(),
     },
+    Package {
+        name: "lz4",
+        why: "the ELF kernel inside a 6.1 bzImage",
+        present: || shell::which("lz4").is_some(),
+    },
+    Package {
+        name: "zstd",
+        why: "the ELF kernel inside a 6.12 bzImage",
+        present: || shell::which("zstd").is_some(),
+    },
+    Package {
+        name: "e2fsprogs",
+        why: "the root file system of the lab's Linux guests",
+        present: || shell::which("mke2fs").is_some() || Path::new("/usr/sbin/mke2fs").exists(),
+    },
 ];
 
 /// The `setup` task: everything that building and testing need.

@@ -163,6 +163,29 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
             tally.case(&name, &mut lab_command(&carries, &command));
         }
     }
+    match linux_guests(programs, "") {
+        Some(mut command) => tally.case("lab::vmm/monitor::linux", &mut command),
+        None => tally.fail("lab::vmm/monitor::linux: there is no such test program".into()),
+    }
+}
+
+/// The monitor's Linux guests: stock kernels on the lab host.
+fn linux_guests(programs: &[TestProgram], environment: &str) -> Option<Command> {
+    let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/monitor") && p.name == "linux";
+    let program = programs.iter().find(is)?;
+    let carries = [
+        (paths::built("warren-vmm"), "/opt/tests/warren-vmm".to_owned()),
+        (paths::built("warren-init"), "/opt/tests/warren-init".to_owned()),
+        (program.file.clone(), "/opt/tests/linux".to_owned()),
+    ];
+    let words = format!(
+        "cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
+         WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
+    );
+    let plain = lab_command(&carries, &words);
+    let mut command = Command::new(plain.get_program());
+    command.arg("--guests").args(plain.get_args());
+    Some(command)
 }
 
 fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
@@ -188,7 +211,16 @@ pub(crate) fn soak(name: &str) -> Result<()> {
         for suite in &suites {
             println!("{}", suite.name);
         }
+        println!("linux");
         return Ok(());
+    }
+    if name == "linux" || name == "all" {
+        let mut command =
+            linux_guests(&programs, "WARREN_SOAK=1 ").context("there is no test program of Linux guests")?;
+        shell::step("soak linux", &mut command)?;
+        if name == "linux" {
+            return Ok(());
+        }
     }
     let wanted: Vec<_> = suites.iter().filter(|suite| name == "all" || suite.name == name).collect();
     if wanted.is_empty() {

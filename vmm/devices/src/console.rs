@@ -118,7 +118,7 @@ mod tests {
         let mut out = || log.take(0);
         assert_eq!(
             [out(), out(), out(), out()],
-            [Some("one".into()), Some("two".into()), Some("".into()), None]
+            [Some("one".into()), Some("two".into()), Some(String::new()), None]
         );
         assert_eq!(log.last().last().as_deref(), Some("half"));
         assert_eq!(log.take_dropped(), 0);

@@ -58,10 +58,10 @@ fn end_all(signal: Signal, grace: Duration) {
     let give_up = Instant::now() + grace;
     loop {
         match wait(WaitOptions::NOHANG) {
-            Err(_) => return,
             Ok(Some(_)) => {}
             Ok(None) if Instant::now() < give_up => std::thread::sleep(RETRY),
-            Ok(None) => return,
+            // The grace is over, or nobody is left.
+            Ok(None) | Err(_) => return,
         }
     }
 }

@@ -12,10 +12,9 @@ pub(crate) fn find<T>(notes: &[u8], owner: &[u8], kind: u32, read: impl Fn(&[u8]
         let description_len = usize::try_from(head.u32(4)).ok()?;
         let (name, body) = body.split_at_checked(name_len.checked_next_multiple_of(4)?)?;
         let (description, body) = body.split_at_checked(description_len.checked_next_multiple_of(4)?)?;
-        if head.u32(8) == kind && name.get(..name_len)?.strip_suffix(b"\0") == Some(owner) {
-            if let Some(found) = read(description.get(..description_len)?) {
-                return Some(found);
-            }
+        let wanted = head.u32(8) == kind && name.get(..name_len)?.strip_suffix(b"\0") == Some(owner);
+        if wanted && let Some(found) = read(description.get(..description_len)?) {
+            return Some(found);
         }
         rest = body;
     }

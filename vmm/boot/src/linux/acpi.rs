@@ -161,9 +161,9 @@ mod tests {
     }
 
     /// The table at an address: its bytes, after its length and checksum were found right.
-    fn table(memory: &[u8], at: u64, signature: &[u8; 4]) -> Vec<u8> {
+    fn table(memory: &[u8], at: u64, signature: [u8; 4]) -> Vec<u8> {
         let at = usize::try_from(at).unwrap();
-        assert_eq!(&memory[at..at + 4], signature);
+        assert_eq!(memory[at..at + 4], signature);
         let len = u32::from_le_bytes(memory[at + 4..at + 8].try_into().unwrap()) as usize;
         let bytes = memory[at..at + len].to_vec();
         assert_eq!(bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0, "{signature:?}");
@@ -174,12 +174,12 @@ mod tests {
         let mut memory = alloc::vec![0; 0x10_0000];
         let rsdp = usize::try_from(write(&mut memory, hardware).unwrap()).unwrap();
         assert_eq!(&memory[rsdp..rsdp + 8], b"RSD PTR ");
-        let xsdt = table(&memory, word(&memory, rsdp + 24), b"XSDT");
-        let fadt = table(&memory, word(&xsdt, 36), b"FACP");
+        let xsdt = table(&memory, word(&memory, rsdp + 24), *b"XSDT");
+        let fadt = table(&memory, word(&xsdt, 36), *b"FACP");
         assert_ne!(u32::from_le_bytes(fadt[112..116].try_into().unwrap()) & 1 << 20, 0, "hardware-reduced");
-        let madt = table(&memory, word(&xsdt, 44), b"APIC");
+        let madt = table(&memory, word(&xsdt, 44), *b"APIC");
         assert_eq!(madt.len(), 44 + usize::from(hardware.cpus) * 8 + 12);
-        let dsdt = table(&memory, word(&fadt, 140), b"DSDT");
+        let dsdt = table(&memory, word(&fadt, 140), *b"DSDT");
         let ids = dsdt.windows(8).filter(|window| *window == b"LNRO0005").count();
         assert_eq!(ids, hardware.virtio_devices);
         for index in 0..hardware.virtio_devices {

@@ -12,6 +12,9 @@ use alloc::vec::Vec;
 /// A loader without a number of its own.
 const TYPE_OF_LOADER: u8 = 0xFF;
 const PAGE: usize = 0x1000;
+/// Where the setup header stands in `boot_params`, as in the file.
+const HEADER_AT: usize = 0x1F1;
+const _: () = assert!(HEADER_AT as u64 == HEADER_OFFSET);
 /// Entries of the memory map in `boot_params`.
 const E820_MAX: usize = 128;
 /// PVH's list of modules lies behind the start info in its page, the memory map behind that.
@@ -36,14 +39,13 @@ pub fn write(
 
 fn boot_params(kernel: &KernelImage, placement: &Placement, rsdp: u64) -> [u8; PAGE] {
     let mut page = [0; PAGE];
-    match &kernel.header {
-        Some(header) => put(&mut page, usize::try_from(HEADER_OFFSET).unwrap_or(0), &header.bytes),
-        None => {
-            // An ELF kernel takes the same page and looks at these.
-            put(&mut page, 0x1FE, &0xAA55_u16.to_le_bytes());
-            put(&mut page, 0x202, &MAGIC);
-            put(&mut page, 0x206, &0x20F_u16.to_le_bytes());
-        }
+    if let Some(header) = &kernel.header {
+        put(&mut page, HEADER_AT, &header.bytes);
+    } else {
+        // An ELF kernel takes the same page and looks at these.
+        put(&mut page, 0x1FE, &0xAA55_u16.to_le_bytes());
+        put(&mut page, 0x202, &MAGIC);
+        put(&mut page, 0x206, &0x20F_u16.to_le_bytes());
     }
     put(&mut page, 0x070, &rsdp.to_le_bytes()); // acpi_rsdp_addr
     put(&mut page, 0x1FA, &0xFFFF_u16.to_le_bytes()); // vid_mode: normal
@@ -104,7 +106,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
-const _: () = assert!(HEADER_OFFSET as usize + HEADER_LEN <= 0x2D0, "the header ends before the memory map");
+const _: () = assert!(HEADER_AT + HEADER_LEN <= 0x2D0, "the header ends before the memory map");
 
 #[cfg(test)]
 mod tests {

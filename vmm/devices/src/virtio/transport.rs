@@ -55,7 +55,6 @@ mod register {
     pub(super) const QUEUE_DEVICE_HIGH: u64 = 0x0A4;
     /// Shared memory: length and base of a region; all ones where there is none.
     pub(super) const SHARED_MEMORY: core::ops::RangeInclusive<u64> = 0x0B0..=0x0BC;
-    pub(super) const CONFIG_GENERATION: u64 = 0x0FC;
     pub(super) const CONFIG: u64 = 0x100;
 }
 
@@ -68,6 +67,9 @@ const DRIVER_OK: u32 = 4;
 const FEATURES_OK: u32 = 8;
 const NEEDS_RESET: u32 = 64;
 const FAILED: u32 = 128;
+
+/// The lower half of a 64-bit field.
+const LOW: u64 = 0xFFFF_FFFF;
 
 /// Interrupt status: a queue was used.
 pub const INTERRUPT_USED: u32 = 1;
@@ -192,8 +194,7 @@ impl Transport {
                 self.status | if broken { NEEDS_RESET } else { 0 }
             }
             offset if register::SHARED_MEMORY.contains(&offset) => u32::MAX,
-            // The configuration never changes: its generation is 0, as everything else here.
-            register::CONFIG_GENERATION => 0,
+            // Among them the configuration's generation: the configuration never changes.
             _ => 0,
         }
     }
@@ -320,18 +321,18 @@ fn initial_queues(identity: &Identity) -> Vec<QueueConfig> {
 
 /// One half of a 64-bit field; the selector's other values have nothing.
 fn half(value: u64, selector: u32) -> u32 {
-    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
-    match selector {
-        0 => u32::from_le_bytes([a, b, c, d]),
-        1 => u32::from_le_bytes([e, f, g, h]),
+    let word = match selector {
+        0 => value & LOW,
+        1 => value >> 32,
         _ => 0,
-    }
+    };
+    u32::try_from(word).unwrap_or(0)
 }
 
 fn set_half(field: &mut u64, selector: u32, value: u32) {
     match selector {
-        0 => *field = *field >> 32 << 32 | u64::from(value),
-        1 => *field = u64::from(value) << 32 | u64::from(half(*field, 0)),
+        0 => *field = *field & !LOW | u64::from(value),
+        1 => *field = *field & LOW | u64::from(value) << 32,
         _ => {}
     }
 }

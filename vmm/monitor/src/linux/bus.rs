@@ -38,6 +38,7 @@ impl Bus {
     }
 
     /// A write of a port; what the guest asks for by it, if that ends it. A string instruction brings several bytes.
+    #[must_use]
     pub fn port_write(&self, port: u16, data: &[u8]) -> Option<PowerEvent> {
         data.iter().find_map(|value| match port {
             RESET_PORT => keyboard_command(*value),

@@ -43,26 +43,25 @@ impl Place {
                 entry.ebx = entry.ebx & 0xFFFF | places << 16 | self.id << 24;
             }
             // Deterministic cache parameters: level 3 is shared by all, the others by one.
-            (4, _) | (0x8000_001D, _) if entry.eax & 0x1F != 0 => {
+            (4 | 0x8000_001D, _) if entry.eax & 0x1F != 0 => {
                 let shared = if entry.eax >> 5 & 7 == 3 { self.count - 1 } else { 0 };
                 entry.eax = entry.eax & 0x3FFF | shared << 14;
                 if entry.function == 4 {
                     entry.eax |= (self.count.next_power_of_two() - 1) << 26;
                 }
             }
-            // Performance counters: none, their MSRs are denied.
-            (0xA, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
             // Extended topology: a level of threads, a level of cores.
             (0xB | 0x1F, level) => self.topology(entry, level),
-            // SVM, and the features that only its hosts use.
+            // SVM.
             (0x8000_0001, _) => entry.ecx &= !(1 << 2),
-            (0x8000_000A, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+            // Performance counters, whose MSRs are denied; what SVM can do; memory encryption.
+            (0xA | 0x8000_000A | 0x8000_001F, _) => {
+                (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
+            }
             (0x8000_0008, _) => {
                 entry.ecx = entry.ecx & !0xF0FF | self.core_bits() << 12 | (self.count - 1);
             }
             (0x8000_001E, _) => (entry.eax, entry.ebx, entry.ecx) = (self.id, self.id, 0),
-            // Memory encryption.
-            (0x8000_001F, _) => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
             _ => {}
         }
     }

@@ -60,6 +60,7 @@ struct Active {
 
 impl Device {
     /// A device in its reset state.
+    #[must_use]
     pub fn new(
         name: String,
         identity: Identity,

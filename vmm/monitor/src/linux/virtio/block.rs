@@ -10,7 +10,7 @@ use warren_devices::virtio::block::{Disk, Extent, ID_LEN, Request, SECTOR, Statu
 use warren_devices::virtio::{Chain, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Memory, Range};
 
 /// Zeroes written at a time where the file system cannot make holes.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A disk over a file or block device.
 #[derive(Debug)]
