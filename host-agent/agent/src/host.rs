@@ -6,13 +6,13 @@ use crate::{
     jailer::JailerClient,
     logs::LogHub,
     resources::MemoryBudget,
-    sandbox::{Sandbox, SandboxTable, epoch::EpochFence, grants::GrantLedger, record::RunDir},
+    sandbox::{Sandbox, SandboxTable, grants::GrantLedger, kept::KeptFence, machine::Event, record::RunDir},
     version::{Compiler, Versions},
 };
 use anyhow::Context as _;
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -43,7 +43,8 @@ pub struct Host {
     pub grants: GrantLedger,
     /// Memory of the host.
     pub memory: MemoryBudget,
-    fence: Mutex<EpochFence>,
+    /// The newest epochs seen, kept over restarts.
+    pub fence: Arc<KeptFence>,
     stopping: AtomicBool,
 }
 
@@ -62,8 +63,13 @@ impl Host {
             isa.covers(IsaSet::BASELINE),
             "this CPU lacks SSE4.2 or FMA, which compiled functions need"
         );
-        let compiler = Compiler::new(jailer.clone(), key, isa, config.compile_limits(), store);
+        let memory = MemoryBudget::new(config.memory_mib()?);
+        let limits = config.compile_limits();
+        let compiler = Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone());
         let versions = Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"))?;
+        let grants = GrantLedger::default();
+        let fence =
+            KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
         Ok(Arc::new(Self {
             id,
             keep_alive: Duration::from_millis(config.idle_ms),
@@ -73,16 +79,11 @@ impl Host {
             sandboxes: SandboxTable::default(),
             run: RunDir::open(data.join("run"))?,
             logs: LogHub::start(data.join("logs"))?,
-            grants: GrantLedger::default(),
-            memory: MemoryBudget::new(config.memory_mib()?),
-            fence: Mutex::default(),
+            grants,
+            memory,
+            fence,
             stopping: AtomicBool::new(false),
         }))
-    }
-
-    /// The newest epochs seen.
-    pub fn fence(&self) -> MutexGuard<'_, EpochFence> {
-        self.fence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on no sandbox is created and control's connection is let go.
@@ -94,6 +95,19 @@ impl Host {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Gives up the sandbox that was idle longest, each time somebody waits for memory; for ever.
+    pub async fn make_room(self: Arc<Self>) {
+        loop {
+            self.memory.wanted().await;
+            let idle = self.sandboxes.all().into_iter().filter_map(|one| Some((one.idle_for()?, one)));
+            if let Some((_, oldest)) = idle.max_by_key(|(idle, _)| *idle) {
+                tracing::info!(sandbox = %oldest.about.id, "idle, and its memory is wanted");
+                // Refused if an invocation was quicker: whoever waits asks again when that memory gets free.
+                let _ = oldest.apply(Event::Expire);
+            }
+        }
     }
 
     /// Control shall hear of this sandbox.

@@ -1,14 +1,19 @@
 //! What the host has and what a sandbox may take of it: memory is reserved, CPU is a share.
 //!
 //! - **Memory**: a sandbox reserves its function's memory plus [`OVERHEAD_MIB`]; creation beyond the host's memory is
-//!   refused. The same sum is its cgroup's limit.
+//!   refused. The same sum is its cgroup's limit. A compilation reserves its limit, and waits for it: idle sandboxes
+//!   make room.
 //! - **CPU**: in proportion to memory; [`MIB_PER_CORE`] MiB buy one core, as in AWS Lambda. It is a *weight*, not a
 //!   ceiling: on a busy host shares are kept, an idle core is given to whoever can use it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+use tokio::sync::Notify;
 use warren_sandbox_plan::request::Limits;
 
 /// Memory of a sandbox beyond its function's, MiB: mailbox 14, guest program, stack and page tables 5, the VMM's own
@@ -61,14 +66,23 @@ pub struct HostFull {
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
     total_mib: u64,
-    used_mib: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    used_mib: AtomicU64,
+    /// Rung when a reservation ends.
+    freed: Notify,
+    /// Rung when somebody waits for memory.
+    wanted: Notify,
 }
 
 impl MemoryBudget {
     /// A host with so much for sandboxes.
     #[must_use]
     pub fn new(total_mib: u64) -> Self {
-        Self { total_mib, used_mib: Arc::default() }
+        Self { total_mib, shared: Arc::default() }
     }
 
     /// The whole.
@@ -80,41 +94,72 @@ impl MemoryBudget {
     /// What is left.
     #[must_use]
     pub fn free_mib(&self) -> u64 {
-        self.total_mib.saturating_sub(self.used_mib.load(Ordering::Relaxed))
+        self.total_mib.saturating_sub(self.shared.used_mib.load(Ordering::Relaxed))
     }
 
     /// Takes a function's memory and the overhead until the reservation is dropped.
     pub fn reserve(&self, memory_mib: u32) -> Result<Reservation, HostFull> {
-        let needed_mib = u64::from(memory_mib) + OVERHEAD_MIB;
-        let take = |used: u64| used.checked_add(needed_mib).filter(|sum| *sum <= self.total_mib);
-        match self.used_mib.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(_) => Ok(Reservation { used_mib: Arc::clone(&self.used_mib), mib: needed_mib }),
-            Err(used) => {
-                let free_mib = self.total_mib.saturating_sub(used);
-                Err(HostFull { needed_mib, free_mib, total_mib: self.total_mib })
-            }
-        }
+        self.take(u64::from(memory_mib) + OVERHEAD_MIB)
     }
 
     /// Takes memory that is in use already, whether it fits or not (adoption after a restart with a smaller budget).
     #[must_use]
     pub fn reserve_adopted(&self, memory_mib: u32) -> Reservation {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
-        self.used_mib.fetch_add(mib, Ordering::Relaxed);
-        Reservation { used_mib: Arc::clone(&self.used_mib), mib }
+        self.shared.used_mib.fetch_add(mib, Ordering::Relaxed);
+        Reservation { shared: Arc::clone(&self.shared), mib }
+    }
+
+    /// Takes so much as soon as it is free, asking for room meanwhile; on a host that is smaller, all of it.
+    pub async fn reserve_soon(&self, mib: u64, patience: Duration) -> Result<Reservation, HostFull> {
+        let mib = mib.min(self.total_mib);
+        let wait = async {
+            loop {
+                // Before the look, so that what gets free after it is not missed.
+                let freed = self.shared.freed.notified();
+                tokio::pin!(freed);
+                freed.as_mut().enable();
+                if let Ok(reservation) = self.take(mib) {
+                    return reservation;
+                }
+                self.shared.wanted.notify_one();
+                freed.await;
+            }
+        };
+        match tokio::time::timeout(patience, wait).await {
+            Ok(reservation) => Ok(reservation),
+            Err(_) => self.take(mib),
+        }
+    }
+
+    /// Returns when somebody waits for memory.
+    pub async fn wanted(&self) {
+        self.shared.wanted.notified().await;
+    }
+
+    fn take(&self, needed_mib: u64) -> Result<Reservation, HostFull> {
+        let take = |used: u64| used.checked_add(needed_mib).filter(|sum| *sum <= self.total_mib);
+        match self.shared.used_mib.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(Reservation { shared: Arc::clone(&self.shared), mib: needed_mib }),
+            Err(used) => {
+                let free_mib = self.total_mib.saturating_sub(used);
+                Err(HostFull { needed_mib, free_mib, total_mib: self.total_mib })
+            }
+        }
     }
 }
 
 /// Memory taken; given back on drop.
 #[derive(Debug)]
 pub struct Reservation {
-    used_mib: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     mib: u64,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.used_mib.fetch_sub(self.mib, Ordering::Relaxed);
+        self.shared.used_mib.fetch_sub(self.mib, Ordering::Relaxed);
+        self.shared.freed.notify_waiters();
     }
 }
 
@@ -129,6 +174,26 @@ mod tests {
             assert_eq!(cpu_millis(mib), millis, "{mib}");
         }
         assert_eq!(sandbox_limits(128, 0).memory_bytes, (128 + 32 + 1) << 20);
+    }
+
+    #[tokio::test]
+    async fn who_waits_asks_for_room_and_gets_it() {
+        let budget = MemoryBudget::new(400);
+        let held = [budget.reserve(100).unwrap(), budget.reserve(100).unwrap()];
+        let short = Duration::from_millis(1);
+        let full = budget.reserve_soon(300, short).await.unwrap_err();
+        assert_eq!((full.needed_mib, full.free_mib), (300, 136));
+        let mut held = held.into_iter();
+        let (got, ()) = tokio::join!(budget.reserve_soon(300, Duration::from_mins(1)), async {
+            // One reservation a request for room, until it is enough.
+            for reservation in held.by_ref() {
+                budget.wanted().await;
+                drop(reservation);
+            }
+        });
+        assert_eq!(got.unwrap().mib, 300);
+        // More than there is: all there is.
+        assert_eq!(budget.reserve_soon(1000, short).await.unwrap().mib, 400);
     }
 
     proptest! {

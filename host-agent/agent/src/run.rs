@@ -52,6 +52,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let (close, closing) = oneshot::channel::<()>();
     let mut server = tokio::spawn(serve(Arc::clone(&host), config.clone(), listener, closing));
+    tokio::spawn(Arc::clone(&host).make_room());
     let reporter = tokio::spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;

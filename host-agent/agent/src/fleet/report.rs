@@ -29,8 +29,15 @@ pub async fn report(host: Arc<Host>, announcement: Announcement) {
     loop {
         match register(&host, &announcement).await {
             Ok(registered) => {
+                // On the disk before the first heartbeat: that is what control takes as the promise to let nothing in
+                // under an older epoch.
+                if let Err(error) = host.fence.register(registered.epoch).await {
+                    tracing::error!(%error, "control's epoch is not taken; if control was really begun anew, stop this agent and remove its file `epochs`");
+                    sleep(retry).await;
+                    retry = (retry * 2).min(LAST_RETRY);
+                    continue;
+                }
                 retry = FIRST_RETRY;
-                host.fence().raise_floor(registered.epoch);
                 tracing::info!(epoch = registered.epoch, "registered with control");
                 beat(&host, registered.heartbeat_ms).await;
             }

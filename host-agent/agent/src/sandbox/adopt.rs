@@ -76,7 +76,11 @@ pub async fn adopt_all(host: &Arc<Host>) -> io::Result<Adoption> {
             Ok(()) => adoption.adopted += 1,
             Err(error) => {
                 tracing::warn!(sandbox = %jailed.name, %error, "not adopted: killed");
-                let _ = host.jailer.kill(&jailed.name).await;
+                if host.jailer.kill(&jailed.name).await.is_err() {
+                    // The jailer itself has just gone: nothing waits for it, and nothing is forgotten.
+                    let (jailer, name) = (host.jailer.clone(), jailed.name.clone());
+                    tokio::spawn(async move { jailer.kill_until_gone(&name).await });
+                }
                 host.run.remove(&jailed.name);
                 adoption.reclaimed += 1;
             }
@@ -129,9 +133,8 @@ async fn adopt(
     if !host.sandboxes.insert(&sandbox) {
         return Err(AdoptError::Taken);
     }
-    let epochs = (sandbox.about.partition, sandbox.about.epoch);
-    // An adopted epoch may be older than another adopted one; the fence keeps the newest.
-    let _ = host.fence().admit(epochs.0, epochs.1);
+    // Usually known from the file; an adopted epoch may also be older than another adopted one.
+    let _ = host.fence.admit(sandbox.about.partition, sandbox.about.epoch).await;
     host.report(&sandbox);
     tokio::spawn(own(
         Arc::clone(host),
@@ -146,7 +149,7 @@ async fn adopt(
 fn adopt_busy(host: &Host, sandbox: &Sandbox, status: Status) -> Result<Running, AdoptError> {
     let (request_id, grant) = parse_running_id(&status.running.unwrap_or_default());
     sandbox.apply(Event::Adopt(Some(request_id))).map_err(|_| AdoptError::Taken)?;
-    Ok(host.grants.enter(grant))
+    Ok(host.grants.adopt(grant))
 }
 
 /// The owner task of an adopted sandbox.

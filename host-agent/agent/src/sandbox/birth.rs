@@ -78,7 +78,7 @@ pub async fn create(
     if host.is_stopping() {
         return Err(CreateError::Stopping);
     }
-    host.fence().admit(request.partition, request.epoch)?;
+    host.fence.admit(request.partition, request.epoch).await?;
     let reservation = host.memory.reserve(spec.memory_mib)?;
     let about = About {
         id,

@@ -1,8 +1,13 @@
 //! The fence of epochs: a command of an older epoch than one already seen is refused.
 //!
-//! Control raises the floor of every partition when an agent registers, and a partition's own epoch with each command.
+//! Control raises the floor of everything when an agent registers, a partition's own epoch with each command, and the
+//! epoch of concurrency grants with each invocation. Pure; [`super::kept`] keeps it over restarts.
 
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Most partitions with an epoch above the floor; every registration clears them.
+const MAX_PARTITIONS: usize = 128;
 
 /// A command came from a leader that was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,18 +22,37 @@ pub struct Stale {
 }
 
 /// The newest epochs seen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EpochFence {
     floor: u64,
-    partitions: HashMap<u32, u64>,
+    grants: u64,
+    partitions: BTreeMap<u32, u64>,
 }
 
 impl EpochFence {
-    /// From a registration: everything older is over, in every partition.
+    /// From a registration: everything older is over, in every partition and for every grant.
     pub fn raise_floor(&mut self, epoch: u64) {
         self.floor = self.floor.max(epoch);
         let floor = self.floor;
         self.partitions.retain(|_, seen| *seen > floor);
+    }
+
+    /// From an invocation under a grant of this epoch: older grants are over.
+    pub fn raise_grants(&mut self, epoch: u64) {
+        self.grants = self.grants.max(epoch);
+    }
+
+    /// What every registration has raised it to.
+    #[must_use]
+    pub const fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The oldest epoch whose grants still let an execution in.
+    #[must_use]
+    pub fn grants(&self) -> u64 {
+        self.grants.max(self.floor)
     }
 
     /// The newest epoch of a partition.
@@ -44,7 +68,12 @@ impl EpochFence {
             return Err(Stale { partition, offered: epoch, current });
         }
         if epoch > current {
-            self.partitions.insert(partition, epoch);
+            // What is kept must fit its place in the file: beyond that, partitions share a floor.
+            if self.partitions.len() >= MAX_PARTITIONS && !self.partitions.contains_key(&partition) {
+                self.raise_floor(epoch);
+            } else {
+                self.partitions.insert(partition, epoch);
+            }
         }
         Ok(())
     }
@@ -67,6 +96,30 @@ mod tests {
         assert_eq!(fence.admit(9, 6), Ok(()));
         fence.raise_floor(3);
         assert_eq!(fence.current(1), 6);
+    }
+
+    #[test]
+    fn grants_follow_the_floor_and_their_own_epoch() {
+        let mut fence = EpochFence::default();
+        fence.raise_floor(4);
+        assert_eq!(fence.grants(), 4);
+        fence.raise_grants(6);
+        assert_eq!((fence.grants(), fence.floor(), fence.current(1)), (6, 4, 4));
+        fence.raise_grants(5);
+        fence.raise_floor(5);
+        assert_eq!(fence.grants(), 6);
+    }
+
+    #[test]
+    fn partitions_are_bounded() {
+        let mut fence = EpochFence::default();
+        for partition in 0..1000 {
+            fence.admit(partition, 7).unwrap();
+        }
+        assert!(fence.partitions.len() <= MAX_PARTITIONS);
+        for partition in 0..1000 {
+            assert_eq!(fence.current(partition), 7);
+        }
     }
 
     proptest! {

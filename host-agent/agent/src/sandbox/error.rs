@@ -1,6 +1,6 @@
 //! Why a sandbox was not created or an invocation gave no answer, and whose fault that is.
 
-use super::{epoch::Stale, machine::Refused};
+use super::{grants::StaleGrant, kept::FenceError, machine::Refused};
 use crate::{
     jailer::JailerError,
     resources::HostFull,
@@ -27,9 +27,9 @@ pub enum CreateError {
     /// Its code or files.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    /// An older leader's command.
+    /// An older leader's command, or a newer one's that could not be kept.
     #[error(transparent)]
-    Stale(#[from] Stale),
+    Fence(#[from] FenceError),
     /// No memory left.
     #[error(transparent)]
     Full(#[from] HostFull),
@@ -65,6 +65,12 @@ pub enum InvokeError {
     /// It is not idle.
     #[error("the sandbox is {}", .0.0.on_wire().as_str_name())]
     Busy(#[from] Refused),
+    /// Its grant is of an epoch that is over.
+    #[error(transparent)]
+    StaleGrant(#[from] StaleGrant),
+    /// Its grant's newer epoch could not be kept.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
     /// The request's words.
     #[error("{0}")]
     Request(&'static str),
@@ -159,6 +165,18 @@ fn from_load(reason: &LoadError, message: String) -> WireError {
     }
 }
 
+/// Retryable: whoever speaks for the newer epoch takes the call.
+impl From<FenceError> for WireError {
+    fn from(error: FenceError) -> Self {
+        let message = error.to_string();
+        let (code, reason) = match &error {
+            FenceError::Stale(_) => (Code::FailedPrecondition, reason::STALE_EPOCH),
+            FenceError::NotKept(_) => (Code::Unavailable, "HOST_FAULT"),
+        };
+        Self::new(code, reason, Fault::System, message).retryable(None)
+    }
+}
+
 impl From<CreateError> for WireError {
     fn from(error: CreateError) -> Self {
         use CreateError as E;
@@ -168,7 +186,7 @@ impl From<CreateError> for WireError {
             E::Id(_) => Self::new(Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller, message),
             E::Exists(_) => Self::new(Code::AlreadyExists, "SANDBOX_EXISTS", Fault::System, message),
             E::Prepare(prepare) => prepare.into(),
-            E::Stale(_) => Self::new(Code::FailedPrecondition, reason::STALE_EPOCH, Fault::System, message),
+            E::Fence(fence) => fence.into(),
             E::Full(_) => {
                 Self::new(Code::ResourceExhausted, reason::HOST_FULL, Fault::System, message).retryable(soon)
             }
@@ -198,6 +216,8 @@ impl From<InvokeError> for WireError {
         match error {
             E::Gone(_) => system(Code::NotFound, reason::SANDBOX_GONE, message),
             E::Busy(_) => system(Code::FailedPrecondition, reason::SANDBOX_BUSY, message),
+            E::StaleGrant(_) => system(Code::FailedPrecondition, reason::STALE_EPOCH, message),
+            E::Fence(fence) => fence.into(),
             E::Request(_) => Self::new(Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller, message),
             E::PayloadTooLarge(_) => {
                 Self::new(Code::InvalidArgument, reason::PAYLOAD_TOO_LARGE, Fault::Caller, message)

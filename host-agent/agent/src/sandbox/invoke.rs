@@ -92,7 +92,9 @@ impl Invocation {
     }
 
     /// Lets it in, or says what the sandbox is doing instead.
-    pub fn begin(&self, host: &Host, sandbox: &Arc<Sandbox>) -> Result<Begun, InvokeError> {
+    pub async fn begin(&self, host: &Host, sandbox: &Arc<Sandbox>) -> Result<Begun, InvokeError> {
+        // Ready at once, but for the first invocation of a new epoch.
+        host.fence.grant(self.grant.epoch).await?;
         let begun = sandbox.begin(&self.request_id, self.grant, &host.grants)?;
         host.report(sandbox);
         Ok(begun)

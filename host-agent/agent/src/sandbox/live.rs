@@ -1,6 +1,7 @@
 //! One sandbox: its facts, and its state behind one short lock.
 
 use super::{
+    error::InvokeError,
     grants::{Grant, GrantLedger, Running},
     machine::{Cause, Event, Machine, Refused, State, Step},
 };
@@ -103,19 +104,21 @@ impl Sandbox {
         })
     }
 
-    /// Lets an invocation in, or says what the sandbox is doing instead.
+    /// Lets an invocation in, or says why not: its grant is over, or the sandbox does something else.
     pub fn begin(
         self: &Arc<Self>,
         request_id: &str,
         grant: Grant,
         ledger: &GrantLedger,
-    ) -> Result<Begun, Refused> {
+    ) -> Result<Begun, InvokeError> {
+        // Counted before it begins: a count may be high for a moment, never low.
+        let counted = ledger.enter(grant)?;
         let mut inner = self.lock();
         inner.machine.apply(Event::Begin(request_id.to_owned()))?;
         let channel = inner.channel.take();
         let init_us = core::mem::take(&mut inner.init_us);
         drop(inner);
-        Ok(Begun { sandbox: Arc::clone(self), channel, ended: false, _counted: ledger.enter(grant), init_us })
+        Ok(Begun { sandbox: Arc::clone(self), channel, ended: false, _counted: counted, init_us })
     }
 
     /// Applies an event that needs no answer; wakes the owner when this is what killed it.
@@ -171,6 +174,13 @@ impl Sandbox {
             self.died.notify_one();
         }
         left
+    }
+
+    /// For how long it has been idle, if it is.
+    #[must_use]
+    pub fn idle_for(&self) -> Option<Duration> {
+        let inner = self.lock();
+        (*inner.machine.state() == State::Idle).then(|| inner.quiet_since.elapsed())
     }
 
     /// As `warren ps` shows it.

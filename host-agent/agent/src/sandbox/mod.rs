@@ -14,6 +14,7 @@ pub mod epoch;
 pub mod error;
 pub mod grants;
 pub mod invoke;
+pub mod kept;
 pub mod live;
 pub mod machine;
 pub mod owner;

@@ -19,15 +19,15 @@ use futures::Stream;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use tonic::{
-    Code, Request, Response, Status,
+    Request, Response, Status,
     service::{Interceptor, interceptor::InterceptedService},
 };
 use warren_artefact::World as ArtefactWorld;
 use warren_identity::{Gate, require_control};
 use warren_proto::{
     MAX_MESSAGE_BYTES,
-    error::{Fault, WireError},
-    reason, v1,
+    error::WireError,
+    v1,
     v1::worker_service_server::{WorkerService, WorkerServiceServer},
 };
 
@@ -122,10 +122,7 @@ impl WorkerService for Worker {
         let request = request.into_inner();
         // One that is not there is destroyed: the command is idempotent.
         if let Some(sandbox) = self.host.sandboxes.get(&request.sandbox_id) {
-            self.host.fence().admit(sandbox.about.partition, request.epoch).map_err(|stale| {
-                let message = stale.to_string();
-                status(WireError::new(Code::FailedPrecondition, reason::STALE_EPOCH, Fault::System, message))
-            })?;
+            self.host.fence.admit(sandbox.about.partition, request.epoch).await.map_err(status)?;
             // `Drain` is legal in every state.
             let _ = sandbox.apply(Event::Drain(Cause::Destroyed(request.reason)));
             self.host.report(&sandbox);
@@ -149,7 +146,7 @@ impl WorkerService for Worker {
         &self,
         request: Request<v1::InvokeSandboxRequest>,
     ) -> Result<Response<v1::InvokeSandboxResponse>, Status> {
-        let (begun, invocation) = self.begin(request.into_inner()).map_err(status)?;
+        let (begun, invocation) = self.begin(request.into_inner()).await.map_err(status)?;
         let work = invoke::run(Arc::clone(&self.host), begun, invocation, None);
         FinishDetached::new(work).await.map(Response::new).map_err(status)
     }
@@ -160,7 +157,7 @@ impl WorkerService for Worker {
         &self,
         request: Request<v1::InvokeSandboxRequest>,
     ) -> Result<Response<Self::InvokeSandboxStreamStream>, Status> {
-        let (begun, invocation) = self.begin(request.into_inner()).map_err(status)?;
+        let (begun, invocation) = self.begin(request.into_inner()).await.map_err(status)?;
         Ok(Response::new(stream::invoke(Arc::clone(&self.host), begun, invocation)))
     }
 
@@ -175,14 +172,14 @@ impl WorkerService for Worker {
 }
 
 impl Worker {
-    fn begin(
+    async fn begin(
         &self,
         request: v1::InvokeSandboxRequest,
     ) -> Result<(crate::sandbox::live::Begun, Invocation), InvokeError> {
         let sandbox = self.host.sandboxes.get(&request.sandbox_id);
         let sandbox = sandbox.ok_or_else(|| InvokeError::Gone(request.sandbox_id.clone()))?;
         let invocation = Invocation::check(request, &sandbox)?;
-        let begun = invocation.begin(&self.host, &sandbox)?;
+        let begun = invocation.begin(&self.host, &sandbox).await?;
         Ok((begun, invocation))
     }
 }

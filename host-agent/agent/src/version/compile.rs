@@ -1,7 +1,8 @@
 //! One compilation: a jailed `warren-compile`, its answer, our signature.
 //!
 //! ```text
-//! wait for a turn ─▶ module sealed ─▶ spawn ─▶ exit or time up ─▶ kill and reclaim ─▶ read answer ─▶ sign ─▶ keep
+//! wait for a turn, then for memory ─▶ module sealed ─▶ spawn ─▶ exit or time up ─▶ kill and reclaim ─▶ read answer
+//!                                                                                        keep ◀─ sign ◀─────┘
 //! ```
 //! Every way out passes *kill and reclaim*, so nothing of a compilation stays behind.
 
@@ -10,6 +11,7 @@ use crate::{
     jailer::JailerClient,
     memfd::{SealedFile, unsealed},
     pidfd::{Pidfd, cpu_time},
+    resources::MemoryBudget,
     vmm::LogTail,
 };
 use bytes::Bytes;
@@ -21,7 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     sync::Semaphore,
@@ -58,6 +60,9 @@ impl Default for CompileLimits {
 /// Signals, as exit statuses name them.
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+/// How long a compilation waits for memory of the host.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a compilation's CPU time is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What Rust's allocator says before it aborts.
@@ -72,20 +77,53 @@ pub struct Compiler {
     isa: IsaSet,
     limits: CompileLimits,
     store: Store,
+    memory: MemoryBudget,
     turns: Semaphore,
     count: AtomicU64,
 }
 
 /// How a compilation's process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    Exited(Option<ExitStatus>),
+    /// By itself or by a signal, having used at most so much CPU time.
+    Exited {
+        status: Option<ExitStatus>,
+        cpu_at_most: Duration,
+    },
     TimedOut(Duration),
 }
 
 /// What was waited for.
 enum Wait {
-    Exited,
+    Exited { cpu_at_most: Duration },
     TimedOut(Duration),
+}
+
+impl End {
+    /// What its end says of the module, whatever was answered.
+    ///
+    /// The jail's limit of CPU time and the kernel that is out of memory kill with the same signal. A process with one
+    /// thread uses at most as much CPU time as passes: only one that cannot have reached the limit ran out of memory.
+    fn verdict(self, limits: CompileLimits, log: &str) -> Result<(), PrepareError> {
+        let cpu_limit = Duration::from_secs(limits.cpu_seconds.into());
+        match self {
+            Self::TimedOut(limit) => Err(PrepareError::CompileTimedOut(limit)),
+            Self::Exited { status: Some(ExitStatus::Signal(SIGKILL | SIGXCPU)), cpu_at_most }
+                if cpu_at_most >= cpu_limit =>
+            {
+                Err(PrepareError::CompileTimedOut(cpu_limit))
+            }
+            Self::Exited { status: Some(ExitStatus::Signal(SIGKILL)), .. } => {
+                Err(PrepareError::CompileOutOfMemory(limits.memory_mib))
+            }
+            Self::Exited { status: Some(ExitStatus::Signal(SIGABRT)), .. }
+                if log.contains(ALLOCATION_FAILED) =>
+            {
+                Err(PrepareError::CompileOutOfMemory(limits.memory_mib))
+            }
+            Self::Exited { .. } => Ok(()),
+        }
+    }
 }
 
 impl Compiler {
@@ -97,9 +135,10 @@ impl Compiler {
         isa: IsaSet,
         limits: CompileLimits,
         store: Store,
+        memory: MemoryBudget,
     ) -> Self {
         let (trusted, turns) = ([key.verifying_key()], Semaphore::new(limits.at_once));
-        Self { jailer, key, trusted, isa, limits, store, turns, count: AtomicU64::new(0) }
+        Self { jailer, key, trusted, isa, limits, store, memory, turns, count: AtomicU64::new(0) }
     }
 
     /// The builder's public key.
@@ -134,6 +173,8 @@ impl Compiler {
     ) -> Result<Artefact, PrepareError> {
         let turn = timeout(self.limits.wall, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(PrepareError::Overloaded) };
+        // Of the same memory as sandboxes: idle ones make room.
+        let _room = self.memory.reserve_soon(self.limits.memory_mib, ROOM_PATIENCE).await?;
         let (module_fd, output) = in_background({
             let module = module.clone();
             move || Ok((SealedFile::new("module", &module)?, unsealed("compiled")?))
@@ -141,7 +182,7 @@ impl Compiler {
         .await?;
         let (end, log) = self.run(&module_fd, &output, purpose).await?;
         let compiler = Arc::clone(self);
-        in_background(move || compiler.conclude(&end, &log, output, &module, purpose)).await
+        in_background(move || compiler.conclude(end, &log, output, &module, purpose)).await
     }
 
     /// Spawns and waits; the process is gone and its jail reclaimed when this returns.
@@ -179,7 +220,7 @@ impl Compiler {
         // The jail is dead, so its end of the pipe is closed and the drain ends by itself.
         let _ = drain.await;
         let end = match wait {
-            Wait::Exited => End::Exited(status),
+            Wait::Exited { cpu_at_most } => End::Exited { status, cpu_at_most },
             Wait::TimedOut(limit) => End::TimedOut(limit),
         };
         Ok((end, tail.text()))
@@ -188,31 +229,20 @@ impl Compiler {
     /// Reads the answer; what it says is believed as far as its lengths fit (see the artefact crate).
     fn conclude(
         &self,
-        end: &End,
+        end: End,
         log: &str,
         mut output: File,
         module: &[u8],
         purpose: Purpose,
     ) -> Result<Artefact, PrepareError> {
-        let limits = self.limits;
-        match end {
-            End::TimedOut(limit) => return Err(PrepareError::CompileTimedOut(*limit)),
-            // Nobody but the kernel kills a compilation that is within its time: its memory ran out.
-            End::Exited(Some(ExitStatus::Signal(SIGKILL))) => {
-                return Err(PrepareError::CompileOutOfMemory(limits.memory_mib));
-            }
-            End::Exited(Some(ExitStatus::Signal(SIGABRT))) if log.contains(ALLOCATION_FAILED) => {
-                return Err(PrepareError::CompileOutOfMemory(limits.memory_mib));
-            }
-            End::Exited(_) => {}
-        }
+        end.verdict(self.limits, log)?;
         output.rewind()?;
         let (facts, code) = match CompileResult::read(io::BufReader::new(output)) {
             Ok(CompileResult::Compiled { facts, code }) => (facts, code),
             Ok(CompileResult::Refused(refusal)) => return Err(PrepareError::Compile(refusal)),
             Err(error) => {
                 let how = match end {
-                    End::Exited(Some(status)) => format!("{status:?}, {error}"),
+                    End::Exited { status: Some(status), .. } => format!("{status:?}, {error}"),
                     _ => error.to_string(),
                 };
                 return Err(PrepareError::CompilerDied { how, log: log.to_owned() });
@@ -270,12 +300,22 @@ async fn wait_end(pidfd: OwnedFd, pid: i32, limits: CompileLimits) -> Result<Wai
     let pidfd = Pidfd::new(pidfd)?;
     let cpu_limit = Duration::from_secs(limits.cpu_seconds.into());
     let mut looks = interval(LOOK_EVERY);
+    let (mut seen, mut looked) = (Duration::ZERO, Instant::now());
     let watch = async {
         loop {
             tokio::select! {
-                gone = pidfd.exited() => return gone.map(|()| Wait::Exited),
+                gone = pidfd.exited() => {
+                    // Not reaped yet, it may still tell; if not, all that passed since the last look may be CPU time.
+                    let cpu_at_most = cpu_time(pid).unwrap_or(seen + looked.elapsed());
+                    return gone.map(|()| Wait::Exited { cpu_at_most });
+                }
                 _ = looks.tick() => {
-                    if cpu_time(pid).is_some_and(|used| used >= cpu_limit) {
+                    // Before the look, so that what is added later is never too little.
+                    let now = Instant::now();
+                    if let Some(used) = cpu_time(pid) {
+                        (seen, looked) = (used, now);
+                    }
+                    if seen >= cpu_limit {
                         return Ok(Wait::TimedOut(cpu_limit));
                     }
                 }
@@ -293,4 +333,31 @@ pub(super) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
 ) -> Result<T, PrepareError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| PrepareError::Internal)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a compilation that ended so, after at most so many seconds of CPU.
+    fn check(status: ExitStatus, cpu_at_most: u64, log: &str, expect: Option<&str>) {
+        let end = End::Exited { status: Some(status), cpu_at_most: Duration::from_secs(cpu_at_most) };
+        let said = end.verdict(CompileLimits::default(), log).err().map(|error| error.to_string());
+        match expect {
+            None => assert_eq!(said, None),
+            Some(words) => assert!(said.as_deref().is_some_and(|said| said.contains(words)), "{said:?}"),
+        }
+    }
+
+    #[test]
+    fn a_kill_for_time_is_no_kill_for_memory() {
+        let (time, memory) = (Some("longer than 60s"), Some("more than 1024 MiB"));
+        check(ExitStatus::Signal(SIGKILL), 61, "", time);
+        check(ExitStatus::Signal(SIGKILL), 60, "", time);
+        check(ExitStatus::Signal(SIGKILL), 59, "", memory);
+        check(ExitStatus::Signal(SIGXCPU), 61, "", time);
+        check(ExitStatus::Signal(SIGABRT), 1, "memory allocation of 64 bytes failed", memory);
+        check(ExitStatus::Signal(SIGABRT), 1, "thread panicked", None);
+        check(ExitStatus::Code(0), 61, "", None);
+    }
 }

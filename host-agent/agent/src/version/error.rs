@@ -1,7 +1,7 @@
 //! Why a version cannot be started on this host, and whose fault that is.
 
 use super::{spec::BadVersion, task::TaskError};
-use crate::jailer::JailerError;
+use crate::{jailer::JailerError, resources::HostFull};
 use std::{io, sync::Arc, time::Duration};
 use tonic::Code;
 use warren_artefact::{CompileError, Digest, StoreError};
@@ -79,6 +79,9 @@ pub enum PrepareError {
     /// More compilations wait than this host works off in time.
     #[error("too many compilations wait on this host")]
     Overloaded,
+    /// No memory for a compilation, and no idle sandbox to take it from.
+    #[error("the host has no memory for a compilation: {0}")]
+    NoRoom(#[from] HostFull),
     /// A bug.
     #[error("preparing the version stopped unexpectedly")]
     Internal,
@@ -129,6 +132,9 @@ impl From<PrepareError> for WireError {
                 system(Code::ResourceExhausted, reason::DISK_FULL).retryable(Some(Duration::from_secs(5)))
             }
             E::Store(_) | E::Io(_) => system(Code::Internal, "HOST_STORAGE_FAILED").retryable(None),
+            E::NoRoom(_) => {
+                system(Code::ResourceExhausted, reason::HOST_FULL).retryable(Some(Duration::from_secs(1)))
+            }
             E::Overloaded => {
                 system(Code::Unavailable, "HOST_OVERLOADED").retryable(Some(Duration::from_secs(1)))
             }

@@ -12,8 +12,10 @@
 mod adoption;
 mod bad_input;
 mod death;
+mod fence;
 mod fleet;
 mod life;
 mod logs;
 mod rig;
 mod soak;
+mod young;

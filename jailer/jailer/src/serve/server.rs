@@ -249,7 +249,12 @@ impl Server {
                     self.jails.kill(&spawn.name);
                     return connection.send(&refusal("watch", errno.to_string(), true), None);
                 }
-                connection.send(&Reply::Spawned(jail.info.clone()), Some(jail.pidfd.as_fd()))
+                let told = connection.send(&Reply::Spawned(jail.info.clone()), Some(jail.pidfd.as_fd()));
+                if !told {
+                    // Whoever asked has died meanwhile, and nobody else knows of it.
+                    self.jails.kill(&spawn.name);
+                }
+                told
             }
             Err(refused) => {
                 let message = describe(&refused);
