@@ -9,8 +9,10 @@
 
 mod expect;
 mod installation;
+pub mod intervals;
 pub mod modules;
 mod runner;
+pub mod work;
 
 pub use expect::{Expected, expect_error};
 pub use installation::{Answer, Deploy, Installation, Options, User, collected, function, root, sample};

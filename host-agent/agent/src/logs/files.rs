@@ -1,5 +1,6 @@
 //! Log files: JSON lines, two bounded files a function.
 //!
+//! Each line: `t` microseconds since the epoch, `n` its number, `r` the request, `s` the sandbox, `x` the text.
 //! `DATA/logs/<function>.jsonl` is written; at [`FILE_BYTES`] it becomes `<function>.jsonl.1`, replacing the last one.
 
 use super::hub::Line;
@@ -96,7 +97,7 @@ impl LogFiles {
         }
         let Some(open) = self.open.get_mut(&*line.function) else { return Ok(()) };
         let stored = Stored {
-            t: line.unix_ms,
+            t: line.unix_us,
             n: line.sequence,
             r: &line.request_id,
             s: &line.sandbox_id,
@@ -163,7 +164,7 @@ fn read_end(path: &Path, function: &str) -> Vec<Line> {
     let stored =
         bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Stored<'_>>(line).ok());
     let line = |stored: Stored<'_>| Line {
-        unix_ms: stored.t,
+        unix_us: stored.t,
         sequence: stored.n,
         function: std::sync::Arc::clone(&function),
         request_id: stored.r.into(),
@@ -180,7 +181,7 @@ mod tests {
     fn line(function: &str, sequence: u64, text: &str) -> Line {
         let text = text.to_owned();
         let of = |text: &str| -> std::sync::Arc<str> { text.into() };
-        Line { unix_ms: 1, sequence, function: of(function), request_id: of("r"), sandbox_id: of("s"), text }
+        Line { unix_us: 1, sequence, function: of(function), request_id: of("r"), sandbox_id: of("s"), text }
     }
 
     #[test]

@@ -19,8 +19,8 @@ const FOLLOWER_QUEUE: usize = 128;
 /// One line, numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// When it was seen here.
-    pub unix_ms: u64,
+    /// When it was seen here, in microseconds: START and END lines tell which invocations overlapped.
+    pub unix_us: u64,
     /// Counts lines of this worker.
     pub sequence: u64,
     /// Whose.
@@ -38,7 +38,7 @@ impl Line {
     #[must_use]
     pub fn on_wire(&self, host_id: &str) -> LogLine {
         LogLine {
-            unix_ms: self.unix_ms,
+            unix_ms: self.unix_us / 1000,
             function: self.function.to_string(),
             request_id: self.request_id.to_string(),
             sandbox_id: self.sandbox_id.to_string(),
@@ -128,6 +128,12 @@ fn write_all(mut files: LogFiles, queue: &Queue) {
 /// Milliseconds since the Unix epoch.
 #[must_use]
 pub(crate) fn now_ms() -> u64 {
+    now_us() / 1000
+}
+
+/// Microseconds since the Unix epoch.
+#[must_use]
+pub(crate) fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! The log of one invocation: lines with their ids, the tail for the caller, live lines for a streaming one.
 
 use super::{
-    hub::{Line, LogHub, now_ms},
+    hub::{Line, LogHub, now_us},
     lines::LineSplitter,
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -63,11 +63,16 @@ impl InvocationLog {
 
     /// A line of Warren's own.
     pub fn line(&mut self, text: String) {
+        self.line_at(now_us(), text);
+    }
+
+    /// The same, of a moment that has passed.
+    pub fn line_at(&mut self, unix_us: u64, text: String) {
         if let Some(tail) = &mut self.tail {
             tail.push(&text);
         }
         let LineContext { function, request_id, sandbox_id } = self.context.clone();
-        let line = Line { unix_ms: now_ms(), sequence: 0, function, request_id, sandbox_id, text };
+        let line = Line { unix_us, sequence: 0, function, request_id, sandbox_id, text };
         if let Some(live) = &self.live
             && live.try_send(line.clone()).is_err()
         {

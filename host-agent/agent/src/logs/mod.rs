@@ -14,8 +14,8 @@ mod lines;
 mod queue;
 mod report;
 
-pub(crate) use hub::now_ms;
 pub use hub::{Line, LogHub};
+pub(crate) use hub::{now_ms, now_us};
 pub use invocation::{InvocationLog, LineContext};
 pub use lines::{LineSplitter, MAX_LINE};
 pub use report::{ReportLine, billed_ms};

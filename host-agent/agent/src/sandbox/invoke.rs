@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     host::Host,
-    logs::{InvocationLog, Line, ReportLine, billed_ms, now_ms},
+    logs::{InvocationLog, Line, ReportLine, billed_ms, now_ms, now_us},
     vmm::Progress,
 };
 use bytes::Bytes;
@@ -119,6 +119,8 @@ pub async fn run(
         Err(_) => Ending::Lost(format!("its VMM did not answer within {patience:?}")),
     };
     log.function_ended();
+    // Before the sandbox is let go: what lies between START and END, nothing else ran there.
+    let ended = now_us();
 
     let report = report(&sandbox, &begun, &invocation, &ending, start);
     let handler_us = report.duration_us;
@@ -126,10 +128,10 @@ pub async fn run(
     begun.end(cause.clone());
     host.report(&sandbox);
     if let Err(error) = &result {
-        log.line(format!("[warren] {error}"));
+        log.line_at(ended, format!("[warren] {error}"));
     }
-    log.line(format!("END RequestId: {}", invocation.request_id));
-    log.line(ReportLine(&report).to_string());
+    log.line_at(ended, format!("END RequestId: {}", invocation.request_id));
+    log.line_at(ended, ReportLine(&report).to_string());
     let log_tail = log.finish();
     match result {
         Ok(payload) => Ok(InvokeSandboxResponse { payload, report: Some(report), log_tail, handler_us }),

@@ -6,7 +6,8 @@
 
 use bindings::warren::function::host;
 use bindings::{Context, Guest};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[allow(missing_docs, clippy::pedantic, reason = "generated")]
 mod bindings {
@@ -21,6 +22,10 @@ mod bindings {
 struct Hello;
 
 static SEEN: AtomicU64 = AtomicU64::new(0);
+/// Set while an event is handled: the instance lives from event to event, so a second event at once would see it.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+/// Turns of a loop while it is set: long enough that a second event would come in time.
+const TURNS: u32 = 20_000;
 
 impl Guest for Hello {
     fn init() -> Result<(), String> {
@@ -35,7 +40,14 @@ impl Guest for Hello {
         match name.as_str() {
             "" => Err("the event is empty".to_owned()),
             "trap" => panic!("asked to trap"),
-            _ => Ok(format!("{{\"message\":\"Hello, {name}!\",\"seen\":{seen}}}").into_bytes()),
+            _ => {
+                if RUNNING.swap(true, Ordering::SeqCst) {
+                    return Err("another event is handled in this instance".to_owned());
+                }
+                (0..TURNS).for_each(|turn| drop(black_box(turn)));
+                RUNNING.store(false, Ordering::SeqCst);
+                Ok(format!("{{\"message\":\"Hello, {name}!\",\"seen\":{seen}}}").into_bytes())
+            }
         }
     }
 }
