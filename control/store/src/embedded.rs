@@ -6,10 +6,11 @@
 //!                              |  commit, which fsyncs
 //!                              +--> then every caller of the batch is answered
 //! ```
+//! The journal has room of its own in the file, so that a full disk stops deploys and not admissions ([`crate::room`]).
 //! A failed commit fails every write of its batch, and the database is opened anew: redb refuses everything after an
 //! I/O error, and a disk that was full may have room again.
 
-use crate::{Entry, Expect, Journal, Record, Registry, Revision, Sequence, StoreError, tables};
+use crate::{Entry, Expect, Journal, Record, Registry, Revision, Sequence, StoreError, room::Room, tables};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use redb::{Database, WriteTransaction};
@@ -44,6 +45,7 @@ enum Job {
 #[derive(Clone, Debug)]
 pub struct Embedded {
     jobs: mpsc::Sender<Job>,
+    room: Room,
 }
 
 impl Embedded {
@@ -52,12 +54,15 @@ impl Embedded {
         fs::create_dir_all(dir).map_err(StoreError::Directory)?;
         let path = dir.join("warren.redb");
         let database = open_database(&path)?;
+        let room = Room::open(&path)?;
+        room.keep();
         let (jobs, queue) = mpsc::channel();
+        let kept = room.clone();
         thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || Writer { path, database: Some(database) }.run(&queue))
+            .spawn(move || Writer { path, database: Some(database), room: kept }.run(&queue))
             .map_err(StoreError::Directory)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, room })
     }
 
     /// Ends the writer after everything asked before; later calls fail with [`StoreError::Closed`].
@@ -110,6 +115,7 @@ impl Embedded {
 struct Writer {
     path: PathBuf,
     database: Option<Database>,
+    room: Room,
 }
 
 impl Writer {
@@ -159,6 +165,7 @@ impl Writer {
             self.database = None;
             Repeat::new(error)
         });
+        self.room.keep();
         for answer in answers {
             answer(again.as_ref().map_or(Ok(()), |again| Err(again.error())));
         }
@@ -214,8 +221,11 @@ impl Registry for Embedded {
     }
 
     fn put(&self, key: &str, expect: Expect, value: Bytes) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        let key = key.to_owned();
-        self.write(move |transaction| tables::put(transaction, &key, expect, &value))
+        let (key, room) = (key.to_owned(), self.room.clone());
+        self.write(move |transaction| {
+            room.enlarge()?;
+            tables::put(transaction, &key, expect, &value)
+        })
     }
 
     fn delete(&self, key: &str, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -13,6 +13,7 @@ mod blobs;
 mod contract;
 mod embedded;
 mod error;
+mod room;
 mod tables;
 
 pub use blobs::{BlobError, Blobs, Digest};

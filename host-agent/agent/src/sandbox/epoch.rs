@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Most partitions with an epoch above the floor; every registration clears them.
-const MAX_PARTITIONS: usize = 128;
+const MAX_PARTITIONS: usize = 96;
 
 /// A command came from a leader that was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
