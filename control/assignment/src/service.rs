@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tonic::{Code, Status};
-use warren_placement::{Fleet, NoPlace, Worker, worker_error};
+use warren_placement::{Fleet, NoPlace, Wanted, Worker, worker_error};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
@@ -106,12 +106,8 @@ impl Assignment {
     }
 
     /// Leases an idle sandbox, or has one made.
-    pub async fn acquire(
-        &self,
-        version: &FunctionVersion,
-        lessee: Lessee,
-        request_id: &str,
-    ) -> Result<Leased, AssignError> {
+    pub async fn acquire(&self, wanted: &Wanted<'_>, lessee: Lessee) -> Result<Leased, AssignError> {
+        let version = wanted.version;
         let key = VersionKey { function: version.name.as_str().into(), version: version.version };
         loop {
             let acquired = self.table().acquire(&key, lessee);
@@ -127,7 +123,7 @@ impl Assignment {
                     None => drop(self.table().remove(&id)),
                 },
                 Acquired::Create(id) => {
-                    let made = self.create(&id, version, request_id).await;
+                    let made = self.create(&id, wanted).await;
                     if made.is_err() {
                         self.table().remove(&id);
                     }
@@ -137,16 +133,12 @@ impl Assignment {
         }
     }
 
-    async fn create(
-        &self,
-        id: &SandboxId,
-        version: &FunctionVersion,
-        request_id: &str,
-    ) -> Result<Leased, AssignError> {
+    async fn create(&self, id: &SandboxId, wanted: &Wanted<'_>) -> Result<Leased, AssignError> {
         let began = Instant::now();
-        let siblings = |host: &str| self.table().siblings(&version.name, host);
+        let version = wanted.version;
+        let siblings = self.table().siblings(&version.name);
         let memory_mib = memory_of(version);
-        let worker = self.fleet.place(version, request_id, siblings)?;
+        let worker = self.fleet.place(wanted, &siblings)?;
         self.table().placed(id, worker.id());
         let placement_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let request = CreateSandboxRequest {
@@ -162,6 +154,7 @@ impl Assignment {
                 return Err(refused(status, memory_mib));
             }
         };
+        self.fleet.holds(worker.id(), version);
         if !self.table().created(id) {
             self.destroy_later(Arc::clone(id), worker, "withdrawn");
             return Err(AssignError::Withdrawn);
@@ -213,9 +206,19 @@ impl Assignment {
     /// The idle sandboxes of these versions are given up and destroyed.
     pub fn drain(&self, which: impl Fn(&VersionKey) -> bool) {
         let drained = self.table().drain(which);
+        self.destroy_all_later(drained, "drained");
+    }
+
+    /// The idle sandboxes of a host are given up and destroyed.
+    pub fn drain_host(&self, host: &str) {
+        let drained = self.table().drain_host(host);
+        self.destroy_all_later(drained, "its host is drained");
+    }
+
+    fn destroy_all_later(&self, drained: Vec<(SandboxId, Option<HostName>)>, why: &'static str) {
         for (id, host) in drained {
             if let Some(worker) = host.and_then(|host| self.fleet.get(&host)) {
-                self.destroy_later(id, worker, "drained");
+                self.destroy_later(id, worker, why);
             }
         }
     }

@@ -215,20 +215,34 @@ impl Table {
     /// A function (or one version) is going: its idle sandboxes leave the table. Returns them with their hosts.
     /// Leased ones are their frontend's to retire, when what runs in them has ended.
     pub fn drain(&mut self, which: impl Fn(&VersionKey) -> bool) -> Vec<(SandboxId, Option<HostName>)> {
+        self.drain_rows(|row| which(&row.key))
+    }
+
+    /// A host is going out of service: the same for what is idle there.
+    pub fn drain_host(&mut self, host: &str) -> Vec<(SandboxId, Option<HostName>)> {
+        self.drain_rows(|row| row.host.as_deref() == Some(host))
+    }
+
+    fn drain_rows(&mut self, which: impl Fn(&Row) -> bool) -> Vec<(SandboxId, Option<HostName>)> {
         let ids: Vec<SandboxId> = self
             .rows
             .iter()
-            .filter(|(_, row)| row.phase == Phase::Idle && which(&row.key))
+            .filter(|(_, row)| row.phase == Phase::Idle && which(row))
             .map(|(id, _)| Arc::clone(id))
             .collect();
         ids.into_iter().filter_map(|id| Some((Arc::clone(&id), self.remove(&id)?.host))).collect()
     }
 
-    /// How many sandboxes of a function are on a host.
+    /// How many sandboxes of a function are on each host.
     #[must_use]
-    pub fn siblings(&self, function: &str, host: &str) -> u32 {
-        let there = |row: &&Row| *row.key.function == *function && row.host.as_deref() == Some(host);
-        u32::try_from(self.rows.values().filter(there).count()).unwrap_or(u32::MAX)
+    pub fn siblings(&self, function: &str) -> BTreeMap<HostName, u32> {
+        let mut there = BTreeMap::new();
+        for row in self.rows.values().filter(|row| *row.key.function == *function) {
+            if let Some(host) = &row.host {
+                *there.entry(Arc::clone(host)).or_default() += 1;
+            }
+        }
+        there
     }
 
     /// One row.

@@ -48,9 +48,10 @@ enum Command {
     Logs(logs::Options),
     /// List sandboxes.
     Ps(operate::PsOptions),
-    /// List worker hosts.
-    #[command(after_help = "Examples:\n  warren hosts\n  warren hosts --json | jq '.[].free_memory_mib'")]
-    Hosts,
+    /// List worker hosts; take one out of service and back.
+    #[command(after_help = "Examples:\n  warren hosts\n  warren hosts --json | jq '.[].free_memory_mib'\n  \
+                            warren hosts drain NAME\n  warren hosts undrain NAME")]
+    Hosts(operate::HostsOptions),
     /// Look at placement, packing and routing policies.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -80,7 +81,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Invoke(options) => invoke::run(&options, &connect().await?, json).await,
         Command::Logs(options) => logs::run(options, &connect().await?, json).await,
         Command::Ps(options) => operate::ps(options, &connect().await?, json).await,
-        Command::Hosts => operate::hosts(&connect().await?, json).await,
+        Command::Hosts(options) => operate::hosts(options, &connect().await?, json).await,
         Command::Status => operate::status(&connect().await?, json).await,
         Command::Policy(command) => policy::run(command, &connect().await?, json).await,
         Command::Doctor(options) => doctor::run(&options, &path, json),

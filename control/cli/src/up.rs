@@ -75,6 +75,9 @@ pub(crate) struct Options {
     /// Most invocations at once on this installation [default: 1000].
     #[arg(long)]
     account_concurrency: Option<u32>,
+    /// Remove what no function names any more once it is so old, seconds [default: 3600].
+    #[arg(long)]
+    collect_seconds: Option<u64>,
     #[command(flatten)]
     below: crate::host::Below,
 }

@@ -5,13 +5,18 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use warren_placement::{HostState, Worker};
 use warren_policy_engine::{By, Explained, Status as PolicyFigures};
 use warren_proto::v1::{
-    Candidate, Decision, ExplainPolicyRequest, ExplainPolicyResponse, Host, ListAllSandboxesRequest,
-    ListAllSandboxesResponse, ListHostsRequest, ListHostsResponse, ListPoliciesRequest, ListPoliciesResponse,
-    ListSandboxesRequest, PolicyStatus, Sandbox, StatusRequest, StatusResponse, admin_service_server,
+    Candidate, Decision, DrainHostRequest, DrainHostResponse, ExplainPolicyRequest, ExplainPolicyResponse,
+    Host, ListAllSandboxesRequest, ListAllSandboxesResponse, ListHostsRequest, ListHostsResponse,
+    ListPoliciesRequest, ListPoliciesResponse, ListSandboxesRequest, PolicyStatus, Sandbox, StatusRequest,
+    StatusResponse, admin_service_server,
+};
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
 };
 
 /// How long a worker may take to list its sandboxes.
@@ -45,6 +50,26 @@ impl admin_service_server::AdminService for Admin {
     async fn list_hosts(&self, _: Request<ListHostsRequest>) -> Result<Response<ListHostsResponse>, Status> {
         let hosts = self.0.fleet.all().iter().map(|worker| host(worker)).collect();
         Ok(Response::new(ListHostsResponse { hosts }))
+    }
+
+    async fn drain_host(
+        &self,
+        request: Request<DrainHostRequest>,
+    ) -> Result<Response<DrainHostResponse>, Status> {
+        let DrainHostRequest { host: name, undrain } = request.into_inner();
+        let frontend = &self.0;
+        if frontend.fleet.get(&name).is_none() {
+            return Err(no_such_host(&name).into());
+        }
+        // Durable first: a control process that starts again must not give the host work.
+        let kept = frontend.drains.set(&name, !undrain).await;
+        kept.map_err(|error| crate::deploy::stored(&name, error))?;
+        let worker = frontend.fleet.set_drained(&name, !undrain).ok_or_else(|| no_such_host(&name))?;
+        if !undrain {
+            frontend.hub.drain_host(&name);
+        }
+        tracing::info!(host = name, undrain, "drained by an operator");
+        Ok(Response::new(DrainHostResponse { host: Some(host(&worker)) }))
     }
 
     async fn list_policies(
@@ -129,6 +154,11 @@ fn host(worker: &Worker) -> Host {
         busy: status.busy,
         resources: Some(status.resources),
     }
+}
+
+fn no_such_host(name: &str) -> WireError {
+    let message = format!("there is no host {name:?}; `warren hosts` lists them");
+    WireError::new(Code::NotFound, reason::NO_SUCH_HOST, Fault::Caller, message)
 }
 
 fn policy(figures: PolicyFigures, location: &str) -> PolicyStatus {

@@ -1,18 +1,21 @@
 //! The functions, as the warm path reads them: one immutable snapshot, swapped whole after each durable change.
 
-use crate::pool::Pool;
+use crate::{observed::Observed, pool::Pool};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 use tokio::sync::Mutex;
+use warren_placement::Observations;
 use warren_proto::v1::{Function, FunctionVersion};
 use warren_store::{Entry, Expect, Registry, Revision, StoreError};
 
 const PREFIX: &str = "function/";
+/// Most versions of a function; beyond that a deploy lets the oldest go, with its code.
+const VERSIONS_KEPT: usize = 50;
 
 /// What the registry keeps of a function: every version, oldest first.
 #[derive(Clone, PartialEq, Message)]
@@ -31,6 +34,10 @@ pub struct Version {
     /// Stable hash of the function, as policies know it.
     pub hash: u64,
     pub(crate) pool: Pool,
+    /// How many ran at once, at each lease.
+    pub(crate) concurrency: Observed,
+    /// MiB of memory really used, by each REPORT.
+    pub(crate) memory_used: Observed,
 }
 
 /// One function.
@@ -100,6 +107,15 @@ impl Catalog {
         all
     }
 
+    /// Digests of everything that a version names.
+    #[must_use]
+    pub fn digests(&self) -> BTreeSet<String> {
+        let all = self.all();
+        let specs = all.iter().flat_map(|entry| entry.versions.values().map(|version| &version.spec));
+        let digests = specs.flat_map(|spec| [spec.code_digest.clone(), spec.task_digest.clone()]);
+        digests.filter(|digest| !digest.is_empty()).collect()
+    }
+
     /// How many functions there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -126,12 +142,17 @@ impl Catalog {
         }
         let version = Arc::new(Version::new(spec));
         stored.versions.push(version.spec.clone());
+        let beyond = stored.versions.len().saturating_sub(VERSIONS_KEPT);
+        stored.versions.drain(..beyond);
         let key = format!("{PREFIX}{}", version.name);
         let value = Bytes::from(stored.encode_to_vec());
         let _swapping = self.swapping.lock().await;
         let revision = self.registry.put(&key, expect, value).await?;
         let mut versions = seen.map(|entry| entry.versions.clone()).unwrap_or_default();
         versions.insert(version.spec.version, Arc::clone(&version));
+        while versions.len() > VERSIONS_KEPT {
+            versions.pop_first();
+        }
         let entry = Arc::new(FunctionEntry { revision, versions, latest: Arc::clone(&version) });
         self.swap(|snapshot| drop(snapshot.insert(Arc::clone(&version.name), Arc::clone(&entry))));
         Ok(entry)
@@ -156,7 +177,20 @@ impl Catalog {
 impl Version {
     fn new(spec: FunctionVersion) -> Self {
         let hash = warren_placement::function_hash(&spec.name);
-        Self { name: spec.name.as_str().into(), hash, spec, pool: Pool::default() }
+        Self {
+            name: spec.name.as_str().into(),
+            hash,
+            spec,
+            pool: Pool::default(),
+            concurrency: Observed::default(),
+            memory_used: Observed::default(),
+        }
+    }
+
+    /// What placement is told of it.
+    pub(crate) fn observed(&self) -> Observations {
+        let (memory_used_mib, concurrency) = (self.memory_used.p50_p99(), self.concurrency.p50_p99());
+        Observations { memory_used_mib, concurrency }
     }
 }
 

@@ -68,9 +68,13 @@ impl Frontend {
         if same(latest, &spec) {
             return Ok(seen);
         }
-        let old = Arc::clone(&seen.latest);
         let entry = self.deploy(Some(&seen), spec, request.code, request.task).await?;
-        self.hub.drain(&old);
+        self.hub.drain(&seen.latest);
+        // Of the oldest versions, those that made room for this one.
+        seen.versions
+            .iter()
+            .filter(|(number, _)| !entry.versions.contains_key(*number))
+            .for_each(|(_, gone)| self.hub.drain(gone));
         Ok(entry)
     }
 
@@ -115,6 +119,7 @@ impl Frontend {
                 worker_error(&status, "the worker was lost while it compiled; nothing was changed")
             })?;
         spec.world = prepared.into_inner().world;
+        self.fleet.holds(worker.id(), &spec);
         self.keep(code).await?;
         self.keep(task).await?;
         let entry = self.catalog.add_version(seen, spec).await.map_err(|error| stored(&name, error))?;
@@ -140,15 +145,12 @@ impl Frontend {
         blocking(move || blobs.get(digest)).await
     }
 
-    /// Removes blobs that no version needs. Only before deploys are served: one under way has its blobs, and no
+    /// Removes blobs that no version needs and that were not put for so long: a deploy under way has its blobs, and no
     /// version yet.
-    pub async fn sweep_blobs(&self) -> Result<usize, WireError> {
-        let all = self.catalog.all();
-        let specs = all.iter().flat_map(|entry| entry.versions.values().map(|version| &version.spec));
-        let digests = specs.flat_map(|spec| [&spec.code_digest, &spec.task_digest]);
-        let keep = digests.filter_map(|digest| Digest::from_hex(digest)).collect();
+    pub async fn sweep_blobs(&self, unused_for: Duration) -> Result<usize, WireError> {
+        let keep = self.catalog.digests().iter().filter_map(|digest| Digest::from_hex(digest)).collect();
         let blobs = Arc::clone(&self.blobs);
-        blocking(move || blobs.sweep(&keep)).await
+        blocking(move || blobs.sweep(&keep, unused_for)).await
     }
 
     async fn keep(&self, bytes: Bytes) -> Result<(), WireError> {
@@ -217,7 +219,7 @@ fn conflict(name: &str, current: Option<Revision>) -> WireError {
     WireError::new(Code::Aborted, reason::REVISION_CONFLICT, Fault::Caller, message)
 }
 
-fn stored(name: &str, error: StoreError) -> WireError {
+pub(crate) fn stored(name: &str, error: StoreError) -> WireError {
     match error {
         StoreError::Conflict { current } => conflict(name, current),
         StoreError::Full => disk_full(),

@@ -122,7 +122,13 @@ pub(crate) async fn run(
         }
         let asked = Instant::now();
         let (lease, error) = match ask(lease, version, invocation).await {
-            Ok((response, start)) => return Ok(Answered { response, assignment_us, start }),
+            Ok((response, start)) => {
+                if let Some(report) = &response.report {
+                    let mib = report.memory_peak_bytes.div_ceil(1 << 20);
+                    version.memory_used.record(u32::try_from(mib).unwrap_or(u32::MAX));
+                }
+                return Ok(Answered { response, assignment_us, start });
+            }
             Err(failed) => failed,
         };
         match next(&error) {

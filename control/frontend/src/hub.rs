@@ -5,12 +5,15 @@ use crate::{
     pool::{Idle, LESSEE, Lease, State, hand_over},
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 use warren_assignment::{AssignError, Assignment, Leased, Sandbox};
-use warren_placement::{NoPlace, unix_ms};
+use warren_placement::{NoPlace, Wanted, unix_ms};
 use warren_policy_engine::{
     About, Routing,
     rules::{IdleSandbox, MAX_CANDIDATES, Route, RouteRequest},
@@ -27,6 +30,10 @@ const ROOM_TRIES: u32 = 3;
 pub struct Hub {
     assignment: Arc<Assignment>,
     routing: Arc<Routing>,
+    /// The zone this frontend is in, as policies know it.
+    zone: AtomicU32,
+    /// Seeds of routing decisions.
+    decisions: AtomicU64,
     /// Every version that ever had a sandbox here, as long as it exists.
     versions: Mutex<Vec<Weak<Version>>>,
 }
@@ -41,7 +48,13 @@ impl Hub {
     /// Over this assignment, routed by this policy.
     #[must_use]
     pub fn new(assignment: Arc<Assignment>, routing: Arc<Routing>) -> Arc<Self> {
-        Arc::new(Self { assignment, routing, versions: Mutex::default() })
+        let (zone, decisions) = (AtomicU32::new(0), AtomicU64::new(unix_ms()));
+        Arc::new(Self { assignment, routing, zone, decisions, versions: Mutex::default() })
+    }
+
+    /// Which zone this frontend is in.
+    pub fn set_zone(&self, zone: u32) {
+        self.zone.store(zone, Ordering::Relaxed);
     }
 
     /// The routing policy.
@@ -95,18 +108,22 @@ impl Hub {
         let now = Instant::now();
         // The newest come last; with more than the policy may see, it sees the newest.
         let first = state.idle.len().saturating_sub(MAX_CANDIDATES);
-        let idle = state.idle.iter().enumerate().skip(first).map(|(at, idle)| IdleSandbox {
-            index: u32::try_from(at).unwrap_or(u32::MAX),
-            idle_ms: millis(now.saturating_duration_since(idle.since)),
-            invocations: idle.served,
-            zone: 0,
-            host_load: 0,
+        let idle = state.idle.iter().enumerate().skip(first).map(|(at, idle)| {
+            let host = idle.sandbox.worker.glance();
+            IdleSandbox {
+                index: u32::try_from(at).unwrap_or(u32::MAX),
+                idle_ms: millis(now.saturating_duration_since(idle.since)),
+                invocations: idle.served,
+                zone: host.zone,
+                host_load: host.load,
+            }
         });
         let request = RouteRequest {
             now_ms: unix_ms(),
-            seed: 0,
+            // Another for each decision; unpredictable to nobody who matters, for the policy is the operator's own.
+            seed: self.decisions.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             function: version.hash,
-            zone: 0,
+            zone: self.zone.load(Ordering::Relaxed),
             idle: idle.collect(),
             busy: state.busy,
         };
@@ -163,7 +180,8 @@ impl Hub {
     async fn acquire(&self, version: &Version, request_id: &str) -> Result<Leased, AssignError> {
         let mut tries = 0;
         loop {
-            match self.assignment.acquire(&version.spec, LESSEE, request_id).await {
+            let wanted = Wanted { version: &version.spec, request_id, observed: version.observed() };
+            match self.assignment.acquire(&wanted, LESSEE).await {
                 Err(AssignError::NoPlace(NoPlace::NoRoom { memory_mib })) if tries < ROOM_TRIES => {
                     tries += 1;
                     if !self.make_room(memory_mib).await {
@@ -238,6 +256,21 @@ impl Hub {
             self.drained(&idle.sandbox);
         }
         self.assignment.drain(|key| *key.function == *version.name && key.version == version.spec.version);
+    }
+
+    /// Retires what is idle on a host now; what is busy there is retired when it is done, and nothing new is placed.
+    pub fn drain_host(&self, host: &str) {
+        for version in self.versions() {
+            let there = |idle: &Idle| **idle.sandbox.worker.id() == *host;
+            let mut state = version.pool.lock();
+            let (gone, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut state.idle).into_iter().partition(there);
+            state.idle = stay;
+            drop(state);
+            for idle in gone {
+                self.drained(&idle.sandbox);
+            }
+        }
+        self.assignment.drain_host(host);
     }
 
     /// Workers say that these are gone.

@@ -10,6 +10,7 @@ mod admit;
 mod catalog;
 mod deploy;
 mod detach;
+mod drains;
 mod forward;
 mod functions;
 mod hub;
@@ -17,12 +18,14 @@ mod ids;
 mod invoke;
 mod lingering;
 mod logs;
+mod observed;
 mod pool;
 mod services;
 mod validate;
 
 pub use admit::limits;
 pub use catalog::{Catalog, FunctionEntry, Version};
+pub use drains::Drains;
 pub use hub::Hub;
 pub use ids::RequestIds;
 pub use lingering::Lingering;
@@ -54,6 +57,8 @@ pub struct Frontend {
     pub lingering: Lingering,
     /// The hosts.
     pub fleet: Arc<Fleet>,
+    /// Which of them are out of service, durably.
+    pub drains: Drains,
     /// The sandboxes held here.
     pub hub: Arc<Hub>,
     /// Names for invocations.

@@ -119,6 +119,7 @@ impl Drop for Lease {
             Left::Dead => Some(Hub::dead),
             Left::Stolen => Some(Hub::stolen),
             Left::Alive if state.generation != self.generation => Some(Hub::drained),
+            Left::Alive if !self.sandbox.worker.glance().in_service => Some(Hub::drained),
             Left::Alive => None,
         };
         if let Some(give_up) = given_up {
@@ -153,6 +154,7 @@ impl Pool {
 impl State {
     pub(crate) fn lease(&mut self, idle: Idle, hub: &Arc<Hub>, version: &Arc<Version>) -> Lease {
         self.busy += 1;
+        version.concurrency.record(self.busy);
         Lease {
             sandbox: idle.sandbox,
             start: idle.start,

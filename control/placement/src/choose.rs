@@ -1,12 +1,19 @@
 //! The choice of a host for a new sandbox: packing lists hosts, placement takes one, hard limits have the last word.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 use warren_policy_engine::{
     About, HostReport, Inventory, Packing, Placement,
-    rules::{Demand, FitRequest, Health, PackingConfig, Place, PlaceRequest, Scored},
+    rules::{
+        Demand, FitRequest, Health, MAX_CANDIDATES, PackingConfig, Place, PlaceRequest, Scored, ZoneSiblings,
+    },
 };
 use warren_proto::v1::FunctionVersion;
 
@@ -16,6 +23,29 @@ const MIB_PER_CORE: u64 = 1769;
 pub(crate) const CPU_PROMISED_TIMES: u32 = 16;
 const SHORTLIST: u32 = 16;
 
+/// How many sandboxes of the function each host has.
+pub type Siblings = BTreeMap<Arc<str>, u32>;
+
+/// What a function was seen to need; zeros are not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observations {
+    /// MiB of memory that half, and 99 of a hundred, of its invocations did not exceed.
+    pub memory_used_mib: (u32, u32),
+    /// The same of how many ran at once.
+    pub concurrency: (u32, u32),
+}
+
+/// A sandbox that is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Of which version.
+    pub version: &'a FunctionVersion,
+    /// For which invocation.
+    pub request_id: &'a str,
+    /// What its function was seen to need.
+    pub observed: Observations,
+}
+
 /// The deciders of placement, with the inventory they follow.
 pub struct Choosers {
     /// Every host, as the policies see it.
@@ -24,6 +54,8 @@ pub struct Choosers {
     pub packing: Packing,
     /// Which host it is.
     pub placement: Placement,
+    /// Where the seeds of decisions come from: another each, and others in every life.
+    seeds: AtomicU64,
 }
 
 impl Default for Choosers {
@@ -31,7 +63,8 @@ impl Default for Choosers {
         let inventory = Inventory::new();
         let packing = Packing::new(&inventory, PackingConfig::default());
         let placement = Placement::new(&inventory);
-        Self { inventory, packing, placement }
+        let seeds = AtomicU64::new(RandomState::new().hash_one(0_u64));
+        Self { inventory, packing, placement, seeds }
     }
 }
 
@@ -42,27 +75,26 @@ impl std::fmt::Debug for Choosers {
 }
 
 impl Choosers {
-    /// A host with room, which is set aside there until the host's next report; `siblings` counts the function's
-    /// sandboxes on a host.
+    /// A host with room, which is set aside there until the host's next report; `locality` says how much of the
+    /// function's bytes a host has, thousandths.
     pub(crate) fn choose(
         &self,
-        version: &FunctionVersion,
-        request_id: &str,
-        siblings: impl Fn(&str) -> u32,
+        wanted: &Wanted<'_>,
+        siblings: &Siblings,
+        locality: impl Fn(&str) -> u32,
     ) -> Option<Arc<str>> {
-        let about = About { function: &version.name, request: request_id };
-        let (now_ms, seed) = (unix_ms(), 0);
-        let demand = demand_of(version);
+        let about = About { function: &wanted.version.name, request: wanted.request_id };
+        let (now_ms, seed) = (unix_ms(), self.seed());
+        let demand = demand_of(wanted);
         let fits =
             self.packing.choose(&about, &FitRequest { now_ms, seed, demand, shortlist: SHORTLIST }).answer;
-        let scored = fits.best.iter().map(|fit| Scored {
-            host: fit.host,
-            score: fit.score,
-            overcommit_mib: fit.overcommit_mib,
-            siblings: self.inventory.name(fit.host).map_or(0, |name| siblings(&name)),
-            locality: 0,
+        let scored = fits.best.iter().map(|fit| {
+            let name = self.inventory.name(fit.host).unwrap_or_default();
+            let there = siblings.get(&name).copied().unwrap_or(0);
+            Scored::of(*fit, there, locality(&name))
         });
-        let request = PlaceRequest { now_ms, seed, demand, fits: scored.collect(), zones: Vec::new() };
+        let (fits_list, zones) = (scored.collect(), self.zones(siblings));
+        let request = PlaceRequest { now_ms, seed, demand, fits: fits_list, zones };
         let Place::On(choice) = self.placement.choose(&about, &request).answer else { return None };
         let beyond = fits.best.iter().find(|fit| fit.host == choice.host).map_or(0, |fit| fit.overcommit_mib);
         // The hard limits, checked and taken in one step under the inventory's lock.
@@ -76,6 +108,31 @@ impl Choosers {
         });
         if fits_still { self.inventory.name(choice.host) } else { None }
     }
+
+    /// How many sandboxes of the function each zone has; the fullest, if there are more than a policy is told of.
+    fn zones(&self, siblings: &Siblings) -> Vec<ZoneSiblings> {
+        let mut zones: BTreeMap<u32, u32> = BTreeMap::new();
+        for (host, count) in siblings {
+            let info = self.inventory.index(host).and_then(|index| self.inventory.get(index));
+            if let Some(info) = info {
+                let zone = zones.entry(info.zone).or_default();
+                *zone = zone.saturating_add(*count);
+            }
+        }
+        let mut zones: Vec<_> =
+            zones.into_iter().map(|(zone, siblings)| ZoneSiblings { zone, siblings }).collect();
+        zones.sort_by_key(|zone| std::cmp::Reverse(zone.siblings));
+        zones.truncate(MAX_CANDIDATES);
+        zones
+    }
+
+    /// Splitmix64 over a counter: a policy has no randomness of its own.
+    pub(crate) fn seed(&self) -> u64 {
+        let at = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (at ^ (at >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 fn set_aside(host: &mut HostReport, demand: &Demand) {
@@ -84,13 +141,17 @@ fn set_aside(host: &mut HostReport, demand: &Demand) {
     host.sandboxes = host.sandboxes.saturating_add(1);
 }
 
-fn demand_of(version: &FunctionVersion) -> Demand {
+fn demand_of(wanted: &Wanted<'_>) -> Demand {
+    let Wanted { version, observed, .. } = wanted;
     let memory_mib = version.limits.as_ref().map_or(0, |limits| limits.memory_mib);
     Demand {
         function: function_hash(&version.name),
         memory_mib,
         cpu_millis: cpu_millis(u64::from(memory_mib)),
-        ..Demand::default()
+        memory_used_p50_mib: observed.memory_used_mib.0,
+        memory_used_p99_mib: observed.memory_used_mib.1,
+        concurrency_p50: observed.concurrency.0,
+        concurrency_p99: observed.concurrency.1,
     }
 }
 

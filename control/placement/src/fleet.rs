@@ -1,12 +1,13 @@
 //! The hosts: who is there, who was lost, who is chosen for a new sandbox.
 
 use crate::{
-    Choosers, HostState, HostStatus, Wires, Worker,
-    choose::{CPU_PROMISED_TIMES, cpu_millis},
+    Choosers, HostState, HostStatus, Wanted, Wires, Worker,
+    choose::{CPU_PROMISED_TIMES, Siblings, cpu_millis},
+    holdings::Holdings,
 };
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 use warren_policy_engine::{HostReport, rules::Health};
@@ -36,6 +37,9 @@ pub enum NoPlace {
 pub struct Fleet {
     workers: RwLock<BTreeMap<Arc<str>, Arc<Worker>>>,
     choosers: Choosers,
+    holdings: Holdings,
+    /// Hosts an operator took out of service; also such that are not there.
+    drained: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Fleet {
@@ -43,6 +47,46 @@ impl Fleet {
     #[must_use]
     pub fn choosers(&self) -> &Choosers {
         &self.choosers
+    }
+
+    /// These are out of service from the start.
+    pub fn begin_drained(&self, hosts: BTreeSet<Arc<str>>) {
+        *self.drained.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
+    }
+
+    /// Takes a host out of service or back. `None`: there is no such host.
+    pub fn set_drained(&self, host: &str, drained: bool) -> Option<Arc<Worker>> {
+        let worker = self.get(host)?;
+        let mut hosts = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        if drained {
+            hosts.insert(Arc::clone(worker.id()));
+        } else {
+            hosts.remove(host);
+        }
+        drop(hosts);
+        let mut status = worker.lock();
+        // A lost one hears of it when it registers.
+        if status.state != HostState::Lost {
+            status.state = self.state_of(host);
+            self.tell(&worker, &status);
+        }
+        drop(status);
+        Some(worker)
+    }
+
+    /// A host made this version startable: placement may prefer it.
+    pub fn holds(&self, host: &Arc<str>, version: &FunctionVersion) {
+        self.holdings.note(host, version);
+    }
+
+    /// Forgets who holds what no version names.
+    pub fn forget_holdings(&self, named: &BTreeSet<String>) {
+        self.holdings.retain(named);
+    }
+
+    fn state_of(&self, host: &str) -> HostState {
+        let drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner).contains(host);
+        if drained { HostState::Draining } else { HostState::Ready }
     }
 
     /// A worker said hello. `connect` is called only if its address is new.
@@ -55,11 +99,13 @@ impl Fleet {
         let resources = request.resources.clone().unwrap_or_default();
         let promised: u64 = request.sandboxes.iter().map(|sandbox| u64::from(sandbox.memory_mib)).sum();
         let status = HostStatus {
-            state: HostState::Ready,
+            state: self.state_of(&request.host_id),
             free_memory_mib: resources.memory_mib.saturating_sub(promised),
             sandboxes: u32::try_from(request.sandboxes.len()).unwrap_or(u32::MAX),
             busy: 0,
             resources,
+            load: 0,
+            used_memory_mib: (0, 0),
             heard: now,
         };
         let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
@@ -68,13 +114,13 @@ impl Fleet {
                 worker.relink(request.address.clone(), connect(&request.address)?);
             }
             *worker.lock() = status.clone();
-            self.tell(worker.id(), &status);
+            self.tell(worker, &status);
             return Ok(Arc::clone(worker));
         }
         let id: Arc<str> = request.host_id.as_str().into();
         let wires = connect(&request.address)?;
-        self.tell(&id, &status);
-        let worker = Arc::new(Worker::new(Arc::clone(&id), request.address.clone(), wires, status));
+        let worker = Arc::new(Worker::new(Arc::clone(&id), request.address.clone(), wires, status.clone()));
+        self.tell(&worker, &status);
         workers.insert(id, Arc::clone(&worker));
         Ok(worker)
     }
@@ -89,8 +135,10 @@ impl Fleet {
         status.free_memory_mib = request.free_memory_mib;
         status.sandboxes = request.sandboxes;
         status.busy = request.busy;
+        status.load = request.load.min(1000);
+        status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
-        self.tell(worker.id(), &status);
+        self.tell(&worker, &status);
         true
     }
 
@@ -102,7 +150,7 @@ impl Fleet {
                 && now.saturating_duration_since(status.heard) > HEARTBEAT * MISSED_HEARTBEATS;
             if lost {
                 status.state = HostState::Lost;
-                self.tell(worker.id(), &status);
+                self.tell(worker, &status);
             }
             lost
         };
@@ -127,19 +175,15 @@ impl Fleet {
     }
 
     /// Chooses a host for a sandbox and sets its memory aside there until the host's next report.
-    pub fn place(
-        &self,
-        version: &FunctionVersion,
-        request_id: &str,
-        siblings: impl Fn(&str) -> u32,
-    ) -> Result<Arc<Worker>, NoPlace> {
-        if let Some(host) = self.choosers.choose(version, request_id, siblings)
+    pub fn place(&self, wanted: &Wanted<'_>, siblings: &Siblings) -> Result<Arc<Worker>, NoPlace> {
+        let locality = |host: &str| self.holdings.locality(host, wanted.version);
+        if let Some(host) = self.choosers.choose(wanted, siblings, locality)
             && let Some(worker) = self.get(&host)
         {
             return Ok(worker);
         }
         self.any_ready()?;
-        let memory_mib = version.limits.as_ref().map_or(0, |limits| limits.memory_mib);
+        let memory_mib = wanted.version.limits.as_ref().map_or(0, |limits| limits.memory_mib);
         Err(NoPlace::NoRoom { memory_mib })
     }
 
@@ -156,13 +200,16 @@ impl Fleet {
     }
 
     /// Brings the policies' inventory in step with one host.
-    fn tell(&self, id: &str, status: &HostStatus) {
+    fn tell(&self, worker: &Worker, status: &HostStatus) {
+        let id = worker.id();
+        let zone = self.choosers.inventory.zone(&status.resources.zone);
+        worker.show(zone, status);
         let small = |mib: u64| u32::try_from(mib).unwrap_or(u32::MAX);
         let resources = &status.resources;
         let offered = resources.cpu_millis.saturating_mul(CPU_PROMISED_TIMES);
         let promised = cpu_millis(resources.memory_mib.saturating_sub(status.free_memory_mib));
         let report = HostReport {
-            zone: self.choosers.inventory.zone(&resources.zone),
+            zone,
             health: match status.state {
                 HostState::Ready => Health::Ready,
                 HostState::Draining => Health::Draining,
@@ -172,13 +219,13 @@ impl Fleet {
             free_memory_mib: small(status.free_memory_mib),
             cpu_millis: offered,
             free_cpu_millis: offered.saturating_sub(promised),
-            used_p50_mib: 0,
-            used_spread_mib: 0,
+            used_p50_mib: small(status.used_memory_mib.0),
+            used_spread_mib: small(status.used_memory_mib.1),
             sandboxes: status.sandboxes,
             busy: status.busy,
         };
         if let Err(error) = self.choosers.inventory.report(id, report) {
-            tracing::error!(host = id, %error, "this host will get no sandboxes");
+            tracing::error!(host = %id, %error, "this host will get no sandboxes");
         }
     }
 }

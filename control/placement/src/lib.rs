@@ -11,11 +11,12 @@
 mod choose;
 mod error;
 mod fleet;
+mod holdings;
 mod lane;
 mod worker;
 
-pub use choose::{Choosers, function_hash, unix_ms};
+pub use choose::{Choosers, Observations, Siblings, Wanted, function_hash, unix_ms};
 pub use error::worker_error;
 pub use fleet::{Fleet, HEARTBEAT, MISSED_HEARTBEATS, NoPlace};
 pub use lane::{Broken, Express, Incoming, Lane, express};
-pub use worker::{Client, HostState, HostStatus, Wires, Worker};
+pub use worker::{Client, Glance, HostState, HostStatus, Wires, Worker};

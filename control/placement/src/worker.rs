@@ -3,7 +3,10 @@
 use crate::lane::Express;
 use arc_swap::ArcSwap;
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 use tonic::transport::Channel;
@@ -35,7 +38,7 @@ struct Link {
 ///
 /// ```text
 /// register --> Ready --(three heartbeats missed)--> Lost --(register again)--> Ready
-///                |--(operator)--> Draining --(three missed)--> Lost
+///                |<-(operator)--> Draining --(three missed)--> Lost
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostState {
@@ -72,9 +75,16 @@ pub struct HostStatus {
     pub sandboxes: u32,
     /// Of them, running an invocation.
     pub busy: u32,
+    /// How busy its processors are, thousandths, by its last heartbeat.
+    pub load: u32,
+    /// What its sandboxes together really use, MiB, and one standard deviation of that.
+    pub used_memory_mib: (u64, u64),
     /// When it was last heard of.
     pub heard: Instant,
 }
+
+const IN_SERVICE: u32 = 0;
+const OUT_OF_SERVICE: u32 = 1;
 
 /// A worker host. Lives as long as control does; a host that registers again is the same one.
 #[derive(Debug)]
@@ -82,11 +92,51 @@ pub struct Worker {
     id: Arc<str>,
     link: ArcSwap<Link>,
     status: Mutex<HostStatus>,
+    /// What an invocation's way looks at, without the lock: [`Glance`] in its parts.
+    zone: AtomicU32,
+    load: AtomicU32,
+    state: AtomicU32,
+}
+
+/// What routing looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The zone's number, as policies know it.
+    pub zone: u32,
+    /// How busy the host is, thousandths.
+    pub load: u32,
+    /// Whether it takes invocations: not while it is drained.
+    pub in_service: bool,
 }
 
 impl Worker {
     pub(crate) fn new(id: Arc<str>, address: String, wires: Wires, status: HostStatus) -> Self {
-        Self { id, link: ArcSwap::from_pointee(link(address, wires)), status: Mutex::new(status) }
+        Self {
+            id,
+            link: ArcSwap::from_pointee(link(address, wires)),
+            status: Mutex::new(status),
+            zone: AtomicU32::new(0),
+            load: AtomicU32::new(0),
+            state: AtomicU32::new(IN_SERVICE),
+        }
+    }
+
+    /// Where it is and how busy, as of its last heartbeat; takes no lock.
+    #[must_use]
+    pub fn glance(&self) -> Glance {
+        Glance {
+            zone: self.zone.load(Ordering::Relaxed),
+            load: self.load.load(Ordering::Relaxed),
+            in_service: self.state.load(Ordering::Relaxed) == IN_SERVICE,
+        }
+    }
+
+    /// Brings the glance in step with the status.
+    pub(crate) fn show(&self, zone: u32, status: &HostStatus) {
+        self.zone.store(zone, Ordering::Relaxed);
+        self.load.store(status.load, Ordering::Relaxed);
+        let drained = status.state == HostState::Draining;
+        self.state.store(if drained { OUT_OF_SERVICE } else { IN_SERVICE }, Ordering::Relaxed);
     }
 
     /// Its name.

@@ -26,6 +26,12 @@ pub(crate) struct Args {
     /// is woken for work that the one awake would have done sooner.
     #[arg(long)]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// The zone this process is in: invocations prefer sandboxes of it.
+    #[arg(long, default_value = "local", value_name = "NAME")]
+    pub(crate) zone: String,
+    /// Remove code, files and logs that no function names once they are so old, seconds; looked for as often.
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) collect_seconds: u64,
 }
 
 impl Args {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod collect;
 mod epoch;
 mod fleet;
 mod policies;

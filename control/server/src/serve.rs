@@ -1,6 +1,6 @@
 //! Puts the roles together and serves them.
 
-use crate::{args::Args, epoch, fleet::Fleets, policies, watch};
+use crate::{args::Args, collect, epoch, fleet::Fleets, policies, watch};
 use anyhow::Context;
 use std::{
     io::Write,
@@ -15,7 +15,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 use warren_assignment::Assignment;
 use warren_counting::{Admission, Counting};
-use warren_frontend::{Catalog, Frontend, Hub, Lingering, RequestIds};
+use warren_frontend::{Catalog, Drains, Frontend, Hub, Lingering, RequestIds};
 use warren_identity::{Gate, Service, server_tls};
 use warren_placement::Fleet;
 use warren_policy_engine::Routing;
@@ -37,6 +37,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let epoch = epoch::claim(&store).await.context("cannot claim an epoch")?;
     let gate = Arc::new(Gate::with_tokens(&args.identity).context("cannot load the identity")?);
     let fleet = Arc::new(Fleet::default());
+    let drains = Drains::new(Arc::new(store.clone()));
+    fleet.begin_drained(drains.load().await.context("cannot read which hosts are drained")?);
     let assignment = Arc::new(Assignment::new(epoch, Arc::clone(&fleet)));
     let routing = Arc::new(Routing::new());
     let catalog = Catalog::load(Arc::new(store.clone())).await.context("cannot read the registry")?;
@@ -53,14 +55,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         admission,
         blobs,
         fleet,
+        drains,
         hub: Hub::new(Arc::clone(&assignment), routing),
         lingering: Lingering::default(),
         ids: RequestIds::new(getrandom::u64().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?),
         invocations: AtomicU64::new(0),
         began: std::time::Instant::now(),
     });
-    let swept = frontend.sweep_blobs().await.map_err(|error| anyhow::anyhow!(error.message))?;
-    tracing::info!(epoch, functions = frontend.catalog.len(), swept, "the store is read");
+    frontend.hub.set_zone(frontend.fleet.choosers().inventory.zone(&args.zone));
+    tracing::info!(epoch, functions = frontend.catalog.len(), "the store is read");
+    let old = Duration::from_secs(args.collect_seconds);
+    tokio::spawn(collect::garbage(Arc::clone(&frontend), args.data.join("policies"), old));
     tokio::spawn(watch::hosts(Arc::clone(&frontend), Arc::clone(&assignment)));
 
     let listener =

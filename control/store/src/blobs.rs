@@ -11,7 +11,11 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 /// Names beginning with this are writes that never ended.
@@ -73,6 +77,8 @@ impl From<io::Error> for BlobError {
 pub struct Blobs {
     dir: PathBuf,
     next: AtomicU64,
+    /// Writers share it; a sweep has it to itself while it looks at one blob and removes it.
+    sweeping: RwLock<()>,
 }
 
 impl Blobs {
@@ -85,15 +91,18 @@ impl Blobs {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self { dir: dir.to_owned(), next: AtomicU64::new(0) })
+        Ok(Self { dir: dir.to_owned(), next: AtomicU64::new(0), sweeping: RwLock::new(()) })
     }
 
     /// Keeps these bytes durably.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
         let digest = Digest::of(bytes);
         let path = self.path(digest);
-        // Only a whole, checked blob counts as present: a damaged one is replaced.
+        let _unswept = self.sweeping.read().unwrap_or_else(PoisonError::into_inner);
+        // Only a whole, checked blob counts as present: a damaged one is replaced. Its age begins anew, so that no sweep
+        // takes it before whoever puts it has named it.
         if self.get(digest).is_ok() {
+            File::options().write(true).open(&path)?.set_modified(SystemTime::now())?;
             return Ok(digest);
         }
         let fresh = self.dir.join(format!("{UNFINISHED}{}", self.next.fetch_add(1, Ordering::Relaxed)));
@@ -115,13 +124,18 @@ impl Blobs {
         if Digest::of(&bytes) == digest { Ok(bytes.into()) } else { Err(BlobError::Damaged(digest)) }
     }
 
-    /// Removes every blob that is not to be kept; returns how many.
-    pub fn sweep(&self, keep: &HashSet<Digest>) -> Result<usize, BlobError> {
+    /// Removes every blob that is not to be kept and was not put for so long; returns how many.
+    pub fn sweep(&self, keep: &HashSet<Digest>, unused_for: Duration) -> Result<usize, BlobError> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let digest = entry.file_name().to_str().and_then(Digest::from_hex);
-            if digest.is_some_and(|digest| !keep.contains(&digest)) {
+            let _alone = self.sweeping.write().unwrap_or_else(PoisonError::into_inner);
+            // A clock that was set back makes a blob young: it stays.
+            let age =
+                entry.metadata().and_then(|facts| facts.modified()).ok().and_then(|at| at.elapsed().ok());
+            let old = unused_for.is_zero() || age.is_some_and(|age| age >= unused_for);
+            if old && digest.is_some_and(|digest| !keep.contains(&digest)) {
                 fs::remove_file(entry.path())?;
                 removed += 1;
             }

@@ -9,6 +9,7 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 use tempfile::TempDir;
 use warren_store::{BlobError, Blobs, Digest, Embedded, Expect, Journal, Registry, Sequence};
@@ -104,6 +105,22 @@ fn leftovers_are_cleared_and_unwanted_blobs_swept() {
     fs::write(dir.path().join(".new-0"), b"half").unwrap();
     let blobs = Blobs::open(dir.path()).unwrap();
     assert!(!dir.path().join(".new-0").exists());
-    assert_eq!(blobs.sweep(&HashSet::from([kept])).unwrap(), 1);
+    assert_eq!(blobs.sweep(&HashSet::from([kept]), Duration::ZERO).unwrap(), 1);
     assert!(blobs.get(kept).is_ok() && matches!(blobs.get(unwanted), Err(BlobError::Absent)));
+}
+
+#[test]
+fn a_blob_is_as_old_as_the_last_time_it_was_put() {
+    let dir = TempDir::new().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let digests = [blobs.put(b"old").unwrap(), blobs.put(b"put again").unwrap()];
+    let (hour, long_ago) = (Duration::from_hours(1), std::time::SystemTime::now() - Duration::from_hours(3));
+    for digest in digests {
+        let file = fs::File::options().write(true).open(dir.path().join(digest.to_string())).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    // A deploy under way has put its code and is not named yet.
+    blobs.put(b"put again").unwrap();
+    assert_eq!(blobs.sweep(&HashSet::new(), hour).unwrap(), 1);
+    assert!(matches!(blobs.get(digests[0]), Err(BlobError::Absent)) && blobs.get(digests[1]).is_ok());
 }

@@ -18,6 +18,7 @@
 
 pub mod config;
 pub mod fleet;
+pub mod garbage;
 pub mod host;
 pub mod jailer;
 pub mod logs;

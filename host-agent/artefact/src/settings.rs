@@ -4,7 +4,7 @@
 
 /// Part of every [`crate::ArtefactKey`]: bumped whenever a setting here, in `warren_abi::engine` or in the compiler
 /// changes what compiled code looks like, so that artefacts of older settings are not found any more.
-pub const SETTINGS_VERSION: u32 = 1;
+pub const SETTINGS_VERSION: u32 = 2;
 
 /// Applies every setting that is part of a policy artefact's compatibility to a `wasmtime::Config` (a `&mut Config`):
 /// deterministic (NaN canonicalised, relaxed SIMD fixed), metered by fuel and interrupted by epochs.

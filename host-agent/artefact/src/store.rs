@@ -117,6 +117,12 @@ impl Store {
         written
     }
 
+    /// Its directory; entries lie in directories of two hex digits below it.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The file of a key, for messages and tests.
     #[must_use]
     pub fn path(&self, key: ArtefactKey) -> PathBuf {

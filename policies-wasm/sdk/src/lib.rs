@@ -1,7 +1,8 @@
 //! What policy authors depend on: one trait for each decision and a macro that makes a component of its implementation.
 //!
-//! ```ignore
-//! #![no_std]
+//! ```
+//! # fn main() {}
+//! # mod policy {
 //! use warren_policy_sdk::routing::{Route, RouteRequest, RoutingPolicy, Windows};
 //!
 //! struct Newest;
@@ -20,7 +21,9 @@
 //! }
 //!
 //! warren_policy_sdk::export_routing!(Newest);
+//! # }
 //! ```
+//! (and `#![no_std]` above it).
 //!
 //! Principles: a policy has no clock, randomness, files or network, so it is a plain struct with plain methods, tested
 //! like any other; a panic is a trap, after which the engine makes a new instance and the built-in default decides;

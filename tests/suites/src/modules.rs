@@ -129,6 +129,31 @@ pub fn compile_bomb() -> String {
     )
 }
 
+/// Components in components, deeper than anything needs.
+#[must_use]
+pub fn nested_components() -> String {
+    let depth = 500;
+    format!("{}{}", "(component ".repeat(depth), ")".repeat(depth))
+}
+
+/// A component of a thousand core modules.
+#[must_use]
+pub fn many_modules() -> String {
+    format!("(component {})", "(core module)".repeat(1_000))
+}
+
+/// A component with a type section of a hundred thousand types.
+#[must_use]
+pub fn many_types() -> String {
+    format!("(component {})", "(type (func))".repeat(100_000))
+}
+
+/// A component that is small but for one function, on which a compiler works for very long.
+#[must_use]
+pub fn component_bomb() -> String {
+    compile_bomb().replacen("(module ", "(component (core module ", 1) + ")"
+}
+
 /// Text to binary.
 pub fn assemble(text: &str) -> anyhow::Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
@@ -145,7 +170,16 @@ mod tests {
         {
             assemble(&text).unwrap();
         }
-        for text in [ODD_IMPORT, NO_HANDLER, WANTS_MUCH, &compile_bomb()] {
+        for text in [
+            ODD_IMPORT,
+            NO_HANDLER,
+            WANTS_MUCH,
+            &compile_bomb(),
+            &nested_components(),
+            &many_modules(),
+            &many_types(),
+            &component_bomb(),
+        ] {
             assemble(text).unwrap();
         }
     }

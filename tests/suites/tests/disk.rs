@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         println!("warren-skipped: disk: no small file system can be mounted here ({error:#})");
         return ExitCode::SUCCESS;
     }
-    let cases = cases![a_full_disk_refuses_a_deploy];
+    let cases = cases![a_full_disk_refuses_a_deploy, invocations_go_on_though_the_disk_is_full];
     let options = Options { number: 6, data: Some(place.join("data")), ..Options::default() };
     let code = Suite { name: "disk", options, cases }.main();
     if !listing {
@@ -66,6 +66,54 @@ async fn a_full_disk_refuses_a_deploy(warren: &Installation) -> Result<()> {
     std::fs::remove_file(&ballast)?;
     warren.deploy("full", good, Deploy::default()).await.context("after room was made")?;
     warren.invoke("full", "{}").await?;
+    warren.settled().await?;
+    Ok(())
+}
+
+/// Neither logs nor grants stand in the way: not under load, not after control was killed and has to begin an epoch.
+async fn invocations_go_on_though_the_disk_is_full(warren: &Installation) -> Result<()> {
+    let name = warren.name("warm");
+    warren.deploy(&name, modules::assemble(&modules::talk())?, Deploy::default()).await?;
+    warren.invoke(&name, "{}").await?;
+    let ballast = warren.data().join("ballast");
+    fill(&ballast)?;
+    for round in 0..200 {
+        // A line to the log each time, which has nowhere to go.
+        let answer =
+            warren.invoke(&name, "{}").await.with_context(|| format!("call {round} on a full disk"))?;
+        ensure!(answer.payload.starts_with(br#"{"ok":true}"#), "{answer:?}");
+    }
+    // A new control process holds no slot of any limit: it has to make a grant durable before it admits anything.
+    let pid = rustix::process::Pid::from_raw(warren.service("warren-control").await?).context("pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    let again = async {
+        loop {
+            match warren.invoke(&name, "{}").await {
+                Ok(answer) => return answer,
+                Err(status) => {
+                    println!("    after control was killed: {}", WireError::from_status(&status).reason)
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let answer = tokio::time::timeout(std::time::Duration::from_mins(1), again).await;
+    ensure!(
+        !answer.context("no invocation after control was killed")?.timing.is_some_and(|t| t.cold),
+        "cold"
+    );
+    // A cold start needs files of its own; if there is no room for them it says so, and whose fault that is.
+    let cold = warren.name("cold");
+    if let Err(status) = warren.deploy(&cold, modules::assemble(&modules::exit(0))?, Deploy::default()).await
+    {
+        let error = WireError::from_status(&status);
+        ensure!(
+            error.reason == reason::DISK_FULL && error.fault == Fault::System && error.retryable,
+            "{error:?}"
+        );
+    }
+    std::fs::remove_file(&ballast)?;
+    warren.invoke(&name, "{}").await?;
     warren.settled().await?;
     Ok(())
 }

@@ -23,8 +23,11 @@ fn main() -> ExitCode {
         logs_hold_the_lines_of_an_invocation,
         lists_and_status,
         the_cli_does_the_same,
+        a_drained_host_takes_nothing_until_it_is_back,
+        what_nothing_names_is_collected,
     ];
-    Suite { name: "functional", options: Options { number: 1, ..Options::default() }, cases }.main()
+    let options = Options { number: 1, arguments: &["--collect-seconds=2"], ..Options::default() };
+    Suite { name: "functional", options, cases }.main()
 }
 
 async fn hello_is_cold_then_warm(warren: &Installation) -> Result<()> {
@@ -194,4 +197,86 @@ async fn the_cli_does_the_same(warren: &Installation) -> Result<()> {
     )));
     ensure!(failure.code() == 4, "exit code");
     Ok(())
+}
+
+async fn a_drained_host_takes_nothing_until_it_is_back(warren: &Installation) -> Result<()> {
+    let name = warren.name("drain");
+    warren.deploy(&name, modules::assemble(&modules::good())?, Deploy::default()).await?;
+    warren.invoke(&name, "{}").await?;
+    let hosts = warren.cli_json(&["hosts"]).await?;
+    let host = hosts[0]["id"].as_str().context("a host's name")?.to_owned();
+    let drained = warren.cli_json(&["hosts", "drain", &host]).await?;
+    ensure!(drained[0]["state"] == "draining", "{drained}");
+    // What was idle ends, and nothing new begins.
+    warren.gone(&name).await?;
+    let none = warren.invoke(&name, "{}").await.err().context("a drained host took an invocation")?;
+    let error = WireError::from_status(&none);
+    ensure!(error.code == Code::Unavailable && error.retryable, "{error:?}");
+    // Neither the agent's registration nor control's own restart puts it back.
+    for service in ["warren-agent", "warren-control"] {
+        let pid = rustix::process::Pid::from_raw(warren.service(service).await?).context("pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        until(async || {
+            let hosts = warren.cli_json(&["hosts"]).await.ok()?;
+            (hosts[0]["state"] == "draining").then_some(())
+        })
+        .await
+        .with_context(|| format!("after {service} was killed"))?;
+        ensure!(warren.invoke(&name, "{}").await.is_err(), "after {service} was killed it takes work");
+    }
+    let back = warren.cli_json(&["hosts", "undrain", &host]).await?;
+    ensure!(back[0]["state"] == "ready", "{back}");
+    warren.invoke(&name, "{}").await.context("the host is back")?;
+    Ok(())
+}
+
+/// Code, files and logs of a function go when it goes; those of others stay.
+async fn what_nothing_names_is_collected(warren: &Installation) -> Result<()> {
+    let (stays, goes) = (warren.name("stays"), warren.name("goes"));
+    warren.deploy(&stays, modules::assemble(&modules::talk())?, Deploy::default()).await?;
+    warren.deploy(&goes, modules::assemble(&modules::exit(77))?, Deploy::default()).await?;
+    warren.invoke(&stays, "{}").await?;
+    ensure!(warren.invoke(&goes, "{}").await.is_err(), "exit 77");
+    // Reading a log brings it to its file.
+    warren.cli(&["logs", &goes]).await?;
+    let count = |place: &str| -> Result<usize> { Ok(files_below(&warren.data().join(place))?.len()) };
+    let log = |name: &str| warren.data().join(format!("agent/logs/{name}.jsonl"));
+    ensure!(log(&stays).exists() && log(&goes).exists(), "logs");
+    let before = (count("control/blobs")?, count("agent/artefacts")?);
+    warren.remove(&goes).await?;
+    until(async || {
+        let after = (count("control/blobs").ok()?, count("agent/artefacts").ok()?);
+        (after.0 < before.0 && after.1 < before.1 && !log(&goes).exists()).then_some(())
+    })
+    .await
+    .context("what was removed stays")?;
+    ensure!(log(&stays).exists(), "the log of another function went");
+    warren.invoke(&stays, "{}").await?;
+    // Also after a restart, when nothing is in memory any more.
+    let pid = rustix::process::Pid::from_raw(warren.service("warren-agent").await?).context("pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    until(async || warren.invoke(&stays, "{}").await.ok()).await.context("after the agent was killed")?;
+    Ok(())
+}
+
+fn files_below(place: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(place).with_context(|| place.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
+    }
+    Ok(files)
+}
+
+/// Looks until it is so; the bound only ends what hangs.
+async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> Result<T> {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), found).await.context("it never was so")
 }

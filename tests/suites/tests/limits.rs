@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use tokio::time::{Duration, timeout};
 use tonic::Code;
 use warren_proto::{
-    MAX_PAYLOAD_BYTES, reason,
-    v1::{InvokeRequest, SandboxState},
+    MAX_PAYLOAD_BYTES,
+    error::{Fault, WireError},
+    reason,
+    v1::{DrainHostRequest, InvokeRequest, SandboxState},
 };
 use warren_suites::{Deploy, Expected, Installation, Options, Suite, cases, expect_error, modules};
 
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     let cases = cases![
         modules_that_cannot_be_deployed,
         a_module_that_takes_forever_to_compile,
+        components_that_are_bombs,
         settings_out_of_range,
         functions_that_fail_alone,
         a_function_that_fails_serves_again,
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         a_client_that_leaves,
         two_deploys_of_one_name,
         a_bad_token_is_refused,
+        a_host_that_is_not_there,
     ];
     let options = Options { number: 2, arguments: &["--account-concurrency=6"], ..Options::default() };
     Suite { name: "limits", options, cases }.main()
@@ -79,6 +83,29 @@ async fn a_module_that_takes_forever_to_compile(warren: &Installation) -> Result
     ensure!(limits.contains(&error.reason.as_str()), "{error:?}");
     ensure!(error.fault == warren_proto::error::Fault::Function, "{error:?}");
     nothing_is_disturbed(warren).await
+}
+
+async fn components_that_are_bombs(warren: &Installation) -> Result<()> {
+    let structure = ["MODULE_TOO_COMPLEX"].as_slice();
+    // A component that exports no handler may be refused for that before any of it is compiled.
+    let work =
+        ["COMPILE_TIMED_OUT", "COMPILE_OUT_OF_MEMORY", "MODULE_TOO_COMPLEX", "MISSING_EXPORT"].as_slice();
+    let rows = [
+        ("components in components", modules::nested_components(), structure),
+        ("a thousand modules", modules::many_modules(), structure),
+        ("a hundred thousand types", modules::many_types(), structure),
+        ("much to compile", modules::component_bomb(), work),
+    ];
+    for (what, text, reasons) in rows {
+        let name = warren.name("bomb");
+        let answer = warren.deploy(&name, modules::assemble(&text)?, Deploy::default()).await;
+        let error =
+            WireError::from_status(&answer.err().with_context(|| format!("{what}: it was deployed"))?);
+        ensure!(reasons.contains(&error.reason.as_str()), "{what}: {error:?}");
+        ensure!(error.fault == Fault::Function && !error.retryable, "{what}: {error:?}");
+        nothing_is_disturbed(warren).await.context(what)?;
+    }
+    Ok(())
 }
 
 async fn settings_out_of_range(warren: &Installation) -> Result<()> {
@@ -293,4 +320,18 @@ async fn a_bad_token_is_refused(warren: &Installation) -> Result<()> {
         expect_error(answer, Expected::caller(Code::Unauthenticated, reason::NO_VALID_TOKEN))?;
     }
     Ok(())
+}
+
+/// A host that nobody knows, and one that is known: drained it takes nothing, undrained it does.
+async fn a_host_that_is_not_there(warren: &Installation) -> Result<()> {
+    let drain = async |host: &str, undrain: bool| {
+        let request = DrainHostRequest { host: host.to_owned(), undrain };
+        Ok(warren.client.admin().drain_host(request).await?.into_inner().host)
+    };
+    for (host, undrain) in [("nobody", false), ("nobody", true), ("", false), ("../etc", false)] {
+        let none = Expected::caller(Code::NotFound, reason::NO_SUCH_HOST);
+        expect_error(drain(host, undrain).await, none).with_context(|| format!("{host:?}"))?;
+    }
+    ensure!(warren.cli(&["hosts", "drain", "nobody"]).await?.status.code() == Some(4), "exit code");
+    nothing_is_disturbed(warren).await
 }

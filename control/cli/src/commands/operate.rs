@@ -2,7 +2,7 @@
 
 use crate::{screen, shape};
 use warren_client::{Client, Outcome};
-use warren_proto::v1::{ListAllSandboxesRequest, ListHostsRequest, StatusRequest};
+use warren_proto::v1::{DrainHostRequest, Host, ListAllSandboxesRequest, ListHostsRequest, StatusRequest};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  warren ps\n  warren ps --function hello --json")]
@@ -38,15 +38,51 @@ pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outco
     Ok(())
 }
 
-/// Worker hosts.
-pub(crate) async fn hosts(client: &Client, json: bool) -> Outcome {
-    let hosts = client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts;
+#[derive(clap::Args)]
+pub(crate) struct HostsOptions {
+    #[command(subcommand)]
+    command: Option<HostsCommand>,
+}
+
+#[derive(clap::Subcommand)]
+enum HostsCommand {
+    /// Take a host out of service: nothing new starts there, idle sandboxes end, running invocations finish. It stays
+    /// so over restarts, until `undrain`.
+    #[command(after_help = "Examples:\n  warren hosts drain worker-1")]
+    Drain {
+        /// The host's name, as `warren hosts` shows it.
+        host: String,
+    },
+    /// Put a drained host back into service.
+    #[command(after_help = "Examples:\n  warren hosts undrain worker-1")]
+    Undrain {
+        /// The host's name.
+        host: String,
+    },
+}
+
+/// Worker hosts: all of them, or the one that was drained or put back.
+pub(crate) async fn hosts(options: HostsOptions, client: &Client, json: bool) -> Outcome {
+    let change = match options.command {
+        None => None,
+        Some(HostsCommand::Drain { host }) => Some(DrainHostRequest { host, undrain: false }),
+        Some(HostsCommand::Undrain { host }) => Some(DrainHostRequest { host, undrain: true }),
+    };
+    let hosts = match change {
+        Some(request) => Vec::from_iter(client.admin().drain_host(request).await?.into_inner().host),
+        None => client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts,
+    };
     if json {
         screen::print_json(&hosts.iter().map(shape::host).collect());
         return Ok(());
     }
-    let rows = hosts.iter().map(|host| {
-        let resources = host.resources.clone().unwrap_or_default();
+    print_hosts(hosts);
+    Ok(())
+}
+
+fn print_hosts(hosts: Vec<Host>) {
+    let rows = hosts.into_iter().map(|host| {
+        let resources = host.resources.unwrap_or_default();
         vec![
             host.id.clone(),
             host.state.clone(),
@@ -60,7 +96,6 @@ pub(crate) async fn hosts(client: &Client, json: bool) -> Outcome {
     });
     let header = ["host", "state", "address", "free memory", "cpus", "sandboxes", "guests", "kernel"];
     screen::print(&screen::table(&header, &[3, 4], rows.collect()));
-    Ok(())
 }
 
 /// The control layer in one glance.

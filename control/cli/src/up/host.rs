@@ -56,9 +56,13 @@ impl Host {
             agent_listen: options
                 .agent_listen
                 .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-            control_extra: number("account-concurrency", options.account_concurrency.map(u64::from))
-                .into_iter()
-                .collect(),
+            control_extra: [
+                number("account-concurrency", options.account_concurrency.map(u64::from)),
+                number("collect-seconds", options.collect_seconds),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             agent_extra: [number("memory-mib", memory_mib), number("idle-ms", options.idle_ms)]
                 .into_iter()
                 .flatten()

@@ -157,6 +157,7 @@ impl ScriptedWorker {
                     running: *running,
                 })
                 .collect(),
+            ..v1::HeartbeatRequest::default()
         }
     }
 
@@ -322,6 +323,10 @@ impl server::WorkerService for ScriptedWorker {
     }
 
     type WorkerLogsStream = Lines;
+
+    async fn retain(&self, _: Request<v1::RetainRequest>) -> Result<Response<v1::RetainResponse>, Status> {
+        Ok(Response::new(v1::RetainResponse::default()))
+    }
 
     async fn worker_logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Lines>, Status> {
         let line = |sequence| v1::LogLine { host_id: "w1".to_owned(), sequence, ..Default::default() };

@@ -9,6 +9,7 @@
 //! ```
 //! The worker's table is the truth; control's copy is made of registrations and heartbeats.
 
+mod load;
 mod report;
 
 pub use report::{Announcement, report};

@@ -1,6 +1,10 @@
 //! The loop drawn in [`super`].
 
-use crate::{host::Host, sandbox::machine::State};
+use super::load::Load;
+use crate::{
+    host::Host,
+    sandbox::{live::together, machine::State},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tonic::Status;
@@ -73,6 +77,8 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
     let mut ticks = interval(Duration::from_millis(period.into()));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0_u32;
+    let mut load = Load::default();
+    load.look();
     loop {
         ticks.tick().await;
         let Some(changed) = host.sandboxes.take_changed() else { return };
@@ -81,6 +87,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             .iter()
             .filter(|sandbox| matches!(sandbox.state(), State::Busy(_) | State::Draining(_)))
             .count();
+        let (used_memory_mib, used_memory_spread_mib) = together(&all);
         let request = HeartbeatRequest {
             host_id: host.id.clone(),
             free_memory_mib: host.memory.free_mib(),
@@ -88,6 +95,9 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             busy: count(busy),
             changed: changed.iter().map(|sandbox| sandbox.on_wire(&host.id)).collect(),
             grants: host.grants.in_use(),
+            load: load.look(),
+            used_memory_mib,
+            used_memory_spread_mib,
         };
         let mut fleet = host.control.fleet();
         match timeout(CALL_PATIENCE, fleet.heartbeat(request)).await {

@@ -4,13 +4,16 @@
 //! `DATA/logs/<function>.jsonl` is written; at [`FILE_BYTES`] it becomes `<function>.jsonl.1`, replacing the last one.
 
 use super::hub::Line;
+use crate::garbage::{Removed, sweep};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Size at which a file is turned over.
@@ -82,6 +85,19 @@ impl LogFiles {
             functions.iter().flat_map(|function| self.tail_of(function, lines)).collect();
         found.sort_by_key(|line| line.sequence);
         found.split_off(found.len().saturating_sub(lines))
+    }
+
+    /// Removes the files of all other functions, once they are so old.
+    pub(super) fn retain(&mut self, functions: &HashSet<String>, min_age: Duration) -> Removed {
+        let names = functions.iter().map(|function| self.path(function));
+        let keep = names.flat_map(|path| [older(&path), path]);
+        let keep: HashSet<OsString> =
+            keep.filter_map(|path| path.file_name().map(std::ffi::OsStr::to_owned)).collect();
+        self.open.retain(|function, _| functions.contains(function));
+        sweep(&self.dir, &keep, min_age).unwrap_or_else(|error| {
+            tracing::warn!(%error, "old logs stay");
+            Removed::default()
+        })
     }
 
     fn append_one(&mut self, line: &Line) -> io::Result<()> {
@@ -218,6 +234,22 @@ mod tests {
             tail.iter().map(|line| line.sequence).collect::<Vec<_>>(),
             (3950..4000).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn logs_of_functions_that_are_gone_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = LogFiles::open(dir.path().to_owned()).unwrap();
+        files.append(&[line("stays", 1, "x"), line("goes", 2, "x")]);
+        files.flush();
+        let only = HashSet::from(["stays".to_owned()]);
+        assert_eq!(files.retain(&only, Duration::from_hours(1)), Removed::default());
+        assert_eq!(files.retain(&only, Duration::ZERO).files, 1);
+        assert_eq!(files.tail("", 10).len(), 1);
+        // A late line of the one that went makes a file anew.
+        files.append(&[line("goes", 3, "late"), line("stays", 4, "y")]);
+        files.flush();
+        assert_eq!(files.tail("", 10).len(), 3);
     }
 
     #[test]

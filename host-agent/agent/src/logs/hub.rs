@@ -2,13 +2,15 @@
 
 use super::{
     files::LogFiles,
-    queue::{Queue, Tail},
+    queue::{Question, Queue},
 };
+use crate::garbage::Removed;
 use std::{
+    collections::HashSet,
     io,
     path::PathBuf,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{broadcast, oneshot};
 use warren_proto::v1::LogLine;
@@ -97,7 +99,14 @@ impl LogHub {
     /// The last lines of a function (of all when empty), every line published before this call among them.
     pub async fn tail(&self, function: &str, lines: usize) -> Vec<Line> {
         let (answer, wait) = oneshot::channel();
-        self.queue.0.ask(Tail { function: function.to_owned(), lines, answer });
+        self.queue.0.ask(Question::Tail { function: function.to_owned(), lines, answer });
+        wait.await.unwrap_or_default()
+    }
+
+    /// Removes the logs of all other functions, once they are so old.
+    pub async fn retain(&self, functions: HashSet<String>, min_age: Duration) -> Removed {
+        let (answer, wait) = oneshot::channel();
+        self.queue.0.ask(Question::Retain { functions, min_age, answer });
         wait.await.unwrap_or_default()
     }
 
@@ -118,9 +127,16 @@ fn write_all(mut files: LogFiles, queue: &Queue) {
             let lines = work.dropped;
             tracing::warn!(lines, "function log lines were not written: the disk was too slow");
         }
-        for Tail { function, lines, answer } in work.tails {
+        for question in work.questions {
             // The asker may have gone.
-            let _ = answer.send(files.tail(&function, lines));
+            match question {
+                Question::Tail { function, lines, answer } => {
+                    let _ = answer.send(files.tail(&function, lines));
+                }
+                Question::Retain { functions, min_age, answer } => {
+                    let _ = answer.send(files.retain(&functions, min_age));
+                }
+            }
         }
     }
 }

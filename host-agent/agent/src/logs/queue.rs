@@ -12,30 +12,37 @@
 //! and not for every invocation, and a line is on its way to the disk after [`LINGER`] at the latest.
 
 use super::hub::{Batch, Line};
+use crate::garbage::Removed;
 use std::{
+    collections::HashSet,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::sync::oneshot;
 
-/// Batches the writer may be behind; a batch holds at most 64 KiB of text and 256 lines.
-const MOST: usize = 512;
+/// Bytes the writer may be behind: counted in bytes, for most batches are a few short lines and a disk may stall.
+const MOST: usize = 32 << 20;
+/// What a line takes beside its text.
+const LINE_BYTES: usize = 128;
 /// How long lines may wait for others to be written with.
 const LINGER: Duration = Duration::from_millis(10);
 
-/// A question for the last lines of a function.
+/// What the writer is asked for.
 #[derive(Debug)]
-pub(super) struct Tail {
-    pub(super) function: String,
-    pub(super) lines: usize,
-    pub(super) answer: oneshot::Sender<Vec<Line>>,
+pub(super) enum Question {
+    /// The last lines of a function.
+    Tail { function: String, lines: usize, answer: oneshot::Sender<Vec<Line>> },
+    /// To remove the logs of all other functions, once they are so old.
+    Retain { functions: HashSet<String>, min_age: Duration, answer: oneshot::Sender<Removed> },
 }
 
 /// What the writer takes at once: first all batches, then the answers.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) batches: Vec<Batch>,
-    pub(super) tails: Vec<Tail>,
+    pub(super) questions: Vec<Question>,
+    /// Held by the batches.
+    bytes: usize,
     /// Lines that found no room.
     pub(super) dropped: u64,
 }
@@ -64,13 +71,13 @@ enum Writer {
 
 impl Work {
     fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.tails.is_empty() && self.dropped == 0
+        self.batches.is_empty() && self.questions.is_empty() && self.dropped == 0
     }
 }
 
 impl State {
     fn is_urgent(&self) -> bool {
-        self.closed || !self.work.tails.is_empty() || self.work.batches.len() >= MOST / 2
+        self.closed || !self.work.questions.is_empty() || self.work.bytes >= MOST / 2
     }
 
     fn is_idle(&self) -> bool {
@@ -95,7 +102,8 @@ impl Queue {
         }
         let batch: Batch = lines.into();
         show(&batch);
-        if state.work.batches.len() < MOST {
+        if state.work.bytes < MOST {
+            state.work.bytes += batch.iter().map(|line| line.text.len() + LINE_BYTES).sum::<usize>();
             state.work.batches.push(batch);
         } else {
             state.work.dropped += batch.len() as u64;
@@ -104,9 +112,9 @@ impl Queue {
     }
 
     /// Queues a question; it sees every line published before.
-    pub(super) fn ask(&self, tail: Tail) {
+    pub(super) fn ask(&self, question: Question) {
         let mut state = self.lock();
-        state.work.tails.push(tail);
+        state.work.questions.push(question);
         self.wake(&mut state);
     }
 
@@ -156,7 +164,7 @@ mod tests {
     fn lines(count: usize) -> Vec<Line> {
         let of = |text: &str| -> Arc<str> { text.into() };
         let line = Line {
-            unix_ms: 1,
+            unix_us: 1,
             sequence: 0,
             function: of("f"),
             request_id: of("r"),
@@ -186,11 +194,12 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted() {
         let queue = Queue::new(0);
-        for _ in 0..MOST + 2 {
+        let fit = MOST.div_ceil(3 * LINE_BYTES);
+        for _ in 0..fit + 2 {
             queue.publish(lines(3), |_| ());
         }
         let work = queue.take().unwrap();
-        assert_eq!((work.batches.len(), work.dropped), (MOST, 6));
+        assert_eq!((work.batches.len(), work.dropped), (fit, 6));
     }
 
     /// Whatever the writer is doing when lines, questions or the end come, it misses none of them.
@@ -202,8 +211,10 @@ mod tests {
             let mut seen = Vec::new();
             while let Some(work) = theirs.take() {
                 seen.extend(numbers(&work));
-                for tail in work.tails {
-                    let _ = tail.answer.send(Vec::new());
+                for question in work.questions {
+                    if let Question::Tail { answer, .. } = question {
+                        let _ = answer.send(Vec::new());
+                    }
                 }
             }
             seen
@@ -212,7 +223,7 @@ mod tests {
             queue.publish(lines(1), |_| ());
             if round % 3 == 0 {
                 let (answer, wait) = oneshot::channel();
-                queue.ask(Tail { function: String::new(), lines: 1, answer });
+                queue.ask(Question::Tail { function: String::new(), lines: 1, answer });
                 assert_eq!(wait.blocking_recv(), Ok(Vec::new()));
             }
         }

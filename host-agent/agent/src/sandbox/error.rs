@@ -4,7 +4,7 @@ use super::{grants::StaleGrant, kept::FenceError, machine::Refused};
 use crate::{
     jailer::JailerError,
     resources::HostFull,
-    version::{PrepareError, from_jailer},
+    version::{PrepareError, from_jailer, is_full},
     vmm::LoadFailure,
 };
 use std::{io, time::Duration};
@@ -196,6 +196,10 @@ impl From<CreateError> for WireError {
             }
             E::Load { .. } => {
                 Self::new(Code::Unavailable, "SANDBOX_FAILED", Fault::System, message).retryable(soon)
+            }
+            E::Io(io) if is_full(&io) => {
+                Self::new(Code::ResourceExhausted, reason::DISK_FULL, Fault::System, message)
+                    .retryable(Some(Duration::from_secs(5)))
             }
             E::Io(_) => Self::new(Code::Internal, "HOST_FAULT", Fault::System, message).retryable(soon),
             E::Destroyed(_) => {

@@ -125,7 +125,7 @@ pub async fn run(
     let report = report(&sandbox, &begun, &invocation, &ending, start);
     let handler_us = report.duration_us;
     let (result, cause) = judge(&sandbox, &invocation, ending);
-    begun.end(cause.clone());
+    begun.end(cause.clone(), report.memory_peak_bytes);
     host.report(&sandbox);
     if let Err(error) = &result {
         log.line_at(ended, format!("[warren] {error}"));

@@ -71,6 +71,45 @@ struct Inner {
     pid: i32,
     /// Init time that no invocation was billed for yet.
     init_us: u64,
+    /// What its invocations really used.
+    used: Used,
+}
+
+/// Mean and squared deviations of what invocations used, MiB (Welford's recurrence).
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    count: u32,
+    mean: f64,
+    squares: f64,
+}
+
+impl Used {
+    fn record(&mut self, bytes: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "MiB of a sandbox are far below 2^52")]
+        let mib = bytes.div_ceil(1 << 20) as f64;
+        self.count = self.count.saturating_add(1);
+        let off = mib - self.mean;
+        self.mean += off / f64::from(self.count);
+        self.squares += off * (mib - self.mean);
+    }
+
+    fn variance(self) -> f64 {
+        if self.count < 2 { 0.0 } else { self.squares / f64::from(self.count - 1) }
+    }
+}
+
+/// What these sandboxes together are expected to use, MiB, and one standard deviation of it: functions that have nothing
+/// to do with each other do not peak together, so their variances add. One that has run nothing counts in full.
+#[must_use]
+pub fn together(sandboxes: &[Arc<Sandbox>]) -> (u64, u64) {
+    let (mut mean, mut variance) = (0.0, 0.0);
+    for sandbox in sandboxes {
+        let used = sandbox.lock().used;
+        mean += if used.count == 0 { f64::from(sandbox.about.memory_mib) } else { used.mean };
+        variance += used.variance();
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sums of MiB, not negative")]
+    (mean.round() as u64, variance.sqrt().round() as u64)
 }
 
 /// An invocation that was let in: it holds the only way to the VM.
@@ -91,7 +130,14 @@ impl Sandbox {
     #[must_use]
     pub fn new(about: About, machine: Machine) -> Arc<Self> {
         let (id_text, function_text) = (about.id.as_str().into(), about.function.as_str().into());
-        let inner = Inner { machine, channel: None, quiet_since: Instant::now(), pid: 0, init_us: 0 };
+        let inner = Inner {
+            machine,
+            channel: None,
+            quiet_since: Instant::now(),
+            pid: 0,
+            init_us: 0,
+            used: Used::default(),
+        };
         Arc::new(Self {
             about,
             vmm_log: LogTail::default(),
@@ -248,8 +294,11 @@ impl Begun {
         self.channel.as_mut()
     }
 
-    /// The invocation ended; with a cause if the sandbox ended with it.
-    pub fn end(mut self, cause: Option<Cause>) {
+    /// The invocation ended, having used so much memory; with a cause if the sandbox ended with it.
+    pub fn end(mut self, cause: Option<Cause>, used_bytes: u64) {
+        if used_bytes > 0 {
+            self.sandbox.lock().used.record(used_bytes);
+        }
         self.finish(cause);
     }
 

@@ -161,6 +161,14 @@ impl WorkerService for Worker {
         Ok(Response::new(stream::invoke(Arc::clone(&self.host), begun, invocation)))
     }
 
+    async fn retain(
+        &self,
+        request: Request<v1::RetainRequest>,
+    ) -> Result<Response<v1::RetainResponse>, Status> {
+        let removed = crate::garbage::retain(&self.host, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(removed))
+    }
+
     type WorkerLogsStream = Answers<v1::LogLine>;
 
     async fn worker_logs(

@@ -141,6 +141,12 @@ impl Compiler {
         Self { jailer, key, trusted, isa, limits, store, memory, turns, count: AtomicU64::new(0) }
     }
 
+    /// Where artefacts are kept.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The builder's public key.
     #[must_use]
     pub fn builder_key(&self) -> VerifyingKey {

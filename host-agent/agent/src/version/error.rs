@@ -100,7 +100,7 @@ impl From<io::Error> for PrepareError {
 }
 
 /// A full disk is told apart: it is the operator's to solve.
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

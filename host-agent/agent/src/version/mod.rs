@@ -15,7 +15,7 @@ mod task;
 
 pub use compile::{CompileLimits, Compiler};
 pub use error::PrepareError;
-pub(crate) use error::from_jailer;
+pub(crate) use error::{from_jailer, is_full};
 pub use prepare::{Prepared, Versions};
 pub use sealed::{SealedCode, SealedVersion};
 pub use spec::{BadVersion, VersionSpec};

@@ -13,7 +13,7 @@ use futures::{FutureExt as _, future::BoxFuture, future::Shared};
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -65,6 +65,12 @@ impl Versions {
     #[must_use]
     pub const fn compiler(&self) -> &Arc<Compiler> {
         &self.compiler
+    }
+
+    /// Where archives are kept.
+    #[must_use]
+    pub fn task_dir(&self) -> &Path {
+        &self.task_dir
     }
 
     /// Makes a version startable. Empty bytes mean: use what is kept, or fetch by digest.
