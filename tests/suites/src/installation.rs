@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use serde_json::Value;
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -67,6 +68,31 @@ impl User {
     }
 }
 
+/// Of each suite's Warren.
+const UIDS: u32 = 5_000;
+
+fn first_uid(options: &Options) -> u32 {
+    100_000 + UIDS * options.number
+}
+
+/// Processes of users in this range.
+fn processes_of(uids: &Range<u32>) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        // Not the owner of the directory: that is root for a process that is not dumpable.
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+        let uid = line.split_whitespace().next().and_then(|uid| uid.parse::<u32>().ok());
+        if let (Some(pid), Some(uid)) = (pid, uid)
+            && uids.contains(&uid)
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 /// How a function is deployed.
 #[derive(Clone, Debug, Default)]
 pub struct Deploy {
@@ -90,6 +116,8 @@ pub struct Installation {
     /// gRPC.
     pub client: Client,
     counter: AtomicU32,
+    /// User ids of its sandboxes, where they are this installation's alone.
+    uids: Range<u32>,
 }
 
 impl Installation {
@@ -106,7 +134,7 @@ impl Installation {
         command.arg("--config").arg(&config);
         // Elsewhere the jailer is not this run's, and its user ids are what they are.
         if options.user.is_none() && rustix::process::geteuid().is_root() {
-            command.arg(format!("--uid-base={}", 100_000 + 5_000 * options.number));
+            command.arg(format!("--uid-base={}", first_uid(options)));
         }
         command.args(options.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut up =
@@ -119,7 +147,8 @@ impl Installation {
             bail!("warren up ended: {:?}\n{}", up.wait().await?, tails(&data));
         }
         let client = Client::connect(&Config::load(&config)?).await?;
-        Ok(Self { up: tokio::sync::Mutex::new(up), data, config, client, counter: AtomicU32::new(0) })
+        let uids = first_uid(options)..first_uid(options) + UIDS;
+        Ok(Self { up: tokio::sync::Mutex::new(up), data, config, client, counter: AtomicU32::new(0), uids })
     }
 
     /// Stops it as Ctrl-C would, and demands a clean end. Its directory goes with it.
@@ -217,6 +246,23 @@ impl Installation {
                 return Ok(sandboxes);
             }
             ensure!(Instant::now() < deadline, "left over: {sandboxes:#?}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until the machine runs as many jailed processes of this installation as `warren ps` lists sandboxes: whatever
+    /// was killed, nothing is left over that nobody knows.
+    pub async fn no_strays(&self) -> Result<()> {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let mut listed: Vec<i32> = self.settled().await?.iter().map(|sandbox| sandbox.pid).collect();
+            let mut there = processes_of(&self.uids)?;
+            listed.sort_unstable();
+            there.sort_unstable();
+            if listed == there {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "listed {listed:?}, running {there:?}");
             sleep(LOOK_EVERY).await;
         }
     }

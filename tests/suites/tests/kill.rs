@@ -78,8 +78,7 @@ async fn an_agent_in_the_middle_of_a_call(warren: &Installation) -> Result<()> {
     let error = WireError::from_status(&status);
     ensure!(error.code == Code::Unavailable && error.fault == Fault::System && error.retryable, "{error:?}");
     recovered(warren, &name, "good").await?;
-    warren.settled().await?;
-    Ok(())
+    warren.no_strays().await
 }
 
 /// Whether clients keep somebody to talk to.
@@ -120,8 +119,7 @@ async fn under_load(warren: &Installation, front: Front, strike: impl AsyncFn() 
         println!("    round {round}: {} answers, errors {errors:?}", answers.load(Ordering::Relaxed));
     }
     recovered(warren, &name, r#"{"name":"x"}"#).await?;
-    warren.settled().await?;
-    Ok(())
+    warren.no_strays().await
 }
 
 /// Deploys as a patient person would: what is said to be worth trying again is tried again.

@@ -77,11 +77,11 @@ async fn a_module_that_takes_forever_to_compile(warren: &Installation) -> Result
     let bomb = modules::assemble(&modules::compile_bomb())?;
     let status =
         warren.deploy(&name, bomb, Deploy::default()).await.err().context("the bomb was compiled")?;
-    let error = warren_proto::error::WireError::from_status(&status);
+    let error = WireError::from_status(&status);
     // Which limit strikes first depends on the machine: all of them are the module's fault.
     let limits = ["COMPILE_TIMED_OUT", "COMPILE_OUT_OF_MEMORY", "MODULE_TOO_COMPLEX"];
     ensure!(limits.contains(&error.reason.as_str()), "{error:?}");
-    ensure!(error.fault == warren_proto::error::Fault::Function, "{error:?}");
+    ensure!(error.fault == Fault::Function, "{error:?}");
     nothing_is_disturbed(warren).await
 }
 
