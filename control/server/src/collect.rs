@@ -19,7 +19,8 @@ pub(crate) async fn garbage(frontend: Arc<Frontend>, policies: PathBuf, age: Dur
     if age < LEAST_AGE {
         tracing::warn!(?age, "garbage is collected so soon that a slow deploy may have to be tried again");
     }
-    let mut tick = tokio::time::interval(age);
+    // Not at once: policies that are kept for this very start are not named yet.
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + age, age);
     loop {
         tick.tick().await;
         match frontend.sweep_blobs(age).await {

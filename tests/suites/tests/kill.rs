@@ -48,18 +48,18 @@ async fn a_sandbox(warren: &Installation) -> Result<()> {
 }
 
 async fn the_agent(warren: &Installation) -> Result<()> {
-    under_load(warren, Front::Stays, async || kill(warren.service("warren-agent").await?)).await
+    under_load(warren, Front::Stays, async || kill_service(warren, "warren-agent").await).await
 }
 
 async fn the_jailer(warren: &Installation) -> Result<()> {
     if out_of_reach("the_jailer", "a prepared jailer is root's to kill") {
         return Ok(());
     }
-    under_load(warren, Front::Stays, async || kill(warren.service("warren-jailer").await?)).await
+    under_load(warren, Front::Stays, async || kill_service(warren, "warren-jailer").await).await
 }
 
 async fn the_control_process(warren: &Installation) -> Result<()> {
-    under_load(warren, Front::Dies, async || kill(warren.service("warren-control").await?)).await
+    under_load(warren, Front::Dies, async || kill_service(warren, "warren-control").await).await
 }
 
 async fn an_agent_in_the_middle_of_a_call(warren: &Installation) -> Result<()> {
@@ -207,6 +207,18 @@ fn out_of_reach(case: &str, why: &str) -> bool {
         println!("warren-skipped: kill::{case}: {why}");
     }
     without
+}
+
+/// One that is just being started again is waited for: after a few kills its supervisor takes its time.
+async fn kill_service(warren: &Installation, name: &str) -> Result<()> {
+    let deadline = Instant::now() + RECOVERED_WITHIN;
+    loop {
+        match warren.service(name).await {
+            Ok(pid) => return kill(pid),
+            Err(error) => ensure!(Instant::now() < deadline, "{error:#}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn kill(pid: i32) -> Result<()> {

@@ -61,8 +61,6 @@ impl Default for CompileLimits {
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
-/// How long a compilation waits for memory of the host.
-const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a compilation's CPU time is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What Rust's allocator says before it aborts.
@@ -180,7 +178,7 @@ impl Compiler {
         let turn = timeout(self.limits.wall, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(PrepareError::Overloaded) };
         // Of the same memory as sandboxes: idle ones make room.
-        let _room = self.memory.reserve_soon(self.limits.memory_mib, ROOM_PATIENCE).await?;
+        let _room = self.memory.reserve_soon(self.limits.memory_mib, self.limits.wall).await?;
         let (module_fd, output) = in_background({
             let module = module.clone();
             move || Ok((SealedFile::new("module", &module)?, unsealed("compiled")?))
