@@ -32,7 +32,7 @@ impl Holdings {
             all += 1;
             here += u32::from(held.get(digest).is_some_and(|hosts| hosts.contains(host)));
         }
-        if all == 0 { 0 } else { here * ALL / all }
+        (here * ALL).checked_div(all).unwrap_or(0)
     }
 
     /// Forgets what no version names any more.

@@ -101,20 +101,20 @@ impl Work {
     pub fn check(self, number: u64, answer: &[u8]) -> Result<Told> {
         let parsed = || serde_json::from_slice::<Value>(answer).context("no JSON");
         match self {
-            Self::Hello => same(answer, format!(r#"{{"message":"Hello, n{number}!"}}"#))?,
+            Self::Hello => same(answer, &format!(r#"{{"message":"Hello, n{number}!"}}"#))?,
             Self::Fib => {
                 let n = 5 + number % 17;
-                same(answer, format!(r#"{{"n":{n},"fib":{}}}"#, fib(n)))?;
+                same(answer, &format!(r#"{{"n":{n},"fib":{}}}"#, fib(n)))?;
             }
             Self::Markdown => {
                 let expected = format!("<h1>Number {number}</h1>\n<p><em>one</em> <code>two</code></p>\n");
-                same(answer, expected)?;
+                same(answer, &expected)?;
             }
             Self::Thumbnail => {
                 let golden = root().join("tests/functions/data/expected/photo.png.128.png");
                 ensure!(answer == std::fs::read(golden)?, "not the thumbnail it should be");
             }
-            Self::Jq => same(answer, format!("{{\"who\":\"n{number}\",\"sum\":{}}}\n", number + 3))?,
+            Self::Jq => same(answer, &format!("{{\"who\":\"n{number}\",\"sum\":{}}}\n", number + 3))?,
             Self::Component => {
                 let told = parsed()?;
                 ensure!(told["message"] == format!("Hello, n{number}!"), "{told}");
@@ -135,7 +135,7 @@ impl Work {
     }
 }
 
-fn same(answer: &[u8], expected: String) -> Result<()> {
+fn same(answer: &[u8], expected: &str) -> Result<()> {
     ensure!(answer == expected.as_bytes(), "{expected} expected, got {}", String::from_utf8_lossy(answer));
     Ok(())
 }

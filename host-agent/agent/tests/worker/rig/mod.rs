@@ -70,8 +70,9 @@ impl Rig {
         give_files(&path.join("identity"), Owners { control: 0, agent: AGENT_UID }).unwrap();
         for folder in ["run", "agent"] {
             std::fs::create_dir(path.join(folder)).unwrap();
-            std::os::unix::fs::chown(path.join(folder), Some(AGENT_UID), Some(AGENT_UID)).unwrap();
         }
+        // The jailer works in folders of root's alone.
+        std::os::unix::fs::chown(path.join("agent"), Some(AGENT_UID), Some(AGENT_UID)).unwrap();
         let jailer = start_jailer(path, number);
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
         let agent = start_agent(path, &control.address, &arguments, disk);
