@@ -159,8 +159,12 @@ async fn load(
     let mut all = Seen::default();
     while let Some(done) = clients.join_next().await {
         let Seen { calls, nth, throttled } = done??;
-        calls.into_iter().for_each(|(work, count)| *all.calls.entry(work).or_default() += count);
-        nth.into_iter().for_each(|(key, count)| *all.nth.entry(key).or_default() += count);
+        for (work, count) in calls {
+            *all.calls.entry(work).or_default() += count;
+        }
+        for (key, count) in nth {
+            *all.nth.entry(key).or_default() += count;
+        }
         all.throttled += throttled;
     }
     Ok(all)
