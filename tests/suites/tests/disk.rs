@@ -91,7 +91,7 @@ async fn invocations_go_on_though_the_disk_is_full(warren: &Installation) -> Res
             match warren.invoke(&name, "{}").await {
                 Ok(answer) => return answer,
                 Err(status) => {
-                    println!("    after control was killed: {}", WireError::from_status(&status).reason)
+                    println!("    after control was killed: {}", WireError::from_status(&status).reason);
                 }
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
