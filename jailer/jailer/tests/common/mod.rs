@@ -2,26 +2,21 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failure here is a failed test")]
 
+mod client;
+
+pub(crate) use client::{Client, Running};
+
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
-    net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
-        socket_with,
-    },
     process::{Gid, Pid, Signal, kill_process},
 };
 use serde_json::Value;
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Write},
-    mem::MaybeUninit,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
-    },
-    path::{Path, PathBuf},
+    io::{BufRead, BufReader, Write},
+    os::fd::OwnedFd,
+    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         OnceLock,
@@ -31,11 +26,7 @@ use std::{
 use tempfile::TempDir;
 use warren_sandbox_plan::{
     name::SandboxName,
-    packet::{decode_reply, encode},
-    request::{
-        CompileOptions, CompilePurpose, ExitStatus, JAILER_PROTOCOL_VERSION, Jailed, LIST_PAGE, Limits,
-        MAX_PACKET, Program, Reply, Request, Spawn,
-    },
+    request::{CompileOptions, CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, Program, Reply, Request},
 };
 
 static PROGRAMS: OnceLock<Programs> = OnceLock::new();
@@ -243,146 +234,6 @@ fn processes(wanted: impl Fn(i32) -> bool) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(|pid| wanted(*pid)).collect()
-}
-
-/// The agent's end.
-pub(crate) struct Client {
-    pub(crate) socket: OwnedFd,
-}
-
-impl Client {
-    pub(crate) fn connect(path: &Path) -> Self {
-        let socket =
-            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
-        Self { socket }
-    }
-
-    pub(crate) fn send_raw(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
-        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            assert!(ancillary.push(SendAncillaryMessage::ScmRights(fds)));
-        }
-        sendmsg(&self.socket, &[IoSlice::new(packet)], &mut ancillary, SendFlags::NOSIGNAL)
-    }
-
-    /// The next packet; `None` once the jailer has closed the connection.
-    pub(crate) fn receive(&mut self) -> Option<(Reply, Vec<OwnedFd>)> {
-        let mut buffer = vec![0; MAX_PACKET];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let received =
-            recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, flags).ok()?;
-        let mut fds = Vec::new();
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(passed) = message {
-                fds.extend(passed);
-            }
-        }
-        if received.bytes == 0 {
-            return None;
-        }
-        Some((decode_reply(&buffer[..received.bytes]).unwrap(), fds))
-    }
-
-    pub(crate) fn ask(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> (Reply, Vec<OwnedFd>) {
-        self.try_ask(request, fds).unwrap()
-    }
-
-    /// `None` if the jailer is gone.
-    pub(crate) fn try_ask(
-        &mut self,
-        request: &Request,
-        fds: &[BorrowedFd<'_>],
-    ) -> Option<(Reply, Vec<OwnedFd>)> {
-        self.send_raw(&encode(request).unwrap(), fds).ok()?;
-        self.receive()
-    }
-
-    pub(crate) fn try_spawn(&mut self, name: &str, limits: Limits) -> Result<Running, Reply> {
-        self.try_start(name, limits).unwrap()
-    }
-
-    /// `None` if the jailer is gone.
-    pub(crate) fn try_start(&mut self, name: &str, limits: Limits) -> Option<Result<Running, Reply>> {
-        let folder = tempfile::tempdir().unwrap();
-        let control = folder.path().join("control");
-        let listener = UnixListener::bind(&control).unwrap();
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let spawn = Spawn { name: named(name), program: Program::Vmm, limits };
-        let (reply, mut fds) = self.try_ask(&Request::Spawn(spawn), &[listener.as_fd(), write.as_fd()])?;
-        Some(match reply {
-            Reply::Spawned(jailed) => {
-                assert_eq!(fds.len(), 1, "one pidfd comes with it");
-                let log = BufReader::new(File::from(read));
-                Ok(Running { jailed, pidfd: fds.remove(0), log, control, _folder: folder })
-            }
-            other => Err(other),
-        })
-    }
-
-    pub(crate) fn spawn(&mut self, name: &str) -> Running {
-        self.try_spawn(name, LIMITS).unwrap()
-    }
-
-    pub(crate) fn kill(&mut self, name: &str) -> Option<ExitStatus> {
-        match self.ask(&Request::Kill { name: named(name) }, &[]).0 {
-            Reply::Killed { name: killed, exit } if killed.as_str() == name => exit,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    pub(crate) fn list(&mut self) -> Vec<Jailed> {
-        let mut all: Vec<Jailed> = Vec::new();
-        loop {
-            let last = all.last().map(|jailed| jailed.name.clone());
-            let request = last.map_or(Request::List, |name| Request::ListAfter { name });
-            match self.ask(&request, &[]).0 {
-                Reply::Listed(page) => {
-                    let full = page.len() == LIST_PAGE;
-                    all.extend(page);
-                    if !full {
-                        return all;
-                    }
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-}
-
-/// A jail with the probe in it.
-pub(crate) struct Running {
-    pub(crate) jailed: Jailed,
-    pub(crate) pidfd: OwnedFd,
-    pub(crate) log: BufReader<File>,
-    control: PathBuf,
-    _folder: TempDir,
-}
-
-impl Running {
-    pub(crate) fn report(&mut self) -> Value {
-        let mut line = String::new();
-        self.log.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap()
-    }
-
-    /// Tells the probe one word and returns what it answers until it hangs up or ends.
-    pub(crate) fn tell(&self, word: &str) -> String {
-        let mut stream = UnixStream::connect(&self.control).unwrap();
-        stream.write_all(word.as_bytes()).unwrap();
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer
-    }
-
-    pub(crate) fn wait_for_end(&self) {
-        let mut waiting = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
-        let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut waiting, Some(&limit)), Ok(1), "the jail did not end");
-    }
 }
 
 pub(crate) const LIMITS: Limits =
