@@ -105,6 +105,11 @@ impl Assignment {
         self.epoch
     }
 
+    /// Returns when more may be known of the hosts: see [`Fleet::next_report`].
+    pub async fn news(&self) {
+        self.fleet.next_report().await;
+    }
+
     /// Leases an idle sandbox, or has one made.
     pub async fn acquire(&self, wanted: &Wanted<'_>, lessee: Lessee) -> Result<Leased, AssignError> {
         let version = wanted.version;

@@ -176,7 +176,8 @@ impl Hub {
         });
     }
 
-    /// Acquires; where there is no room, gives up what has been idle longest and tries again.
+    /// Acquires; where there is no room, gives up what has been idle longest, or waits for a host's next report, and tries
+    /// again.
     async fn acquire(&self, version: &Version, request_id: &str) -> Result<Leased, AssignError> {
         let mut tries = 0;
         loop {
@@ -185,7 +186,8 @@ impl Hub {
                 Err(AssignError::NoPlace(NoPlace::NoRoom { memory_mib })) if tries < ROOM_TRIES => {
                     tries += 1;
                     if !self.make_room(memory_mib).await {
-                        return Err(NoPlace::NoRoom { memory_mib }.into());
+                        // A host may have more by now than it last said.
+                        self.assignment.news().await;
                     }
                 }
                 other => return other,

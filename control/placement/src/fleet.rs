@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
+use tokio::{sync::Notify, time::timeout};
 use warren_policy_engine::{HostReport, rules::Health};
 use warren_proto::v1::{FunctionVersion, HeartbeatRequest, RegisterWorkerRequest};
 
@@ -40,6 +41,8 @@ pub struct Fleet {
     holdings: Holdings,
     /// Hosts an operator took out of service; also such that are not there.
     drained: Mutex<BTreeSet<Arc<str>>>,
+    /// Rung when a host reports.
+    reported: Notify,
 }
 
 impl Fleet {
@@ -139,7 +142,16 @@ impl Fleet {
         status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
         self.tell(&worker, &status);
+        drop(status);
+        self.reported.notify_waiters();
         true
+    }
+
+    /// Returns when a host reports, or after one interval of reports: what is known of free memory is as old as that, and a
+    /// compilation or a sandbox may have ended since.
+    pub async fn next_report(&self) {
+        // No report at all is no news either.
+        let _ = timeout(HEARTBEAT, self.reported.notified()).await;
     }
 
     /// Declares hosts lost that were not heard of; returns those that are newly so.

@@ -162,6 +162,22 @@ async fn room_is_made_by_letting_go_of_what_is_idle() {
 }
 
 #[tokio::test]
+async fn a_full_host_is_believed_after_its_next_report() {
+    let world = World::start(100);
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("f", None).await.unwrap();
+    let free = || async {
+        wire(world.admin().list_hosts(ListHostsRequest {}).await).unwrap().hosts[0].free_memory_mib
+    };
+    worker.compiles_with(1024);
+    world.until(free, |mib| *mib == 0).await;
+    refused(world.invoke("f", "x").await, Code::Unavailable, reason::NO_CAPACITY, Fault::System);
+    // The compilation has ended, and control is yet to hear of it.
+    worker.compiles_with(0);
+    assert_eq!(world.invoke("f", "x").await.unwrap().payload, "x");
+}
+
+#[tokio::test]
 async fn whoever_waits_takes_whichever_sandbox_is_free_first() {
     let world = Arc::new(World::start(100));
     let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;

@@ -76,6 +76,8 @@ struct Shared {
     freed: Notify,
     /// Rung when somebody waits for memory.
     wanted: Notify,
+    /// Rung when somebody who waited for memory gives it back: a compilation, which may have taken all there is.
+    returned: Notify,
 }
 
 impl MemoryBudget {
@@ -107,11 +109,18 @@ impl MemoryBudget {
     pub fn reserve_adopted(&self, memory_mib: u32) -> Reservation {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
         self.shared.used_mib.fetch_add(mib, Ordering::Relaxed);
-        Reservation { shared: Arc::clone(&self.shared), mib }
+        Reservation { shared: Arc::clone(&self.shared), mib, brief: false }
     }
 
-    /// Takes so much as soon as it is free, asking for room meanwhile; on a host that is smaller, all of it.
+    /// Takes so much as soon as it is free, asking for room meanwhile; on a host that is smaller, all of it. For what ends
+    /// soon: its end is reported to control at once.
     pub async fn reserve_soon(&self, mib: u64, patience: Duration) -> Result<Reservation, HostFull> {
+        let mut reservation = self.wait_for(mib, patience).await?;
+        reservation.brief = true;
+        Ok(reservation)
+    }
+
+    async fn wait_for(&self, mib: u64, patience: Duration) -> Result<Reservation, HostFull> {
         let mib = mib.min(self.total_mib);
         let wait = async {
             loop {
@@ -137,10 +146,15 @@ impl MemoryBudget {
         self.shared.wanted.notified().await;
     }
 
+    /// Returns when what [`reserve_soon`](Self::reserve_soon) took was given back since the last time.
+    pub async fn returned(&self) {
+        self.shared.returned.notified().await;
+    }
+
     fn take(&self, needed_mib: u64) -> Result<Reservation, HostFull> {
         let take = |used: u64| used.checked_add(needed_mib).filter(|sum| *sum <= self.total_mib);
         match self.shared.used_mib.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            Ok(_) => Ok(Reservation { shared: Arc::clone(&self.shared), mib: needed_mib }),
+            Ok(_) => Ok(Reservation { shared: Arc::clone(&self.shared), mib: needed_mib, brief: false }),
             Err(used) => {
                 let free_mib = self.total_mib.saturating_sub(used);
                 Err(HostFull { needed_mib, free_mib, total_mib: self.total_mib })
@@ -154,12 +168,16 @@ impl MemoryBudget {
 pub struct Reservation {
     shared: Arc<Shared>,
     mib: u64,
+    brief: bool,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.shared.used_mib.fetch_sub(self.mib, Ordering::Relaxed);
         self.shared.freed.notify_waiters();
+        if self.brief {
+            self.shared.returned.notify_one();
+        }
     }
 }
 
@@ -191,7 +209,10 @@ mod tests {
                 drop(reservation);
             }
         });
-        assert_eq!(got.unwrap().mib, 300);
+        let got = got.unwrap();
+        assert_eq!(got.mib, 300);
+        drop(got);
+        budget.returned().await;
         // More than there is: all there is.
         assert_eq!(budget.reserve_soon(1000, short).await.unwrap().mib, 400);
     }

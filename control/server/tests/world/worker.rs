@@ -36,6 +36,8 @@ struct State {
     failed: Vec<String>,
     /// How often each payload was really run.
     ran: BTreeMap<String, usize>,
+    /// Memory that is no sandbox's: a compilation's.
+    compiling_mib: u64,
 }
 
 #[derive(Clone)]
@@ -139,12 +141,17 @@ impl ScriptedWorker {
         self.state.lock().unwrap().ran.get(payload).copied().unwrap_or(0)
     }
 
+    /// From the next heartbeat on so much memory is taken by what is no sandbox.
+    pub fn compiles_with(&self, mib: u64) {
+        self.state.lock().unwrap().compiling_mib = mib;
+    }
+
     fn heartbeat(&self) -> v1::HeartbeatRequest {
         let mut state = self.state.lock().unwrap();
         let used: u64 = state.sandboxes.values().map(|sandbox| u64::from(sandbox.memory_mib)).sum();
         v1::HeartbeatRequest {
             host_id: "w1".to_owned(),
-            free_memory_mib: 1024_u64.saturating_sub(used),
+            free_memory_mib: 1024_u64.saturating_sub(used + state.compiling_mib),
             sandboxes: u32::try_from(state.sandboxes.len()).unwrap(),
             busy: u32::try_from(state.running.values().sum::<usize>()).unwrap(),
             changed: std::mem::take(&mut state.changed),

@@ -80,7 +80,11 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
     let mut load = Load::default();
     load.look();
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // What is deployed on a small host can be invoked at once.
+            () = host.memory.returned() => {}
+        }
         let Some(changed) = host.sandboxes.take_changed() else { return };
         let all = host.sandboxes.all();
         let busy = all

@@ -1,5 +1,5 @@
 //! A real `warren-jailer serve` on a socket in a temporary directory, and the agent's side of its protocol.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failure here is a failed test")]
 
 mod client;

@@ -10,13 +10,10 @@ use crate::{
     stats::Samples,
     system::{Invoker, System},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
-use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use warren_proto::v1::{InvokeRequest, InvokeResponse};
 
 const EVENT: &[u8] = br#"{"name":"bench"}"#;
@@ -64,7 +61,7 @@ pub(crate) async fn warm(places: &Places, report: &mut Report, runs: usize) -> R
     report.times("invoke-warm", "p50", &warm, ("sum-floor", sum), "<= 2.5x");
 
     let peak = closed_loop(&system, 8, Duration::from_secs(2)).await?;
-    let half = open_loop(&system, peak / 2.0, Duration::from_secs(4)).await?;
+    let Open { warm: half, cold } = open_loop(&system, 8, peak / 2.0, Duration::from_secs(4)).await?;
     report.times("invoke-warm", "half-load", &half, ("sum-floor", sum), "");
     let tail = (half.p99_us(), half.p99_us());
     report.value(
@@ -76,6 +73,7 @@ pub(crate) async fn warm(places: &Places, report: &mut Report, runs: usize) -> R
         ("half-load-p50", half.p99_us() / half.p50_us()),
         "<= 3x",
     );
+    report.count("invoke-warm", "half-load-cold", cold, half.len());
     system.stop().await
 }
 
@@ -179,23 +177,56 @@ async fn sum(mut tasks: JoinSet<Result<f64>>) -> Result<f64> {
     Ok(total)
 }
 
-/// Latencies of calls that are sent at a fixed rate whatever the answers do, measured from when each was due.
-async fn open_loop(system: &System, rate: f64, span: Duration) -> Result<Samples> {
-    let client = system.invoker().await?;
-    let mut ticks = interval(Duration::from_secs_f64(1.0 / rate.max(1.0)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let (began, mut tasks) = (Instant::now(), JoinSet::new());
-    while began.elapsed() < span {
-        let due = ticks.tick().await;
-        let mut client = client.clone();
+/// What an open loop saw.
+struct Open {
+    /// Latencies of warm calls, each measured from when it was due.
+    warm: Samples,
+    /// Calls that found no idle sandbox and started one.
+    cold: u64,
+}
+
+/// Calls sent at a fixed rate over so many connections, whatever the answers do. The first second, in which the sandboxes that
+/// this rate needs are started, is not counted.
+async fn open_loop(system: &System, clients: usize, rate: f64, span: Duration) -> Result<Open> {
+    let settle = Duration::from_secs(1);
+    let mut invokers = Vec::new();
+    for _ in 0..clients {
+        invokers.push(system.invoker().await?);
+    }
+    let (send, mut due) = mpsc::unbounded_channel();
+    let began = Instant::now();
+    let pace = std::thread::spawn(move || pace(began, rate, settle + span, &send));
+    let (mut tasks, mut invokers) = (JoinSet::new(), invokers.into_iter().cycle());
+    while let (Some(at), Some(mut client)) = (due.recv().await, invokers.next()) {
         tasks.spawn(async move {
-            timed(&mut client, "hello").await?;
-            anyhow::Ok(due.elapsed())
+            let (_, response) = timed(&mut client, "hello").await?;
+            let cold = response.timing.is_some_and(|timing| timing.cold);
+            anyhow::Ok((at, at.elapsed(), cold))
         });
     }
-    let mut samples = Samples::default();
-    while let Some(took) = tasks.join_next().await {
-        samples.push(took??);
+    pace.join().map_err(|_| anyhow!("the pacing thread ended early"))?;
+    let mut seen = Open { warm: Samples::default(), cold: 0 };
+    while let Some(call) = tasks.join_next().await {
+        let (at, took, cold) = call??;
+        match (at >= began + settle, cold) {
+            (true, true) => seen.cold += 1,
+            (true, false) => seen.warm.push(took),
+            (false, _) => {}
+        }
     }
-    Ok(samples)
+    Ok(seen)
+}
+
+/// Says when each call is due. A thread of its own: the runtime's timer has ticks of a millisecond, in which several calls
+/// would leave as one burst.
+fn pace(began: Instant, rate: f64, span: Duration, send: &mpsc::UnboundedSender<Instant>) {
+    let gap = Duration::from_secs_f64(1.0 / rate.max(1.0));
+    let mut at = began;
+    while at < began + span {
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        if send.send(at).is_err() {
+            return;
+        }
+        at += gap;
+    }
 }
