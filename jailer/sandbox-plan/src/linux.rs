@@ -64,7 +64,7 @@ const fn ioctl(threads: Threads, request: u64, why: &'static str) -> LinuxCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [LinuxCall; 62] = [
+pub const SYSTEM_CALLS: [LinuxCall; 63] = [
     // Sealing itself, and starting.
     with(NONE, "prctl", (157, 0), 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(NONE, "prctl", (157, 0), 15, "PR_SET_NAME of threads"),
@@ -89,6 +89,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 62] = [
     ioctl(MAIN, 0x4040_AE79, "KVM_IOEVENTFD: doorbells"),
     any(MAIN, "pread64", 17, "headers of the kernel"),
     any(MAIN | WORKER, "preadv", 295, "kernel and initrd; disks"),
+    with(MAIN, "fcntl", (72, 1), 1034, "F_GET_SEALS: a sealed kernel is mapped, not copied"),
     any(MAIN, "fstat", 5, "lengths of files"),
     // Running it.
     ioctl(VCPU, 0xAE80, "KVM_RUN"),

@@ -8,14 +8,15 @@
 //! - What a request's header says is copied once and never read again.
 //! - A device's answer is data: nothing here performs I/O, raises interrupts or blocks.
 //!
-//! Modules: [`serial`] the 16550 and [`console`] the bounded log behind it, [`power`] reset and soft-off, [`virtio`]
-//! the transport and the devices on it.
+//! Modules: [`serial`] the 16550 and [`console`] the bounded log behind it, [`keyboard`] and [`power`] reset
+//! and soft-off, [`virtio`] the transport and the devices on it.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod console;
+pub mod keyboard;
 pub mod power;
 pub mod serial;
 pub mod virtio;

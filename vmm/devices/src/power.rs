@@ -1,4 +1,4 @@
-//! How a guest ends itself: the keyboard controller's reset pulse and ACPI's sleep control register.
+//! How a guest ends itself: ACPI's sleep control register, and (in [`crate::keyboard`]) the reset pulse.
 
 /// What a guest asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,21 +9,10 @@ pub enum PowerEvent {
     Off,
 }
 
-/// Keyboard controller command: pulse output bit 0, which is the reset line.
-const PULSE_RESET: u8 = 0xFE;
 /// Sleep control register: SLP_EN, and where SLP_TYP stands (ACPI 6.5, table 4.19).
 const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE_MASK: u8 = 0b111;
-
-/// What the keyboard controller's status register reads: nothing waits in either direction.
-pub const KEYBOARD_STATUS: u8 = 0;
-
-/// A write to the keyboard controller's command port.
-#[must_use]
-pub fn keyboard_command(value: u8) -> Option<PowerEvent> {
-    (value == PULSE_RESET).then_some(PowerEvent::Reset)
-}
 
 /// A write to the sleep control register, where `off` is the type that the tables call S5.
 #[must_use]
@@ -37,9 +26,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_one_command_resets_and_one_type_powers_off() {
+    fn exactly_one_type_powers_off() {
         for value in 0..=255 {
-            assert_eq!(keyboard_command(value).is_some(), value == 0xFE, "{value:#x}");
             let off = value & 0b0011_1100 == 0b0011_0100;
             assert_eq!(sleep_control(value, 5).is_some(), off, "{value:#x}");
         }

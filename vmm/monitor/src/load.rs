@@ -8,7 +8,7 @@ use warren_sandbox_plan::name::SandboxName;
 use warren_vmm_protocol::LoadSpec;
 
 /// Seals without which the bytes could change or vanish under the guest.
-const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK);
+pub(crate) const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK);
 
 /// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
 pub fn admit(spec: &LoadSpec, descriptors: Vec<OwnedFd>) -> Result<Artefacts, String> {

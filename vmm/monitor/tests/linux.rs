@@ -116,6 +116,19 @@ fn every_combination_does_everything() {
     }
 }
 
+#[test]
+fn a_guest_without_devices_comes_to_its_end() {
+    let change = |guest: &mut Guest| {
+        guest.shape(Some(BootEntry::Long), 1, 128);
+        guest.command_line = "console=ttyS0 quiet panic=-1".into();
+        guest.disks.clear();
+        guest.entropy = false;
+    };
+    if let Some(ended) = run("6.1", "", change) {
+        ended.with(POWERED_OFF, &["console: warren-init: hello"]);
+    }
+}
+
 /// A guest that ends as its script says.
 fn ends(script: &str, command_line: &str, code: i32, lines: &[&str]) {
     let change = |guest: &mut Guest| guest.command_line = command_line.to_owned() + &guest.command_line;

@@ -53,7 +53,9 @@ pub const IO_APIC: u32 = 0xFEC0_0000;
 pub const LOCAL_APIC: u32 = 0xFEE0_0000;
 /// Port of the first serial port.
 pub const SERIAL_PORT: u16 = 0x3F8;
-/// The keyboard controller's command port, of which only the reset is there.
+/// The keyboard controller's data port.
+pub const KEYBOARD_PORT: u16 = 0x60;
+/// Its command port.
 pub const RESET_PORT: u16 = 0x64;
 /// Its command that pulses the reset line.
 pub const RESET_COMMAND: u8 = 0xFE;

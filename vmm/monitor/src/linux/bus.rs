@@ -4,11 +4,13 @@
 
 use super::console::Console;
 use super::virtio::Device;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use warren_boot::linux::layout::{
-    RESET_PORT, S5_TYPE, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_BASE, VIRTIO_STRIDE,
+    KEYBOARD_PORT, RESET_PORT, S5_TYPE, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_BASE,
+    VIRTIO_STRIDE,
 };
-use warren_devices::power::{KEYBOARD_STATUS, PowerEvent, keyboard_command, sleep_control};
+use warren_devices::keyboard::Keyboard;
+use warren_devices::power::{PowerEvent, sleep_control};
 
 /// Registers of a serial port.
 const SERIAL_PORTS: u16 = 8;
@@ -18,6 +20,8 @@ const SERIAL_PORTS: u16 = 8;
 pub struct Bus {
     /// The serial port.
     pub console: Arc<Console>,
+    /// The keyboard controller.
+    pub keyboard: Mutex<Keyboard>,
     /// virtio-mmio devices in the order of their windows.
     pub devices: Vec<Arc<Device>>,
 }
@@ -28,7 +32,8 @@ impl Bus {
         data.fill(0xFF);
         let Some(first) = data.first_mut() else { return };
         *first = match port {
-            RESET_PORT => KEYBOARD_STATUS,
+            RESET_PORT => self.keyboard().status(),
+            KEYBOARD_PORT => self.keyboard().read(),
             SLEEP_CONTROL_PORT | SLEEP_STATUS_PORT => 0,
             port => match serial_register(port) {
                 Some(register) => self.console.read(register),
@@ -41,8 +46,12 @@ impl Bus {
     #[must_use]
     pub fn port_write(&self, port: u16, data: &[u8]) -> Option<PowerEvent> {
         data.iter().find_map(|value| match port {
-            RESET_PORT => keyboard_command(*value),
+            RESET_PORT => self.keyboard().command(*value),
             SLEEP_CONTROL_PORT => sleep_control(*value, S5_TYPE),
+            KEYBOARD_PORT => {
+                self.keyboard().write(*value);
+                None
+            }
             port => {
                 if let Some(register) = serial_register(port) {
                     self.console.write(register, *value);
@@ -65,6 +74,11 @@ impl Bus {
         if let Some((device, offset)) = self.device(address) {
             device.write(offset, data);
         }
+    }
+
+    fn keyboard(&self) -> MutexGuard<'_, Keyboard> {
+        // Each access leaves it consistent, so a panicked holder leaves nothing to repair.
+        self.keyboard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn device(&self, address: u64) -> Option<(&Device, u64)> {

@@ -2,7 +2,7 @@
 
 use crate::program::Positioned;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, fcntl_get_seals, fstat};
 use warren_boot::linux::image::Preference;
 use warren_boot::linux::layout::VIRTIO_MAX;
 use warren_boot::linux::{CommandLine, KernelImage, Placement};
@@ -16,6 +16,8 @@ pub struct Admitted {
     pub kernel: KernelImage,
     /// Its file.
     pub kernel_file: OwnedFd,
+    /// It is a memfd that nobody can change or cut any more.
+    pub kernel_sealed: bool,
     /// Where kernel and initrd go.
     pub placement: Placement,
     /// The initrd's file, if there is one.
@@ -91,7 +93,8 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
     };
     let placement =
         Placement::new(&kernel, initrd_len, spec.memory_bytes).map_err(|error| error.to_string())?;
-    Ok(Admitted { kernel, kernel_file, placement, initrd, command_line, devices })
+    let kernel_sealed = fcntl_get_seals(&kernel_file).is_ok_and(|seals| seals.contains(crate::load::SEALS));
+    Ok(Admitted { kernel, kernel_file, kernel_sealed, placement, initrd, command_line, devices })
 }
 
 /// The length of a regular file or memfd.

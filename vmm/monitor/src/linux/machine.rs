@@ -14,14 +14,17 @@ use super::{cpuid, msr};
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
 use crate::ram::Ram;
+use crate::sys::FileUse;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use warren_abi::window::PAGE_SIZE;
 use warren_boot::OutOfRange;
+use warren_boot::linux::image::Segment;
 use warren_boot::linux::layout::{Banks, HIGH_BASE, SERIAL_GSI, virtio_gsi, virtio_window};
 use warren_boot::linux::registers::{Registers, write_tables};
 use warren_boot::linux::{acpi, params};
@@ -61,8 +64,16 @@ pub struct Loaded {
     pub devices: Vec<Arc<Device>>,
     /// For the main thread.
     pub console: Arc<Console>,
-    /// To be kept: a VM ends with its last descriptor.
-    pub vm: VmFd,
+    /// To be kept as long as a vCPU runs.
+    pub kept: Kept,
+}
+
+/// What a running guest stands on: a VM ends with its last descriptor, memory with its last owner, and a guest
+/// without devices has no other.
+#[derive(Debug)]
+pub struct Kept {
+    _vm: VmFd,
+    _ram: Ram,
 }
 
 /// Why a guest could not be built.
@@ -147,11 +158,10 @@ impl Machine {
 
     /// Puts a kernel in and devices on. `lines` rings when the console has some.
     pub fn load(mut self, admitted: Admitted, lines: Outgoing<()>) -> Result<Loaded, LinuxError> {
-        let Admitted { kernel, kernel_file, placement, initrd, command_line, devices } = admitted;
+        let Admitted { kernel, kernel_file, kernel_sealed, placement, initrd, command_line, devices } =
+            admitted;
         for segment in &kernel.segments {
-            self.ram
-                .fill(kernel_file.as_fd(), segment.offset, segment.gpa, segment.len)
-                .map_err(|source| LinuxError::Read { what: "the kernel", source })?;
+            self.place(segment, &kernel_file, kernel_sealed)?;
         }
         if let (Some(place), Some(file)) = (placement.initrd, &initrd) {
             self.ram
@@ -169,9 +179,29 @@ impl Machine {
             .enumerate()
             .map(|(index, device)| self.attach(index, device).map(Arc::new))
             .collect::<Result<_, _>>()?;
-        let bus = Arc::new(Bus { console: Arc::clone(&console), devices: devices.clone() });
+        let bus = Arc::new(Bus {
+            console: Arc::clone(&console),
+            keyboard: Mutex::default(),
+            devices: devices.clone(),
+        });
         let start = Start { bus, registers: Some(Registers::new(kernel.entry)) };
-        Ok(Loaded { start, devices, console, vm: self.vm })
+        Ok(Loaded { start, devices, console, kept: Kept { _vm: self.vm, _ram: self.ram } })
+    }
+
+    /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share
+    /// what they do not write and nothing is copied in advance; the rest is read.
+    fn place(&self, segment: &Segment, file: &OwnedFd, sealed: bool) -> Result<(), LinuxError> {
+        let Segment { mut gpa, mut offset, mut len } = *segment;
+        let whole = len / PAGE_SIZE * PAGE_SIZE;
+        if sealed && whole > 0 && gpa.is_multiple_of(PAGE_SIZE) && offset.is_multiple_of(PAGE_SIZE) {
+            self.ram
+                .map_file("the kernel", gpa, whole, (file.as_fd(), offset), FileUse::CopyOnWrite)
+                .map_err(MachineError::from)?;
+            (gpa, offset, len) = (gpa + whole, offset + whole, len - whole);
+        }
+        self.ram
+            .fill(file.as_fd(), offset, gpa, len)
+            .map_err(|source| LinuxError::Read { what: "the kernel", source })
     }
 
     fn attach(&self, index: usize, device: DeviceFile) -> Result<Device, LinuxError> {

@@ -2,7 +2,7 @@
 
 use super::console::Console;
 use super::load;
-use super::machine::{LinuxError, Machine};
+use super::machine::{Kept, LinuxError, Machine};
 use super::vcpu::Start;
 use super::virtio::Device;
 use crate::connection::{Connection, ConnectionError, LINUX_DESCRIPTORS_MAX};
@@ -57,12 +57,12 @@ pub struct Service {
     end: Option<End>,
 }
 
-/// A guest that was started. Dropping it would take its VM away.
+/// A guest that was started. Dropping it would take VM and memory away.
 #[derive(Debug)]
 struct Running {
     label: String,
     console: Arc<Console>,
-    _vm: kvm_ioctls::VmFd,
+    _kept: Kept,
 }
 
 impl Service {
@@ -245,7 +245,7 @@ impl Service {
             let _ = queue.send(std::mem::replace(&mut start, others));
         }
         let (label, console) = (spec.label.clone(), loaded.console);
-        self.running = Some(Running { label, console, _vm: loaded.vm });
+        self.running = Some(Running { label, console, _kept: loaded.kept });
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ pub struct Guest {
     pub cpus: u8,
     pub command_line: String,
     pub disks: Vec<(OwnedFd, bool)>,
+    pub entropy: bool,
 }
 
 /// How a guest ended.
@@ -56,6 +57,7 @@ impl Guest {
             command_line: "console=ttyS0 quiet reboot=k panic=-1 warren.root=/dev/vda -- /bin/sh /dev/vdb"
                 .into(),
             disks: vec![(root.into(), true), (memfd(&script), true)],
+            entropy: true,
         }
     }
 
@@ -77,7 +79,7 @@ impl Guest {
         let initrd = memfd(&initrd(&self.modules));
         let mut devices: Vec<_> =
             self.disks.iter().map(|(_, read_only)| DeviceSpec::Block { read_only: *read_only }).collect();
-        devices.push(DeviceSpec::Rng);
+        devices.extend(self.entropy.then_some(DeviceSpec::Rng));
         let spec = LinuxSpec {
             memory_bytes: self.memory_mib << 20,
             command_line: self.command_line.clone(),
