@@ -40,6 +40,9 @@ struct Arguments {
     /// Where the function modules lie [default: ../functions from the programs].
     #[arg(long)]
     functions: Option<PathBuf>,
+    /// Where Linux guests' kernels lie, as `warren-lab --guests` carries them.
+    #[arg(long)]
+    guests: Option<PathBuf>,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -66,6 +69,8 @@ enum Bench {
     InvokeCold,
     /// Warm calls a second, 1 to 64 clients.
     Throughput,
+    /// A Linux guest from process start to its own end; on the lab host, in virtual time.
+    LinuxBoot,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -79,6 +84,7 @@ enum Host {
 struct Places {
     bin: PathBuf,
     functions: PathBuf,
+    guests: Option<PathBuf>,
 }
 
 impl Places {
@@ -88,7 +94,8 @@ impl Places {
         let found = || if collected { own } else { PathBuf::from("target/warren/bin") };
         let bin = arguments.bin.clone().unwrap_or_else(found);
         let beside = bin.parent().context("the programs' folder has a parent")?.join("functions");
-        Ok(Self { functions: arguments.functions.clone().unwrap_or(beside), bin })
+        let functions = arguments.functions.clone().unwrap_or(beside);
+        Ok(Self { functions, guests: arguments.guests.clone(), bin })
     }
 }
 
@@ -117,6 +124,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::VmWarm => benches::vm::warm(&places, &mut report, arguments.runs)?,
             Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,
+            Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
             Bench::Throughput => benches::invoke::throughput(&places, &mut report, 2).await?,
         }
     }

@@ -253,6 +253,19 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
             shell::step("policy_bench", &mut example)?;
             Command::new(paths::built("examples/policy_bench"))
         }
+        // Needs a KVM that boots stock kernels, and time that other processes do not stretch.
+        "linux-boot" => {
+            let mut lab = Command::new(paths::built("warren-lab"));
+            lab.args(["--guests", "--virtual-time", "--memory-mib", "2048", "--limit", "1200"]);
+            for program in ["warren-vmm", "warren-bench"] {
+                lab.arg("--carry").arg(format!("{}=/bench/{program}", paths::built(program).display()));
+            }
+            lab.args([
+                "--",
+                "/bench/warren-bench --host lab --runs 1 --bin /bench --guests /guest linux-boot",
+            ]);
+            lab
+        }
         name => {
             let mut command = Command::new(paths::built("warren-bench"));
             command.arg(name);

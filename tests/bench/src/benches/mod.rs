@@ -1,4 +1,5 @@
 //! The benches, by what they need.
 
 pub(crate) mod invoke;
+pub(crate) mod linux;
 pub(crate) mod vm;
