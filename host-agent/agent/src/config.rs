@@ -44,7 +44,7 @@ pub struct Config {
     /// On SIGTERM let running invocations go on for so long.
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     pub drain_ms: u64,
-    /// Memory of one compilation, MiB.
+    /// Memory of one compilation, MiB; on a small host all of them together take half of its memory at most.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     pub compile_memory_mib: u64,
     /// CPU time of one compilation; on the wall it may take twice as long.

@@ -64,7 +64,7 @@ impl Host {
             "this CPU lacks SSE4.2 or FMA, which compiled functions need"
         );
         let memory = MemoryBudget::new(config.memory_mib()?);
-        let limits = config.compile_limits();
+        let limits = config.compile_limits().on_host_of(memory.total_mib());
         let compiler = Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone());
         let versions = Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"))?;
         let grants = GrantLedger::default();

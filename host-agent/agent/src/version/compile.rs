@@ -51,6 +51,18 @@ pub struct CompileLimits {
     pub at_once: usize,
 }
 
+impl CompileLimits {
+    /// What is left of them on a host with so much memory: all compilations together take at most half of it, so that
+    /// sandboxes can be made meanwhile.
+    #[must_use]
+    pub fn on_host_of(self, total_mib: u64) -> Self {
+        let memory_mib = self.memory_mib.min(total_mib / 2).max(1);
+        let at_once =
+            usize::try_from(total_mib / 2 / memory_mib).unwrap_or(usize::MAX).clamp(1, self.at_once.max(1));
+        Self { memory_mib, at_once, ..self }
+    }
+}
+
 impl Default for CompileLimits {
     fn default() -> Self {
         Self { memory_mib: 1024, cpu_seconds: 60, wall: Duration::from_mins(2), at_once: 2 }
@@ -342,6 +354,21 @@ pub(super) async fn in_background<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compilations_leave_half_of_the_host() {
+        for (host_mib, memory_mib, at_once) in [
+            (64 << 10, 1024, 2),
+            (4096, 1024, 2),
+            (4095, 1024, 1),
+            (2048, 1024, 1),
+            (1024, 512, 1),
+            (1, 1, 1),
+        ] {
+            let limits = CompileLimits::default().on_host_of(host_mib);
+            assert_eq!((limits.memory_mib, limits.at_once), (memory_mib, at_once), "{host_mib} MiB");
+        }
+    }
 
     /// What is said of a compilation that ended so, after at most so many seconds of CPU.
     fn check(status: ExitStatus, cpu_at_most: u64, log: &str, expect: Option<&str>) {
