@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod frame;
+pub mod guest;
 pub mod linux;
 
 use alloc::{string::String, vec::Vec};
