@@ -102,7 +102,9 @@ mod tests {
         #[test]
         fn percentiles_are_right_to_a_fifth(mut values in proptest::collection::vec(0_u32..5_000, 1..200)) {
             let observed = Observed::default();
-            values.iter().for_each(|value| observed.record(*value));
+            for value in &values {
+                observed.record(*value);
+            }
             values.sort_unstable();
             let (p50, p99) = observed.p50_p99();
             for (share, said) in [(50, p50), (99, p99)] {

@@ -1,5 +1,5 @@
 //! A full disk: the journal goes on, the registry refuses, nothing is lost, and room makes it whole again.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test says what it found by failing")]
+#![expect(clippy::unwrap_used, reason = "a test says what it found by failing")]
 
 use bytes::Bytes;
 use std::{
