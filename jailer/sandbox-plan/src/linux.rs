@@ -1,7 +1,8 @@
 //! Part two of the jail of a VMM for Linux guests: what `warren-vmm linux` does to itself before it reads a byte.
 //!
 //! The order is that of [`crate::monitor`]; the threads are others. The main thread builds the guest and answers on the
-//! control socket, each vCPU thread runs the guest and touches registers, the worker performs disks' requests. Only the
+//! control socket, each vCPU thread runs the guest and touches registers, the worker performs disks' requests, the network
+//! thread moves bytes between the guest and sockets that the main thread accepted. Only the
 //! worker reads and writes files once a guest runs, and nothing but the files it was given.
 
 use crate::compiler::{ArgumentRule, SystemCall};
@@ -16,7 +17,9 @@ pub const MAIN: Threads = 1 << 1;
 pub const VCPU: Threads = 1 << 2;
 /// The worker thread.
 pub const WORKER: Threads = 1 << 3;
-const ALL: Threads = MAIN | VCPU | WORKER;
+/// The network thread.
+pub const NETWORK: Threads = 1 << 4;
+const ALL: Threads = MAIN | VCPU | WORKER | NETWORK;
 const NONE: Threads = 0;
 
 /// One row. At the start every row is allowed.
@@ -64,7 +67,7 @@ const fn ioctl(threads: Threads, request: u64, why: &'static str) -> LinuxCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [LinuxCall; 63] = [
+pub const SYSTEM_CALLS: [LinuxCall; 66] = [
     // Sealing itself, and starting.
     with(NONE, "prctl", (157, 0), 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(NONE, "prctl", (157, 0), 15, "PR_SET_NAME of threads"),
@@ -104,23 +107,21 @@ pub const SYSTEM_CALLS: [LinuxCall; 63] = [
     any(WORKER, "fdatasync", 75, "disks"),
     any(WORKER, "fallocate", 285, "disks' discards and zeroes"),
     any(WORKER, "getrandom", 318, "entropy for the guest"),
+    // Streams.
+    any(NETWORK, "readv", 19, "bytes of a stream, into the guest's buffers"),
+    any(NETWORK, "writev", 20, "bytes of a stream, out of the guest's buffers"),
+    any(NETWORK, "shutdown", 48, "the guest ended a stream one way"),
     // Connections, events.
     any(MAIN, "accept4", 288, "connections"),
     any(MAIN, "recvmsg", 47, "control requests with descriptors"),
-    any(MAIN, "sendto", 44, "replies"),
-    any(MAIN | WORKER | VCPU, "read", 0, "bells"),
+    any(MAIN | NETWORK, "sendto", 44, "replies; bytes of a stream that were kept"),
+    any(ALL, "read", 0, "bells"),
     any(ALL, "write", 1, "bells, interrupts, the log"),
     any(ALL, "close", 3, "connections; files that were read"),
     ioctl(MAIN, 0x5421, "FIONBIO: sockets never block"),
-    with(
-        MAIN | WORKER | VCPU,
-        "fcntl",
-        (72, 1),
-        1,
-        "F_GETFD: the check of closing that builds with assertions make",
-    ),
-    any(MAIN | WORKER, "epoll_ctl", 233, "the event loops"),
-    any(MAIN | WORKER, "epoll_pwait", 281, "the event loops"),
+    with(ALL, "fcntl", (72, 1), 1, "F_GETFD: the check of closing that builds with assertions make"),
+    any(MAIN | WORKER | NETWORK, "epoll_ctl", 233, "the event loops"),
+    any(MAIN | WORKER | NETWORK, "epoll_pwait", 281, "the event loops"),
     any(ALL, "ppoll", 271, "whether the log takes a line"),
     any(ALL, "clock_gettime", 228, "time, on hosts whose vDSO cannot tell it"),
     any(ALL, "futex", 202, "locks and queues between the threads"),
@@ -134,7 +135,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 63] = [
     // The end.
     any(ALL, "rt_sigprocmask", 14, "a thread's start and end; abort"),
     any(ALL, "sigaltstack", 131, "a thread's start and end"),
-    any(VCPU | WORKER, "exit", 60, "a thread's end"),
+    any(VCPU | WORKER | NETWORK, "exit", 60, "a thread's end"),
     any(ALL, "exit_group", 231, "the end"),
     any(ALL, "gettid", 186, "abort"),
     any(ALL, "tkill", 200, "abort; a pid namespace of its own holds nobody else"),
@@ -190,15 +191,19 @@ mod tests {
 
     #[test]
     fn only_the_worker_writes_files_and_only_vcpus_run_guests() {
-        for (name, threads) in
-            [("pwritev", WORKER), ("fallocate", WORKER), ("accept4", MAIN), ("recvmsg", MAIN)]
-        {
-            for thread in [MAIN, VCPU, WORKER] {
+        for (name, threads) in [
+            ("pwritev", WORKER),
+            ("fallocate", WORKER),
+            ("accept4", MAIN),
+            ("recvmsg", MAIN),
+            ("readv", NETWORK),
+        ] {
+            for thread in [MAIN, VCPU, WORKER, NETWORK] {
                 assert_eq!(calls_of(thread).any(|call| call.name == name), thread == threads, "{name}");
             }
         }
         let run = ArgumentRule::Equals { argument: 1, value: 0xAE80 };
-        for thread in [MAIN, WORKER] {
+        for thread in [MAIN, WORKER, NETWORK] {
             assert!(calls_of(thread).all(|call| call.rule != run));
         }
         assert_eq!(calls_of(START).count(), SYSTEM_CALLS.len());

@@ -43,8 +43,13 @@ pub fn lines(program: Program) -> Vec<String> {
         Program::Linux(_) => {
             let rows = &linux::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
-            lines.push("the VM is made, the worker and vCPU threads started".to_string());
-            let threads = [("main", linux::MAIN), ("vcpu", linux::VCPU), ("worker", linux::WORKER)];
+            lines.push("the VM is made, the worker, network and vCPU threads started".to_string());
+            let threads = [
+                ("main", linux::MAIN),
+                ("vcpu", linux::VCPU),
+                ("worker", linux::WORKER),
+                ("network", linux::NETWORK),
+            ];
             let counts = threads.map(|(name, bit)| format!("{name} {} rules", linux::calls_of(bit).count()));
             lines.push(format!("seccomp, each thread a filter of its own: {}", counts.join(", ")));
             lines.extend(rows.iter().map(|row| {
@@ -68,7 +73,7 @@ fn call_line(threads: &str, call: &SystemCall) -> String {
         ArgumentRule::Equals { argument, value } => format!("argument {argument} = {value:#x}"),
         ArgumentRule::BitsClear { argument, bits } => format!("argument {argument} without {bits:#x}"),
     };
-    format!("    {threads:<22}{:<15} {rule:<24} {}", call.name, call.why)
+    format!("    {threads:<31}{:<15} {rule:<24} {}", call.name, call.why)
 }
 
 #[cfg(test)]

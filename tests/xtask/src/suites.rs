@@ -176,11 +176,12 @@ fn linux_guests(programs: &[TestProgram], environment: &str) -> Option<Command> 
     let carries = [
         (paths::built("warren-vmm"), "/opt/tests/warren-vmm".to_owned()),
         (paths::built("warren-init"), "/opt/tests/warren-init".to_owned()),
+        (paths::built("guest-probe"), "/opt/tests/guest-probe".to_owned()),
         (program.file.clone(), "/opt/tests/linux".to_owned()),
     ];
     let words = format!(
         "cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
-         WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
+         WARREN_PROBE=/opt/tests/guest-probe WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
     );
     let plain = lab_command(&carries, &words);
     let mut command = Command::new(plain.get_program());

@@ -4,6 +4,7 @@ pub mod block;
 pub mod chain;
 pub mod rng;
 pub mod transport;
+pub mod vsock;
 
 pub use chain::{Chain, ChainError, Memory, OutsideMemory, Range};
 pub use transport::{Identity, Transport};

@@ -139,6 +139,12 @@ impl Connection {
         !self.outbox.is_empty()
     }
 
+    /// Whether bytes came that no message took.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
     /// The socket, and the bytes read from it that no message took.
     #[must_use]
     pub fn into_parts(self) -> (UnixStream, Vec<u8>) {

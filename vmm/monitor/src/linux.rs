@@ -9,22 +9,24 @@
 //! - **Empty**: VM, memory slots, interrupt controllers and vCPUs exist, nothing was read. This is what can be made in
 //!   advance.
 //! - **Running**: vCPU threads run the guest and touch registers only; the worker thread performs the requests of its
-//!   devices; the main thread passes the console's lines on and answers on the control socket.
+//!   devices, the network thread moves the bytes of its streams; the main thread passes the console's lines on and answers on the control socket.
 //! - **Dead**: the end has a name and an exit status ([`crate::end`]), the console's last lines are in the log.
 //!
 //! The jail is that of the Wasm machine with a table of its own ([`warren_sandbox_plan::linux`]): every descriptor
 //! arrives, nothing is opened.
 //!
-//! Modules: [`run`] the program, [`service`] the main thread, [`load`] the door for requests, [`machine`] building,
-//! [`vcpu`] and [`worker`] the other threads, [`bus`] where exits go, [`console`] the serial port, [`virtio`] devices,
+//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building,
+//! [`vcpu`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`console`] the serial port, [`virtio`] devices,
 //! [`cpuid`] and [`msr`] what the guest sees of the processor.
 
 pub mod bus;
 pub mod console;
 pub mod cpuid;
+pub mod door;
 pub mod load;
 pub mod machine;
 pub mod msr;
+pub mod network;
 pub mod run;
 pub mod service;
 pub mod vcpu;

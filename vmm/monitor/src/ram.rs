@@ -2,7 +2,7 @@
 //!
 //! Nothing here ever makes a Rust reference into guest memory.
 
-use crate::sys::vectored::{Direction, transfer};
+use crate::sys::vectored::{Direction, transfer, transfer_stream};
 use crate::sys::{FileUse, Reservation};
 use kvm_ioctls::VmFd;
 use rustix::fd::BorrowedFd;
@@ -177,12 +177,7 @@ impl Ram {
         ranges: &[Range],
         direction: Direction,
     ) -> io::Result<()> {
-        let mut pieces = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            for piece in self.regions.get_slices(GuestAddress(range.gpa), range.len as usize) {
-                pieces.push(piece.map_err(io::Error::other)?);
-            }
-        }
+        let mut pieces = self.pieces(ranges)?;
         let mut offset = offset;
         let mut rest = pieces.as_mut_slice();
         while !rest.is_empty() {
@@ -196,6 +191,26 @@ impl Ram {
             rest = advance(rest, done).map_err(io::Error::other)?;
         }
         Ok(())
+    }
+
+    /// One call that moves bytes of some ranges from or to what has no position; how many went.
+    pub fn transfer_stream(
+        &self,
+        stream: BorrowedFd<'_>,
+        ranges: &[Range],
+        direction: Direction,
+    ) -> io::Result<usize> {
+        transfer_stream(stream, &self.pieces(ranges)?, direction)
+    }
+
+    fn pieces(&self, ranges: &[Range]) -> io::Result<Vec<VolatileSlice<'_>>> {
+        let mut pieces = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            for piece in self.regions.get_slices(GuestAddress(range.gpa), range.len as usize) {
+                pieces.push(piece.map_err(io::Error::other)?);
+            }
+        }
+        Ok(pieces)
     }
 
     /// The regions, for what walks rings in them.

@@ -75,6 +75,8 @@ pub struct LinuxSeal {
     pub vcpu: ThreadFilter,
     /// For the worker thread, first thing.
     pub worker: ThreadFilter,
+    /// For the network thread, first thing.
+    pub network: ThreadFilter,
     /// What Landlock could do.
     pub landlock: RulesetStatus,
 }
@@ -84,8 +86,9 @@ impl LinuxSeal {
     pub fn begin() -> Result<Self, SealError> {
         let of = |threads| filter(linux::calls_of(threads));
         let start = of(linux::START)?;
-        let [main, vcpu, worker] = [of(linux::MAIN)?, of(linux::VCPU)?, of(linux::WORKER)?];
-        Ok(Self { main, vcpu, worker, landlock: close(&start)? })
+        let [main, vcpu, worker, network] =
+            [of(linux::MAIN)?, of(linux::VCPU)?, of(linux::WORKER)?, of(linux::NETWORK)?];
+        Ok(Self { main, vcpu, worker, network, landlock: close(&start)? })
     }
 }
 

@@ -143,6 +143,10 @@ impl Service {
                     self.hand_to_vcpu(token, ops)?;
                     return Ok(());
                 }
+                Some(Hello { role: Role::Vsock { .. } | Role::VsockAccept { .. }, .. }) => {
+                    self.close(token, ops, "this VMM runs Wasm functions, which have no streams");
+                    return Ok(());
+                }
                 Some(Hello { role: Role::Control, .. }) => {
                     if let Some(old) = self.control {
                         self.close(old, ops, "replaced by a newer one");

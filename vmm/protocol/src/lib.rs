@@ -6,8 +6,10 @@
 //! - `Invoke`: [`InvokeRequest`] followed by its raw payload; answered by any number of [`InvokeReply::Log`] and one
 //!   [`InvokeReply::Done`] followed by its raw payload. The vCPU thread itself reads and writes this connection, so
 //!   that a warm invocation crosses no thread.
+//! - `Vsock`, `VsockAccept`: a stream to or from a Linux guest. The VMM answers with [`linux::VsockReply`]; after
+//!   `Connected` the connection carries the stream's bytes and nothing else. Who connects sends nothing before.
 //!
-//! A newer connection of a role replaces the older one.
+//! A newer connection of one of the first two roles replaces the older one; streams stand side by side.
 //!
 //! Framing is in [`frame`]: a little-endian `u32` length, then postcard. Raw payloads follow their message without a
 //! frame; their length stands in the message.
@@ -29,7 +31,7 @@ pub use warren_abi::{
 };
 
 /// The version of this protocol; checked in [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
 pub const MAX_MESSAGE: usize = 256 << 10;
@@ -50,6 +52,17 @@ pub enum Role {
     Control,
     /// Invocations.
     Invoke,
+    /// A stream from the host to a port of the Linux guest: one [`linux::VsockReply`], then its bytes.
+    Vsock {
+        /// The guest's port.
+        port: u32,
+    },
+    /// The next stream that the Linux guest opens to a port of the host: [`linux::VsockReply::Parked`], then when it
+    /// is there `Connected`, then its bytes.
+    VsockAccept {
+        /// The host's port.
+        port: u32,
+    },
 }
 
 /// Agent to VMM on a control connection.

@@ -39,6 +39,50 @@ pub enum DeviceSpec {
     },
     /// Entropy: no descriptor.
     Rng,
+    /// Streams between host and guest: no descriptor. At most one a guest.
+    Vsock {
+        /// The guest's address: 3 or more, and not all ones.
+        guest_cid: u32,
+    },
+}
+
+/// VMM to whoever asked for a stream ([`crate::Role::Vsock`], [`crate::Role::VsockAccept`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VsockReply {
+    /// The other end is there; what follows are the stream's bytes, both ways.
+    Connected,
+    /// The port is listened on. `Connected` follows when the guest has connected to it.
+    Parked,
+    /// There is no stream, and the VMM closes the connection.
+    Refused {
+        /// Why.
+        why: VsockRefusal,
+    },
+}
+
+/// Why there is no stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VsockRefusal {
+    /// No guest was loaded yet, or it has no vsock device.
+    NoDevice,
+    /// The guest answered that nobody listens on this port (yet). A stream asked for before the guest's driver is up
+    /// waits for the driver, not for the listener.
+    NotListening,
+    /// As many streams as the VMM allows.
+    Full,
+    /// Bytes came before the answer.
+    TooEarly,
+}
+
+impl core::fmt::Display for VsockRefusal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NoDevice => "there is no guest with a vsock device",
+            Self::NotListening => "nobody listens on this port of the guest",
+            Self::Full => "too many streams",
+            Self::TooEarly => "bytes came before the answer",
+        })
+    }
 }
 
 impl LinuxSpec {
@@ -47,7 +91,7 @@ impl LinuxSpec {
     pub fn descriptors(&self) -> usize {
         let of = |device: &DeviceSpec| match device {
             DeviceSpec::Block { .. } => 1,
-            DeviceSpec::Rng => 0,
+            DeviceSpec::Rng | DeviceSpec::Vsock { .. } => 0,
         };
         1 + usize::from(self.initrd) + self.devices.iter().map(of).sum::<usize>()
     }

@@ -42,6 +42,11 @@ pub enum DeviceFile {
     },
     /// Entropy.
     Rng,
+    /// Streams.
+    Vsock {
+        /// The guest's address.
+        guest_cid: u32,
+    },
 }
 
 /// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
@@ -52,6 +57,17 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
     }
     if spec.devices.len() > VIRTIO_MAX {
         return Err(format!("{} devices: there is room for {VIRTIO_MAX}", spec.devices.len()));
+    }
+    let cids = spec.devices.iter().filter_map(|device| match device {
+        DeviceSpec::Vsock { guest_cid } => Some(*guest_cid),
+        _ => None,
+    });
+    if cids.clone().count() > 1 {
+        return Err("more than one vsock device".into());
+    }
+    // 0 to 2 are the hypervisor's and the host's, all ones is anybody's.
+    if let Some(cid) = cids.into_iter().find(|cid| !(3..u32::MAX).contains(cid)) {
+        return Err(format!("{cid} is no guest's address"));
     }
     let expected = spec.descriptors();
     if descriptors.len() != expected {
@@ -65,6 +81,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
     for (index, device) in spec.devices.iter().enumerate() {
         devices.push(match device {
             DeviceSpec::Rng => DeviceFile::Rng,
+            DeviceSpec::Vsock { guest_cid } => DeviceFile::Vsock { guest_cid: *guest_cid },
             DeviceSpec::Block { read_only } => {
                 let what = format!("disk {index}");
                 let file = next(&what)?;

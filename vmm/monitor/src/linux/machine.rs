@@ -7,9 +7,11 @@ use super::bus::Bus;
 use super::console::Console;
 use super::load::{Admitted, DeviceFile};
 use super::vcpu::{Start, Vcpu};
+use super::virtio::Device;
 use super::virtio::block::Block;
 use super::virtio::rng::Rng;
-use super::virtio::{Backend, Device};
+use super::virtio::vsock::Vsock;
+use super::worker::Work;
 use super::{cpuid, msr};
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
@@ -28,6 +30,7 @@ use warren_boot::linux::image::Segment;
 use warren_boot::linux::layout::{Banks, HIGH_BASE, SERIAL_GSI, virtio_gsi, virtio_window};
 use warren_boot::linux::registers::{Registers, write_tables};
 use warren_boot::linux::{acpi, params};
+use warren_devices::virtio::Identity;
 use warren_devices::virtio::transport::QUEUE_NOTIFY;
 
 /// Where KVM may put its real-mode task state on processors that need one: in the gap, never used by us.
@@ -61,7 +64,9 @@ pub struct Loaded {
     /// For the first vCPU; the others get it without registers.
     pub start: Start,
     /// For the worker.
-    pub devices: Vec<Arc<Device>>,
+    pub work: Vec<Work>,
+    /// For the network thread.
+    pub vsock: Option<(Arc<Device>, Vsock)>,
     /// For the main thread.
     pub console: Arc<Console>,
     /// To be kept as long as a vCPU runs.
@@ -174,18 +179,33 @@ impl Machine {
         write_tables(&mut self.ram, kernel.entry)?;
 
         let console = Arc::new(Console::new(self.interrupt(SERIAL_GSI)?, lines));
-        let devices: Vec<_> = devices
-            .into_iter()
-            .enumerate()
-            .map(|(index, device)| self.attach(index, device).map(Arc::new))
-            .collect::<Result<_, _>>()?;
-        let bus = Arc::new(Bus {
-            console: Arc::clone(&console),
-            keyboard: Mutex::default(),
-            devices: devices.clone(),
-        });
+        let (mut windows, mut work, mut vsock) = (Vec::new(), Vec::<Work>::new(), None);
+        for (index, device) in devices.into_iter().enumerate() {
+            windows.push(match device {
+                DeviceFile::Block { file, len, read_only } => {
+                    let name = format!("disk{index}");
+                    let block = Block::new(name.clone(), file, len, read_only);
+                    let device = self.attach(index, name, block.identity())?;
+                    work.push((Arc::clone(&device), Box::new(block)));
+                    device
+                }
+                DeviceFile::Rng => {
+                    let device = self.attach(index, format!("rng{index}"), Rng::identity())?;
+                    work.push((Arc::clone(&device), Box::new(Rng)));
+                    device
+                }
+                DeviceFile::Vsock { guest_cid } => {
+                    let front = Vsock::new(guest_cid);
+                    let device = self.attach(index, "vsock".into(), front.identity())?;
+                    vsock = Some((Arc::clone(&device), front));
+                    device
+                }
+            });
+        }
+        let bus =
+            Arc::new(Bus { console: Arc::clone(&console), keyboard: Mutex::default(), devices: windows });
         let start = Start { bus, registers: Some(Registers::new(kernel.entry)) };
-        Ok(Loaded { start, devices, console, kept: Kept { _vm: self.vm, _ram: self.ram } })
+        Ok(Loaded { start, work, vsock, console, kept: Kept { _vm: self.vm, _ram: self.ram } })
     }
 
     /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share
@@ -204,14 +224,7 @@ impl Machine {
             .map_err(|source| LinuxError::Read { what: "the kernel", source })
     }
 
-    fn attach(&self, index: usize, device: DeviceFile) -> Result<Device, LinuxError> {
-        let (name, identity, backend): (_, _, Box<dyn Backend>) = match device {
-            DeviceFile::Block { file, len, read_only } => {
-                let block = Block::new(format!("disk{index}"), file, len, read_only);
-                (format!("disk{index}"), block.identity(), Box::new(block))
-            }
-            DeviceFile::Rng => (format!("rng{index}"), Rng::identity(), Box::new(Rng)),
-        };
+    fn attach(&self, index: usize, name: String, identity: Identity) -> Result<Arc<Device>, LinuxError> {
         let mut doorbells = Vec::new();
         let notify = IoEventAddress::Mmio(virtio_window(index) + QUEUE_NOTIFY);
         for (queue, _) in (0_u32..).zip(&identity.queues) {
@@ -222,7 +235,7 @@ impl Machine {
             doorbells.push(bell);
         }
         let interrupt = self.interrupt(virtio_gsi(index))?;
-        Ok(Device::new(name, identity, interrupt, doorbells, backend, self.ram.clone()))
+        Ok(Arc::new(Device::new(name, identity, interrupt, doorbells, self.ram.clone())))
     }
 
     fn interrupt(&self, line: u32) -> Result<EventFd, LinuxError> {

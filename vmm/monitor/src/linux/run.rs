@@ -1,6 +1,7 @@
 //! `warren-vmm linux`: from inherited descriptors to the end of one Linux guest.
 
 use super::machine::{LinuxOptions, Machine};
+use super::network::Network;
 use super::service::{Queues, Service};
 use super::worker::Worker;
 use crate::end::End;
@@ -15,7 +16,7 @@ use event_manager::{EventManager, SubscriberOps};
 use rustix::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 
 /// The descriptors of a Linux machine.
 #[derive(Debug)]
@@ -62,25 +63,42 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     let (end, ends) = queue().context("make an event descriptor")?;
     let end = Arc::new(end);
     let mut starts = Vec::new();
+    let (sealed, narrowed) = channel();
     for (id, vcpu) in vcpus.into_iter().enumerate() {
         let (start, waits) = channel();
         starts.push(start);
         let (filter, end) = (seal.vcpu.clone(), Arc::clone(&end));
-        spawn(&format!("vcpu{id}"), filter, move || vcpu.live(&waits, &end))?;
+        spawn(&format!("vcpu{id}"), filter, &sealed, move || vcpu.live(&waits, &end))?;
     }
-    let (devices, orders) = queue().context("make an event descriptor")?;
+    let (work, orders) = queue().context("make an event descriptor")?;
     let worker = Worker::new(orders)?;
-    spawn("worker", seal.worker, move || end.send(End::Host(worker.work())))?;
+    let worker_end = Arc::clone(&end);
+    spawn("worker", seal.worker, &sealed, move || worker_end.send(End::Host(worker.work())))?;
+    let (network, orders) = queue().context("make an event descriptor")?;
+    let streams = Network::new(orders).context("make the network thread's event loop")?;
+    spawn("network", seal.network, &sealed, move || end.send(End::Host(streams.work())))?;
+    drop(sealed);
+    // Ends when every thread has narrowed itself: nothing is read before.
+    for () in narrowed {}
     let listener = UnixListener::from(descriptors.listener);
-    let queues = Queues { starts, devices, ends };
+    let queues = Queues { starts, work, network, ends };
     let service = Service::new(listener, machine, queues).context("use the control socket")?;
     serve(service, seal.main, begin)
 }
 
 /// A thread that narrows itself first. One that cannot is a defect, and ends the process.
-fn spawn(name: &str, filter: ThreadFilter, body: impl FnOnce() + Send + 'static) -> Result<()> {
+fn spawn(
+    name: &str,
+    filter: ThreadFilter,
+    sealed: &Sender<()>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<()> {
+    let sealed = sealed.clone();
     let body = move || match filter.put_on() {
-        Ok(()) => body(),
+        Ok(()) => {
+            drop(sealed);
+            body();
+        }
         Err(error) => {
             log!("{error}");
             std::process::abort();

@@ -1,31 +1,30 @@
 //! The main thread of a Linux machine: the control socket, the console's lines, the end.
 
 use super::console::Console;
+use super::door::{Door, FIRST_STRANGER, forget};
 use super::load;
 use super::machine::{Kept, LinuxError, Machine};
+use super::network::NetworkOrder;
 use super::vcpu::Start;
-use super::virtio::Device;
-use crate::connection::{Connection, ConnectionError, LINUX_DESCRIPTORS_MAX};
+use super::worker::Work;
+use crate::connection::{Connection, ConnectionError};
 use crate::end::End;
 use crate::log;
 use crate::orders::{Incoming, Outgoing};
 use crate::progress::monotonic_ns;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use warren_vmm_protocol::linux::LinuxSpec;
-use warren_vmm_protocol::{
-    ControlReply, ControlRequest, Hello, LoadError, PROTOCOL_VERSION, Role, Status, VmState,
-};
+use warren_vmm_protocol::linux::{LinuxSpec, VsockRefusal, VsockReply};
+use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, Role, Status, VmState};
 
 const LISTENER: u32 = 0;
 const LINES: u32 = 1;
 const ENDS: u32 = 2;
 const CONTROL: u32 = 3;
-const STRANGER: u32 = 4;
 
 /// The ends of every queue that the main thread holds.
 #[derive(Debug)]
@@ -33,7 +32,9 @@ pub struct Queues {
     /// One a vCPU, the first first.
     pub starts: Vec<Sender<Start>>,
     /// The worker's.
-    pub devices: Outgoing<Vec<Arc<Device>>>,
+    pub work: Outgoing<Vec<Work>>,
+    /// The network thread's.
+    pub network: Outgoing<NetworkOrder>,
     /// How vCPU threads end.
     pub ends: Incoming<End>,
 }
@@ -41,7 +42,7 @@ pub struct Queues {
 /// The main thread's belongings.
 #[derive(Debug)]
 pub struct Service {
-    listener: UnixListener,
+    door: Door,
     queues: Queues,
     lines: Incoming<()>,
     /// For the console, until there is one.
@@ -50,10 +51,8 @@ pub struct Service {
     machine: Option<Machine>,
     exits: Arc<AtomicU64>,
     running: Option<Running>,
-    /// Said Hello.
+    /// Said Hello for it last.
     control: Option<Connection>,
-    /// Has not yet; a newer one replaces it.
-    stranger: Option<Connection>,
     end: Option<End>,
 }
 
@@ -62,17 +61,18 @@ pub struct Service {
 struct Running {
     label: String,
     console: Arc<Console>,
+    has_vsock: bool,
     _kept: Kept,
 }
 
 impl Service {
     /// Over a listening socket and a machine whose threads wait.
     pub fn new(listener: UnixListener, machine: Machine, queues: Queues) -> std::io::Result<Self> {
-        listener.set_nonblocking(true)?;
+        let door = Door::new(listener)?;
         let (bell, lines) = crate::orders::queue()?;
         let exits = machine.exits();
         Ok(Self {
-            listener,
+            door,
             queues,
             lines,
             bell: Some(bell),
@@ -80,7 +80,6 @@ impl Service {
             exits,
             running: None,
             control: None,
-            stranger: None,
             end: None,
         })
     }
@@ -111,37 +110,38 @@ impl Service {
         }
     }
 
-    fn accept(&mut self, ops: &mut EventOps<'_>) {
-        let Ok((stream, _)) = self.listener.accept() else { return };
-        match Connection::with_descriptors(stream, LINUX_DESCRIPTORS_MAX) {
-            Ok(connection) => {
-                forget(self.stranger.take(), ops);
-                if ops.add(Events::with_data(connection.stream(), STRANGER, EventSet::IN)).is_ok() {
-                    self.stranger = Some(connection);
-                }
+    /// Somebody said what for.
+    fn admit(&mut self, role: Role, connection: Connection, ops: &mut EventOps<'_>) {
+        match role {
+            Role::Vsock { port } => {
+                self.pass_on(connection, |stream| NetworkOrder::Connect { port, stream });
             }
-            Err(error) => log!("connection refused: {error}"),
+            Role::VsockAccept { port } => {
+                self.pass_on(connection, |stream| NetworkOrder::Park { port, stream });
+            }
+            // The door lets nobody else in.
+            Role::Control | Role::Invoke => {
+                forget(self.control.take(), ops);
+                let _ = ops.add(Events::with_data(connection.stream(), CONTROL, EventSet::IN));
+                self.control = Some(connection);
+                // What came behind the Hello.
+                self.handle_messages(ops, Ok(()));
+            }
         }
     }
 
-    /// Reads a stranger's Hello; what came behind it is handled at once.
-    fn greet(&mut self, ops: &mut EventOps<'_>) {
-        let Some(mut connection) = self.stranger.take() else { return };
-        let hello = connection.receive().and_then(|()| Ok(connection.take::<Hello>()?));
-        match hello {
-            Ok(None) => self.stranger = Some(connection),
-            Ok(Some(Hello { version: PROTOCOL_VERSION, role: Role::Control })) => {
-                forget(self.control.take(), ops);
-                let _ = ops.modify(Events::with_data(connection.stream(), CONTROL, EventSet::IN));
-                self.control = Some(connection);
-                self.handle_messages(ops, Ok(()));
-            }
-            Ok(Some(hello)) => {
-                log!("connection closed: {hello:?} has no place here");
-                forget(Some(connection), ops);
-            }
-            Err(_) => forget(Some(connection), ops),
-        }
+    /// A stream is the network thread's from here on.
+    fn pass_on(&mut self, mut connection: Connection, order: impl FnOnce(UnixStream) -> NetworkOrder) {
+        let why = if self.running.as_ref().is_none_or(|running| !running.has_vsock) {
+            VsockRefusal::NoDevice
+        } else if connection.has_unread() {
+            VsockRefusal::TooEarly
+        } else {
+            let (stream, _) = connection.into_parts();
+            self.queues.network.send(order(stream));
+            return;
+        };
+        let _ = connection.send(&VsockReply::Refused { why });
     }
 
     fn control_ready(&mut self, set: EventSet, ops: &mut EventOps<'_>) {
@@ -237,7 +237,11 @@ impl Service {
             LinuxError::Read { .. } => LoadError::Refused(error.to_string()),
             other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
         })?;
-        self.queues.devices.send(loaded.devices);
+        self.queues.work.send(loaded.work);
+        let has_vsock = loaded.vsock.is_some();
+        if let Some((device, front)) = loaded.vsock {
+            self.queues.network.send(NetworkOrder::Vsock(device, Box::new(front)));
+        }
         let mut start = loaded.start;
         for queue in &self.queues.starts {
             let others = Start { registers: None, ..start.clone() };
@@ -245,7 +249,7 @@ impl Service {
             let _ = queue.send(std::mem::replace(&mut start, others));
         }
         let (label, console) = (spec.label.clone(), loaded.console);
-        self.running = Some(Running { label, console, _kept: loaded.kept });
+        self.running = Some(Running { label, console, has_vsock, _kept: loaded.kept });
         Ok(())
     }
 }
@@ -254,16 +258,10 @@ fn refused(why: &str) -> ControlReply {
     ControlReply::LoadFailed { reason: LoadError::Refused(why.into()), log: Vec::new() }
 }
 
-fn forget(connection: Option<Connection>, ops: &mut EventOps<'_>) {
-    if let Some(connection) = connection {
-        let _ = ops.remove(Events::with_data(connection.stream(), STRANGER, EventSet::empty()));
-    }
-}
-
 impl MutEventSubscriber for Service {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let sources = [
-            (self.listener.as_raw_fd(), LISTENER),
+            (self.door.bell(), LISTENER),
             (self.lines.bell().as_raw_fd(), LINES),
             (self.queues.ends.bell().as_raw_fd(), ENDS),
         ];
@@ -276,8 +274,12 @@ impl MutEventSubscriber for Service {
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
-            LISTENER => self.accept(ops),
-            STRANGER => self.greet(ops),
+            LISTENER => self.door.accept(ops),
+            stranger @ FIRST_STRANGER.. => {
+                if let Some((role, connection)) = self.door.greet(stranger, ops) {
+                    self.admit(role, connection, ops);
+                }
+            }
             LINES => {
                 while self.lines.next().is_some() {}
                 self.show_lines();

@@ -1,18 +1,19 @@
-//! virtio-mmio devices: the registers on one side, the worker thread on the other.
+//! virtio-mmio devices: the registers on one side, a working thread on the other.
 //!
 //! ```text
-//!  vCPU thread                        worker thread
-//!  register access -> Transport       ioeventfd -> Active.queue -> walk -> Backend -> used ring -> irqfd
+//!  vCPU thread                        worker or network thread
+//!  register access -> Transport       ioeventfd -> Device::step -> walk -> Backend -> used ring -> irqfd
 //!       | Activate: hands the queues over  ^
-//!       | Reset: takes them back ----------+  (waits for the one request that is being worked on)
+//!       | Reset: takes them back ----------+  (waits for the one step that is being made)
 //! ```
-//! A reset is the one place where a vCPU thread waits for a worker: drivers of virtio-mmio do not ask again whether a
+//! A reset is the one place where a vCPU thread waits for another: drivers of virtio-mmio do not ask again whether a
 //! reset is done, and free what the device may still be writing to.
 //!
-//! Modules: [`walk`] from rings to requests, [`block`] and [`rng`] what is done with them.
+//! Modules: [`walk`] from rings to requests, [`block`], [`rng`] and [`vsock`] what is done with them.
 
 pub mod block;
 pub mod rng;
+pub mod vsock;
 pub mod walk;
 
 use crate::log;
@@ -24,7 +25,7 @@ use walk::{Walk, WalkError};
 use warren_devices::virtio::transport::{Effect, INTERRUPT_CONFIG, INTERRUPT_USED, Signals};
 use warren_devices::virtio::{Chain, Identity, Transport};
 
-/// What is done with a device's requests. Runs on the worker thread.
+/// What is done with a device's requests, where each is worked on and given back. Runs on the worker thread.
 pub trait Backend: Send + std::fmt::Debug {
     /// Works on one request of a queue: how many bytes were written into it.
     fn work(&mut self, queue: usize, chain: &Chain, ram: &Ram) -> Result<u32, BadRequest>;
@@ -35,7 +36,7 @@ pub trait Backend: Send + std::fmt::Debug {
 #[error("a request that cannot be answered: {0}")]
 pub struct BadRequest(pub &'static str);
 
-/// One device.
+/// One device as its registers and queues; who works on the queues borrows them, step by step.
 #[derive(Debug)]
 pub struct Device {
     name: String,
@@ -45,17 +46,31 @@ pub struct Device {
     interrupt: EventFd,
     /// Rung by the guest, one a queue.
     doorbells: Vec<EventFd>,
-    /// A reset waits: the worker must come out between two requests.
+    /// A reset waits: nobody begins another step.
     quiesce: AtomicBool,
-    active: Mutex<Active>,
+    queues: Mutex<Queues>,
     ram: Ram,
 }
 
-/// What the worker works with; queues only while the device is live.
-#[derive(Debug)]
-struct Active {
-    queues: Vec<Option<Walk>>,
-    backend: Box<dyn Backend>,
+/// The queues while the device is live; none otherwise.
+#[derive(Debug, Default)]
+pub struct Queues {
+    /// By number; those that the driver does not use are `None`.
+    pub walks: Vec<Option<Walk>>,
+    /// Another number whenever a driver's queues were taken away: what was learned from them is over.
+    pub era: u64,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing can be done now, and the guest will ring.
+    Idle,
+    /// Something was given back; there may be more.
+    Done {
+        /// The guest wants to know.
+        notify: bool,
+    },
 }
 
 impl Device {
@@ -66,7 +81,6 @@ impl Device {
         identity: Identity,
         interrupt: EventFd,
         doorbells: Vec<EventFd>,
-        backend: Box<dyn Backend>,
         ram: Ram,
     ) -> Self {
         let transport = Transport::new(identity);
@@ -78,7 +92,7 @@ impl Device {
             interrupt,
             doorbells,
             quiesce: AtomicBool::new(false),
-            active: Mutex::new(Active { queues: Vec::new(), backend }),
+            queues: Mutex::default(),
             ram,
         }
     }
@@ -87,6 +101,13 @@ impl Device {
     #[must_use]
     pub fn doorbells(&self) -> &[EventFd] {
         &self.doorbells
+    }
+
+    /// Makes whoever waits on the doorbells look.
+    pub fn ring(&self) {
+        for bell in &self.doorbells {
+            let _ = bell.write(1);
+        }
     }
 
     /// A read of the window.
@@ -105,11 +126,9 @@ impl Device {
                 let walks = queues.iter().map(|queue| Walk::new(queue, features, &self.ram)).collect();
                 match walks {
                     Ok(walks) => {
-                        lock(&self.active).queues = walks;
-                        // What was made available before the worker looks.
-                        for bell in &self.doorbells {
-                            let _ = bell.write(1);
-                        }
+                        lock(&self.queues).walks = walks;
+                        // For what was made available before, or waits for a driver.
+                        self.ring();
                     }
                     Err(error) => self.break_down(&error),
                 }
@@ -117,48 +136,52 @@ impl Device {
         }
     }
 
-    /// Takes the queues back, when the request that is being worked on is done.
+    /// Takes the queues back, when the step that is being made is done.
     fn stop(&self) {
         self.quiesce.store(true, Ordering::SeqCst);
-        lock(&self.active).queues.clear();
+        lock(&self.queues).take_away();
         self.quiesce.store(false, Ordering::SeqCst);
-        // The worker may have broken down on its last request: that was before the reset.
+        // The device may have broken down on its last step: that was before the reset.
         self.signals.interrupt.store(0, Ordering::SeqCst);
         self.signals.needs_reset.store(false, Ordering::SeqCst);
+        self.ring();
     }
 
-    /// Works on what waits in a queue; worker thread.
-    pub fn serve(&self, queue: usize) {
+    /// Lends the queues for one step; working thread.
+    pub fn step(&self, step: impl FnOnce(&mut Queues, &Ram) -> Result<Step, WalkError>) -> Step {
+        // Who resets rings afterwards.
+        if self.quiesce.load(Ordering::SeqCst) {
+            return Step::Idle;
+        }
+        let mut queues = lock(&self.queues);
+        match step(&mut queues, &self.ram) {
+            Ok(step) => {
+                if step == (Step::Done { notify: true }) {
+                    self.raise(INTERRUPT_USED);
+                }
+                step
+            }
+            Err(error) => {
+                // Under the lock: a reset that waits for it comes after, and forgives.
+                queues.take_away();
+                self.break_down(&error);
+                Step::Idle
+            }
+        }
+    }
+
+    /// Works on every request that waits in a queue; working thread.
+    pub fn serve(&self, queue: usize, backend: &mut dyn Backend) {
         if let Some(bell) = self.doorbells.get(queue) {
             let _ = bell.read();
         }
-        loop {
-            if self.quiesce.load(Ordering::SeqCst) {
-                return;
-            }
-            let mut active = lock(&self.active);
-            let Active { queues, backend } = &mut *active;
-            let Some(Some(walk)) = queues.get_mut(queue) else { return };
-            match Self::step(walk, backend.as_mut(), queue, &self.ram) {
-                Ok(Step::Idle) => return,
-                Ok(Step::Done { notify: false }) => {}
-                Ok(Step::Done { notify: true }) => self.raise(INTERRUPT_USED),
-                Err(error) => {
-                    queues.clear();
-                    drop(active);
-                    self.break_down(&error);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn step(walk: &mut Walk, backend: &mut dyn Backend, queue: usize, ram: &Ram) -> Result<Step, WalkError> {
-        let Some((head, chain)) = walk.next(ram)? else {
-            return Ok(Step::Idle);
+        let mut work = |queues: &mut Queues, ram: &Ram| {
+            let Some(walk) = queues.get(queue) else { return Ok(Step::Idle) };
+            let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
+            let written = backend.work(queue, &chain, ram)?;
+            Ok(Step::Done { notify: walk.finish(ram, head, written)? })
         };
-        let written = backend.work(queue, &chain, ram)?;
-        Ok(Step::Done { notify: walk.finish(ram, head, written)? })
+        while self.step(&mut work) != Step::Idle {}
     }
 
     /// The driver broke a rule: the device stops, and says that it needs a reset (2.1.2).
@@ -166,6 +189,7 @@ impl Device {
         log!("{}: the driver broke a rule: {error}", self.name);
         self.signals.needs_reset.store(true, Ordering::SeqCst);
         self.raise(INTERRUPT_CONFIG);
+        self.ring();
     }
 
     fn raise(&self, why: u32) {
@@ -175,15 +199,16 @@ impl Device {
     }
 }
 
-/// What one step of the worker did.
-enum Step {
-    /// Nothing waits, and the guest will ring.
-    Idle,
-    /// A request is finished.
-    Done {
-        /// The guest wants to know.
-        notify: bool,
-    },
+impl Queues {
+    /// A queue in use.
+    pub fn get(&mut self, queue: usize) -> Option<&mut Walk> {
+        self.walks.get_mut(queue)?.as_mut()
+    }
+
+    fn take_away(&mut self) {
+        self.walks.clear();
+        self.era += 1;
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,8 +1,8 @@
-//! The worker thread: every device's requests, one at a time.
+//! The worker thread: the requests of disks and entropy, one at a time.
 //!
 //! One thread serves all devices of a guest: what blocks here (a disk) delays other devices, never a vCPU.
 
-use super::virtio::Device;
+use super::virtio::{Backend, Device};
 use crate::log;
 use crate::orders::Incoming;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -12,12 +12,16 @@ use std::sync::Arc;
 /// The bell of new devices; devices' doorbells come after it.
 const ORDERS: u32 = 0;
 
+/// A device and what is done with its requests.
+pub type Work = (Arc<Device>, Box<dyn Backend>);
+
 /// What the worker waits for.
 #[derive(Debug)]
 struct Doors {
-    orders: Incoming<Vec<Arc<Device>>>,
+    orders: Incoming<Vec<Work>>,
+    devices: Vec<Work>,
     /// Device and queue by token, from 1.
-    doors: Vec<(Arc<Device>, usize)>,
+    by_token: Vec<(usize, usize)>,
 }
 
 /// A worker whose thread has yet to be started.
@@ -25,10 +29,10 @@ pub struct Worker(EventManager<Doors>);
 
 impl Worker {
     /// Makes what the thread itself may no longer make once it is narrowed.
-    pub fn new(orders: Incoming<Vec<Arc<Device>>>) -> anyhow::Result<Self> {
+    pub fn new(orders: Incoming<Vec<Work>>) -> anyhow::Result<Self> {
         let mut manager =
             EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
-        manager.add_subscriber(Doors { orders, doors: Vec::new() });
+        manager.add_subscriber(Doors { orders, devices: Vec::new(), by_token: Vec::new() });
         Ok(Self(manager))
     }
 
@@ -46,16 +50,24 @@ impl Worker {
 impl Doors {
     fn take_devices(&mut self, ops: &mut EventOps<'_>) {
         while let Some(devices) = self.orders.next() {
-            for device in devices {
+            for (device, backend) in devices {
                 for (queue, bell) in device.doorbells().iter().enumerate() {
-                    self.doors.push((Arc::clone(&device), queue));
-                    let token = u32::try_from(self.doors.len()).unwrap_or(u32::MAX);
+                    self.by_token.push((self.devices.len(), queue));
+                    let token = u32::try_from(self.by_token.len()).unwrap_or(u32::MAX);
                     if let Err(error) = ops.add(Events::with_data(bell, token, EventSet::IN)) {
                         log!("a device's queue cannot be watched: {error:?}");
                     }
                 }
+                self.devices.push((device, backend));
             }
         }
+    }
+
+    fn serve(&mut self, door: usize) -> Option<()> {
+        let (device, queue) = *self.by_token.get(door)?;
+        let (device, backend) = self.devices.get_mut(device)?;
+        device.serve(queue, backend.as_mut());
+        Some(())
     }
 }
 
@@ -71,9 +83,7 @@ impl MutEventSubscriber for Doors {
         match usize::try_from(events.data()).ok().and_then(|token| token.checked_sub(1)) {
             None => self.take_devices(ops),
             Some(door) => {
-                if let Some((device, queue)) = self.doors.get(door) {
-                    device.serve(*queue);
-                }
+                let _ = self.serve(door);
             }
         }
     }

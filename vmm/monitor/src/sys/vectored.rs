@@ -1,8 +1,9 @@
-//! File I/O straight into and out of guest memory, at a position, in several pieces.
+//! I/O straight into and out of guest memory in several pieces: of files at a position, of sockets as they come.
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use vm_memory::VolatileSlice;
+use vm_memory::volatile_memory::PtrGuardMut;
 
 /// Most pieces of one call (the kernel's UIO_MAXIOV).
 pub const PIECES_MAX: usize = 1024;
@@ -25,10 +26,7 @@ pub fn transfer(
 ) -> io::Result<usize> {
     let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     let guards: Vec<_> = pieces.iter().take(PIECES_MAX).map(VolatileSlice::ptr_guard_mut).collect();
-    let vectors: Vec<libc::iovec> = guards
-        .iter()
-        .map(|guard| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() })
-        .collect();
+    let vectors = vectors(&guards);
     let count = libc::c_int::try_from(vectors.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let call = match direction {
         Direction::Read => libc::preadv,
@@ -38,6 +36,30 @@ pub fn transfer(
     // points into guest memory, so the kernel may write there; 3. `count` is the length of `vectors`.
     let done = unsafe { call(file.as_raw_fd(), vectors.as_ptr(), count, offset) };
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+/// One call on a descriptor that has no position; how many bytes went.
+pub fn transfer_stream(
+    stream: BorrowedFd<'_>,
+    pieces: &[VolatileSlice<'_>],
+    direction: Direction,
+) -> io::Result<usize> {
+    let guards: Vec<_> = pieces.iter().take(PIECES_MAX).map(VolatileSlice::ptr_guard_mut).collect();
+    let vectors = vectors(&guards);
+    let count = libc::c_int::try_from(vectors.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let call = match direction {
+        Direction::Read => libc::readv,
+        Direction::Write => libc::writev,
+    };
+    // SAFETY: 1. every vector is a live piece of guest memory, held by its guard through the call; 2. no Rust reference
+    // points into guest memory, so the kernel may write there; 3. `count` is the length of `vectors`.
+    let done = unsafe { call(stream.as_raw_fd(), vectors.as_ptr(), count) };
+    usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+fn vectors(guards: &[PtrGuardMut]) -> Vec<libc::iovec> {
+    let vector = |guard: &PtrGuardMut| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
+    guards.iter().map(vector).collect()
 }
 
 /// Frees or zeroes part of a file: the two modes of `fallocate` that a disk needs.

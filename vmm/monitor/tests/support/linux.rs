@@ -5,6 +5,7 @@ use cpio::{NewcBuilder, newc};
 use rustix::fd::OwnedFd;
 use std::fs;
 use std::io::{Read, Seek, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest};
@@ -32,6 +33,14 @@ pub struct Guest {
     pub command_line: String,
     pub disks: Vec<(OwnedFd, bool)>,
     pub entropy: bool,
+    /// The guest's address, if it has streams.
+    pub cid: Option<u32>,
+}
+
+/// A guest that runs.
+pub struct Running {
+    pub vmm: Vmm,
+    pub control: UnixStream,
 }
 
 /// How a guest ended.
@@ -58,6 +67,7 @@ impl Guest {
                 .into(),
             disks: vec![(root.into(), true), (memfd(&script), true)],
             entropy: true,
+            cid: None,
         }
     }
 
@@ -70,8 +80,25 @@ impl Guest {
         (self.cpus, self.memory_mib) = (cpus, memory_mib);
     }
 
+    /// A guest whose script first starts the probe in the background.
+    pub fn with_probe(folder: &Path, kernel: &str, script: &str) -> Self {
+        let begin = "b dd if=/dev/vdc of=/tmp/probe bs=65536 2>/dev/null; b chmod 755 /tmp/probe";
+        let mut guest = Self::new(folder, kernel, &format!("{begin}\n{script}"));
+        let probe = std::env::var_os("WARREN_PROBE").expect("WARREN_PROBE names guest-probe");
+        let mut bytes = fs::read(probe).unwrap();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        guest.disks.push((memfd(&bytes), true));
+        guest.cid = Some(42);
+        guest
+    }
+
     /// Runs it to its end.
     pub fn run(&self) -> Ended {
+        self.start().end()
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Running {
         let (memory, cpus) = (self.memory_mib.to_string(), self.cpus.to_string());
         let vmm = Vmm::launch("linux", &["--memory-mib", &memory, "--cpus", &cpus], None);
         let mut control = vmm.control();
@@ -80,6 +107,7 @@ impl Guest {
         let mut devices: Vec<_> =
             self.disks.iter().map(|(_, read_only)| DeviceSpec::Block { read_only: *read_only }).collect();
         devices.extend(self.entropy.then_some(DeviceSpec::Rng));
+        devices.extend(self.cid.map(|guest_cid| DeviceSpec::Vsock { guest_cid }));
         let spec = LinuxSpec {
             memory_bytes: self.memory_mib << 20,
             command_line: self.command_line.clone(),
@@ -92,8 +120,24 @@ impl Guest {
         descriptors.extend(self.disks.iter().map(|(disk, _)| disk));
         send_with(&mut control, &ControlRequest::LoadLinux(spec), &descriptors);
         let reply: Option<ControlReply> = try_receive(&mut control);
-        let (status, log) = vmm.wait();
-        assert!(matches!(reply, Some(ControlReply::Started { .. })), "{reply:?}, status {status}: {log}");
+        if !matches!(reply, Some(ControlReply::Started { .. })) {
+            let (status, log) = vmm.wait();
+            panic!("{reply:?}, status {status}: {log}");
+        }
+        Running { vmm, control }
+    }
+}
+
+impl Running {
+    /// Ends it from outside.
+    pub fn kill(mut self) -> Ended {
+        self.vmm.kill();
+        self.end()
+    }
+
+    /// Waits for the guest's own end.
+    pub fn end(self) -> Ended {
+        let (status, log) = self.vmm.wait();
         Ended { status, log }
     }
 }

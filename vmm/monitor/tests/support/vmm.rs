@@ -119,6 +119,11 @@ impl Vmm {
         self.connect(Role::Invoke)
     }
 
+    /// Kills the process.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
     /// Waits for the process: its exit status and its log.
     pub fn wait(mut self) -> (i32, String) {
         let mut log = String::new();

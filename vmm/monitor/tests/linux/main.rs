@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
 #[macro_use]
+#[path = "../support/mod.rs"]
 mod support;
+mod vsock;
 
 use support::linux::{Ended, Guest, contents, guests};
 use support::vmm::{load, memfd, receive, send, send_with, status};
@@ -215,6 +217,12 @@ fn loads_that_cannot_be_are_refused_by_name() {
     refused(|spec| spec.command_line = "a".repeat(2048), &[b"a"], "2048 bytes");
     refused(|spec| spec.command_line = "a\nb".into(), &[b"a"], "not printable");
     refused(|spec| spec.devices = vec![DeviceSpec::Rng; 20], &[b"a"], "room for 19");
+    for guest_cid in [0, 1, 2, u32::MAX] {
+        let vsock = DeviceSpec::Vsock { guest_cid };
+        refused(|spec| spec.devices = vec![vsock], &[b"a"], "is no guest's address");
+    }
+    let vsock = DeviceSpec::Vsock { guest_cid: 3 };
+    refused(|spec| spec.devices = vec![vsock; 2], &[b"a"], "more than one vsock device");
     // A bzImage that wants more memory than there is.
     let mut large = vec![0_u8; 8192];
     large[0x1F1] = 1;
@@ -266,5 +274,5 @@ fn every_thread_is_sealed() {
     names.sort();
     // KVM has a helper of its own for each VM.
     names.retain(|name| !name.starts_with("kvm"));
-    assert_eq!(names, ["vcpu0", "warren-vmm", "worker"]);
+    assert_eq!(names, ["network", "vcpu0", "warren-vmm", "worker"]);
 }
