@@ -105,6 +105,11 @@ impl Assignment {
         self.epoch
     }
 
+    /// CPU of the ready hosts together, thousandths of a core.
+    pub fn ready_cpu_millis(&self) -> u64 {
+        self.fleet.ready_cpu_millis()
+    }
+
     /// Returns when more may be known of the hosts: see [`Fleet::next_report`].
     pub async fn news(&self) {
         self.fleet.next_report().await;

@@ -2,11 +2,11 @@
 
 use crate::{
     catalog::Version,
-    pool::{Idle, LESSEE, Lease, State, hand_over},
+    pool::{Idle, LESSEE, Lease, State, hand_over, starts_at_once},
 };
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -83,7 +83,7 @@ impl Hub {
             }
             let (sender, waiter) = oneshot::channel();
             state.waiting.push_back(sender);
-            (waiter, state.start_for_waiting())
+            (waiter, state.start_for_waiting(self.starts_at_once()))
         };
         if let Some(generation) = start {
             self.start(Arc::clone(version), generation, request_id.to_owned());
@@ -155,7 +155,7 @@ impl Hub {
                 Ok(Leased { sandbox, start }) => {
                     let idle = Idle { sandbox, since: Instant::now(), served: 0, start };
                     let handover = state.settle(idle, &hub, &version);
-                    drop(state);
+                    hub.start_next(&version, state);
                     hand_over(handover);
                 }
                 // Full, but some of this very function are busy or being made: whoever waits gets one of those.
@@ -167,13 +167,27 @@ impl Hub {
                     let hopeless = state.busy == 0 && state.starting == 0;
                     let hear = if hopeless { state.waiting.len() } else { 1.min(state.waiting.len()) };
                     let told: Vec<_> = state.waiting.drain(..hear).collect();
-                    drop(state);
+                    hub.start_next(&version, state);
                     for waiter in told {
                         let _gone = waiter.send(Err(error.clone()));
                     }
                 }
             }
         });
+    }
+
+    /// How many sandboxes of one version are made at once.
+    pub(crate) fn starts_at_once(&self) -> usize {
+        starts_at_once(self.assignment.ready_cpu_millis())
+    }
+
+    /// A start is done: the next one, if somebody still waits for it.
+    fn start_next(self: &Arc<Self>, version: &Arc<Version>, mut state: MutexGuard<'_, State>) {
+        let start = state.start_for_waiting(self.starts_at_once());
+        drop(state);
+        if let Some(generation) = start {
+            self.start(Arc::clone(version), generation, String::new());
+        }
     }
 
     /// Acquires; where there is no room, gives up what has been idle longest, or waits for a host's next report, and tries

@@ -4,10 +4,14 @@
 //! take: idle? --routing policy--> that one ----------------------------> Lease
 //!         | none (or "start new")                                          |
 //!         v                                                                | dropped
-//!       wait in line, and have one more started than are being started ..  |   alive: to the first in line, else idle
+//!       wait in line, and have one started if fewer are being started ...  |   alive: to the first in line, else idle
 //!         ^                                                                |   dead:  forgotten, told to assignment
 //!         +---- whichever gets free or ready first <-----------------------+
 //! ```
+//! No more are started at once than the hosts' cores can make ([`STARTS_PER_CORE`]); each that is done starts the next, if
+//! somebody still waits. Without that bound a moment's congestion feeds itself: its line of callers starts a sandbox each, that
+//! work delays more callers, and they start more.
+//!
 //! A lease gives its sandbox back when dropped, so no path can leak one.
 
 use crate::{catalog::Version, hub::Hub};
@@ -22,6 +26,16 @@ use warren_policy_engine::rules::Windows;
 
 /// This frontend, to assignment.
 pub(crate) const LESSEE: Lessee = Lessee(1);
+
+/// Sandboxes of one version that are made at once, for each core of the ready hosts: one computes while the other waits for its
+/// process, its jail or its pages.
+const STARTS_PER_CORE: u64 = 2;
+
+/// How many starts of one version go on at once on hosts with so much CPU.
+pub(crate) fn starts_at_once(ready_cpu_millis: u64) -> usize {
+    let starts = (ready_cpu_millis / 1000).saturating_mul(STARTS_PER_CORE);
+    usize::try_from(starts).unwrap_or(usize::MAX).max(2)
+}
 
 /// What is held of one version.
 #[derive(Debug, Default)]
@@ -124,7 +138,7 @@ impl Drop for Lease {
         };
         if let Some(give_up) = given_up {
             // Somebody may have counted on this one coming back.
-            let start = state.start_for_waiting();
+            let start = state.start_for_waiting(hub.starts_at_once());
             drop(state);
             give_up(&hub, &self.sandbox);
             if let Some(generation) = start {
@@ -177,12 +191,45 @@ impl State {
         None
     }
 
-    /// One more start, if more wait than are being started; counted, and in which generation.
-    pub(crate) fn start_for_waiting(&mut self) -> Option<u64> {
-        if (self.starting as usize) >= self.waiting.len() {
+    /// One more start, if more wait than are being started and fewer than `at_once` are; counted, and in which generation.
+    pub(crate) fn start_for_waiting(&mut self, at_once: usize) -> Option<u64> {
+        if (self.starting as usize) >= self.waiting.len().min(at_once) {
             return None;
         }
         self.starting += 1;
         Some(self.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With so many in line and so many being started on so much CPU: how many more are started.
+    fn check(waiting: usize, starting: u32, ready_cpu_millis: u64, expect: u32) {
+        let mut state = State { starting, ..State::default() };
+        state.waiting.extend((0..waiting).map(|_| oneshot::channel().0));
+        let at_once = starts_at_once(ready_cpu_millis);
+        while state.start_for_waiting(at_once).is_some() {}
+        assert_eq!(state.starting, starting + expect, "{waiting} wait, {starting} start, {ready_cpu_millis}");
+    }
+
+    #[test]
+    fn starts_follow_the_line_up_to_what_the_cores_can_make() {
+        for (waiting, starting, ready_cpu_millis, expect) in [
+            (0, 0, 4000, 0),
+            (1, 0, 4000, 1),
+            (1, 1, 4000, 0),
+            (5, 2, 4000, 3),
+            (100, 0, 4000, 8),
+            (100, 8, 4000, 0),
+            (100, 0, 64_000, 100),
+            // No host is ready yet, or one with less than a core: the refusal must come from placement.
+            (100, 0, 0, 2),
+            (100, 0, 500, 2),
+            (100, 0, u64::MAX, 100),
+        ] {
+            check(waiting, starting, ready_cpu_millis, expect);
+        }
     }
 }

@@ -7,7 +7,10 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{sync::Notify, time::timeout};
@@ -43,6 +46,8 @@ pub struct Fleet {
     drained: Mutex<BTreeSet<Arc<str>>>,
     /// Rung when a host reports.
     reported: Notify,
+    /// CPU of the ready hosts, thousandths of a core, when they were last looked at.
+    ready_cpu_millis: AtomicU64,
 }
 
 impl Fleet {
@@ -125,6 +130,8 @@ impl Fleet {
         let worker = Arc::new(Worker::new(Arc::clone(&id), request.address.clone(), wires, status.clone()));
         self.tell(&worker, &status);
         workers.insert(id, Arc::clone(&worker));
+        drop(workers);
+        self.look_at_cpu();
         Ok(worker)
     }
 
@@ -166,7 +173,22 @@ impl Fleet {
             }
             lost
         };
-        self.all().into_iter().filter(silent).collect()
+        let lost = self.all().into_iter().filter(silent).collect();
+        self.look_at_cpu();
+        lost
+    }
+
+    /// CPU of the ready hosts together, thousandths of a core; as new as the last [`expire`](Self::expire) or registration.
+    pub fn ready_cpu_millis(&self) -> u64 {
+        self.ready_cpu_millis.load(Ordering::Relaxed)
+    }
+
+    fn look_at_cpu(&self) {
+        let of = |worker: &Arc<Worker>| {
+            let status = worker.lock();
+            if status.state == HostState::Ready { u64::from(status.resources.cpu_millis) } else { 0 }
+        };
+        self.ready_cpu_millis.store(self.all().iter().map(of).sum(), Ordering::Relaxed);
     }
 
     /// One host.

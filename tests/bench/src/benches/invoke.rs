@@ -73,7 +73,8 @@ pub(crate) async fn warm(places: &Places, report: &mut Report, runs: usize) -> R
         ("half-load-p50", half.p99_us() / half.p50_us()),
         "<= 3x",
     );
-    report.count("invoke-warm", "half-load-cold", cold, half.len());
+    let cold = f64::from(cold);
+    report.value("invoke-warm", "half-load-cold", "calls", (cold, cold), half.len(), ("", 0.0), "");
     system.stop().await
 }
 
@@ -182,7 +183,7 @@ struct Open {
     /// Latencies of warm calls, each measured from when it was due.
     warm: Samples,
     /// Calls that found no idle sandbox and started one.
-    cold: u64,
+    cold: u32,
 }
 
 /// Calls sent at a fixed rate over so many connections, whatever the answers do. The first second, in which the sandboxes that
