@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tonic::{Code, Status};
-use warren_placement::{Fleet, NoPlace, Wanted, Worker, worker_error};
+use warren_placement::{Fleet, NoPlace, Wanted, Worker, cannot_run, worker_error};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
@@ -76,6 +76,7 @@ impl From<AssignError> for WireError {
         match error {
             AssignError::NoPlace(NoPlace::NoWorker) => unavailable(reason::NO_WORKER_READY).retryable(soon),
             AssignError::NoPlace(NoPlace::NoRoom { .. }) => unavailable(reason::NO_CAPACITY).retryable(soon),
+            AssignError::NoPlace(none) => cannot_run(&none),
             AssignError::Worker(status) => {
                 worker_error(&status, "the worker was lost while it made a sandbox; the function has not run")
             }

@@ -1,7 +1,7 @@
 //! The command tree.
 
 use crate::{
-    commands::{doctor, functions, invoke, logs, operate, policy},
+    commands::{doctor, functions, invoke, logs, operate, policy, runtime},
     host,
     report::EXIT_CODES,
     up,
@@ -42,6 +42,9 @@ enum Command {
     /// Create, update, list, show and remove functions.
     #[command(subcommand, name = "fn", visible_alias = "function")]
     Functions(functions::Command),
+    /// Make what Linux functions run on: root file systems, kernels.
+    #[command(subcommand)]
+    Runtime(runtime::Command),
     /// Call a function.
     Invoke(Box<invoke::Options>),
     /// Print the log of a function.
@@ -78,6 +81,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Up(options) => up::run(&options, &path, json).await,
         Command::Host(command) => host::run(&command, json),
         Command::Functions(command) => functions::run(command, &connect().await?, json).await,
+        Command::Runtime(command) => runtime::run(command, json).await,
         Command::Invoke(options) => invoke::run(&options, &connect().await?, json).await,
         Command::Logs(options) => logs::run(options, &connect().await?, json).await,
         Command::Ps(options) => operate::ps(options, &connect().await?, json).await,

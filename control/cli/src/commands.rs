@@ -8,4 +8,5 @@ pub(crate) mod operate;
 pub(crate) mod payload;
 pub(crate) mod policy;
 pub(crate) mod repeat;
+pub(crate) mod runtime;
 pub(crate) mod task;

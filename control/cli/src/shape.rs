@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use warren_proto::v1::{
-    Decision, Function, Host, InvokeResponse, LogLine, PolicyStatus, Sandbox, StatusResponse, Timing,
+    Decision, Function, Host, InvokeResponse, Kind, LogLine, PolicyStatus, Sandbox, StatusResponse, Timing,
 };
 
 /// One function.
@@ -17,6 +17,8 @@ pub(crate) fn function(function: &Function) -> Value {
         "env": latest.env.iter().map(|e| (e.name.clone(), Value::from(e.value.clone()))).collect::<serde_json::Map<_, _>>(),
         "args": latest.args, "task_digest": latest.task_digest, "json_response": latest.json_response,
         "created_unix_ms": latest.created_unix_ms,
+        "kind": if latest.kind() == Kind::Linux { "linux" } else { "wasm" },
+        "runtime": latest.runtime, "runtime_digest": latest.runtime_digest, "handler": latest.handler,
     })
 }
 
@@ -68,7 +70,9 @@ pub(crate) fn host(host: &Host) -> Value {
     json!({
         "id": host.id, "address": host.address, "state": host.state, "free_memory_mib": host.free_memory_mib,
         "memory_mib": resources.memory_mib, "cpu_millis": resources.cpu_millis, "zone": resources.zone,
-        "guests": resources.guests, "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
+        "guests": resources.guests, "no_linux_because": resources.no_linux_because,
+        "runtimes": host.runtimes.iter().map(|one| json!({ "name": one.name, "digest": one.digest })).collect::<Vec<_>>(),
+         "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
         "last_heartbeat_ms": host.last_heartbeat_ms,
     })
 }

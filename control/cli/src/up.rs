@@ -16,6 +16,7 @@ mod programs;
 
 use crate::{demo, screen};
 use child::Supervised;
+pub(crate) use jailer::default_data;
 use layout::Layout;
 use std::{
     net::SocketAddr,

@@ -148,6 +148,7 @@ fn host(worker: &Worker) -> Host {
         id: worker.id().to_string(),
         address: worker.address(),
         state: status.state.as_str().to_owned(),
+        runtimes: status.runtimes,
         last_heartbeat_ms: millis(status.heard.elapsed()),
         free_memory_mib: status.free_memory_mib,
         sandboxes: status.sandboxes,

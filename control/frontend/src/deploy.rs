@@ -3,16 +3,17 @@
 //! An update that changes nothing (same code, files and settings) makes no version: it answers with what is there.
 //! Two deploys of one name at once: both compile, the registry's compare-and-set lets one win, the other is ABORTED.
 
-use crate::{Frontend, catalog::FunctionEntry, validate};
+use crate::{Frontend, catalog::FunctionEntry, intake::Intake, validate};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tonic::{Code, Status};
-use warren_placement::{NoPlace, unix_ms, worker_error};
+use warren_placement::{NoPlace, cannot_run, unix_ms, worker_error};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
     v1::{
-        CreateFunctionRequest, FunctionConfig, FunctionVersion, PrepareVersionRequest, UpdateFunctionRequest,
+        CreateFunctionRequest, FunctionConfig, FunctionVersion, Kind, PrepareVersionRequest,
+        UpdateFunctionRequest,
     },
 };
 use warren_store::{BlobError, Digest, Revision, StoreError};
@@ -27,14 +28,14 @@ impl Frontend {
         request: CreateFunctionRequest,
     ) -> Result<Arc<FunctionEntry>, WireError> {
         validate::name(&request.name)?;
-        validate::code(&request.code, &request.task)?;
         let config = validate::config(request.config)?;
+        let intake = Intake::of(config.kind(), Some(request.code), Some(request.task)).await?;
         if self.catalog.get(&request.name).is_some() {
             let message = format!("function {:?} exists; `warren fn update` changes it", request.name);
             return Err(WireError::new(Code::AlreadyExists, reason::FUNCTION_EXISTS, Fault::Caller, message));
         }
-        let spec = spec(request.name, 1, config, &request.code, &request.task);
-        self.deploy(None, spec, Some(request.code), Some(request.task)).await
+        let spec = spec(request.name, 1, config, &intake);
+        self.deploy(None, spec, intake).await
     }
 
     /// Adds a version.
@@ -48,27 +49,32 @@ impl Frontend {
             return Err(conflict(&request.name, Some(seen.revision)));
         }
         let latest = &seen.latest.spec;
-        if let Some(code) = &request.code {
-            validate::code(code, request.task.as_deref().unwrap_or_default())?;
-        } else if let Some(task) = &request.task {
-            validate::code(b"kept", task)?;
-        }
         let config = match request.config {
             Some(config) => validate::config(Some(config))?,
             None => config_of(latest),
         };
-        let mut spec = spec(request.name, latest.version.saturating_add(1), config, b"", b"");
-        if let Some(code) = &request.code {
-            describe_code(&mut spec, code);
-        } else {
+        let linux = config.kind() == Kind::Linux;
+        if linux != (latest.kind() == Kind::Linux) && request.code.is_none() {
+            return Err(validate::bad_request(
+                "a function that becomes one of another kind needs other code",
+            ));
+        }
+        let intake = Intake::of(config.kind(), request.code, request.task).await?;
+        let mut spec = spec(request.name, latest.version.saturating_add(1), config, &intake);
+        if intake.code.is_none() || (linux && intake.task.is_none()) {
             (spec.code_digest, spec.code_bytes) = (latest.code_digest.clone(), latest.code_bytes);
         }
-        spec.task_digest =
-            request.task.as_ref().map_or_else(|| latest.task_digest.clone(), |task| digest_of(task));
-        if same(latest, &spec) {
+        if intake.task.is_none() {
+            spec.task_digest.clone_from(&latest.task_digest);
+        }
+        // A Linux function may have got another build of its runtime: only the worker knows.
+        if !linux && same(latest, &spec) {
             return Ok(seen);
         }
-        let entry = self.deploy(Some(&seen), spec, request.code, request.task).await?;
+        let entry = self.deploy(Some(&seen), spec, intake).await?;
+        if entry.revision == seen.revision {
+            return Ok(seen);
+        }
         self.hub.drain(&seen.latest);
         // Of the oldest versions, those that made room for this one.
         seen.versions
@@ -94,20 +100,15 @@ impl Frontend {
 
     async fn deploy(
         &self,
-        seen: Option<&FunctionEntry>,
+        seen: Option<&Arc<FunctionEntry>>,
         mut spec: FunctionVersion,
-        code: Option<Bytes>,
-        task: Option<Bytes>,
+        intake: Intake,
     ) -> Result<Arc<FunctionEntry>, WireError> {
         self.check_reservation(&spec)?;
         let name = spec.name.clone();
-        let code = self.bytes_of(&spec.code_digest, code).await?;
-        let task = self.bytes_of(&spec.task_digest, task).await?;
-        let worker = self.fleet.any_ready().map_err(|_none: NoPlace| {
-            let message = "no worker is ready to compile the function; see `warren hosts`, then try again";
-            WireError::new(Code::Unavailable, reason::NO_WORKER_READY, Fault::System, message)
-                .retryable(Some(Duration::from_secs(1)))
-        })?;
+        let code = self.bytes_of(&spec.code_digest, intake.code).await?;
+        let task = self.bytes_of(&spec.task_digest, intake.task).await?;
+        let worker = self.fleet.any_for(&spec).map_err(no_place)?;
         let request =
             PrepareVersionRequest { version: Some(spec.clone()), code: code.clone(), task: task.clone() };
         let mut client = worker.client();
@@ -118,11 +119,19 @@ impl Frontend {
             .map_err(|status| {
                 worker_error(&status, "the worker was lost while it compiled; nothing was changed")
             })?;
-        spec.world = prepared.into_inner().world;
+        let prepared = prepared.into_inner();
+        (spec.world, spec.runtime_digest) = (prepared.world, prepared.runtime_digest);
+        if let Some(seen) = seen.filter(|seen| same(&seen.latest.spec, &spec)) {
+            return Ok(Arc::clone(seen));
+        }
         self.fleet.holds(worker.id(), &spec);
         self.keep(code).await?;
         self.keep(task).await?;
-        let entry = self.catalog.add_version(seen, spec).await.map_err(|error| stored(&name, error))?;
+        let entry = self
+            .catalog
+            .add_version(seen.map(|seen| &**seen), spec)
+            .await
+            .map_err(|error| stored(&name, error))?;
         self.apply_limits();
         Ok(entry)
     }
@@ -171,25 +180,40 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn spec(name: String, version: u64, config: FunctionConfig, code: &[u8], task: &[u8]) -> FunctionVersion {
-    let mut spec = FunctionVersion {
+/// Nobody to prepare the version.
+fn no_place(none: NoPlace) -> WireError {
+    match none {
+        NoPlace::NoWorker | NoPlace::NoRoom { .. } => {
+            let message = "no worker is ready to compile the function; see `warren hosts`, then try again";
+            WireError::new(Code::Unavailable, reason::NO_WORKER_READY, Fault::System, message)
+                .retryable(Some(Duration::from_secs(1)))
+        }
+        none => cannot_run(&none),
+    }
+}
+
+fn spec(name: String, version: u64, config: FunctionConfig, intake: &Intake) -> FunctionVersion {
+    let kind = config.kind();
+    let (code, task) =
+        (intake.code.as_deref().unwrap_or_default(), intake.task.as_deref().unwrap_or_default());
+    // What people call a Linux function's code are its files.
+    let shown = if kind == Kind::Linux { task } else { code };
+    FunctionVersion {
         name,
         version,
         limits: config.limits,
         env: config.env,
         args: config.args,
         json_response: config.json_response,
+        code_digest: digest_of(code),
+        code_bytes: u64::try_from(shown.len()).unwrap_or(u64::MAX),
         task_digest: digest_of(task),
         created_unix_ms: unix_ms(),
+        kind: kind.into(),
+        runtime: config.runtime,
+        handler: config.handler,
         ..FunctionVersion::default()
-    };
-    describe_code(&mut spec, code);
-    spec
-}
-
-fn describe_code(spec: &mut FunctionVersion, code: &[u8]) {
-    spec.code_digest = digest_of(code);
-    spec.code_bytes = u64::try_from(code.len()).unwrap_or(u64::MAX);
+    }
 }
 
 /// Empty for no bytes: a function without files has no digest of nothing.
@@ -203,12 +227,16 @@ fn config_of(spec: &FunctionVersion) -> FunctionConfig {
         env: spec.env.clone(),
         args: spec.args.clone(),
         json_response: spec.json_response,
+        kind: spec.kind,
+        runtime: spec.runtime.clone(),
+        handler: spec.handler.clone(),
     }
 }
 
 fn same(latest: &FunctionVersion, spec: &FunctionVersion) -> bool {
     latest.code_digest == spec.code_digest
         && latest.task_digest == spec.task_digest
+        && latest.runtime_digest == spec.runtime_digest
         && config_of(latest) == config_of(spec)
 }
 

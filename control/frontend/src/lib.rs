@@ -15,6 +15,7 @@ mod forward;
 mod functions;
 mod hub;
 mod ids;
+mod intake;
 mod invoke;
 mod lingering;
 mod logs;

@@ -7,11 +7,13 @@ use warren_proto::{
     MAX_PAYLOAD_BYTES,
     error::{Fault, WireError},
     reason,
-    v1::{EnvVar, FunctionConfig, FunctionLimits, InvokeRequest},
+    v1::{EnvVar, FunctionConfig, FunctionLimits, InvokeRequest, Kind},
 };
 
 /// Most bytes of a module, and of a task archive.
 const MAX_CODE_BYTES: usize = 64 << 20;
+/// Least and most MiB that a Linux function may write, as in AWS Lambda.
+const LINUX_TMP_MIB: (u32, u32) = (512, 10_240);
 /// Most bytes of a function's environment, names and values; the same for its arguments.
 const MAX_STRINGS_BYTES: usize = 16 << 10;
 
@@ -73,30 +75,29 @@ pub(crate) fn code(code: &[u8], task: &[u8]) -> Result<(), WireError> {
     if code.is_empty() {
         return Err(bad_request("code is empty; give a WebAssembly module or component"));
     }
-    for (what, bytes) in [("code", code), ("task", task)] {
-        if bytes.len() > MAX_CODE_BYTES {
-            let message =
-                format!("{what} has {} bytes; at most {MAX_CODE_BYTES} (64 MiB) are taken", bytes.len());
-            return Err(WireError::new(
-                Code::InvalidArgument,
-                reason::CODE_TOO_LARGE,
-                Fault::Caller,
-                message,
-            ));
-        }
+    size("code", code).and_then(|()| size("task", task))
+}
+
+/// The size of one thing that is deployed.
+pub(crate) fn size(what: &str, bytes: &[u8]) -> Result<(), WireError> {
+    if bytes.len() <= MAX_CODE_BYTES {
+        return Ok(());
     }
-    Ok(())
+    let message = format!("{what} has {} bytes; at most {MAX_CODE_BYTES} (64 MiB) are taken", bytes.len());
+    Err(WireError::new(Code::InvalidArgument, reason::CODE_TOO_LARGE, Fault::Caller, message))
 }
 
 /// Settings, with every default filled in.
 pub(crate) fn config(config: Option<FunctionConfig>) -> Result<FunctionConfig, WireError> {
     let mut config = config.unwrap_or_default();
     let mut limits = config.limits.unwrap_or_default();
-    fill(&mut limits);
+    let linux = config.kind() == Kind::Linux;
+    fill(&mut limits, linux);
+    let tmp = if linux { LINUX_TMP_MIB } else { (1, (limits.memory_mib / 2).max(1)) };
     let ranges = [
         ("memory_mib", limits.memory_mib, 128, 10_240),
         ("timeout_ms", limits.timeout_ms, 1, 900_000),
-        ("tmp_mib", limits.tmp_mib, 1, (limits.memory_mib / 2).max(1)),
+        ("tmp_mib", limits.tmp_mib, tmp.0, tmp.1),
     ];
     for (what, value, least, most) in ranges {
         if !(least..=most).contains(&value) {
@@ -105,10 +106,44 @@ pub(crate) fn config(config: Option<FunctionConfig>) -> Result<FunctionConfig, W
     }
     config.limits = Some(limits);
     strings(&config)?;
+    runtime(&config, linux)?;
     Ok(config)
 }
 
-fn fill(limits: &mut FunctionLimits) {
+/// What only Linux functions have, and what they lack.
+fn runtime(config: &FunctionConfig, linux: bool) -> Result<(), WireError> {
+    if !linux {
+        return match (config.runtime.is_empty(), config.handler.is_empty()) {
+            (true, true) => Ok(()),
+            _ => Err(bad_request("runtime and handler are for Linux functions (--kind linux)")),
+        };
+    }
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    if !((1..=64).contains(&config.runtime.len()) && config.runtime.bytes().all(plain)) {
+        return Err(bad_request(
+            "a Linux function needs a runtime; `warren runtime ls` names those of this machine",
+        ));
+    }
+    if config.handler.len() > 128 || config.handler.contains('\0') {
+        return Err(bad_request("a handler has at most 128 bytes"));
+    }
+    let name = |name: &str| {
+        let mut letters = name.bytes();
+        letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+            && letters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    match config.env.iter().find(|var| !name(&var.name)) {
+        Some(var) => {
+            Err(bad_request(format!("environment name {:?} is not one that a shell takes", clip(&var.name))))
+        }
+        None if config.args.is_empty() => Ok(()),
+        None => Err(bad_request(
+            "a Linux function takes no arguments; its handler and environment tell it what to do",
+        )),
+    }
+}
+
+fn fill(limits: &mut FunctionLimits, linux: bool) {
     let default = |value: &mut u32, default| {
         if *value == 0 {
             *value = default;
@@ -116,7 +151,7 @@ fn fill(limits: &mut FunctionLimits) {
     };
     default(&mut limits.memory_mib, 128);
     default(&mut limits.timeout_ms, 3000);
-    default(&mut limits.tmp_mib, 64);
+    default(&mut limits.tmp_mib, if linux { LINUX_TMP_MIB.0 } else { 64 });
 }
 
 fn strings(config: &FunctionConfig) -> Result<(), WireError> {

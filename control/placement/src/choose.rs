@@ -15,7 +15,7 @@ use warren_policy_engine::{
         Demand, FitRequest, Health, MAX_CANDIDATES, PackingConfig, Place, PlaceRequest, Scored, ZoneSiblings,
     },
 };
-use warren_proto::v1::FunctionVersion;
+use warren_proto::v1::{FunctionVersion, Kind};
 
 /// Memory that goes with one whole core: a sandbox's CPU share is in proportion to its memory.
 const MIB_PER_CORE: u64 = 1769;
@@ -76,24 +76,30 @@ impl std::fmt::Debug for Choosers {
 
 impl Choosers {
     /// A host with room, which is set aside there until the host's next report; `locality` says how much of the
-    /// function's bytes a host has, thousandths.
+    /// function's bytes a host has, thousandths, and `can` whether it can run the function at all. Policies do not know of
+    /// that: a choice of theirs that cannot is left out, and with nothing left the roomiest host that can is taken.
     pub(crate) fn choose(
         &self,
         wanted: &Wanted<'_>,
         siblings: &Siblings,
         locality: impl Fn(&str) -> u32,
+        can: impl Fn(&str) -> bool,
     ) -> Option<Arc<str>> {
         let about = About { function: &wanted.version.name, request: wanted.request_id };
         let (now_ms, seed) = (unix_ms(), self.seed());
         let demand = demand_of(wanted);
         let fits =
             self.packing.choose(&about, &FitRequest { now_ms, seed, demand, shortlist: SHORTLIST }).answer;
-        let scored = fits.best.iter().map(|fit| {
+        let any_can = wanted.version.kind() != Kind::Linux;
+        let scored = fits.best.iter().filter_map(|fit| {
             let name = self.inventory.name(fit.host).unwrap_or_default();
             let there = siblings.get(&name).copied().unwrap_or(0);
-            Scored::of(*fit, there, locality(&name))
+            (any_can || can(&name)).then(|| Scored::of(*fit, there, locality(&name)))
         });
-        let (fits_list, zones) = (scored.collect(), self.zones(siblings));
+        let (fits_list, zones) = (scored.collect::<Vec<_>>(), self.zones(siblings));
+        if !any_can && fits_list.is_empty() {
+            return self.roomiest(&demand, can);
+        }
         let request = PlaceRequest { now_ms, seed, demand, fits: fits_list, zones };
         let Place::On(choice) = self.placement.choose(&about, &request).answer else { return None };
         let beyond = fits.best.iter().find(|fit| fit.host == choice.host).map_or(0, |fit| fit.overcommit_mib);
@@ -107,6 +113,24 @@ impl Choosers {
             }
         });
         if fits_still { self.inventory.name(choice.host) } else { None }
+    }
+
+    /// Of the hosts that can, the one with most memory left; none, if it is not enough.
+    fn roomiest(&self, demand: &Demand, can: impl Fn(&str) -> bool) -> Option<Arc<str>> {
+        let mut hosts: Vec<_> = (0..)
+            .map_while(|index| self.inventory.get(index).map(|info| (info.free_memory_mib, index)))
+            .collect();
+        hosts.sort_unstable_by_key(|(free, _)| std::cmp::Reverse(*free));
+        let names = hosts.into_iter().filter_map(|(_, index)| Some((index, self.inventory.name(index)?)));
+        let (index, name) = names.into_iter().find(|(_, name)| can(name))?;
+        let mut fits = false;
+        self.inventory.adjust(index, |host| {
+            fits = host.health == Health::Ready && demand.memory_mib <= host.free_memory_mib;
+            if fits {
+                set_aside(host, demand);
+            }
+        });
+        fits.then_some(name)
     }
 
     /// How many sandboxes of the function each zone has; the fullest, if there are more than a policy is told of.

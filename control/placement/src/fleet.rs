@@ -1,7 +1,7 @@
 //! The hosts: who is there, who was lost, who is chosen for a new sandbox.
 
 use crate::{
-    Choosers, HostState, HostStatus, Wanted, Wires, Worker,
+    Cannot, Choosers, HostState, HostStatus, Wanted, Wires, Worker,
     choose::{CPU_PROMISED_TIMES, Siblings, cpu_millis},
     holdings::Holdings,
 };
@@ -22,8 +22,11 @@ pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A host that missed so many is lost.
 pub const MISSED_HEARTBEATS: u32 = 6;
 
+/// Of how many hosts an error tells why they cannot.
+const WORDS_OF: usize = 3;
+
 /// No host can take the sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
     /// No worker is ready.
     #[error("no worker is ready; `warren hosts` shows them, `warren doctor` why one does not start")]
@@ -33,6 +36,20 @@ pub enum NoPlace {
     NoRoom {
         /// What was asked for.
         memory_mib: u32,
+    },
+    /// None of the ready ones runs Linux guests.
+    #[error("no ready host can run Linux functions: {0}")]
+    NoLinux(String),
+    /// None of those that do holds the runtime.
+    #[error(
+        "no host that can run Linux functions holds runtime {name}{}; `warren runtime build {name}` on such a host makes it, \
+         and `warren fn update` takes a new build over", .build.as_deref().unwrap_or_default()
+    )]
+    NoRuntime {
+        /// Its name.
+        name: String,
+        /// Of which build, if the version is fixed to one.
+        build: Option<String>,
     },
 }
 
@@ -112,6 +129,7 @@ impl Fleet {
             sandboxes: u32::try_from(request.sandboxes.len()).unwrap_or(u32::MAX),
             busy: 0,
             resources,
+            runtimes: request.runtimes.clone(),
             load: 0,
             used_memory_mib: (0, 0),
             heard: now,
@@ -145,6 +163,7 @@ impl Fleet {
         status.free_memory_mib = request.free_memory_mib;
         status.sandboxes = request.sandboxes;
         status.busy = request.busy;
+        status.runtimes.clone_from(&request.runtimes);
         status.load = request.load.min(1000);
         status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
@@ -203,20 +222,41 @@ impl Fleet {
         self.workers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Any ready host, for work that every host can do.
-    pub fn any_ready(&self) -> Result<Arc<Worker>, NoPlace> {
-        self.all().into_iter().find(|worker| worker.lock().state == HostState::Ready).ok_or(NoPlace::NoWorker)
+    /// Any ready host that can run this version, whatever room it has; if there is none, why not.
+    pub fn any_for(&self, version: &FunctionVersion) -> Result<Arc<Worker>, NoPlace> {
+        let ready: Vec<_> =
+            self.all().into_iter().filter(|worker| worker.lock().state == HostState::Ready).collect();
+        if ready.is_empty() {
+            return Err(NoPlace::NoWorker);
+        }
+        let (mut words, mut lacks_runtime) = (Vec::new(), false);
+        for worker in ready {
+            let can = worker.lock().can_run(version);
+            match can {
+                Ok(()) => return Ok(worker),
+                Err(Cannot::Runtime) => lacks_runtime = true,
+                Err(Cannot::Linux(why)) => words.push(format!("{}: {why}", worker.id())),
+            }
+        }
+        if lacks_runtime {
+            let build = version.runtime_digest.get(..16).map(|digest| format!(" of build {digest}"));
+            return Err(NoPlace::NoRuntime { name: version.runtime.clone(), build });
+        }
+        words.truncate(WORDS_OF);
+        Err(NoPlace::NoLinux(words.join("; ")))
     }
 
     /// Chooses a host for a sandbox and sets its memory aside there until the host's next report.
     pub fn place(&self, wanted: &Wanted<'_>, siblings: &Siblings) -> Result<Arc<Worker>, NoPlace> {
         let locality = |host: &str| self.holdings.locality(host, wanted.version);
-        if let Some(host) = self.choosers.choose(wanted, siblings, locality)
+        let can =
+            |host: &str| self.get(host).is_some_and(|worker| worker.lock().can_run(wanted.version).is_ok());
+        if let Some(host) = self.choosers.choose(wanted, siblings, locality, can)
             && let Some(worker) = self.get(&host)
         {
             return Ok(worker);
         }
-        self.any_ready()?;
+        self.any_for(wanted.version)?;
         let memory_mib = wanted.version.limits.as_ref().map_or(0, |limits| limits.memory_mib);
         Err(NoPlace::NoRoom { memory_mib })
     }
@@ -263,3 +303,6 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ mod lane;
 mod worker;
 
 pub use choose::{Choosers, Observations, Siblings, Wanted, function_hash, unix_ms};
-pub use error::worker_error;
+pub use error::{cannot_run, worker_error};
 pub use fleet::{Fleet, HEARTBEAT, MISSED_HEARTBEATS, NoPlace};
 pub use lane::{Broken, Express, Incoming, Lane, express};
-pub use worker::{Client, Glance, HostState, HostStatus, Wires, Worker};
+pub use worker::{Cannot, Client, Glance, HostState, HostStatus, Wires, Worker};

@@ -12,7 +12,7 @@ use std::{
 use tonic::transport::Channel;
 use warren_proto::{
     MAX_MESSAGE_BYTES,
-    v1::{HostResources, worker_service_client::WorkerServiceClient},
+    v1::{FunctionVersion, HostResources, Kind, Runtime, worker_service_client::WorkerServiceClient},
 };
 
 /// The generated client, on this worker's general channel.
@@ -69,6 +69,8 @@ pub struct HostStatus {
     pub state: HostState,
     /// What it has.
     pub resources: HostResources,
+    /// The root file systems it holds.
+    pub runtimes: Vec<Runtime>,
     /// Memory not promised to a sandbox, by its last heartbeat less what was promised since.
     pub free_memory_mib: u64,
     /// Sandboxes, by its last heartbeat.
@@ -81,6 +83,33 @@ pub struct HostStatus {
     pub used_memory_mib: (u64, u64),
     /// When it was last heard of.
     pub heard: Instant,
+}
+
+/// Why a host cannot run a version, whatever room it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cannot {
+    /// It runs no Linux guests; in its own words.
+    Linux(String),
+    /// It does not hold the runtime.
+    Runtime,
+}
+
+impl HostStatus {
+    /// Whether the host can run a version, whatever room it has.
+    pub fn can_run(&self, version: &FunctionVersion) -> Result<(), Cannot> {
+        if version.kind() != Kind::Linux {
+            return Ok(());
+        }
+        if !self.resources.guests.iter().any(|guest| guest == "linux") {
+            return Err(Cannot::Linux(self.resources.no_linux_because.clone()));
+        }
+        let is = |held: &Runtime| {
+            held.name == version.runtime
+                // Before a version is made it is not fixed to any build.
+                && (version.runtime_digest.is_empty() || held.digest == version.runtime_digest)
+        };
+        if self.runtimes.iter().any(is) { Ok(()) } else { Err(Cannot::Runtime) }
+    }
 }
 
 const IN_SERVICE: u32 = 0;

@@ -27,6 +27,23 @@ pub const FUNCTION_EXISTS: &str = "FUNCTION_EXISTS";
 /// Somebody else changed it meanwhile. ABORTED.
 pub const REVISION_CONFLICT: &str = "REVISION_CONFLICT";
 
+// Files of a Linux function that are not taken (fault: caller), INVALID_ARGUMENT. The message names the entry.
+
+/// The zip unpacks to far more than its size.
+pub const ZIP_BOMB: &str = "ZIP_BOMB";
+/// Not a zip, damaged, cut short, or with two opinions about what is in it.
+pub const ZIP_MALFORMED: &str = "ZIP_MALFORMED";
+/// A name that is absolute, leads out, is no UTF-8, or is too long.
+pub const ZIP_UNSAFE_NAME: &str = "ZIP_UNSAFE_NAME";
+/// A name twice, or once as a file and once as a folder.
+pub const ZIP_DUPLICATE_NAME: &str = "ZIP_DUPLICATE_NAME";
+/// A link, a device, a pipe, a socket.
+pub const ZIP_SPECIAL_FILE: &str = "ZIP_SPECIAL_FILE";
+/// Encrypted, or compressed in a way that is not read.
+pub const ZIP_UNSUPPORTED: &str = "ZIP_UNSUPPORTED";
+/// More than 10,000 files and folders.
+pub const ZIP_TOO_MANY_ENTRIES: &str = "ZIP_TOO_MANY_ENTRIES";
+
 // A limit (fault: throttle). RESOURCE_EXHAUSTED with RetryInfo.
 
 /// The account runs as many invocations as it may.
@@ -42,6 +59,12 @@ pub const NO_WORKER_READY: &str = "NO_WORKER_READY";
 pub const NO_CAPACITY: &str = "NO_CAPACITY";
 /// The worker did not answer or was declared lost; the function may have started. UNAVAILABLE.
 pub const WORKER_LOST: &str = "WORKER_LOST";
+/// No ready worker's KVM can boot Linux guests; the message has each host's own words. FAILED_PRECONDITION, not retryable.
+pub const NO_LINUX_HOST: &str = "NO_LINUX_HOST";
+/// No ready worker that can run Linux functions holds this runtime. FAILED_PRECONDITION, not retryable.
+pub const NO_SUCH_RUNTIME: &str = "NO_SUCH_RUNTIME";
+/// A worker that can run Linux functions holds no kernel for the runtime. FAILED_PRECONDITION, not retryable.
+pub const NO_KERNEL: &str = "NO_KERNEL";
 /// A durable write failed for lack of space. RESOURCE_EXHAUSTED.
 pub const DISK_FULL: &str = "DISK_FULL";
 /// A durable write failed otherwise. INTERNAL.

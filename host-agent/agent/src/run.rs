@@ -122,6 +122,7 @@ fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announceme
             isa: host.versions.compiler().isa().0,
             kernel,
             guests: vec!["wasm".to_owned()],
+            no_linux_because: "its agent does not offer them".to_owned(),
         },
     }
 }

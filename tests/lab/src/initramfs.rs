@@ -2,21 +2,36 @@
 
 use crate::kernel::Kernel;
 use anyhow::{Context as _, Result};
-use cpio::{NewcBuilder, newc};
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
-    io::{BufWriter, Read, Write},
+    io::{BufWriter, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+use warren_image::newc::Archive;
 
 /// A file to carry into the lab.
 #[derive(Clone, Debug)]
 pub struct Carry {
-    /// Where it lies here.
-    pub from: PathBuf,
+    /// What it is here.
+    pub from: Source,
     /// Its absolute path in the lab.
     pub to: PathBuf,
+}
+
+/// Where a file's bytes come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file, with its permissions.
+    File(PathBuf),
+    /// Memory.
+    Bytes(Vec<u8>),
+}
+
+impl From<PathBuf> for Source {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
 }
 
 /// First stage. The initial root file system cannot be left by pivot_root, which jails need, so it is bound over
@@ -63,7 +78,7 @@ poweroff -f
 /// Writes the initramfs (an uncompressed newc archive: QEMU loads it faster than a guest would unpack it).
 pub fn build(out: &Path, kernel: &Kernel, files: &[Carry], job: &str) -> Result<()> {
     let file = File::create(out).with_context(|| out.display().to_string())?;
-    let mut archive = Archive { out: BufWriter::new(file), inode: 1, folders: BTreeSet::new() };
+    let mut archive = Archive::new(BufWriter::new(file));
     for folder in ["/proc", "/sys", "/dev", "/newroot", "/lab/modules"] {
         archive.folder(Path::new(folder))?;
     }
@@ -73,52 +88,22 @@ pub fn build(out: &Path, kernel: &Kernel, files: &[Carry], job: &str) -> Result<
     archive.file(Path::new("/lab/job.sh"), 0o644, job.as_bytes())?;
     let mut order = String::new();
     for module in &kernel.modules {
-        let name = module.file_name().context("a module has a name")?;
-        archive.file(&Path::new("/lab/modules").join(name), 0o644, &fs::read(module)?)?;
-        order.push_str(&name.to_string_lossy());
+        let name = format!("{}.ko", module.name);
+        archive.file(&Path::new("/lab/modules").join(&name), 0o644, &module.bytes)?;
+        order.push_str(&name);
         order.push('\n');
     }
     archive.file(Path::new("/lab/modules/order"), 0o644, order.as_bytes())?;
     for carry in files {
-        let mut bytes = Vec::new();
-        let mut source = File::open(&carry.from).with_context(|| carry.from.display().to_string())?;
-        source.read_to_end(&mut bytes)?;
-        let mode = std::os::unix::fs::MetadataExt::mode(&source.metadata()?) & 0o777;
-        archive.file(&carry.to, mode, &bytes)?;
-    }
-    newc::trailer(archive.out)?.flush()?;
-    Ok(())
-}
-
-struct Archive {
-    out: BufWriter<File>,
-    inode: u32,
-    folders: BTreeSet<PathBuf>,
-}
-
-impl Archive {
-    fn folder(&mut self, path: &Path) -> Result<()> {
-        let missing: Vec<_> =
-            path.ancestors().filter(|p| p.parent().is_some() && !self.folders.contains(*p)).collect();
-        for folder in missing.into_iter().rev() {
-            self.entry(folder, 0o04_0755, &[])?;
-            self.folders.insert(folder.to_owned());
+        match &carry.from {
+            Source::Bytes(bytes) => archive.file(&carry.to, 0o644, bytes)?,
+            Source::File(path) => {
+                let about = fs::metadata(path).with_context(|| path.display().to_string())?;
+                let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+                archive.file(&carry.to, about.mode() & 0o777, &bytes)?;
+            }
         }
-        Ok(())
     }
-
-    fn file(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-        self.folder(path.parent().context("files lie in a folder")?)?;
-        self.entry(path, 0o10_0000 | mode, bytes)
-    }
-
-    fn entry(&mut self, path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
-        let name = path.to_string_lossy();
-        let builder = NewcBuilder::new(name.trim_start_matches('/')).ino(self.inode).mode(mode).nlink(1);
-        self.inode += 1;
-        let mut writer = builder.write(&mut self.out, u32::try_from(bytes.len())?);
-        writer.write_all(bytes)?;
-        writer.finish()?;
-        Ok(())
-    }
+    archive.finish()?.flush()?;
+    Ok(())
 }

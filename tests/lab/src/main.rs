@@ -12,7 +12,7 @@ use std::{
 use warren_lab::{
     guest,
     initramfs::{self, Carry},
-    kernel::{self, Release},
+    kernel::{self, Series},
     machine::{Machine, Time, Verdict},
 };
 
@@ -58,16 +58,16 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let began = Instant::now();
-    let kernel = kernel::prepare(Release::from_name(&arguments.kernel)?, &arguments.cache)?;
+    let kernel = kernel::prepare(kernel::series(&arguments.kernel)?, &arguments.cache)?;
     let mut files = Vec::new();
     for carry in &arguments.carries {
         let (from, to) = carry.split_once('=').with_context(|| format!("--carry {carry}: write FROM=TO"))?;
         collect(Path::new(from), Path::new(to), &mut files)?;
     }
     if arguments.guests {
-        for release in Release::ALL {
-            let kernel = kernel::prepare(release, &arguments.cache)?;
-            files.extend(guest::carries(release, &kernel, &arguments.cache)?);
+        for series in Series::ALL {
+            let kernel = kernel::prepare(series, &arguments.cache)?;
+            files.extend(guest::carries(series, &kernel, &arguments.cache)?);
         }
         files.push(guest::root_image(&kernel, &arguments.cache)?);
     }
@@ -101,7 +101,7 @@ fn collect(from: &Path, to: &Path, files: &mut Vec<Carry>) -> Result<()> {
             collect(&entry.path(), &to.join(entry.file_name()), files)?;
         }
     } else {
-        files.push(Carry { from: from.to_owned(), to: to.to_owned() });
+        files.push(Carry { from: from.to_owned().into(), to: to.to_owned() });
     }
     Ok(())
 }

@@ -206,6 +206,7 @@ impl Installation {
                 env: Vec::new(),
                 args: how.args,
                 json_response: how.json_response,
+                ..FunctionConfig::default()
             }),
         };
         Ok(self.client.functions().create_function(request).await?.into_inner())

@@ -19,8 +19,16 @@ pub(crate) struct Options {
 }
 
 /// The static programs that ship.
-const PROGRAMS: &[&str] =
-    &["warren", "warren-control", "warren-agent", "warren-jailer", "warren-vmm", "warren-compile"];
+const PROGRAMS: &[&str] = &[
+    "warren",
+    "warren-control",
+    "warren-agent",
+    "warren-jailer",
+    "warren-vmm",
+    "warren-compile",
+    // PID 1 of Linux guests; goes into kernels' initrds.
+    "warren-init",
+];
 /// Turns a policy's core module into a component; built with the programs, not shipped.
 const POLICY_TOOL: &str = "warren-policy-tool";
 /// Component = package of `policies-wasm/builtin`.

@@ -49,6 +49,16 @@ const PACKAGES: &[Package] = &[
         present: || shell::which("xz").is_some(),
     },
     Package {
+        name: "mmdebstrap",
+        why: "root file systems of Linux functions",
+        present: || shell::which("mmdebstrap").is_some(),
+    },
+    Package {
+        name: "python3-pip",
+        why: "the Python runtime's packages",
+        present: || shell::which("pip3").is_some(),
+    },
+    Package {
         name: "lz4",
         why: "the ELF kernel inside a 6.1 bzImage",
         present: || shell::which("lz4").is_some(),

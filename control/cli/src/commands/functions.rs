@@ -1,12 +1,17 @@
 //! `warren fn`.
 
-use super::{payload, task};
+use super::{
+    payload,
+    runtime::{self, Place},
+    task,
+};
 use crate::{screen, shape};
+use bytes::Bytes;
 use std::path::PathBuf;
 use warren_client::{Client, Failure, Outcome};
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, EnvVar, Function, FunctionConfig, FunctionLimits,
-    GetFunctionRequest, ListFunctionsRequest, UpdateFunctionRequest,
+    FunctionVersion, GetFunctionRequest, Kind as WireKind, ListFunctionsRequest, UpdateFunctionRequest,
 };
 
 #[derive(clap::Subcommand)]
@@ -16,13 +21,17 @@ pub(crate) enum Command {
 Examples:
   warren fn create hello hello.wasm
   warren fn create thumb thumbnail.wasm --memory-mib 256 --timeout-ms 10000 --arg 320
-  warren fn create site site.wasm --task ./public --env LANG=C --json-response")]
+  warren fn create site site.wasm --task ./public --env LANG=C --json-response
+  warren fn create resize --kind linux --runtime debian-python --code ./app --handler app.handler
+  warren fn create legacy --kind linux --runtime debian-base --code bootstrap.zip --memory-mib 256
+  warren fn create own --kind linux --rootfs root.ext4 --handler main")]
     Create(Deploy),
     /// Make a new version with other code or other settings; what is not given stays.
     #[command(after_help = "\
 Examples:
   warren fn update hello hello.wasm
-  warren fn update hello --timeout-ms 10000 --expected-revision 3")]
+  warren fn update hello --timeout-ms 10000 --expected-revision 3
+  warren fn update resize --code ./app")]
     Update {
         #[command(flatten)]
         deploy: Deploy,
@@ -56,16 +65,30 @@ pub(crate) struct Deploy {
     /// The module: WASI preview 1 or a warren:function component.
     #[arg(value_name = "FILE.wasm")]
     file: Option<PathBuf>,
-    /// The same, named.
-    #[arg(long, conflicts_with = "file", value_name = "FILE.wasm")]
+    /// The same, named; for a Linux function its files: a directory, a zip (50 MiB) or a tar.
+    #[arg(long, conflicts_with = "file", value_name = "FILE.wasm|DIR|ZIP")]
     code: Option<PathBuf>,
+    /// What it is: WebAssembly, or files that a runtime runs in a Linux microVM [default: wasm].
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Which runtime runs it (`warren runtime ls`); Linux only.
+    #[arg(long, value_name = "NAME", conflicts_with = "rootfs")]
+    runtime: Option<String>,
+    /// An ext4 or EROFS image of this machine as a runtime of its own, for a Warren on this machine; Linux only.
+    #[arg(long, value_name = "IMAGE")]
+    rootfs: Option<PathBuf>,
+    /// What the runtime calls, for instance `app.handler`; Linux only.
+    #[arg(long)]
+    handler: Option<String>,
+    #[command(flatten)]
+    place: Place,
     /// Memory, 128 to 10240 MiB; CPU comes in proportion.
     #[arg(long)]
     memory_mib: Option<u32>,
     /// Longest run, 1 to 900000 ms.
     #[arg(long)]
     timeout_ms: Option<u32>,
-    /// Space under /tmp, MiB.
+    /// Space under /tmp, MiB: up to half of the memory; for a Linux function 512 to 10240, for all it writes.
     #[arg(long)]
     tmp_mib: Option<u32>,
     /// An environment variable; may be repeated.
@@ -83,6 +106,13 @@ pub(crate) struct Deploy {
     /// The answer must be JSON; one that is not is the function's error.
     #[arg(long)]
     json_response: bool,
+}
+
+/// What a function is, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    Wasm,
+    Linux,
 }
 
 /// Runs one.
@@ -136,19 +166,42 @@ pub(crate) async fn all(client: &Client) -> Outcome<Vec<Function>> {
 }
 
 fn create(deploy: &Deploy) -> Outcome<CreateFunctionRequest> {
+    let linux = deploy.kind == Some(Kind::Linux);
     let code = deploy.file.as_ref().or(deploy.code.as_ref());
-    let code = code.ok_or_else(|| Failure::Usage("which module? warren fn create NAME FILE.wasm".into()))?;
+    let code = match (code, linux) {
+        (Some(path), true) => task::files(path)?,
+        (Some(path), false) => payload::file(path)?,
+        (None, true) if deploy.rootfs.is_some() => Bytes::new(),
+        (None, true) => return Err(Failure::Usage("which files? --code DIR or --code FILE.zip".into())),
+        (None, false) => return Err(Failure::Usage("which module? warren fn create NAME FILE.wasm".into())),
+    };
     Ok(CreateFunctionRequest {
         name: deploy.name.clone(),
-        code: payload::file(code)?,
+        code,
         task: deploy.task.as_deref().map(task::archive).transpose()?.unwrap_or_default(),
         config: Some(FunctionConfig {
             limits: Some(limits(deploy, FunctionLimits::default())),
             env: variables(&deploy.env)?,
             args: deploy.arg.clone(),
             json_response: deploy.json_response,
+            kind: if linux { WireKind::Linux } else { WireKind::Unspecified }.into(),
+            runtime: runtime_of(deploy)?.unwrap_or_default(),
+            handler: deploy.handler.clone().unwrap_or_default(),
         }),
     })
+}
+
+/// The runtime's name; an image becomes a runtime named by what is in it.
+fn runtime_of(deploy: &Deploy) -> Outcome<Option<String>> {
+    let Some(image) = &deploy.rootfs else { return Ok(deploy.runtime.clone()) };
+    let failed = |error: warren_image::BuildError| Failure::Usage(error.to_string());
+    let digest = warren_image::of_file(image).map_err(failed)?;
+    let name = format!("image-{}", digest.get(..16).unwrap_or(&digest));
+    let shelf = deploy.place.shelf();
+    if shelf.runtime(&name).is_err() {
+        runtime::import(&name, image, &shelf)?;
+    }
+    Ok(Some(name))
 }
 
 /// What is not given stays as it is, so the present settings are asked for first; the revision seen then makes
@@ -158,15 +211,24 @@ async fn update(client: &Client, deploy: &Deploy, expected: u64) -> Outcome<Upda
     let function = client.functions().get_function(request).await?.into_inner();
     let latest = function.latest.unwrap_or_default();
     let code = deploy.file.as_ref().or(deploy.code.as_ref());
+    let kind = match deploy.kind {
+        Some(Kind::Linux) => WireKind::Linux,
+        Some(Kind::Wasm) => WireKind::Wasm,
+        None => latest.kind(),
+    };
+    let read = |path: &PathBuf| if kind == WireKind::Linux { task::files(path) } else { payload::file(path) };
     Ok(UpdateFunctionRequest {
         name: deploy.name.clone(),
-        code: code.map(|path| payload::file(path)).transpose()?,
+        code: code.map(read).transpose()?,
         task: deploy.task.as_deref().map(task::archive).transpose()?,
         config: Some(FunctionConfig {
             limits: Some(limits(deploy, latest.limits.unwrap_or_default())),
             env: if deploy.env.is_empty() { latest.env } else { variables(&deploy.env)? },
             args: if deploy.arg.is_empty() { latest.args } else { deploy.arg.clone() },
             json_response: deploy.json_response || latest.json_response,
+            kind: kind.into(),
+            runtime: runtime_of(deploy)?.unwrap_or(latest.runtime),
+            handler: deploy.handler.clone().unwrap_or(latest.handler),
         }),
         expected_revision: if expected == 0 { function.revision } else { expected },
     })
@@ -216,11 +278,16 @@ fn list(functions: &[Function], json: bool) {
             format!("{} MiB", limits.memory_mib),
             format!("{} ms", limits.timeout_ms),
             screen::bytes(latest.code_bytes),
-            latest.code_digest.chars().take(12).collect(),
+            digest_of(&latest).chars().take(12).collect(),
         ]
     });
     let header = ["name", "version", "memory", "timeout", "code", "digest"];
     screen::print(&screen::table(&header, &[1, 2, 3, 4], rows.collect()));
+}
+
+/// Of what it is made of: its module, or its files.
+fn digest_of(version: &FunctionVersion) -> &str {
+    if version.kind() == WireKind::Linux { &version.task_digest } else { &version.code_digest }
 }
 
 fn details(function: &Function, json: bool) {
@@ -233,8 +300,14 @@ fn details(function: &Function, json: bool) {
     let mut text = line("name", latest.name.clone());
     text += &line("version", format!("{} (all: {})", latest.version, join(&function.versions)));
     text += &line("revision", function.revision.to_string());
-    text += &line("world", latest.world().as_str_name().trim_start_matches("WORLD_").to_lowercase());
-    text += &line("code", format!("{} {}", screen::bytes(latest.code_bytes), latest.code_digest));
+    if latest.kind() == WireKind::Linux {
+        text += &line("kind", "linux".into());
+        text += &line("runtime", format!("{} {}", latest.runtime, latest.runtime_digest));
+        text += &line("handler", latest.handler.clone());
+    } else {
+        text += &line("world", latest.world().as_str_name().trim_start_matches("WORLD_").to_lowercase());
+    }
+    text += &line("code", format!("{} {}", screen::bytes(latest.code_bytes), digest_of(&latest)));
     text += &line("memory", format!("{} MiB", limits.memory_mib));
     text += &line("timeout", format!("{} ms", limits.timeout_ms));
     text += &line("/tmp", format!("{} MiB", limits.tmp_mib));

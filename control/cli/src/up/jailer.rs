@@ -71,13 +71,18 @@ impl Jailer {
 
     /// Where state is kept if nothing is said.
     pub(crate) fn default_data(&self) -> PathBuf {
-        if matches!(self, Self::Own { .. }) {
-            return "/var/lib/warren".into();
-        }
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || set("HOME").unwrap_or_else(|| "/".into()).join(".local/share");
-        set("XDG_DATA_HOME").filter(|path| path.is_absolute()).unwrap_or_else(home).join("warren")
+        default_data(matches!(self, Self::Own { .. }))
     }
+}
+
+/// Where root's, or this user's, state is kept if nothing is said.
+pub(crate) fn default_data(roots: bool) -> PathBuf {
+    if roots {
+        return "/var/lib/warren".into();
+    }
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").unwrap_or_else(|| "/".into()).join(".local/share");
+    set("XDG_DATA_HOME").filter(|path| path.is_absolute()).unwrap_or_else(home).join("warren")
 }
 
 fn usable(mut found: Finding, root: &Path) -> Outcome<Finding> {

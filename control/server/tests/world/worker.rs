@@ -116,6 +116,7 @@ impl ScriptedWorker {
             }),
             sandboxes: self.sandboxes(),
             builder_key: vec![0; 32].into(),
+            runtimes: Vec::new(),
         };
         fleet.register_worker(request).await.map(drop)
     }

@@ -89,6 +89,7 @@ impl WorkerService for Worker {
             artefact_bytes: prepared.version.code.file.len(),
             compile_ms: u64::try_from(prepared.compile.as_millis()).unwrap_or(u64::MAX),
             cached: prepared.cached,
+            runtime_digest: String::new(),
         }))
     }
 

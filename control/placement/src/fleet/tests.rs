@@ -1,0 +1,95 @@
+use super::*;
+use crate::{Observations, express};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tonic::transport::Endpoint;
+use warren_proto::v1::{FunctionLimits, HostResources, Kind, Runtime};
+
+/// Wires that nobody answers: these tests never call.
+fn wires(address: &str) -> Result<Wires, tonic::transport::Error> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
+    Ok(Wires { channel, express: express(address, "host", Arc::new(tls)) })
+}
+
+fn runtime(name: &str, digest: &str) -> Runtime {
+    Runtime { name: name.into(), digest: digest.into() }
+}
+
+/// A host that runs Linux guests unless it says why not.
+fn host(fleet: &Fleet, id: &str, no_linux_because: &str, runtimes: &[Runtime]) {
+    let mut guests = vec!["wasm".to_owned()];
+    if no_linux_because.is_empty() {
+        guests.push("linux".to_owned());
+    }
+    let resources = HostResources {
+        cpu_millis: 4000,
+        memory_mib: 1024,
+        guests,
+        no_linux_because: no_linux_because.into(),
+        ..HostResources::default()
+    };
+    let request = RegisterWorkerRequest {
+        host_id: id.into(),
+        address: "127.0.0.1:1".into(),
+        resources: Some(resources),
+        runtimes: runtimes.to_vec(),
+        ..RegisterWorkerRequest::default()
+    };
+    fleet.register(&request, Instant::now(), wires).unwrap();
+}
+
+fn linux(runtime: &str, build: &str) -> FunctionVersion {
+    FunctionVersion {
+        name: "f".into(),
+        kind: Kind::Linux.into(),
+        runtime: runtime.into(),
+        runtime_digest: build.into(),
+        limits: Some(FunctionLimits { memory_mib: 256, ..FunctionLimits::default() }),
+        ..FunctionVersion::default()
+    }
+}
+
+fn place(fleet: &Fleet, version: &FunctionVersion) -> Result<String, NoPlace> {
+    let wanted = Wanted { version, request_id: "r", observed: Observations::default() };
+    fleet.place(&wanted, &Siblings::new()).map(|worker| worker.id().to_string())
+}
+
+#[tokio::test]
+async fn linux_functions_go_where_they_can_run() {
+    let fleet = Fleet::default();
+    assert_eq!(place(&fleet, &linux("python", "")), Err(NoPlace::NoWorker));
+    host(&fleet, "soft", "guest kernels are interpreted", &[]);
+    let error = place(&fleet, &linux("python", "")).unwrap_err();
+    assert!(error.to_string().contains("soft: guest kernels are interpreted"), "{error}");
+    assert!(fleet.any_for(&FunctionVersion::default()).is_ok(), "a Wasm function runs there");
+    host(&fleet, "base", "", &[runtime("base", "a1")]);
+    let error = place(&fleet, &linux("python", "b1")).unwrap_err();
+    assert!(matches!(&error, NoPlace::NoRuntime { name, build: None } if name == "python"), "{error}");
+    host(&fleet, "python", "", &[runtime("python", "b1"), runtime("python", "b0")]);
+    // Whatever the policies would rather have: never where it cannot run, and until there is no room left.
+    for build in ["", "b1", "b0"] {
+        assert_eq!(place(&fleet, &linux("python", build)), Ok("python".into()), "{build}");
+    }
+    assert!(matches!(place(&fleet, &linux("python", "b2")), Err(NoPlace::NoRuntime { .. })));
+    assert_eq!(place(&fleet, &linux("python", "b1")), Ok("python".into()));
+    assert_eq!(place(&fleet, &linux("python", "b1")), Err(NoPlace::NoRoom { memory_mib: 256 }));
+    assert_eq!(place(&fleet, &linux("base", "a1")), Ok("base".into()));
+}
+
+/// More hosts that cannot than a policy's shortlist has places: the one that can is found all the same.
+#[tokio::test]
+async fn the_one_among_many() {
+    let fleet = Fleet::default();
+    for number in 0..40 {
+        host(&fleet, &format!("w{number}"), "no", &[]);
+    }
+    host(&fleet, "z", "", &[runtime("base", "a1")]);
+    for _ in 0..4 {
+        assert_eq!(place(&fleet, &linux("base", "a1")), Ok("z".into()));
+    }
+    assert_eq!(place(&fleet, &linux("base", "a1")), Err(NoPlace::NoRoom { memory_mib: 256 }));
+}
