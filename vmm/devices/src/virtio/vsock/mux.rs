@@ -20,8 +20,12 @@
 //! - What is for no connection is answered by RST, never for an RST. Rows, resets and what is [`Mux::take_gone`] are
 //!   bounded: a guest that does not take its resets is not listened to ([`Mux::listens`]).
 
+mod connection;
+mod said;
+
+use self::connection::{Connection, Source, State, Wish};
+pub use self::said::{Full, Key, Next, Received};
 use super::HOST_CID;
-use super::credit::Credit;
 use super::packet::{
     Header, OP_CREDIT_REQUEST, OP_CREDIT_UPDATE, OP_REQUEST, OP_RESPONSE, OP_RST, OP_RW, OP_SHUTDOWN,
     SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM,
@@ -36,44 +40,6 @@ const RESETS_MAX: usize = 64;
 /// Where the host's own ports begin.
 const EPHEMERAL: u32 = 1 << 30;
 
-/// A connection: its two ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// The host's.
-    pub host: u32,
-    /// The guest's.
-    pub guest: u32,
-}
-
-/// What a packet of the guest's means for the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// Nothing to do.
-    Nothing,
-    /// The guest asks for a connection: [`Mux::accept`] or [`Mux::refuse`].
-    Wanted(Key),
-    /// The connection that the host asked for is open.
-    Opened(Key),
-    /// The packet's bytes are for this connection.
-    Data(Key),
-    /// The guest is over, one way or both: see [`Mux::is_over`].
-    Shut(Key),
-}
-
-/// What goes to the guest next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// This packet, which has no bytes.
-    Packet(Header),
-    /// Up to so many bytes of this connection's: then [`Mux::read`], [`Mux::dry`] or [`Mux::ended`].
-    Data(Key, u32),
-}
-
-/// The table is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many connections")]
-pub struct Full;
-
 /// One guest's connections.
 #[derive(Debug)]
 pub struct Mux {
@@ -86,34 +52,6 @@ pub struct Mux {
     next_port: u32,
     /// Counts closings, to find the oldest.
     closings: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Connection {
-    state: State,
-    credit: Credit,
-    source: Source,
-    /// The host reads nothing more.
-    hung_up: bool,
-    /// Of a shutdown, what the guest was told already.
-    announced: u32,
-    /// Of a shutdown, what the guest told.
-    guest_over: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Requested { sent: bool },
-    Open { owes_response: bool },
-    Closing { at: u64 },
-}
-
-/// What the host's side has to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Dry,
-    Ready,
-    Ended,
 }
 
 impl Mux {
@@ -430,60 +368,6 @@ impl Mux {
         let (_, oldest) = self.table.iter().filter_map(closing).min().ok_or(Full)?;
         self.table.remove(&oldest);
         Ok(())
-    }
-}
-
-/// What a connection wants to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Packet(u16),
-    Data(u32),
-}
-
-impl Connection {
-    fn new(state: State) -> Self {
-        Self {
-            state,
-            credit: Credit::default(),
-            source: Source::Dry,
-            hung_up: false,
-            announced: 0,
-            guest_over: 0,
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
-    }
-
-    fn is_closing(&self) -> bool {
-        matches!(self.state, State::Closing { .. })
-    }
-
-    /// Of a shutdown: what the host is over with. What it sent is lost when the guest reads no more.
-    fn over(&self) -> u32 {
-        let lost = self.hung_up && self.guest_over & SHUTDOWN_RECEIVE != 0;
-        let ended = if lost || self.source == Source::Ended { SHUTDOWN_SEND } else { 0 };
-        ended | if self.hung_up { SHUTDOWN_RECEIVE } else { 0 }
-    }
-
-    fn wish(&self) -> Option<Wish> {
-        match self.state {
-            State::Requested { sent: false } => return Some(Wish::Packet(OP_REQUEST)),
-            State::Open { owes_response: true } => return Some(Wish::Packet(OP_RESPONSE)),
-            State::Open { owes_response: false } => {}
-            State::Requested { sent: true } | State::Closing { .. } => return None,
-        }
-        let free = self.credit.free();
-        if self.source == Source::Ready && free > 0 && self.guest_over & SHUTDOWN_RECEIVE == 0 {
-            Some(Wish::Data(free))
-        } else if self.credit.must_tell() {
-            Some(Wish::Packet(OP_CREDIT_UPDATE))
-        } else if self.over() & !self.announced != 0 {
-            Some(Wish::Packet(OP_SHUTDOWN))
-        } else {
-            None
-        }
     }
 }
 
