@@ -39,18 +39,24 @@ fn mount_kind(kind: &str, target: &str, flags: MountFlags) -> Result<(), Failure
     }
 }
 
-/// Mounts the root file system and makes it `/`.
-pub(crate) fn enter_root(root: &Root) -> Result<(), Failure> {
+/// Mounts the root file system, under an overlay if there is a scratch disk, and makes it `/`.
+pub(crate) fn enter_root(root: &Root, scratch: Option<&str>) -> Result<(), Failure> {
     std::fs::create_dir_all(NEW_ROOT).map_err(Failure::of("make a place for the root file system"))?;
-    let flags = if root.writable { MountFlags::empty() } else { MountFlags::RDONLY };
-    let what = format!("mount {} as {}", root.device, root.kind);
-    let give_up = Instant::now() + PATIENCE;
-    while !Path::new(&root.device).exists() && Instant::now() < give_up {
-        std::thread::sleep(RETRY);
+    await_device(&root.device);
+    if let Some(scratch) = scratch {
+        await_device(scratch);
+        crate::guest::disks::overlay(&root.device, &root.kind, scratch, NEW_ROOT)?;
+    } else {
+        let flags = if root.writable { MountFlags::empty() } else { MountFlags::RDONLY };
+        let what = format!("mount {} as {}", root.device, root.kind);
+        mount(&*root.device, NEW_ROOT, &*root.kind, flags, None).map_err(Failure::of(what))?;
+        say!("root is {}", root.device);
     }
-    mount(&*root.device, NEW_ROOT, &*root.kind, flags, None).map_err(Failure::of(what))?;
     for (_, target, _) in EARLY {
         let inside = format!("{NEW_ROOT}{target}");
+        if scratch.is_some() {
+            std::fs::create_dir_all(&inside).map_err(Failure::of(format!("make {target}")))?;
+        }
         mount_move(target, &*inside)
             .map_err(Failure::of(format!("move {target} into the root file system")))?;
     }
@@ -60,10 +66,18 @@ pub(crate) fn enter_root(root: &Root) -> Result<(), Failure> {
     rustix::process::chroot(".").map_err(Failure::of("enter the root file system"))?;
     std::env::set_current_dir("/").map_err(step())?;
     for (kind, target, flags) in LATE {
-        if Path::new(target).is_dir() {
+        // On a scratch disk /tmp has its own place.
+        if Path::new(target).is_dir() && !(scratch.is_some() && target == "/tmp") {
             mount_kind(kind, target, flags)?;
         }
     }
-    say!("root is {}", root.device);
     Ok(())
+}
+
+/// A disk appears some time after its module.
+fn await_device(device: &str) {
+    let give_up = Instant::now() + PATIENCE;
+    while !Path::new(device).exists() && Instant::now() < give_up {
+        std::thread::sleep(RETRY);
+    }
 }

@@ -11,11 +11,19 @@
 //! It is static and needs nothing but itself: no shell, no library, no configuration file.
 #![forbid(unsafe_code)]
 
+mod api;
+mod clock;
+mod core;
 mod filesystems;
+mod guest;
 mod modules;
 mod processes;
+mod serve;
 mod settings;
+mod telemetry;
 
+use serve::Setup;
+use serve::places::Places;
 use settings::Settings;
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,8 +36,7 @@ pub(crate) use say;
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        eprintln!("warren-init is the first process of a guest, and nothing else");
-        return ExitCode::from(2);
+        return outside_a_guest();
     }
     if let Err(failure) = live() {
         say!("{failure}");
@@ -38,6 +45,33 @@ fn main() -> ExitCode {
     // Only a kernel without power-off comes back; the first process must not end.
     loop {
         std::thread::park();
+    }
+}
+
+/// As an ordinary process there is the supervisor alone, over a Unix socket in place of vsock: what its tests talk to.
+fn outside_a_guest() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let [word, socket, root] = &*words else {
+        eprintln!("warren-init is the first process of a guest; otherwise: warren-init serve SOCKET FOLDER");
+        return ExitCode::from(2);
+    };
+    if word != "serve" {
+        eprintln!("warren-init serve SOCKET FOLDER");
+        return ExitCode::from(2);
+    }
+    let served = std::os::unix::net::UnixListener::bind(socket).and_then(|listener| {
+        // What programs leave behind is reaped here too.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let places = Places::below(Path::new(root));
+        let setup = Setup { listener: listener.into(), places, guest: false, api_port: 0 };
+        serve::run(setup, |_| Ok(()))
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("warren-init: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -68,7 +102,10 @@ fn live() -> Result<(), Failure> {
     let loaded = modules::load_all(Path::new("/lib/warren/modules"))?;
     say!("hello; {loaded} modules loaded");
     if let Some(root) = &settings.root {
-        filesystems::enter_root(root)?;
+        filesystems::enter_root(root, settings.scratch())?;
+    }
+    if settings.serve {
+        return guest::serve(&settings);
     }
     let mut words = std::env::args_os().skip(1);
     match words.next() {

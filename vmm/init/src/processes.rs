@@ -50,6 +50,13 @@ pub(crate) fn power_off() {
     }
 }
 
+/// Ends what programs have left behind; whoever reaps meets it.
+pub(crate) fn end_strays() {
+    for pid in others() {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
 /// Signals every process and reaps until none is left or the grace is over.
 fn end_all(signal: Signal, grace: Duration) {
     for pid in others() {

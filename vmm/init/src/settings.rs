@@ -5,12 +5,21 @@
 //! | `warren.root=DEVICE` | the root file system's device, for instance `/dev/vda` |
 //! | `warren.rootfstype=TYPE` | its type; ext4 if not given |
 //! | `warren.rootflags=rw` | mounted writable; otherwise read-only |
+//! | `warren.serve=1` | be a function's supervisor ([`crate::serve`]): the root file system comes under an overlay |
+//! | `warren.scratch=DEVICE` | then: the disk of the overlay's upper layer and `/tmp`; `/dev/vdb` if not given |
+//! | `warren.task=DEVICE` | then: the disk of the function's archive; `/dev/vdc` if not given |
 
 /// What init is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// The root file system; without one the initramfs stays.
     pub root: Option<Root>,
+    /// Be a function's supervisor.
+    pub serve: bool,
+    /// The disk for everything that is written.
+    pub scratch: String,
+    /// The disk with the function's archive.
+    pub task: String,
 }
 
 /// A root file system.
@@ -36,7 +45,18 @@ impl Settings {
             kind: value("warren.rootfstype").unwrap_or("ext4").to_owned(),
             writable: value("warren.rootflags") == Some("rw"),
         });
-        Self { root }
+        let device = |name: &str, usual: &str| value(name).unwrap_or(usual).to_owned();
+        Self {
+            root,
+            serve: value("warren.serve") == Some("1"),
+            scratch: device("warren.scratch", "/dev/vdb"),
+            task: device("warren.task", "/dev/vdc"),
+        }
+    }
+
+    /// The disk that comes over the root file system, if one does.
+    pub(crate) fn scratch(&self) -> Option<&str> {
+        self.serve.then_some(self.scratch.as_str())
     }
 }
 
@@ -62,5 +82,15 @@ mod tests {
         ] {
             assert_eq!(Settings::parse(text).root, expect, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_supervisor_and_its_disks() {
+        let plain = Settings::parse("warren.scratch=/dev/vdx warren.serve=0");
+        assert_eq!((plain.serve, plain.scratch()), (false, None));
+        let usual = Settings::parse("warren.serve=1 warren.root=/dev/vda");
+        assert_eq!((usual.scratch(), usual.task.as_str()), (Some("/dev/vdb"), "/dev/vdc"));
+        let named = Settings::parse("warren.serve=1 warren.scratch=/dev/vdx warren.task=/dev/vdy");
+        assert_eq!((named.scratch(), named.task.as_str()), (Some("/dev/vdx"), "/dev/vdy"));
     }
 }

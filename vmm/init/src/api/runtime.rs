@@ -1,0 +1,115 @@
+//! The Runtime API.
+
+use super::answer::{Answer, accepted, bytes, error as refuse, gone, set};
+use super::body::{Broken, Whole, read};
+use crate::core::{Answer as EventAnswer, Fault, Who};
+use crate::serve::HostEvent;
+use crate::serve::supervisor::{Delivered, Supervisor};
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Request, StatusCode};
+use warren_vmm_protocol::guest::InitFailure;
+
+/// Most bytes of a response, and of an error's document.
+const RESPONSE_MAX: usize = 6 << 20;
+const ERROR_MAX: usize = 1 << 20;
+const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
+
+/// `GET /runtime/invocation/next`: answered when there is an event.
+pub(super) async fn next(supervisor: &Supervisor) -> Answer {
+    let waiting = supervisor.wait(Who::Runtime);
+    if let Err(refusal) = supervisor.feed(crate::core::Machine::runtime_next) {
+        return refusal.into();
+    }
+    let Ok(Delivered::Event { event, deadline_unix_ms }) = waiting.await else { return gone() };
+    let HostEvent { request_id, invoked_arn, trace_id, client_context, identity, payload, .. } = &*event;
+    let mut answer = bytes(StatusCode::OK, "application/json", payload.clone());
+    set(&mut answer, "lambda-runtime-aws-request-id", request_id);
+    set(&mut answer, "lambda-runtime-deadline-ms", &deadline_unix_ms.to_string());
+    let own = supervisor.config().function_arn.as_str();
+    set(&mut answer, "lambda-runtime-invoked-function-arn", invoked_arn.as_deref().unwrap_or(own));
+    for (name, value) in [
+        ("lambda-runtime-trace-id", trace_id),
+        ("lambda-runtime-client-context", client_context),
+        ("lambda-runtime-cognito-identity", identity),
+    ] {
+        if let Some(value) = value {
+            set(&mut answer, name, value);
+        }
+    }
+    answer
+}
+
+/// `POST /runtime/invocation/ID/response`, whole or as a stream.
+pub(super) async fn response(supervisor: &Supervisor, id: &str, request: Request<Incoming>) -> Answer {
+    const TO: &str = "InvocationResponse";
+    if let Err(refusal) = supervisor.feed(|machine, _| machine.may_answer(id, TO)) {
+        return refusal.into();
+    }
+    let (answer, reply) = match read(request.into_body(), RESPONSE_MAX).await {
+        Ok(Whole { bytes, trailers }) => (finished(bytes, &trailers), accepted()),
+        Err(Broken::TooLarge) => {
+            let text = format!("Exceeded maximum allowed payload size ({RESPONSE_MAX} bytes).");
+            let reply = refuse(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &text);
+            (EventAnswer::TooLarge { most: RESPONSE_MAX }, reply)
+        }
+        Err(Broken::Truncated) => return truncated(),
+    };
+    match supervisor.feed(|machine, _| machine.answer(id, answer, TO)) {
+        Ok(()) => reply,
+        Err(refusal) => refusal.into(),
+    }
+}
+
+/// A stream that broke in its middle says so behind its end.
+fn finished(bytes: bytes::Bytes, trailers: &HeaderMap) -> EventAnswer {
+    let Some(error_type) = header(trailers, ERROR_TYPE) else { return EventAnswer::Response(bytes) };
+    let document = header(trailers, "lambda-runtime-function-error-body").unwrap_or_default();
+    let body = super::base64::decode(&document).unwrap_or_else(|| document.into_bytes());
+    EventAnswer::Error { error_type, body: body.into() }
+}
+
+/// `POST /runtime/invocation/ID/error`.
+pub(super) async fn error(supervisor: &Supervisor, id: &str, request: Request<Incoming>) -> Answer {
+    const TO: &str = "InvocationErrorResponse";
+    if let Err(refusal) = supervisor.feed(|machine, _| machine.may_answer(id, TO)) {
+        return refusal.into();
+    }
+    let error_type = header(request.headers(), ERROR_TYPE).unwrap_or_else(|| "Runtime.Unknown".to_owned());
+    let body = match read(request.into_body(), ERROR_MAX).await {
+        Ok(whole) => whole.bytes,
+        Err(Broken::TooLarge) => bytes::Bytes::new(),
+        Err(Broken::Truncated) => return truncated(),
+    };
+    let answer = EventAnswer::Error { error_type, body };
+    match supervisor.feed(|machine, _| machine.answer(id, answer, TO)) {
+        Ok(()) => accepted(),
+        Err(refusal) => refusal.into(),
+    }
+}
+
+/// `POST /runtime/init/error`.
+pub(super) async fn init_error(supervisor: &Supervisor, request: Request<Incoming>) -> Answer {
+    let named = header(request.headers(), ERROR_TYPE);
+    let body = match read(request.into_body(), ERROR_MAX).await {
+        Ok(whole) => whole.bytes,
+        Err(Broken::TooLarge) => bytes::Bytes::new(),
+        Err(Broken::Truncated) => return truncated(),
+    };
+    let document = crate::serve::Document::read(&body);
+    let said = Some(document.error_type.as_ref()).filter(|kind| !kind.is_empty());
+    let error_type = said.map(str::to_owned).or(named).unwrap_or_else(|| "Runtime.Unknown".to_owned());
+    let message = document.error_message.into_owned();
+    let fault = Fault { body: body.clone(), ..Fault::new(InitFailure::Runtime, &error_type, message) };
+    match supervisor.feed(|machine, now| machine.runtime_init_error(now, &fault)) {
+        Ok(()) => accepted(),
+        Err(refusal) => refusal.into(),
+    }
+}
+
+fn truncated() -> Answer {
+    refuse(StatusCode::BAD_REQUEST, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}

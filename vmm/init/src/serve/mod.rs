@@ -1,0 +1,121 @@
+//! The function supervisor: from the host's configuration to the end of the sandbox.
+//!
+//! ```text
+//!  port 1 ──▶ host ──▶ ┌────────────┐ ◀── api (runtime, extensions, telemetry over HTTP on the loopback)
+//!         ◀── outgoing │ supervisor │ ◀── programs (SIGCHLD), output (pipes)
+//!                      │  machine   │ ──▶ telemetry
+//!                      └────────────┘ ◀── time
+//! ```
+//! The pure machine ([`crate::core`]) decides; everything here only carries. One thread.
+
+mod answers;
+mod environment;
+mod event;
+mod host;
+mod identifier;
+mod lines;
+mod outgoing;
+mod output;
+pub(crate) mod places;
+pub(crate) mod programs;
+pub(crate) mod supervisor;
+pub(crate) mod time;
+
+pub(crate) use answers::Document;
+pub(crate) use event::HostEvent;
+pub(crate) use identifier::new as identifier;
+
+use crate::api;
+use crate::clock::Clock;
+use crate::core::Machine;
+use host::Listener;
+use outgoing::Outgoing;
+use places::Places;
+use std::io::Result as IoResult;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use supervisor::Supervisor;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use warren_vmm_protocol::guest::{GUEST_VERSION, GuestConfig, GuestReply, InitError, InitFailure, Text};
+
+/// How long the last words may take to reach the host.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where and how to serve.
+pub(crate) struct Setup {
+    /// Listens for the host.
+    pub(crate) listener: OwnedFd,
+    /// Where programs and files lie.
+    pub(crate) places: Places,
+    /// Whether this is the first process of a guest.
+    pub(crate) guest: bool,
+    /// The port of the API on the loopback; 0 for any.
+    pub(crate) api_port: u16,
+}
+
+/// Why the function's files or the guest itself could not be made ready.
+pub(crate) struct Unprepared {
+    /// Whose fault.
+    pub(crate) failure: InitFailure,
+    /// What.
+    pub(crate) text: String,
+}
+
+/// Serves one sandbox to its end. `prepare` makes files, time and network as configured, before any program runs.
+pub(crate) fn run(
+    setup: Setup,
+    prepare: impl FnOnce(&GuestConfig) -> Result<(), Unprepared>,
+) -> IoResult<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, live(setup, prepare))
+}
+
+async fn live(setup: Setup, prepare: impl FnOnce(&GuestConfig) -> Result<(), Unprepared>) -> IoResult<()> {
+    let mut listener = Listener::new(setup.listener)?;
+    let (mut stream, config) = host::configure(&mut listener).await?;
+    let clock = Clock::start();
+    let versions = || match config.version {
+        GUEST_VERSION => Ok(()),
+        other => {
+            let text = format!("the host speaks version {other}, this guest {GUEST_VERSION}");
+            Err(Unprepared { failure: InitFailure::Guest, text })
+        }
+    };
+    if let Err(unprepared) = versions().and_then(|()| prepare(&config)) {
+        let error = InitError {
+            failure: unprepared.failure,
+            error_type: Text::cut(match unprepared.failure {
+                InitFailure::Task => "Sandbox.InvalidTask",
+                _ => "Sandbox.SetupFailed",
+            }),
+            message: Text::cut(&unprepared.text),
+        };
+        let reply = GuestReply::InitFailed { init_us: clock.now(), error };
+        let _ = tokio::time::timeout(LAST_WORDS, host::say_once(&mut stream, &reply)).await;
+        return Ok(());
+    }
+    let api = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, setup.api_port))).await?;
+    let address = api.local_addr()?.to_string();
+    let outgoing = Rc::new(Outgoing::default());
+    let supervisor =
+        Supervisor::new(clock, *config, setup.places, address, setup.guest, Rc::clone(&outgoing));
+    let mut children = signal(SignalKind::child())?;
+    tokio::task::spawn_local(api::serve(api, supervisor.clone()));
+    tokio::task::spawn_local(host::serve(listener, stream, supervisor.clone()));
+    let reaper = supervisor.clone();
+    tokio::task::spawn_local(async move {
+        while children.recv().await.is_some() {
+            reaper.reap();
+        }
+    });
+    let timer = supervisor.clone();
+    tokio::task::spawn_local(async move { timer.keep_time().await });
+    supervisor.feed(Machine::start);
+    supervisor.over().await;
+    let _ = tokio::time::timeout(LAST_WORDS, outgoing.empty()).await;
+    Ok(())
+}

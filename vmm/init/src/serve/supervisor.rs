@@ -1,0 +1,386 @@
+//! The shell around the machine: does what it says, and feeds it what happens.
+//!
+//! Everything is on one thread. No borrow of the state outlives a method here, and none is held over an await.
+
+use super::answers;
+use super::environment::{self, Variables};
+use super::event::HostEvent;
+use super::outgoing::Outgoing;
+use super::output::Output;
+use super::places::Places;
+use super::programs::{Launch, Programs, Reaped};
+use crate::clock::{Clock, unix_ms};
+use crate::core::{Action, Delivery, Ending, ExtensionId, Machine, Micros, Reason, Record, Said, Who};
+use crate::telemetry::Hub;
+use crate::telemetry::record::{self, Facts};
+use crate::telemetry::subscription::{Category, Subscription};
+use rustix::process::Signal;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::rc::Rc;
+use tokio::sync::{Notify, oneshot};
+use warren_vmm_protocol::Done;
+use warren_vmm_protocol::guest::{GuestConfig, GuestReply};
+
+/// What answers a request for the next event.
+#[derive(Debug)]
+pub(crate) enum Delivered {
+    /// An event.
+    Event {
+        /// It.
+        event: Rc<HostEvent>,
+        /// The wall clock's milliseconds until which there is time.
+        deadline_unix_ms: u64,
+    },
+    /// SHUTDOWN.
+    Shutdown {
+        /// Lambda's word for why.
+        reason: &'static str,
+        /// The wall clock's milliseconds until which there is time.
+        deadline_unix_ms: u64,
+    },
+}
+
+/// A sandbox's supervisor.
+#[derive(Clone)]
+pub(crate) struct Supervisor(Rc<Shared>);
+
+struct Shared {
+    clock: Clock,
+    config: GuestConfig,
+    places: Places,
+    /// `AWS_LAMBDA_RUNTIME_API`.
+    api: String,
+    /// In a guest: programs get a user of their own, and the clock is ours to set.
+    guest: bool,
+    outgoing: Rc<Outgoing>,
+    state: RefCell<State>,
+    /// The machine's deadline may be another.
+    alarm: Notify,
+    off: Cell<bool>,
+    over: Notify,
+}
+
+struct State {
+    machine: Machine,
+    programs: Programs,
+    outputs: HashMap<Who, Rc<Output>>,
+    waiting: HashMap<Who, oneshot::Sender<Delivered>>,
+    identifiers: HashMap<String, ExtensionId>,
+    event: Option<(Rc<HostEvent>, Micros)>,
+    hub: Hub,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        clock: Clock,
+        config: GuestConfig,
+        places: Places,
+        api: String,
+        guest: bool,
+        outgoing: Rc<Outgoing>,
+    ) -> Self {
+        let limit = Micros::from(config.init_timeout.get()) * 1000;
+        let state = State {
+            machine: Machine::new(limit, places.extensions()),
+            programs: Programs::default(),
+            outputs: HashMap::new(),
+            waiting: HashMap::new(),
+            identifiers: HashMap::new(),
+            event: None,
+            hub: Hub::default(),
+        };
+        let state = RefCell::new(state);
+        let (alarm, off, over) = (Notify::new(), Cell::new(false), Notify::new());
+        Self(Rc::new(Shared { clock, config, places, api, guest, outgoing, state, alarm, off, over }))
+    }
+
+    /// The function's configuration.
+    pub(crate) fn config(&self) -> &GuestConfig {
+        &self.0.config
+    }
+
+    /// Tells the machine something, and does what it says.
+    pub(crate) fn feed<R>(&self, step: impl FnOnce(&mut Machine, Micros) -> R) -> R {
+        let now = self.0.clock.now();
+        let result = step(&mut self.0.state.borrow_mut().machine, now);
+        loop {
+            let actions = self.0.state.borrow_mut().machine.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.act(action);
+            }
+        }
+        self.0.alarm.notify_one();
+        result
+    }
+
+    /// An event of the host's.
+    pub(crate) fn event(&self, event: HostEvent) {
+        let timeout = Micros::from(event.timeout_ms) * 1000;
+        if let Some(host) = event.host_unix_ms.filter(|_| self.0.guest) {
+            super::time::follow(host);
+        }
+        let id = event.request_id.clone();
+        let deadline = self.0.clock.now().saturating_add(timeout);
+        let busy = self.0.state.borrow().machine.current().is_some();
+        if !busy {
+            self.0.state.borrow_mut().event = Some((Rc::new(event), deadline));
+        }
+        self.feed(|machine, now| machine.event(now, id, timeout));
+    }
+
+    /// A program waits for the next event; the answer comes through what is returned.
+    pub(crate) fn wait(&self, who: Who) -> oneshot::Receiver<Delivered> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.state.borrow_mut().waiting.insert(who, sender);
+        receiver
+    }
+
+    /// Gives an extension the identifier that it is known by from now on.
+    pub(crate) fn identify(&self, id: ExtensionId) -> String {
+        let identifier = super::identifier::new();
+        self.0.state.borrow_mut().identifiers.insert(identifier.clone(), id);
+        identifier
+    }
+
+    /// The extension with an identifier.
+    pub(crate) fn identified(&self, identifier: &str) -> Option<ExtensionId> {
+        self.0.state.borrow().identifiers.get(identifier).copied()
+    }
+
+    /// Takes a subscription to telemetry.
+    pub(crate) fn subscribe(&self, id: ExtensionId, subscription: Subscription, types: &serde_json::Value) {
+        let mut state = self.0.state.borrow_mut();
+        let name = state.machine.extension_name(id).unwrap_or_default().to_owned();
+        state.hub.subscribe(self.0.clock, &name, subscription);
+        state.hub.publish(self.0.clock, Category::Platform, &record::subscribed(unix_ms(), &name, types));
+    }
+
+    /// Reaps whatever has ended.
+    pub(crate) fn reap(&self) {
+        loop {
+            let reaped = self.0.state.borrow_mut().programs.reap();
+            let Some(ended) = reaped else { return };
+            if let Reaped::Program(who, ending) = ended {
+                self.drain();
+                self.feed(|machine, now| machine.ended(now, who, &ending));
+            }
+        }
+    }
+
+    /// Waits for the machine's deadlines, for ever.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let deadline = self.0.state.borrow().machine.deadline();
+            let alarm = self.0.alarm.notified();
+            match deadline {
+                None => alarm.await,
+                Some(at) => {
+                    let late = tokio::time::timeout_at(self.0.clock.instant(at).into(), alarm).await.is_err();
+                    if late {
+                        self.feed(Machine::tick);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns when it is over.
+    pub(crate) async fn over(&self) {
+        while !self.0.off.get() {
+            self.0.over.notified().await;
+        }
+    }
+
+    /// A line that a program wrote.
+    pub(crate) fn line(&self, who: Who, line: &[u8]) {
+        self.0.outgoing.log(line);
+        let state = self.0.state.borrow();
+        let extension = matches!(who, Who::Extension(_));
+        let category = if extension { Category::Extension } else { Category::Function };
+        if state.hub.wants(category) {
+            let structured = self.0.config.log_format == warren_vmm_protocol::guest::LogFormat::Json;
+            state.hub.publish(self.0.clock, category, &record::line(unix_ms(), extension, line, structured));
+        }
+    }
+
+    /// What waits to be said.
+    pub(crate) fn outgoing(&self) -> Rc<Outgoing> {
+        Rc::clone(&self.0.outgoing)
+    }
+
+    /// Reads what programs have written up to now, so that it is said before what follows.
+    fn drain(&self) {
+        let outputs: Vec<_> = self.0.state.borrow().outputs.values().cloned().collect();
+        for output in &outputs {
+            output.drain(self);
+        }
+    }
+
+    fn act(&self, action: Action) {
+        match action {
+            Action::Launch(who) => self.launch(who),
+            Action::Terminate(who) => self.0.state.borrow().programs.signal(who, Signal::TERM),
+            Action::Kill(who) => self.0.state.borrow().programs.signal(who, Signal::KILL),
+            Action::Deliver(who, delivery) => self.deliver(who, delivery),
+            Action::Say(said) => self.say(said),
+            Action::Record(record) => self.record(&record),
+            Action::PowerOff => {
+                self.drain();
+                self.0.off.set(true);
+                self.0.over.notify_one();
+            }
+        }
+    }
+
+    fn launch(&self, who: Who) {
+        let launched = self.prepare(who).and_then(|(words, variables)| {
+            let launch = Launch { words, variables, folder: &self.0.places.task, as_user: self.0.guest };
+            let mut state = self.0.state.borrow_mut();
+            state.waiting.remove(&who);
+            // A new start finds nothing of the old one.
+            if self.0.guest && state.programs.none() {
+                crate::processes::end_strays();
+            }
+            state
+                .programs
+                .launch(who, launch)
+                .map_err(|error| ("Runtime.InvalidEntrypoint", format!("it could not be started: {error}")))
+        });
+        let started = launched.and_then(|pipe| {
+            Output::start(self.clone(), who, pipe).map_err(|error| ("Runtime.Unknown", error.to_string()))
+        });
+        match started {
+            Ok(output) => {
+                self.0.state.borrow_mut().outputs.insert(who, output);
+            }
+            Err((error_type, why)) => {
+                let ending = Ending::NotStarted { error_type, why };
+                let now = self.0.clock.now();
+                self.0.state.borrow_mut().machine.ended(now, who, &ending);
+            }
+        }
+    }
+
+    /// A program's command line and environment.
+    fn prepare(&self, who: Who) -> Result<(Vec<OsString>, Variables), (&'static str, String)> {
+        let Shared { config, places, api, .. } = &*self.0;
+        match who {
+            Who::Runtime => {
+                let words = match &*config.entrypoint {
+                    [] => vec![places.bootstrap()?.into_os_string()],
+                    words => words.iter().map(|word| word.as_str().into()).collect(),
+                };
+                Ok((words, environment::of_runtime(config, places, api)))
+            }
+            Who::Extension(id) => {
+                let mut state = self.0.state.borrow_mut();
+                state.identifiers.retain(|_, of| *of != id);
+                let name = state.machine.extension_name(id).unwrap_or_default().to_owned();
+                state.hub.forget(&name);
+                let program: PathBuf = places.extension(&name);
+                Ok((vec![program.into_os_string()], environment::of_extension(config, places, api)))
+            }
+        }
+    }
+
+    fn deliver(&self, who: Who, delivery: Delivery) {
+        let mut state = self.0.state.borrow_mut();
+        let delivered = match (delivery, &state.event) {
+            (Delivery::Event, Some((event, deadline))) => Delivered::Event {
+                event: Rc::clone(event),
+                deadline_unix_ms: self.0.clock.unix_ms_at(*deadline),
+            },
+            (Delivery::Event, None) => return,
+            (Delivery::Shutdown { reason, until }, _) => {
+                Delivered::Shutdown { reason: word(reason), deadline_unix_ms: self.0.clock.unix_ms_at(until) }
+            }
+        };
+        // One whose connection is gone asks again.
+        if let Some(waiting) = state.waiting.remove(&who) {
+            let _ = waiting.send(delivered);
+        }
+    }
+
+    fn say(&self, said: Said) {
+        self.drain();
+        let outgoing = &self.0.outgoing;
+        match said {
+            Said::Ready { took } => outgoing.init(&GuestReply::Ready { init_us: took }),
+            Said::InitFailed { took, fault } => {
+                let (whole, part) = (took / 1000, took % 1000 / 10);
+                let kind = &fault.error_type;
+                outgoing.log(
+                    format!(
+                        "INIT_REPORT Init Duration: {whole}.{part:02} ms\tPhase: init\tStatus: error\tError Type: {kind}\n"
+                    )
+                    .as_bytes(),
+                );
+                outgoing.init(&GuestReply::InitFailed { init_us: took, error: answers::init_error(&fault) });
+            }
+            Said::Done { answer, took } => {
+                let event = self.0.state.borrow_mut().event.take();
+                let id = event.as_ref().map_or("", |(event, _)| event.request_id.as_str());
+                if let crate::core::Answer::Failed(fault) = &answer {
+                    let text = format!("RequestId: {id} Error: {}\n{}\n", fault.message, fault.error_type);
+                    outgoing.log(text.as_bytes());
+                }
+                let (outcome, payload) = answers::outcome(id, answer);
+                let done = Done {
+                    outcome,
+                    handler_us: took,
+                    memory_peak_bytes: self.peak(),
+                    payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                    exits: 0,
+                };
+                outgoing.done(done, &payload);
+            }
+        }
+    }
+
+    fn record(&self, record: &Record) {
+        if matches!(record, Record::InitReport { .. }) {
+            self.0.state.borrow().hub.flush();
+        }
+        if let Record::Extension { name, subscription } = record {
+            let wanted = [("INVOKE", subscription.invoke), ("SHUTDOWN", subscription.shutdown)];
+            let events: Vec<_> = wanted.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
+            let events = events.join(", ");
+            let line = format!("EXTENSION\tName: {name}\tState: Registered\tEvents: [{events}]\n");
+            self.0.outgoing.log(line.as_bytes());
+        }
+        let state = self.0.state.borrow();
+        if !state.hub.wants(Category::Platform) {
+            return;
+        }
+        let event = state.event.as_ref().map(|(event, _)| event);
+        let facts = Facts {
+            unix_ms: unix_ms(),
+            request_id: event.map_or("", |event| event.request_id.as_str()),
+            trace_id: event.and_then(|event| event.trace_id.as_deref()),
+            kind: environment::kind(self.0.config.kind),
+            version: self.0.config.function_version.as_str(),
+            memory_mib: self.0.config.memory.get(),
+            peak_bytes: state.programs.peak_bytes(),
+        };
+        state.hub.publish(self.0.clock, Category::Platform, &record::platform(record, &facts));
+    }
+
+    fn peak(&self) -> u64 {
+        self.0.state.borrow().programs.peak_bytes()
+    }
+}
+
+/// Lambda's words.
+const fn word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Spindown => "spindown",
+        Reason::Timeout => "timeout",
+        Reason::Failure => "failure",
+    }
+}

@@ -1,0 +1,41 @@
+"""A function that behaves as its event says; see the folder's README."""
+
+import os
+import sys
+import time
+
+print("python: cold")
+if os.environ.get("INIT") == "exit":
+    os._exit(7)
+if os.environ.get("INIT") == "raise":
+    raise ValueError("no init")
+if os.environ.get("INIT") == "sleep":
+    time.sleep(3600)
+
+COUNT = 0
+
+
+def handler(event, context):
+    global COUNT
+    COUNT += 1
+    what = event.get("do")
+    print(f"python: {context.aws_request_id} {what}")
+    if what == "fail":
+        raise ValueError("as you wish")
+    if what == "exit":
+        sys.stdout.flush()
+        os._exit(3)
+    if what == "sleep":
+        time.sleep(3600)
+    if what == "large":
+        return "x" * event["bytes"]
+    return {
+        "echo": event.get("value"),
+        "count": COUNT,
+        "id": context.aws_request_id,
+        "trace": os.environ.get("_X_AMZN_TRACE_ID"),
+        "arn": context.invoked_function_arn,
+        "function": context.function_name,
+        "memory": int(context.memory_limit_in_mb),
+        "left": context.get_remaining_time_in_millis() > 0,
+    }
