@@ -43,9 +43,11 @@ impl Machine {
             }
             RuntimeState::Answered => self.record_runtime_done(now),
             RuntimeState::Waiting => {}
-            // It asks again for what it has not answered: its connection may have broken.
+            // It asks again for what it has not answered: its connection may have broken. What is about to be ended waits.
             RuntimeState::Busy => {
-                self.act(Action::Deliver(Who::Runtime, Delivery::Event));
+                if self.phase == Phase::Invoking {
+                    self.act(Action::Deliver(Who::Runtime, Delivery::Event));
+                }
                 return Ok(());
             }
             RuntimeState::Absent | RuntimeState::Faulted => return Err(self.refuse("Ready")),
