@@ -67,7 +67,7 @@ const fn ioctl(threads: Threads, request: u64, why: &'static str) -> LinuxCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [LinuxCall; 66] = [
+pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     // Sealing itself, and starting.
     with(NONE, "prctl", (157, 0), 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(NONE, "prctl", (157, 0), 15, "PR_SET_NAME of threads"),
@@ -107,9 +107,12 @@ pub const SYSTEM_CALLS: [LinuxCall; 66] = [
     any(WORKER, "fdatasync", 75, "disks"),
     any(WORKER, "fallocate", 285, "disks' discards and zeroes"),
     any(WORKER, "getrandom", 318, "entropy for the guest"),
-    // Streams.
-    any(NETWORK, "readv", 19, "bytes of a stream, into the guest's buffers"),
-    any(NETWORK, "writev", 20, "bytes of a stream, out of the guest's buffers"),
+    // Streams and frames.
+    any(NETWORK, "readv", 19, "streams and frames, into the guest's buffers"),
+    any(NETWORK, "writev", 20, "streams and frames, out of the guest's buffers"),
+    ioctl(MAIN, 0x8004_54D2, "TUNGETIFF: a network card's descriptor is a tap device"),
+    ioctl(MAIN, 0x4004_54D8, "TUNSETVNETHDRSZ: its frames begin as the guest's do"),
+    ioctl(NETWORK, 0x4004_54D0, "TUNSETOFFLOAD: what the guest's driver takes"),
     any(NETWORK, "shutdown", 48, "the guest ended a stream one way"),
     // Connections, events.
     any(MAIN, "accept4", 288, "connections"),

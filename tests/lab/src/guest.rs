@@ -3,7 +3,7 @@
 
 use crate::initramfs::{Carry, Source};
 use crate::kernel::{Kernel, Series, load};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::Path;
 use warren_image::kernel::extract_elf;
@@ -29,6 +29,12 @@ pub fn carries(series: Series, kernel: &Kernel, cache: &Path) -> Result<Vec<Carr
     }
     ensure!(files.len() > 2, "no module of {} was found", series.name());
     Ok(files)
+}
+
+/// The host's own module for guests' network cards.
+pub fn host_module(kernel: &Kernel) -> Result<Carry> {
+    let tun = load(&kernel.tree, &["tun"])?.into_iter().next().context("this kernel has no module tun")?;
+    Ok(Carry { from: Source::Bytes(tun.bytes), to: Path::new(FOLDER).join("tun.ko") })
 }
 
 /// A small root file system with a shell, as an ext4 image.

@@ -9,7 +9,7 @@
 //! - A device's answer is data: nothing here performs I/O, raises interrupts or blocks.
 //!
 //! Modules: [`serial`] the 16550 and [`console`] the bounded log behind it, [`keyboard`] and [`power`] reset
-//! and soft-off, [`virtio`] the transport and the devices on it.
+//! and soft-off, [`rate`] limits, [`virtio`] the transport and the devices on it.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,5 +18,6 @@ extern crate alloc;
 pub mod console;
 pub mod keyboard;
 pub mod power;
+pub mod rate;
 pub mod serial;
 pub mod virtio;

@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod chain;
+pub mod net;
 pub mod rng;
 pub mod transport;
 pub mod vsock;

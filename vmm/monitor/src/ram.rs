@@ -2,7 +2,7 @@
 //!
 //! Nothing here ever makes a Rust reference into guest memory.
 
-use crate::sys::vectored::{Direction, transfer, transfer_stream};
+use crate::sys::vectored::{Direction, send_behind, transfer, transfer_stream};
 use crate::sys::{FileUse, Reservation};
 use kvm_ioctls::VmFd;
 use rustix::fd::BorrowedFd;
@@ -201,6 +201,11 @@ impl Ram {
         direction: Direction,
     ) -> io::Result<usize> {
         transfer_stream(stream, &self.pieces(ranges)?, direction)
+    }
+
+    /// One call that writes `head` and then the bytes of some ranges.
+    pub fn send_behind(&self, stream: BorrowedFd<'_>, head: &[u8], ranges: &[Range]) -> io::Result<usize> {
+        send_behind(stream, head, &self.pieces(ranges)?)
     }
 
     fn pieces(&self, ranges: &[Range]) -> io::Result<Vec<VolatileSlice<'_>>> {

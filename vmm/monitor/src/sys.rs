@@ -4,6 +4,7 @@
     reason = "the monitor's one module for descriptors, mappings, memory slots and signals"
 )]
 
+pub mod tap;
 pub mod vectored;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};

@@ -44,6 +44,34 @@ pub enum DeviceSpec {
         /// The guest's address: 3 or more, and not all ones.
         guest_cid: u32,
     },
+    /// A network card: one descriptor of a tap device made with `IFF_TAP`, `IFF_NO_PI` and `IFF_VNET_HDR`, attached and
+    /// not shared.
+    Net {
+        /// The guest's address: of a station, not of a group.
+        mac: [u8; 6],
+        /// Limits of what the guest receives, a frame an operation.
+        receive: Limits,
+        /// Limits of what it sends.
+        send: Limits,
+    },
+}
+
+/// Limits of one direction of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes: Option<Rate>,
+    /// Operations.
+    pub operations: Option<Rate>,
+}
+
+/// A bucket that is full at first. Neither number is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// What it holds.
+    pub burst: u64,
+    /// What comes back a second.
+    pub per_second: u64,
 }
 
 /// VMM to whoever asked for a stream ([`crate::Role::Vsock`], [`crate::Role::VsockAccept`]).
@@ -90,7 +118,7 @@ impl LinuxSpec {
     #[must_use]
     pub fn descriptors(&self) -> usize {
         let of = |device: &DeviceSpec| match device {
-            DeviceSpec::Block { .. } => 1,
+            DeviceSpec::Block { .. } | DeviceSpec::Net { .. } => 1,
             DeviceSpec::Rng | DeviceSpec::Vsock { .. } => 0,
         };
         1 + usize::from(self.initrd) + self.devices.iter().map(of).sum::<usize>()

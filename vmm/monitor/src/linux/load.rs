@@ -1,13 +1,16 @@
 //! The door through which a `LoadLinux` request comes in: what arrived is untrusted, what leaves is checked.
 
 use crate::program::Positioned;
+use crate::sys::tap::set_up;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, fcntl_get_seals, fstat};
 use warren_boot::linux::image::Preference;
 use warren_boot::linux::layout::VIRTIO_MAX;
 use warren_boot::linux::{CommandLine, KernelImage, Placement};
+use warren_devices::rate;
+use warren_devices::virtio::net::{HEADER_LEN, is_station};
 use warren_sandbox_plan::name::SandboxName;
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, Limits, LinuxSpec, Rate};
 
 /// A guest that can be built: its kernel was judged and placed, and every descriptor is of the kind it should be.
 #[derive(Debug)]
@@ -42,6 +45,17 @@ pub enum DeviceFile {
     },
     /// Entropy.
     Rng,
+    /// A network card.
+    Net {
+        /// Its tap device, set up.
+        tap: OwnedFd,
+        /// The guest's address.
+        mac: [u8; 6],
+        /// What it may receive.
+        receive: rate::Limits,
+        /// What it may send.
+        send: rate::Limits,
+    },
     /// Streams.
     Vsock {
         /// The guest's address.
@@ -82,6 +96,16 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
         devices.push(match device {
             DeviceSpec::Rng => DeviceFile::Rng,
             DeviceSpec::Vsock { guest_cid } => DeviceFile::Vsock { guest_cid: *guest_cid },
+            DeviceSpec::Net { mac, receive, send } => {
+                let what = format!("network card {index}");
+                if !is_station(*mac) {
+                    return Err(format!("{what}: {mac:x?} is no station's address"));
+                }
+                let tap = next(&what)?;
+                set_up(tap.as_fd(), HEADER_LEN).map_err(|error| format!("{what}: {error}"))?;
+                let (receive, send) = (limits(&what, receive)?, limits(&what, send)?);
+                DeviceFile::Net { tap, mac: *mac, receive, send }
+            }
             DeviceSpec::Block { read_only } => {
                 let what = format!("disk {index}");
                 let file = next(&what)?;
@@ -112,6 +136,18 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
         Placement::new(&kernel, initrd_len, spec.memory_bytes).map_err(|error| error.to_string())?;
     let kernel_sealed = fcntl_get_seals(&kernel_file).is_ok_and(|seals| seals.contains(crate::load::SEALS));
     Ok(Admitted { kernel, kernel_file, kernel_sealed, placement, initrd, command_line, devices })
+}
+
+/// Limits that let something through.
+fn limits(what: &str, limits: &Limits) -> Result<rate::Limits, String> {
+    let one = |rate: Option<Rate>| match rate {
+        Some(Rate { burst: 0, .. } | Rate { per_second: 0, .. }) => {
+            Err(format!("{what}: a limit that lets nothing through"))
+        }
+        Some(Rate { burst, per_second }) => Ok(Some(rate::Rate { burst, per_second })),
+        None => Ok(None),
+    };
+    Ok(rate::Limits { bytes: one(limits.bytes)?, operations: one(limits.operations)? })
 }
 
 /// The length of a regular file or memfd.

@@ -6,9 +6,11 @@
 use super::bus::Bus;
 use super::console::Console;
 use super::load::{Admitted, DeviceFile};
+use super::network::Front;
 use super::vcpu::{Start, Vcpu};
 use super::virtio::Device;
 use super::virtio::block::Block;
+use super::virtio::net::Net;
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
 use super::worker::Work;
@@ -66,7 +68,7 @@ pub struct Loaded {
     /// For the worker.
     pub work: Vec<Work>,
     /// For the network thread.
-    pub vsock: Option<(Arc<Device>, Vsock)>,
+    pub network: Vec<(Arc<Device>, Front)>,
     /// For the main thread.
     pub console: Arc<Console>,
     /// To be kept as long as a vCPU runs.
@@ -179,7 +181,7 @@ impl Machine {
         write_tables(&mut self.ram, kernel.entry)?;
 
         let console = Arc::new(Console::new(self.interrupt(SERIAL_GSI)?, lines));
-        let (mut windows, mut work, mut vsock) = (Vec::new(), Vec::<Work>::new(), None);
+        let (mut windows, mut work, mut network) = (Vec::new(), Vec::<Work>::new(), Vec::new());
         for (index, device) in devices.into_iter().enumerate() {
             windows.push(match device {
                 DeviceFile::Block { file, len, read_only } => {
@@ -194,10 +196,16 @@ impl Machine {
                     work.push((Arc::clone(&device), Box::new(Rng)));
                     device
                 }
+                DeviceFile::Net { tap, mac, receive, send } => {
+                    let front = Net::new(tap, mac, receive, send);
+                    let device = self.attach(index, format!("net{index}"), front.identity())?;
+                    network.push((Arc::clone(&device), Front::Net(Box::new(front))));
+                    device
+                }
                 DeviceFile::Vsock { guest_cid } => {
                     let front = Vsock::new(guest_cid);
                     let device = self.attach(index, "vsock".into(), front.identity())?;
-                    vsock = Some((Arc::clone(&device), front));
+                    network.push((Arc::clone(&device), Front::Vsock(Box::new(front))));
                     device
                 }
             });
@@ -205,7 +213,7 @@ impl Machine {
         let bus =
             Arc::new(Bus { console: Arc::clone(&console), keyboard: Mutex::default(), devices: windows });
         let start = Start { bus, registers: Some(Registers::new(kernel.entry)) };
-        Ok(Loaded { start, work, vsock, console, kept: Kept { _vm: self.vm, _ram: self.ram } })
+        Ok(Loaded { start, work, network, console, kept: Kept { _vm: self.vm, _ram: self.ram } })
     }
 
     /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share

@@ -1,29 +1,32 @@
-//! The network thread: devices whose other ends are sockets. Nothing here ever waits but for the next event.
+//! The network thread: devices whose other ends are sockets and tap devices. Nothing here ever waits but for the next
+//! event, or until a limit lets go on.
 //!
 //! It is apart from the worker, so that a slow disk delays no stream.
 
+use super::virtio::net::Net;
 use super::virtio::vsock::{Happened, Token, Vsock};
 use super::virtio::{Device, Step};
 use crate::log;
 use crate::orders::Incoming;
+use crate::progress::monotonic_ns;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// The bell of orders; devices' doorbells come after it, sockets from [`FIRST_SOCKET`] on.
+/// The bell of orders; devices' doorbells and taps come after it, sockets from [`FIRST_SOCKET`] on.
 const ORDERS: Token = 0;
 const FIRST_SOCKET: Token = 1 << 32;
-/// Steps for one event, before others have their turn.
+/// Steps of one device, before others have their turn.
 const TURN: usize = 256;
 const EVENTS_MAX: usize = 64;
 
 /// Main thread to network thread.
 #[derive(Debug)]
 pub enum NetworkOrder {
-    /// The guest's socket device. Comes once, before the others.
-    Vsock(Arc<Device>, Box<Vsock>),
+    /// The guest's devices. Comes once, before the others.
+    Devices(Vec<(Arc<Device>, Front)>),
     /// A stream to a port of the guest.
     Connect {
         /// Which.
@@ -40,12 +43,32 @@ pub enum NetworkOrder {
     },
 }
 
+/// What is done with a device's queues.
+#[derive(Debug)]
+pub enum Front {
+    /// Frames.
+    Net(Box<Net>),
+    /// Streams.
+    Vsock(Box<Vsock>),
+}
+
+/// A device with its front half.
+#[derive(Debug)]
+struct Served {
+    device: Arc<Device>,
+    front: Front,
+    /// Something happened that it has not seen.
+    due: bool,
+}
+
 /// The thread's belongings.
 #[derive(Debug)]
 pub struct Network {
     epoll: Epoll,
     orders: Incoming<NetworkOrder>,
-    vsock: Option<(Arc<Device>, Box<Vsock>)>,
+    served: Vec<Served>,
+    /// By token, from 1: the device, and which of its queues, or its tap.
+    sources: Vec<(usize, Option<usize>)>,
     next_socket: Token,
 }
 
@@ -55,7 +78,7 @@ impl Network {
         let epoll = Epoll::new()?;
         let event = EpollEvent::new(EventSet::IN, ORDERS);
         epoll.ctl(ControlOperation::Add, orders.bell().as_raw_fd(), event)?;
-        Ok(Self { epoll, orders, vsock: None, next_socket: FIRST_SOCKET })
+        Ok(Self { epoll, orders, served: Vec::new(), sources: Vec::new(), next_socket: FIRST_SOCKET })
     }
 
     /// Works until the process ends, or the event loop fails.
@@ -63,7 +86,8 @@ impl Network {
     pub fn work(mut self) -> anyhow::Error {
         let mut events = vec![EpollEvent::default(); EVENTS_MAX];
         loop {
-            let count = match self.epoll.wait(-1, &mut events) {
+            let patience = self.patience_ms();
+            let count = match self.epoll.wait(patience, &mut events) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) => return anyhow::Error::new(error).context("network thread's event loop"),
@@ -71,8 +95,24 @@ impl Network {
             for event in events.iter().take(count) {
                 self.handle(event.event_set(), event.data());
             }
-            self.pump();
+            for served in &mut self.served {
+                served.pump();
+            }
         }
+    }
+
+    /// How long nothing may happen: until the first limit lets go on.
+    fn patience_ms(&mut self) -> i32 {
+        let now = monotonic_ns();
+        let mut first = None;
+        for served in &mut self.served {
+            let Some(wake) = served.wake_ns() else { continue };
+            served.due |= wake <= now;
+            first = Some(first.map_or(wake, |first: u64| first.min(wake)));
+        }
+        first.map_or(-1, |wake| {
+            i32::try_from(wake.saturating_sub(now).div_ceil(1_000_000)).unwrap_or(i32::MAX)
+        })
     }
 
     fn handle(&mut self, set: EventSet, token: Token) {
@@ -80,43 +120,67 @@ impl Network {
             while let Some(order) = self.orders.next() {
                 self.obey(order);
             }
-        } else if let Some((device, vsock)) = &mut self.vsock {
-            if token >= FIRST_SOCKET {
-                vsock.happened(
-                    token,
-                    Happened {
-                        readable: set.intersects(EventSet::IN | EventSet::READ_HANG_UP),
-                        writable: set.contains(EventSet::OUT),
-                        hung_up: set.intersects(EventSet::HANG_UP | EventSet::ERROR),
-                    },
-                );
-            } else if let Some(bell) =
-                usize::try_from(token - 1).ok().and_then(|queue| device.doorbells().get(queue))
-            {
-                let _ = bell.read();
+        } else if token >= FIRST_SOCKET {
+            let what = Happened {
+                readable: set.intersects(EventSet::IN | EventSet::READ_HANG_UP),
+                writable: set.contains(EventSet::OUT),
+                hung_up: set.intersects(EventSet::HANG_UP | EventSet::ERROR),
+            };
+            self.with_vsock(|vsock| vsock.happened(token, what));
+        } else {
+            let source = usize::try_from(token - 1).ok().and_then(|at| self.sources.get(at));
+            let Some((served, queue)) =
+                source.and_then(|(at, queue)| Some((self.served.get_mut(*at)?, queue)))
+            else {
+                return;
+            };
+            served.due = true;
+            match (queue, &mut served.front) {
+                (Some(queue), _) => {
+                    if let Some(bell) = served.device.doorbells().get(*queue) {
+                        let _ = bell.read();
+                    }
+                }
+                (None, Front::Net(net)) => net.readable(),
+                (None, Front::Vsock(_)) => {}
             }
         }
     }
 
     fn obey(&mut self, order: NetworkOrder) {
         match order {
-            NetworkOrder::Vsock(device, vsock) => {
-                for (token, bell) in (ORDERS + 1..).zip(device.doorbells()) {
-                    self.watch(bell, token, EventSet::IN);
+            NetworkOrder::Devices(devices) => {
+                for (device, front) in devices {
+                    self.serve(device, front);
                 }
-                self.vsock = Some((device, vsock));
             }
             NetworkOrder::Connect { port, stream } => {
                 let token = self.admit(&stream);
-                if let Some((_, vsock)) = &mut self.vsock {
-                    vsock.connect(token, port, stream);
-                }
+                self.with_vsock(|vsock| vsock.connect(token, port, stream));
             }
             NetworkOrder::Park { port, stream } => {
                 let token = self.admit(&stream);
-                if let Some((_, vsock)) = &mut self.vsock {
-                    vsock.park(token, port, stream);
-                }
+                self.with_vsock(|vsock| vsock.park(token, port, stream));
+            }
+        }
+    }
+
+    fn serve(&mut self, device: Arc<Device>, front: Front) {
+        let at = self.served.len();
+        for (queue, bell) in device.doorbells().iter().enumerate() {
+            self.watch_source(bell.as_raw_fd(), (at, Some(queue)), EventSet::IN);
+        }
+        if let Front::Net(net) = &front {
+            self.watch_source(net.tap(), (at, None), EventSet::IN | EventSet::EDGE_TRIGGERED);
+        }
+        self.served.push(Served { device, front, due: true });
+    }
+
+    fn with_vsock(&mut self, act: impl FnOnce(&mut Vsock)) {
+        for served in &mut self.served {
+            if let Front::Vsock(vsock) = &mut served.front {
+                served.due = true;
+                return act(vsock);
             }
         }
     }
@@ -126,24 +190,43 @@ impl Network {
         let token = self.next_socket;
         self.next_socket += 1;
         let both = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP;
-        self.watch(stream, token, both | EventSet::EDGE_TRIGGERED);
+        self.watch(stream.as_raw_fd(), token, both | EventSet::EDGE_TRIGGERED);
         token
     }
 
-    fn watch(&self, source: &impl AsRawFd, token: Token, set: EventSet) {
-        let event = EpollEvent::new(set, token);
-        if let Err(error) = self.epoll.ctl(ControlOperation::Add, source.as_raw_fd(), event) {
+    fn watch_source(&mut self, fd: RawFd, source: (usize, Option<usize>), set: EventSet) {
+        self.sources.push(source);
+        self.watch(fd, self.sources.len() as Token, set);
+    }
+
+    fn watch(&self, fd: RawFd, token: Token, set: EventSet) {
+        if let Err(error) = self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(set, token)) {
             log!("the network thread cannot watch a descriptor: {error}");
+        }
+    }
+}
+
+impl Served {
+    fn wake_ns(&self) -> Option<u64> {
+        match &self.front {
+            Front::Net(net) => net.wake_ns(),
+            Front::Vsock(_) => None,
         }
     }
 
     fn pump(&mut self) {
-        let Some((device, vsock)) = &mut self.vsock else { return };
+        if !std::mem::take(&mut self.due) {
+            return;
+        }
         for _ in 0..TURN {
-            if device.step(|queues, ram| vsock.step(queues, ram)) == Step::Idle {
+            let step = self.device.step(|queues, ram| match &mut self.front {
+                Front::Net(net) => net.step(queues, ram),
+                Front::Vsock(vsock) => vsock.step(queues, ram),
+            });
+            if step == Step::Idle {
                 return;
             }
         }
-        device.ring();
+        self.device.ring();
     }
 }

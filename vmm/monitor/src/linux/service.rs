@@ -4,7 +4,7 @@ use super::console::Console;
 use super::door::{Door, FIRST_STRANGER, forget};
 use super::load;
 use super::machine::{Kept, LinuxError, Machine};
-use super::network::NetworkOrder;
+use super::network::{Front, NetworkOrder};
 use super::vcpu::Start;
 use super::worker::Work;
 use crate::connection::{Connection, ConnectionError};
@@ -238,10 +238,8 @@ impl Service {
             other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
         })?;
         self.queues.work.send(loaded.work);
-        let has_vsock = loaded.vsock.is_some();
-        if let Some((device, front)) = loaded.vsock {
-            self.queues.network.send(NetworkOrder::Vsock(device, Box::new(front)));
-        }
+        let has_vsock = loaded.network.iter().any(|(_, front)| matches!(front, Front::Vsock(_)));
+        self.queues.network.send(NetworkOrder::Devices(loaded.network));
         let mut start = loaded.start;
         for queue in &self.queues.starts {
             let others = Start { registers: None, ..start.clone() };

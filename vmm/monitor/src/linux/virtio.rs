@@ -9,9 +9,10 @@
 //! A reset is the one place where a vCPU thread waits for another: drivers of virtio-mmio do not ask again whether a
 //! reset is done, and free what the device may still be writing to.
 //!
-//! Modules: [`walk`] from rings to requests, [`block`], [`rng`] and [`vsock`] what is done with them.
+//! Modules: [`walk`] from rings to requests, [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
 
 pub mod block;
+pub mod net;
 pub mod rng;
 pub mod vsock;
 pub mod walk;
@@ -22,8 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 use walk::{Walk, WalkError};
+use warren_devices::virtio::chain::slice;
 use warren_devices::virtio::transport::{Effect, INTERRUPT_CONFIG, INTERRUPT_USED, Signals};
-use warren_devices::virtio::{Chain, Identity, Transport};
+use warren_devices::virtio::{Chain, Identity, Memory, Transport};
 
 /// What is done with a device's requests, where each is worked on and given back. Runs on the worker thread.
 pub trait Backend: Send + std::fmt::Debug {
@@ -57,6 +59,8 @@ pub struct Device {
 pub struct Queues {
     /// By number; those that the driver does not use are `None`.
     pub walks: Vec<Option<Walk>>,
+    /// What the driver agreed to.
+    pub features: u64,
     /// Another number whenever a driver's queues were taken away: what was learned from them is over.
     pub era: u64,
 }
@@ -126,7 +130,9 @@ impl Device {
                 let walks = queues.iter().map(|queue| Walk::new(queue, features, &self.ram)).collect();
                 match walks {
                     Ok(walks) => {
-                        lock(&self.queues).walks = walks;
+                        let mut mine = lock(&self.queues);
+                        (mine.walks, mine.features) = (walks, features);
+                        drop(mine);
                         // For what was made available before, or waits for a driver.
                         self.ring();
                     }
@@ -197,6 +203,29 @@ impl Device {
         // The counter cannot be full: KVM takes what is in it at once.
         let _ = self.interrupt.write(1);
     }
+}
+
+impl Step {
+    /// This and another.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Idle, step) | (step, Self::Idle) => step,
+            (Self::Done { notify: one }, Self::Done { notify: two }) => Self::Done { notify: one || two },
+        }
+    }
+}
+
+/// Writes bytes into what the device may write, from its `at`th byte on.
+fn put_at(chain: &Chain, at: u32, bytes: &[u8], ram: &Ram) -> Result<(), BadRequest> {
+    let short = BadRequest("a buffer that is too short");
+    let mut rest = bytes;
+    for range in slice(chain.writable(), at, u32::try_from(bytes.len()).map_err(|_| short)?) {
+        let (now, later) = rest.split_at_checked(range.len as usize).ok_or(short)?;
+        Memory::write(ram, range.gpa, now).map_err(|_| short)?;
+        rest = later;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(short) }
 }
 
 impl Queues {

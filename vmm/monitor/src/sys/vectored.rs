@@ -57,6 +57,18 @@ pub fn transfer_stream(
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
 }
 
+/// One call that writes some bytes and then pieces of guest memory; how many bytes went.
+pub fn send_behind(stream: BorrowedFd<'_>, head: &[u8], pieces: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    let guards: Vec<_> = pieces.iter().take(PIECES_MAX - 1).map(VolatileSlice::ptr_guard_mut).collect();
+    let mut all = vec![libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() }];
+    all.extend(vectors(&guards));
+    let count = libc::c_int::try_from(all.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: 1. `head` and every piece live through the call, and writing only reads them; 2. `count` is the length of
+    // `all`.
+    let done = unsafe { libc::writev(stream.as_raw_fd(), all.as_ptr(), count) };
+    usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
 fn vectors(guards: &[PtrGuardMut]) -> Vec<libc::iovec> {
     let vector = |guard: &PtrGuardMut| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() };
     guards.iter().map(vector).collect()

@@ -8,6 +8,7 @@
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
+mod net;
 mod vsock;
 
 use support::linux::{Ended, Guest, contents, guests};

@@ -35,6 +35,8 @@ pub struct Guest {
     pub entropy: bool,
     /// The guest's address, if it has streams.
     pub cid: Option<u32>,
+    /// A network card with its tap device.
+    pub card: Option<(OwnedFd, DeviceSpec)>,
 }
 
 /// A guest that runs.
@@ -68,6 +70,7 @@ impl Guest {
             disks: vec![(root.into(), true), (memfd(&script), true)],
             entropy: true,
             cid: None,
+            card: None,
         }
     }
 
@@ -108,6 +111,7 @@ impl Guest {
             self.disks.iter().map(|(_, read_only)| DeviceSpec::Block { read_only: *read_only }).collect();
         devices.extend(self.entropy.then_some(DeviceSpec::Rng));
         devices.extend(self.cid.map(|guest_cid| DeviceSpec::Vsock { guest_cid }));
+        devices.extend(self.card.iter().map(|(_, device)| *device));
         let spec = LinuxSpec {
             memory_bytes: self.memory_mib << 20,
             command_line: self.command_line.clone(),
@@ -118,6 +122,7 @@ impl Guest {
         };
         let mut descriptors = vec![&kernel, &initrd];
         descriptors.extend(self.disks.iter().map(|(disk, _)| disk));
+        descriptors.extend(self.card.iter().map(|(tap, _)| tap));
         send_with(&mut control, &ControlRequest::LoadLinux(spec), &descriptors);
         let reply: Option<ControlReply> = try_receive(&mut control);
         if !matches!(reply, Some(ControlReply::Started { .. })) {

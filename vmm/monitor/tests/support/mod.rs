@@ -27,6 +27,7 @@ pub mod code;
 pub mod guest;
 pub mod linux;
 pub mod real;
+pub mod tap;
 pub mod vmm;
 
 pub use vmm::{Vmm, sealed, spec};

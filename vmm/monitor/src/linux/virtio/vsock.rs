@@ -15,7 +15,7 @@ mod host;
 pub use host::Host;
 
 use super::walk::{Walk, WalkError};
-use super::{BadRequest, Queues, Step};
+use super::{BadRequest, Queues, Step, put_at};
 use crate::ram::Ram;
 use crate::sys::vectored::Direction;
 use rustix::fd::AsFd;
@@ -26,7 +26,7 @@ use warren_devices::virtio::chain::slice;
 use warren_devices::virtio::vsock::{
     self, EVENT_TRANSPORT_RESET, EVENTS, HEADER_LEN, Header, Key, Mux, Next, RX, Received, TX,
 };
-use warren_devices::virtio::{Chain, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Memory};
+use warren_devices::virtio::{Chain, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity};
 use warren_vmm_protocol::linux::{VsockRefusal, VsockReply};
 
 /// Most connections that wait for a guest to connect.
@@ -149,35 +149,29 @@ impl Vsock {
             self.bury();
         }
         let mut step = Step::Idle;
-        let mut add = |done: Option<bool>| {
-            if let Some(now) = done {
-                let before = step == (Step::Done { notify: true });
-                step = Step::Done { notify: now || before };
-            }
-        };
         if let (true, Some(walk)) = (self.interrupted, queues.get(EVENTS)) {
-            add(self.tell_event(walk, ram)?);
+            step = step.and(self.tell_event(walk, ram)?);
         }
         if let (true, Some(walk)) = (self.mux.listens(), queues.get(TX)) {
-            add(self.take_packet(walk, ram)?);
+            step = step.and(self.take_packet(walk, ram)?);
         }
         if let Some(walk) = queues.get(RX) {
-            add(self.give_packet(walk, ram)?);
+            step = step.and(self.give_packet(walk, ram)?);
         }
         self.bury();
         Ok(step)
     }
 
-    fn tell_event(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Option<bool>, WalkError> {
-        let Some((head, chain)) = walk.next(ram)? else { return Ok(None) };
-        put_head(&chain, &EVENT_TRANSPORT_RESET.to_le_bytes(), ram)?;
+    fn tell_event(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Step, WalkError> {
+        let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
+        put_at(&chain, 0, &EVENT_TRANSPORT_RESET.to_le_bytes(), ram)?;
         self.interrupted = false;
-        Ok(Some(walk.finish(ram, head, 4)?))
+        Ok(Step::Done { notify: walk.finish(ram, head, 4)? })
     }
 
     /// From the guest.
-    fn take_packet(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Option<bool>, WalkError> {
-        let Some((head, chain)) = walk.next(ram)? else { return Ok(None) };
+    fn take_packet(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Step, WalkError> {
+        let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
         let header = chain.copy_head(ram).ok_or(BadRequest("a packet without a header"))?;
         let header = Header::read(&header);
         match self.mux.receive(&header, chain.readable_len().saturating_sub(HEADER_LEN)) {
@@ -187,7 +181,7 @@ impl Vsock {
             Received::Data(key) => self.take_data(key, &chain, header.len, ram)?,
             Received::Shut(key) => self.follow(key),
         }
-        Ok(Some(walk.finish(ram, head, 0)?))
+        Ok(Step::Done { notify: walk.finish(ram, head, 0)? })
     }
 
     /// The guest asks for a connection: the oldest that is parked for the port takes it.
@@ -252,15 +246,15 @@ impl Vsock {
     }
 
     /// To the guest, in a buffer of its own.
-    fn give_packet(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Option<bool>, WalkError> {
+    fn give_packet(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Step, WalkError> {
         if !self.mux.wants_to_send() {
-            return Ok(None);
+            return Ok(Step::Idle);
         }
         let buffer = match self.spare.take() {
             Some(buffer) => Some(buffer),
             None => walk.next(ram)?,
         };
-        let Some((head, chain)) = buffer else { return Ok(None) };
+        let Some((head, chain)) = buffer else { return Ok(Step::Idle) };
         if chain.writable_len() <= HEADER_LEN {
             return Err(BadRequest("a buffer without room for a packet").into());
         }
@@ -270,12 +264,13 @@ impl Vsock {
                 Next::Data(key, most) => self.read_into(key, most, &chain, ram),
             };
             if let Some(header) = header {
-                put_head(&chain, &header.bytes(), ram)?;
-                return Ok(Some(walk.finish(ram, head, HEADER_LEN + header.len)?));
+                put_at(&chain, 0, &header.bytes(), ram)?;
+                let notify = walk.finish(ram, head, HEADER_LEN + header.len)?;
+                return Ok(Step::Done { notify });
             }
         }
         self.spare = Some((head, chain));
-        Ok(None)
+        Ok(Step::Idle)
     }
 
     /// Bytes of a socket behind the place of the header; `None` when there are none now.
@@ -305,16 +300,4 @@ impl Vsock {
             }
         }
     }
-}
-
-/// Writes the first bytes of what the device may write.
-fn put_head(chain: &Chain, bytes: &[u8], ram: &Ram) -> Result<(), BadRequest> {
-    let short = BadRequest("a buffer that is too short");
-    let mut rest = bytes;
-    for range in slice(chain.writable(), 0, u32::try_from(bytes.len()).map_err(|_| short)?) {
-        let (now, later) = rest.split_at_checked(range.len as usize).ok_or(short)?;
-        Memory::write(ram, range.gpa, now).map_err(|_| short)?;
-        rest = later;
-    }
-    if rest.is_empty() { Ok(()) } else { Err(short) }
 }

@@ -75,6 +75,12 @@ impl Walk {
         Ok(Some(Self { queue }))
     }
 
+    /// Entries.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
     /// The next request and its head. `None`: nothing waits, and the guest will ring when something does.
     pub fn next(&mut self, ram: &Ram) -> Result<Option<(u16, Chain)>, WalkError> {
         loop {
