@@ -90,7 +90,7 @@ impl Work {
             Self::Markdown => format!("# Number {number}\n\n*one* `two`"),
             Self::Thumbnail => return sample("photo.png"),
             Self::Jq => json!({ "who": format!("n{number}"), "numbers": [number, 1, 2] }).to_string(),
-            Self::Component => format!("n{number}"),
+            Self::Component => format!("linger n{number}"),
             Self::Probe => json!({ "nonce": format!("n{number}"), "steps": STEPS }).to_string(),
             Self::Sizes => json!({ "mode": "answer", "bytes": size(number) }).to_string(),
         };

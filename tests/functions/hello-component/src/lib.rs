@@ -24,7 +24,9 @@ struct Hello;
 static SEEN: AtomicU64 = AtomicU64::new(0);
 /// Set while an event is handled: the instance lives from event to event, so a second event at once would see it.
 static RUNNING: AtomicBool = AtomicBool::new(false);
-/// Turns of a loop while it is set: long enough that a second event would come in time.
+/// An event that begins so keeps it set for a while.
+const LINGER: &str = "linger ";
+/// Turns of a loop: long enough that a second event would come in time.
 const TURNS: u32 = 20_000;
 
 impl Guest for Hello {
@@ -40,11 +42,12 @@ impl Guest for Hello {
         match name.as_str() {
             "" => Err("the event is empty".to_owned()),
             "trap" => panic!("asked to trap"),
-            _ => {
+            text => {
                 if RUNNING.swap(true, Ordering::SeqCst) {
                     return Err("another event is handled in this instance".to_owned());
                 }
-                for turn in 0..TURNS {
+                let (name, turns) = text.strip_prefix(LINGER).map_or((text, 0), |name| (name, TURNS));
+                for turn in 0..turns {
                     black_box(turn);
                 }
                 RUNNING.store(false, Ordering::SeqCst);
