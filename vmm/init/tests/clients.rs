@@ -3,8 +3,8 @@
 
 mod support;
 
-use std::path::Path;
 use support::Sandbox;
+use support::fetched::{self, functions};
 use warren_vmm_protocol::guest::{InitFailure, Text};
 
 /// A runtime, and how it names things.
@@ -28,13 +28,52 @@ const SHELL: Client = Client {
     survives_refusal: true,
 };
 
-fn functions() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/functions"))
-}
+const PYTHON: Client = Client {
+    name: "python",
+    make: python,
+    error: "handler 0: ValueError: as you wish",
+    init_error: Some("ValueError"),
+    survives_refusal: false,
+};
+
+const NODE: Client = Client {
+    name: "node",
+    make: node,
+    error: "handler 0: TypeError: as you wish",
+    init_error: Some("TypeError"),
+    survives_refusal: false,
+};
+
+const RUST: Client = Client {
+    name: "rust",
+    make: rust,
+    error: "handler 0: &alloc::boxed::Box<dyn core::error::Error + core::marker::Send + core::marker::Sync>: as you wish",
+    init_error: None,
+    survives_refusal: true,
+};
 
 #[expect(clippy::unnecessary_wraps, reason = "as the others are made")]
 fn shell() -> Option<Sandbox> {
     Some(Sandbox::new().copy(&functions().join("shell/bootstrap"), "var/task/bootstrap"))
+}
+
+fn python() -> Option<Sandbox> {
+    let program = fetched::python()?.join("bin/python3");
+    let mut sandbox = Sandbox::new().copy(&functions().join("python/app.py"), "var/task/app.py");
+    let words = [program.to_str()?, "-m", "awslambdaric", "app.handler"];
+    sandbox.config.entrypoint = words.map(Text::cut).to_vec();
+    Some(sandbox)
+}
+
+fn node() -> Option<Sandbox> {
+    let client = fetched::node()?.join("node_modules/aws-lambda-ric/bin/index.mjs");
+    let mut sandbox = Sandbox::new().copy(&functions().join("node/app.mjs"), "var/task/app.mjs");
+    sandbox.config.entrypoint = ["/usr/bin/node", client.to_str()?, "app.handler"].map(Text::cut).to_vec();
+    Some(sandbox)
+}
+
+fn rust() -> Option<Sandbox> {
+    Some(Sandbox::new().copy(&fetched::rust()?.join("bootstrap"), "var/task/bootstrap"))
 }
 
 fn echo(client: &Client, running: &mut support::Running, value: usize, count: usize) {
@@ -149,6 +188,24 @@ fn shell_with_curl() {
 }
 
 #[test]
+fn python_under_awslambdaric() {
+    every_case(&PYTHON);
+}
+
+#[test]
+fn rust_under_lambda_runtime() {
+    every_case(&RUST);
+}
+
+/// Built from source on installation, so only in the full form; `WARREN_SOAK=1`.
+#[test]
+fn node_under_aws_lambda_ric() {
+    if std::env::var_os("WARREN_SOAK").is_some() {
+        every_case(&NODE);
+    }
+}
+
+#[test]
 fn a_bootstrap_that_is_not_there_is_said() {
     let mut sandbox = Sandbox::new();
     sandbox.config.function = Text::cut("nothing");
@@ -156,4 +213,48 @@ fn a_bootstrap_that_is_not_there_is_said() {
     let error = running.init.clone().unwrap_err();
     assert_eq!(error.error_type.as_str(), "Runtime.InvalidEntrypoint");
     assert!(error.message.as_str().starts_with("Couldn't find valid bootstrap(s): ["), "{error:?}");
+}
+
+/// What only the shell function can do: break rules of the Runtime API one at a time.
+#[test]
+fn rules_of_the_runtime_api() {
+    let mut running = shell().unwrap().up();
+    let twice = running.invoke(r#"{"do":"twice"}"#);
+    assert_eq!(twice.text(), "1");
+    assert!(twice.log.contains("shell: status 202\nshell: status 403"), "{twice:?}");
+    let stranger = running.invoke(r#"{"do":"stranger"}"#);
+    assert_eq!(stranger.text(), r#""mine""#);
+    assert!(stranger.log.contains("shell: status 400\nshell: status 202"), "{stranger:?}");
+    let stream = running.invoke(r#"{"do":"stream"}"#);
+    assert_eq!(stream.text(), "one two");
+    let large = running.invoke(&format!(r#"{{"do":"large","bytes":{}}}"#, (6 << 20) + 100));
+    assert!(large.log.contains("shell: status 413"), "{large:?}");
+    // Every line arrives, in order, with the event that wrote it.
+    let flood = running.invoke(r#"{"do":"flood"}"#);
+    assert_eq!(flood.log.matches('y').count(), 3_000_000);
+    assert_eq!(flood.text(), r#""flooded""#);
+}
+
+/// A host that goes away in the middle: the next connection gets what this one did not.
+#[test]
+fn a_connection_takes_the_place_of_another() {
+    let mut running = shell().unwrap().up();
+    echo(&SHELL, &mut running, 1, 1);
+    running.connect_again();
+    echo(&SHELL, &mut running, 2, 2);
+}
+
+/// What a runtime left behind ends with it, and is reaped.
+#[test]
+fn orphans_end_with_their_program() {
+    let mut running = shell().unwrap().up();
+    assert_eq!(running.invoke(r#"{"do":"orphan"}"#).text(), r#""left""#);
+    let pid = running.pid();
+    let (_, status) = running.shutdown();
+    assert!(status.success());
+    let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        status.contains(&format!("\nPPid:\t{pid}\n"))
+    });
+    assert_eq!(left.count(), 0);
 }

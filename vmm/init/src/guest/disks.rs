@@ -11,7 +11,7 @@ use crate::{Failure, say};
 use rustix::fs::{FallocateFlags, Mode, fallocate, statvfs};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{Error as IoError, Result as IoResult};
+use std::io::Result as IoResult;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
@@ -20,8 +20,6 @@ const LOWER: &str = "/lower";
 const SCRATCH: &str = "/scratch";
 /// On the scratch disk.
 const BALLAST: &str = "ballast";
-/// What a file system may take for its own books while `/tmp` fills, at most this share of it.
-const BOOKS: u64 = 64;
 
 /// Mounts root and scratch disk as one tree at `target`.
 pub(crate) fn overlay(root: &str, kind: &str, scratch: &str, target: &str) -> Result<(), Failure> {
@@ -79,11 +77,11 @@ pub(super) fn close_task() -> IoResult<()> {
 pub(super) fn limit_tmp(bytes: u64) -> IoResult<()> {
     let about = statvfs("/tmp")?;
     let free = about.f_bavail.saturating_mul(about.f_frsize);
-    if free.saturating_add(bytes / BOOKS) < bytes {
-        let text = format!("the scratch disk has {} MiB free, {} are wanted", free >> 20, bytes >> 20);
-        return Err(IoError::other(text));
-    }
-    let Some(rest) = free.checked_sub(bytes).filter(|rest| *rest > 0) else { return Ok(()) };
+    let Some(rest) = free.checked_sub(bytes).filter(|rest| *rest > 0) else {
+        // The disk's own size is the limit then.
+        say!("/tmp has {} MiB, {} were asked for", free >> 20, bytes >> 20);
+        return Ok(());
+    };
     // In a folder that is gone in the next moment: it has no name that a program could find.
     let name = format!("/tmp/{BALLAST}");
     let file = OpenOptions::new().write(true).create_new(true).open(&name)?;

@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
+pub mod fetched;
+pub mod machine;
+
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +18,7 @@ use warren_vmm_protocol::guest::{GuestConfig, GuestReply, GuestRequest, InitErro
 use warren_vmm_protocol::{Done, InvokeReply, InvokeRequest, Outcome};
 
 /// What hangs is ended by this; nothing is measured against it.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A sandbox to be: its folders, and what it is told.
 pub struct Sandbox {
@@ -25,7 +28,7 @@ pub struct Sandbox {
 
 /// One that runs.
 pub struct Running {
-    child: Child,
+    child: Option<Child>,
     stream: UnixStream,
     number: u32,
     folder: TempDir,
@@ -96,12 +99,24 @@ impl Sandbox {
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         };
+        self.configure(stream, Some(child))
+    }
+
+    /// The same over a stream to a supervisor that somebody else started.
+    pub fn over(self, stream: UnixStream) -> Running {
+        self.configure(stream, None)
+    }
+
+    fn configure(self, stream: UnixStream, child: Option<Child>) -> Running {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut running =
             Running { child, stream, number: 0, folder: self.folder, log: String::new(), init: Ok(()) };
         running.send(&GuestRequest::Configure(Box::new(self.config)), &[]);
         running.init = loop {
-            match running.receive().unwrap() {
+            match running
+                .receive()
+                .unwrap_or_else(|| panic!("no end of init; the log so far: {}", running.log))
+            {
                 GuestReply::Log(log) => running.log.push_str(&String::from_utf8_lossy(log.as_bytes())),
                 GuestReply::Ready { .. } => break Ok(()),
                 GuestReply::InitFailed { error, .. } => break Err(error),
@@ -176,19 +191,30 @@ impl Running {
 
     /// Waits for its end, and gives its whole log.
     pub fn end(mut self) -> (String, ExitStatus) {
+        let log = self.rest();
+        (log, self.child.as_mut().unwrap().wait().unwrap())
+    }
+
+    /// Everything up to the connection's end.
+    pub fn rest(&mut self) -> String {
         while let Some(reply) = self.receive::<InvokeReply>() {
             match reply {
                 InvokeReply::Log(bytes) => self.log.push_str(&String::from_utf8_lossy(&bytes)),
                 InvokeReply::Done(done) => write!(self.log, "{done:?}").unwrap(),
             }
         }
-        let status = self.child.wait().unwrap();
-        (std::mem::take(&mut self.log), status)
+        std::mem::take(&mut self.log)
+    }
+
+    /// Asks one that somebody else started to end.
+    pub fn shutdown_over(mut self) -> String {
+        self.send(&GuestRequest::Shutdown, &[]);
+        self.rest()
     }
 
     /// The supervisor's process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().unwrap().id()
     }
 
     /// A second connection takes the first one's place.
@@ -201,8 +227,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -18,6 +18,49 @@ async fn main() -> Result<(), Error> {
     lambda_runtime::run(service_fn(handler)).await
 }
 
+/// What a program sees of its sandbox.
+fn look() -> Value {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let refused = |path: &str| std::fs::write(path, "x").err().map(|error| error.kind().to_string());
+    let unix_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let pids = std::fs::read_dir("/proc").map(|entries| {
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mine = names.filter(|name| std::fs::read(format!("/proc/{name}/cmdline")).is_ok_and(|line| !line.is_empty()));
+        mine.filter(|name| name.parse::<u32>().is_ok()).count()
+    });
+    json!({
+        "uid": field("Uid:"),
+        "groups": field("Groups:"),
+        "privileges": field("NoNewPrivs:"),
+        "capabilities": field("CapEff:"),
+        "host": std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim(),
+        "unix_s": unix_s,
+        "task": refused("/var/task/x"),
+        "root": refused("/x"),
+        "etc": refused("/etc/hosts"),
+        "disk": std::fs::File::open("/dev/vdb").err().map(|error| error.kind().to_string()),
+        "processes": pids.unwrap_or_default(),
+        "folder": std::env::current_dir().unwrap_or_default(),
+        "limits": std::fs::read_to_string("/proc/self/limits").unwrap_or_default().lines().nth(7),
+    })
+}
+
+/// Writes to /tmp until it is full; how much that was, and why it ended. Then removes it.
+fn fill() -> Result<Value, Error> {
+    use std::io::Write;
+    let mut file = std::fs::File::create("/tmp/fill")?;
+    let (chunk, mut written) = (vec![7; 1 << 16], 0_u64);
+    let why = loop {
+        match file.write(&chunk) {
+            Ok(count) => written += count as u64,
+            Err(error) => break error.kind().to_string(),
+        }
+    };
+    std::fs::remove_file("/tmp/fill")?;
+    Ok(json!({ "bytes": written, "why": why }))
+}
+
 async fn handler(event: LambdaEvent<Value>) -> Result<Value, Error> {
     let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
     let (payload, context) = event.into_parts();
@@ -31,6 +74,13 @@ async fn handler(event: LambdaEvent<Value>) -> Result<Value, Error> {
         Some("large") => {
             let bytes = payload["bytes"].as_u64().unwrap_or_default();
             Ok(json!("x".repeat(usize::try_from(bytes)?)))
+        }
+        Some("look") => Ok(look()),
+        Some("fill") => Ok(fill()?),
+        Some("keep") => {
+            let before = std::fs::read_to_string("/tmp/kept").unwrap_or_default();
+            std::fs::write("/tmp/kept", payload["value"].to_string())?;
+            Ok(json!(before))
         }
         _ => Ok(json!({
             "echo": payload["value"],

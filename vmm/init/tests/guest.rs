@@ -1,0 +1,139 @@
+//! The supervisor as the first process of a stock guest, on the lab host: over vsock, with its disks, as the agent has it.
+//!
+//! The lab carries what `cargo xtask` made: kernels and modules (`WARREN_GUESTS`), the VMM, the programs of
+//! `tests/functions`, a root file system with an extension, an empty scratch disk (`WARREN_FIXTURES`).
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
+
+mod support;
+
+use std::path::PathBuf;
+use support::machine::{Machine, archive};
+use support::{Running, Sandbox};
+use warren_vmm_protocol::guest::InitFailure;
+
+/// The folders of guests and fixtures; without them nothing is tested, and that is said.
+fn places() -> Option<(PathBuf, PathBuf)> {
+    let place = |name| std::env::var_os(name).map(PathBuf::from);
+    let found = place("WARREN_GUESTS").zip(place("WARREN_FIXTURES"));
+    if found.is_none() {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("?").to_owned();
+        let line = format!("warren-skipped: init::guest::{name}: no guests here, they run on the lab host\n");
+        rustix::io::write(std::io::stdout(), line.as_bytes()).unwrap();
+    }
+    found
+}
+
+/// The Rust function in a guest with `kernel`, configured further by `change`.
+fn guest(
+    kernel: &str,
+    files: &[(&str, &str)],
+    change: impl FnOnce(Sandbox) -> Sandbox,
+) -> Option<(Machine, Running)> {
+    let (guests, fixtures) = places()?;
+    let program = std::fs::read(fixtures.join("bootstrap")).unwrap();
+    let mut members = vec![("bootstrap", program.as_slice())];
+    members.extend(files.iter().map(|(name, text)| (*name, text.as_bytes())));
+    let task = archive(&members);
+    let mut sandbox = change(Sandbox::new());
+    sandbox.config.task_len = task.len() as u64;
+    sandbox.config.tmp = 16.try_into().unwrap();
+    sandbox.config.init_timeout = 60_000.try_into().unwrap();
+    sandbox.config.wall_unix_ns = 1_900_000_000_000_000_000;
+    let machine = Machine::start(&guests.join(kernel), &fixtures, &task);
+    let running = sandbox.over(machine.stream());
+    Some((machine, running))
+}
+
+fn ends(machine: Machine, running: Running) {
+    let log = running.shutdown_over();
+    assert!(log.contains("extension: shutdown spindown"), "{log}");
+    machine.powered_off();
+}
+
+fn everything(kernel: &str) {
+    let Some((machine, mut running)) = guest(kernel, &[("data/x", "hello")], |sandbox| sandbox) else {
+        return;
+    };
+    assert_eq!(running.init, Ok(()), "{}", running.log);
+    assert!(running.log.contains("rust: cold"), "{}", running.log);
+    let look: serde_json::Value =
+        serde_json::from_slice(&running.invoke(r#"{"do":"look"}"#).payload).unwrap();
+    for (name, expect) in [
+        ("uid", "993\t993\t993\t993"),
+        ("groups", ""),
+        ("privileges", "1"),
+        ("capabilities", "0000000000000000"),
+        ("host", "sandbox"),
+        ("task", "read-only filesystem or storage medium"),
+        ("root", "permission denied"),
+        ("etc", "permission denied"),
+        ("disk", "permission denied"),
+        ("folder", "/var/task"),
+    ] {
+        assert_eq!(look[name], expect, "{look}");
+    }
+    let late = look["unix_s"].as_u64().unwrap() - 1_900_000_000;
+    assert!(late < 600, "{look}");
+    for number in 1..=100 {
+        let answer = running.invoke(&format!(r#"{{"value":{number}}}"#));
+        let said: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!((&said["echo"], &said["count"]), (&number.into(), &(number + 1).into()), "{answer:?}");
+        assert!(answer.log.contains("extension: invoke request-"), "{answer:?}");
+    }
+    // What is left in /tmp is there for the next event; the quota holds, and what is removed can be written again.
+    assert_eq!(running.invoke(r#"{"do":"keep","value":7}"#).text(), r#""""#);
+    assert_eq!(running.invoke(r#"{"do":"keep","value":8}"#).text(), r#""7""#);
+    for _ in 0..2 {
+        let fill: serde_json::Value =
+            serde_json::from_slice(&running.invoke(r#"{"do":"fill"}"#).payload).unwrap();
+        assert_eq!(fill["why"], "no storage space", "{fill}");
+        let bytes = fill["bytes"].as_u64().unwrap();
+        assert!((15 << 20..=16 << 20).contains(&bytes), "{fill}");
+    }
+    let large = running.invoke(&format!(r#"{{"do":"large","bytes":{}}}"#, 6 << 20));
+    assert!(large.error().starts_with("response-too-large"), "{}", large.error());
+    let exited = running.invoke(r#"{"do":"exit"}"#);
+    assert!(exited.error().starts_with("exit 3: Runtime.ExitError"), "{}", exited.error());
+    let again = running.invoke(r#"{"value":1}"#);
+    assert!(again.text().contains(r#""count":1"#), "{again:?}");
+    ends(machine, running);
+}
+
+#[test]
+fn everything_with_6_1() {
+    everything("6.1");
+}
+
+#[test]
+fn everything_with_6_12() {
+    everything("6.12");
+}
+
+#[test]
+fn an_event_past_its_time_powers_the_guest_off() {
+    let Some((machine, mut running)) = guest("6.1", &[], |sandbox| sandbox) else { return };
+    assert_eq!(running.invoke_within(r#"{"do":"sleep"}"#, 2000).error(), "TimedOut");
+    let log = running.rest();
+    assert!(log.contains("extension: shutdown timeout"), "{log}");
+    machine.powered_off();
+}
+
+#[test]
+fn an_archive_that_leads_out_is_refused() {
+    let Some((machine, running)) = guest("6.1", &[("../out", "x")], |sandbox| sandbox) else { return };
+    let error = running.init.clone().unwrap_err();
+    assert_eq!((error.failure, error.error_type.as_str()), (InitFailure::Task, "Sandbox.InvalidTask"));
+    machine.powered_off();
+}
+
+#[test]
+fn a_runtime_that_ends_in_init_can_be_tried_again() {
+    let change = |sandbox: Sandbox| sandbox.variable("INIT", "exit");
+    let Some((machine, mut running)) = guest("6.1", &[], change) else { return };
+    assert_eq!(running.init.clone().unwrap_err().error_type.as_str(), "Runtime.ExitError");
+    let answer = running.invoke("{}");
+    assert!(answer.error().starts_with("exit 7: Runtime.ExitError"), "{}", answer.error());
+    running.shutdown_over();
+    machine.powered_off();
+}

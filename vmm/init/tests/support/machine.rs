@@ -1,0 +1,190 @@
+//! A guest in a real `warren-vmm linux`, with the disks that a function's sandbox has.
+
+use cpio::{NewcBuilder, newc};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::fs;
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tar::{Builder, Header};
+use warren_vmm_protocol::frame::{PREFIX, decode, encode, read_len};
+use warren_vmm_protocol::guest::PORT;
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec, VsockRefusal, VsockReply};
+use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, PROTOCOL_VERSION, Role};
+
+/// The exit status of a VMM whose guest powered itself off.
+const POWERED_OFF: i32 = 10;
+
+/// A guest that runs.
+pub struct Machine {
+    vmm: Child,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+    _control: UnixStream,
+}
+
+impl Machine {
+    /// Boots one. The guest waits for its configuration.
+    pub fn start(kernel: &Path, fixtures: &Path, task: &[u8]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("vmm");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let program = std::env::var("WARREN_VMM").unwrap();
+        let vmm = Command::new("/bin/sh")
+            .args(["-c", "exec 3<&0 4<>/dev/kvm 0</dev/null; exec \"$0\" linux --memory-mib 256 --cpus 1"])
+            .arg(program)
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let open = |name: &Path| OwnedFd::from(fs::File::open(name).unwrap());
+        let scratch = memfd(&fs::read(fixtures.join("scratch.ext4")).unwrap());
+        let mut task = task.to_vec();
+        task.resize(task.len().next_multiple_of(512), 0);
+        let files = [
+            open(&kernel.join("vmlinuz")),
+            memfd(&initrd(&kernel.join("modules"))),
+            open(&fixtures.join("root.ext4")),
+            scratch,
+            memfd(&task),
+        ];
+        let disk = |read_only| DeviceSpec::Block { read_only };
+        let spec = LinuxSpec {
+            memory_bytes: 256 << 20,
+            command_line: "console=ttyS0 quiet panic=-1 reboot=k warren.serve=1 warren.root=/dev/vda"
+                .to_owned(),
+            initrd: true,
+            entry: BootEntry::Long,
+            devices: vec![
+                disk(true),
+                disk(false),
+                disk(true),
+                DeviceSpec::Rng,
+                DeviceSpec::Vsock { guest_cid: 3 },
+            ],
+            label: "function".to_owned(),
+        };
+        let mut control = connect(&socket, Role::Control);
+        send(&control, &ControlRequest::LoadLinux(spec), &files);
+        let reply: Option<ControlReply> = receive(&mut control);
+        let mut machine = Self { vmm, socket, _folder: folder, _control: control };
+        if !matches!(reply, Some(ControlReply::Started { .. })) {
+            let _ = machine.vmm.kill();
+            panic!("{reply:?}: {}", machine.said());
+        }
+        machine
+    }
+
+    /// A stream to the supervisor; until it listens it has to be asked for again.
+    pub fn stream(&self) -> UnixStream {
+        loop {
+            let mut stream = connect(&self.socket, Role::Vsock { port: PORT });
+            match receive(&mut stream) {
+                Some(VsockReply::Connected) => return stream,
+                Some(VsockReply::Refused { why: VsockRefusal::NotListening }) => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Waits for the guest's own end.
+    pub fn powered_off(mut self) {
+        let said = self.said();
+        let status = self.vmm.wait().unwrap();
+        assert_eq!(status.code(), Some(POWERED_OFF), "{said}");
+    }
+
+    fn said(&mut self) -> String {
+        let mut said = String::new();
+        let _ = self.vmm.stderr.take().unwrap().read_to_string(&mut said);
+        said
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.vmm.kill();
+        let _ = self.vmm.wait();
+        if std::thread::panicking() && self.vmm.stderr.is_some() {
+            println!("{}", self.said());
+        }
+    }
+}
+
+/// A ustar archive of files; names go in as they are.
+pub fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_mode(0o644);
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        builder.append(&header, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn connect(socket: &Path, role: Role) -> UnixStream {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
+    send(&stream, &Hello { version: PROTOCOL_VERSION, role }, &[]);
+    stream
+}
+
+fn send<T: serde::Serialize>(stream: &UnixStream, message: &T, files: &[OwnedFd]) {
+    let bytes = encode(message).unwrap();
+    let borrowed: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() {
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)));
+    }
+    let sent = sendmsg(stream, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::empty()).unwrap();
+    let mut stream = stream;
+    stream.write_all(&bytes[sent..]).unwrap();
+}
+
+fn receive<T: serde::de::DeserializeOwned>(stream: &mut UnixStream) -> Option<T> {
+    let mut prefix = [0; PREFIX];
+    stream.read_exact(&mut prefix).ok()?;
+    let mut body = vec![0; read_len(prefix).unwrap()];
+    stream.read_exact(&mut body).ok()?;
+    Some(decode(&body).unwrap())
+}
+
+fn memfd(bytes: &[u8]) -> OwnedFd {
+    let file = memfd_create("disk", MemfdFlags::CLOEXEC).unwrap();
+    fs::File::from(file.try_clone().unwrap()).write_all(bytes).unwrap();
+    file
+}
+
+/// `warren-init` and the modules, as `/init` finds them.
+fn initrd(modules: &Path) -> Vec<u8> {
+    let mut archive = Vec::new();
+    let mut number = 0;
+    let mut add = |name: &str, mode: u32, bytes: &[u8]| {
+        number += 1;
+        let builder = NewcBuilder::new(name).ino(number).mode(mode).nlink(1);
+        let mut writer = builder.write(&mut archive, u32::try_from(bytes.len()).unwrap());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap();
+    };
+    for folder in ["dev", "lib", "lib/warren", "lib/warren/modules"] {
+        add(folder, 0o04_0755, &[]);
+    }
+    add("init", 0o10_0755, &fs::read(super::program()).unwrap());
+    for entry in fs::read_dir(modules).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        add(&format!("lib/warren/modules/{name}"), 0o10_0644, &fs::read(&path).unwrap());
+    }
+    newc::trailer(archive).unwrap()
+}
