@@ -57,7 +57,7 @@ impl Limiter {
     pub fn charge(&mut self, bytes: u64) {
         for (bucket, cost) in [(&mut self.bytes, bytes), (&mut self.operations, 1)] {
             if let Some(bucket) = bucket {
-                bucket.level -= i128::from(cost) * SECOND;
+                bucket.level = bucket.level.saturating_sub(i128::from(cost) * SECOND);
             }
         }
     }
@@ -69,9 +69,9 @@ impl Bucket {
         let passed = i128::from(now_ns.saturating_sub(self.at_ns));
         self.at_ns = self.at_ns.max(now_ns);
         let full = i128::from(self.rate.burst) * SECOND;
-        self.level = (self.level + passed * i128::from(self.rate.per_second)).min(full);
+        self.level = self.level.saturating_add(passed.saturating_mul(self.rate.per_second.into())).min(full);
         // A whole unit, so that waiting for it ends.
-        let missing = SECOND - self.level;
+        let missing = SECOND.saturating_sub(self.level);
         if missing <= 0 {
             return Ok(());
         }

@@ -208,6 +208,12 @@ pub fn monotonic_ns() -> u64 {
     crate::sys::clock_ns(Clock::Monotonic)
 }
 
+/// Nanoseconds as milliseconds to wait, rounded up: who waits them does not come too early.
+#[must_use]
+pub fn milliseconds(ns: u64) -> i32 {
+    i32::try_from(ns.div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
 /// Nanoseconds since the Unix epoch.
 #[must_use]
 pub fn wall_ns() -> u64 {

@@ -37,6 +37,13 @@ pub enum DeviceSpec {
         /// Writes are refused; the descriptor need not be writable.
         read_only: bool,
     },
+    /// The same with limits: of bytes read and written, and of requests.
+    LimitedBlock {
+        /// As for [`Self::Block`].
+        read_only: bool,
+        /// Of both directions together.
+        limits: Limits,
+    },
     /// Entropy: no descriptor.
     Rng,
     /// Streams between host and guest: no descriptor. At most one a guest.
@@ -118,7 +125,7 @@ impl LinuxSpec {
     #[must_use]
     pub fn descriptors(&self) -> usize {
         let of = |device: &DeviceSpec| match device {
-            DeviceSpec::Block { .. } | DeviceSpec::Net { .. } => 1,
+            DeviceSpec::Block { .. } | DeviceSpec::LimitedBlock { .. } | DeviceSpec::Net { .. } => 1,
             DeviceSpec::Rng | DeviceSpec::Vsock { .. } => 0,
         };
         1 + usize::from(self.initrd) + self.devices.iter().map(of).sum::<usize>()

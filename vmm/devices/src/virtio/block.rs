@@ -75,6 +75,20 @@ pub enum Request {
     Id(Vec<Range>),
 }
 
+impl Request {
+    /// Bytes that go from or to the disk, for limits.
+    #[must_use]
+    pub fn bytes_moved(&self) -> u64 {
+        match self {
+            Self::Read { into: ranges, .. } | Self::Write { from: ranges, .. } => {
+                ranges.iter().map(|range| u64::from(range.len)).sum()
+            }
+            // The host moves nothing for these, or its own zeroes.
+            Self::Flush | Self::Discard(_) | Self::WriteZeroes { .. } | Self::Id(_) => 0,
+        }
+    }
+}
+
 /// A run of bytes on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {

@@ -42,6 +42,8 @@ pub enum DeviceFile {
         len: u64,
         /// Whether writes are refused.
         read_only: bool,
+        /// How fast it may be.
+        limits: rate::Limits,
     },
     /// Entropy.
     Rng,
@@ -108,9 +110,11 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
             }
             DeviceSpec::Block { read_only } => {
                 let what = format!("disk {index}");
-                let file = next(&what)?;
-                let len = file_len(&what, &file)?;
-                DeviceFile::Block { file, len, read_only: *read_only }
+                disk(&what, next(&what)?, *read_only, &Limits::default())?
+            }
+            DeviceSpec::LimitedBlock { read_only, limits } => {
+                let what = format!("disk {index}");
+                disk(&what, next(&what)?, *read_only, limits)?
             }
         });
     }
@@ -136,6 +140,11 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
         Placement::new(&kernel, initrd_len, spec.memory_bytes).map_err(|error| error.to_string())?;
     let kernel_sealed = fcntl_get_seals(&kernel_file).is_ok_and(|seals| seals.contains(crate::load::SEALS));
     Ok(Admitted { kernel, kernel_file, kernel_sealed, placement, initrd, command_line, devices })
+}
+
+fn disk(what: &str, file: OwnedFd, read_only: bool, of: &Limits) -> Result<DeviceFile, String> {
+    let len = file_len(what, &file)?;
+    Ok(DeviceFile::Block { file, len, read_only, limits: limits(what, of)? })
 }
 
 /// Limits that let something through.

@@ -184,9 +184,9 @@ impl Machine {
         let (mut windows, mut work, mut network) = (Vec::new(), Vec::<Work>::new(), Vec::new());
         for (index, device) in devices.into_iter().enumerate() {
             windows.push(match device {
-                DeviceFile::Block { file, len, read_only } => {
+                DeviceFile::Block { file, len, read_only, limits } => {
                     let name = format!("disk{index}");
-                    let block = Block::new(name.clone(), file, len, read_only);
+                    let block = Block::new(name.clone(), file, len, read_only, limits);
                     let device = self.attach(index, name, block.identity())?;
                     work.push((Arc::clone(&device), Box::new(block)));
                     device

@@ -8,7 +8,7 @@ use super::virtio::vsock::{Happened, Token, Vsock};
 use super::virtio::{Device, Step};
 use crate::log;
 use crate::orders::Incoming;
-use crate::progress::monotonic_ns;
+use crate::progress::{milliseconds, monotonic_ns};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -110,9 +110,7 @@ impl Network {
             served.due |= wake <= now;
             first = Some(first.map_or(wake, |first: u64| first.min(wake)));
         }
-        first.map_or(-1, |wake| {
-            i32::try_from(wake.saturating_sub(now).div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        })
+        first.map_or(-1, |wake| milliseconds(wake.saturating_sub(now)))
     }
 
     fn handle(&mut self, set: EventSet, token: Token) {

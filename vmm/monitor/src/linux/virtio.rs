@@ -18,6 +18,7 @@ pub mod vsock;
 pub mod walk;
 
 use crate::log;
+use crate::progress::monotonic_ns;
 use crate::ram::Ram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,11 @@ use warren_devices::virtio::{Chain, Identity, Memory, Transport};
 pub trait Backend: Send + std::fmt::Debug {
     /// Works on one request of a queue: how many bytes were written into it.
     fn work(&mut self, queue: usize, chain: &Chain, ram: &Ram) -> Result<u32, BadRequest>;
+
+    /// Whether its limits let another request begin; if not, when to ask again.
+    fn ready(&mut self, _now_ns: u64) -> Result<(), u64> {
+        Ok(())
+    }
 }
 
 /// The request is of no shape that could be answered: the driver's fault, and the device stops.
@@ -176,18 +182,24 @@ impl Device {
         }
     }
 
-    /// Works on every request that waits in a queue; working thread.
-    pub fn serve(&self, queue: usize, backend: &mut dyn Backend) {
+    /// Works on every request that waits in a queue, as far as limits allow: when to come back; working thread.
+    pub fn serve(&self, queue: usize, backend: &mut dyn Backend) -> Option<u64> {
+        let mut wake_ns = None;
         if let Some(bell) = self.doorbells.get(queue) {
             let _ = bell.read();
         }
         let mut work = |queues: &mut Queues, ram: &Ram| {
             let Some(walk) = queues.get(queue) else { return Ok(Step::Idle) };
+            if let Err(later) = backend.ready(monotonic_ns()) {
+                wake_ns = Some(later);
+                return Ok(Step::Idle);
+            }
             let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
             let written = backend.work(queue, &chain, ram)?;
             Ok(Step::Done { notify: walk.finish(ram, head, written)? })
         };
         while self.step(&mut work) != Step::Idle {}
+        wake_ns
     }
 
     /// The driver broke a rule: the device stops, and says that it needs a reset (2.1.2).

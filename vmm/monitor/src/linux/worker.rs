@@ -5,7 +5,11 @@
 use super::virtio::{Backend, Device};
 use crate::log;
 use crate::orders::Incoming;
-use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use crate::progress::{milliseconds, monotonic_ns};
+use event_manager::{
+    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -22,25 +26,32 @@ struct Doors {
     devices: Vec<Work>,
     /// Device and queue by token, from 1.
     by_token: Vec<(usize, usize)>,
+    /// When a limit lets a door's requests go on.
+    wakes: BTreeMap<usize, u64>,
 }
 
 /// A worker whose thread has yet to be started.
-pub struct Worker(EventManager<Doors>);
+pub struct Worker(EventManager<Doors>, SubscriberId);
 
 impl Worker {
     /// Makes what the thread itself may no longer make once it is narrowed.
     pub fn new(orders: Incoming<Vec<Work>>) -> anyhow::Result<Self> {
         let mut manager =
             EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
-        manager.add_subscriber(Doors { orders, devices: Vec::new(), by_token: Vec::new() });
-        Ok(Self(manager))
+        let doors = Doors { orders, devices: Vec::new(), by_token: Vec::new(), wakes: BTreeMap::new() };
+        let id = manager.add_subscriber(doors);
+        Ok(Self(manager, id))
     }
 
     /// Works until the process ends, or the event loop fails.
     #[must_use]
     pub fn work(mut self) -> anyhow::Error {
         loop {
-            if let Err(error) = self.0.run() {
+            let waited = match self.0.subscriber_mut(self.1) {
+                Ok(doors) => doors.serve_late(),
+                Err(error) => return anyhow::anyhow!("event loop: {error:?}"),
+            };
+            if let Err(error) = self.0.run_with_timeout(waited) {
                 return anyhow::anyhow!("event loop: {error:?}");
             }
         }
@@ -66,8 +77,25 @@ impl Doors {
     fn serve(&mut self, door: usize) -> Option<()> {
         let (device, queue) = *self.by_token.get(door)?;
         let (device, backend) = self.devices.get_mut(device)?;
-        device.serve(queue, backend.as_mut());
+        match device.serve(queue, backend.as_mut()) {
+            Some(wake) => self.wakes.insert(door, wake),
+            None => self.wakes.remove(&door),
+        };
         Some(())
+    }
+
+    /// Serves the doors whose limits let go on; how many milliseconds nothing else may happen.
+    fn serve_late(&mut self) -> i32 {
+        if self.wakes.is_empty() {
+            return -1;
+        }
+        let now = monotonic_ns();
+        let due: Vec<usize> =
+            self.wakes.iter().filter(|(_, wake)| **wake <= now).map(|(door, _)| *door).collect();
+        for door in due {
+            let _ = self.serve(door);
+        }
+        self.wakes.values().min().map_or(-1, |wake| milliseconds(wake.saturating_sub(now)))
     }
 }
 

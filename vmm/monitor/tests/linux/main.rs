@@ -48,7 +48,8 @@ struct Shape {
     memory_mib: u64,
 }
 
-/// Copies a disk to another, writes a sector, discards some, reads entropy, powers off: both disks are compared here.
+/// Copies a disk to another, writes a sector, discards some, reads entropy; all of it again after their drivers came back;
+/// powers off: both disks are compared here.
 fn everything(shape: Shape) {
     let pattern: Vec<u8> =
         (0..1_u32 << 20).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
@@ -56,11 +57,18 @@ fn everything(shape: Shape) {
     let script = "
         echo kernel $(b uname -r) cpus $(b nproc)
         echo size $(b cat /sys/block/vdc/size) ro $(b cat /sys/block/vda/ro) $(b cat /sys/block/vdd/ro)
-        b dd if=/dev/vdc of=/dev/vdd bs=65536 conv=fsync 2>/dev/null && echo copied
-        echo 'written by the guest' | b dd of=/dev/vdd bs=512 seek=7 conv=sync,fsync 2>/dev/null
-        b blkdiscard -o 65536 -l 65536 /dev/vdd && echo discarded
-        b dd if=/dev/zero of=/dev/vdb bs=512 count=1 2>/dev/null || echo read-only is read-only
-        echo entropy $(b head -c 64 /dev/hwrng | b wc -c)
+        work() {
+            b dd if=/dev/vdc of=/dev/vdd bs=65536 conv=fsync 2>/dev/null && echo copied
+            echo 'written by the guest' | b dd of=/dev/vdd bs=512 seek=7 conv=sync,fsync 2>/dev/null
+            b blkdiscard -o 65536 -l 65536 /dev/vdd && echo discarded
+            b dd if=/dev/zero of=/dev/vdb bs=512 count=1 2>/dev/null || echo read-only is read-only
+            echo entropy $(b head -c 64 /dev/hwrng | b wc -c)
+        }
+        again() { cd /sys/bus/virtio/drivers/$1; echo $2 > unbind; echo $2 > bind; cd /; }
+        work
+        for disk in vdc vdd; do again virtio_blk $(b basename $(b readlink /sys/block/$disk/device)); done
+        again virtio_rng $(b ls /sys/bus/virtio/drivers/virtio_rng | b grep virtio)
+        work
         echo memory $(( $(b awk '/MemTotal/ { print $2 }' /proc/meminfo) / 1024 ))";
     let Some(ended) = run(shape.kernel, script, |guest| {
         guest.disks.push((source.try_clone().unwrap(), true));
@@ -77,14 +85,15 @@ fn everything(shape: Shape) {
             &version,
             &cpus,
             "console: size 2048 ro 1 0",
-            "console: copied",
-            "console: discarded",
-            "console: read-only is read-only",
-            "console: entropy 64",
             "warren-init: /bin/sh ended with status 0",
             "end: powered-off",
         ],
     );
+    // Before and after the drivers came back.
+    for line in ["copied", "discarded", "read-only is read-only", "entropy 64"] {
+        let times = ended.log.matches(&format!("console: {line}\n")).count();
+        assert_eq!(times, 2, "{line}: {}", ended.log);
+    }
     let memory = ended.number("console: memory ");
     assert!((shape.memory_mib * 3 / 5..shape.memory_mib).contains(&memory), "{memory} of {shape:?}");
     let mut expect = pattern;
@@ -101,8 +110,8 @@ fn stock_6_1_bzimage_does_everything() {
 }
 
 #[test]
-fn stock_6_12_elf_with_four_vcpus_does_everything() {
-    everything(Shape { kernel: "6.12", elf: Some(BootEntry::Pvh), cpus: 4, memory_mib: 512 });
+fn stock_6_12_elf_with_four_vcpus_and_6_gib_does_everything() {
+    everything(Shape { kernel: "6.12", elf: Some(BootEntry::Pvh), cpus: 4, memory_mib: 6144 });
 }
 
 #[test]
@@ -112,8 +121,8 @@ fn every_combination_does_everything() {
     }
     for kernel in ["6.1", "6.12"] {
         for elf in [None, Some(BootEntry::Long), Some(BootEntry::Pvh)] {
-            for cpus in [1, 4] {
-                everything(Shape { kernel, elf, cpus, memory_mib: 256 });
+            for (cpus, memory_mib) in [(1, 128), (4, 128), (1, 6144), (4, 6144)] {
+                everything(Shape { kernel, elf, cpus, memory_mib });
             }
         }
     }

@@ -2,10 +2,12 @@
 
 use super::{Backend, BadRequest};
 use crate::log;
+use crate::progress::monotonic_ns;
 use crate::ram::Ram;
 use crate::sys::vectored::{Direction, Hole, make_hole};
 use rustix::fd::{AsFd, OwnedFd};
 use std::io;
+use warren_devices::rate::{Limiter, Limits};
 use warren_devices::virtio::block::{Disk, Extent, ID_LEN, Request, SECTOR, Status};
 use warren_devices::virtio::{Chain, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Memory, Range};
 
@@ -19,17 +21,19 @@ pub struct Block {
     file: OwnedFd,
     id: [u8; ID_LEN as usize],
     name: String,
+    limiter: Limiter,
 }
 
 impl Block {
     /// A disk of `len` bytes; what is left over behind the last whole sector is not part of it.
     #[must_use]
-    pub fn new(name: String, file: OwnedFd, len: u64, read_only: bool) -> Self {
+    pub fn new(name: String, file: OwnedFd, len: u64, read_only: bool, limits: Limits) -> Self {
         let mut id = [0; ID_LEN as usize];
         for (byte, value) in id.iter_mut().zip(name.bytes()) {
             *byte = value;
         }
-        Self { disk: Disk { sectors: len / SECTOR, read_only }, file, id, name }
+        let limiter = Limiter::new(limits, monotonic_ns());
+        Self { disk: Disk { sectors: len / SECTOR, read_only }, file, id, name, limiter }
     }
 
     /// What the driver is told.
@@ -93,9 +97,14 @@ fn cannot(error: &io::Error) -> bool {
 }
 
 impl Backend for Block {
+    fn ready(&mut self, now_ns: u64) -> Result<(), u64> {
+        self.limiter.ready(now_ns)
+    }
+
     fn work(&mut self, _queue: usize, chain: &Chain, ram: &Ram) -> Result<u32, BadRequest> {
         let parsed =
             self.disk.parse(chain, ram).map_err(|_| BadRequest("no header or no place for a status"))?;
+        self.limiter.charge(parsed.request.as_ref().map_or(0, Request::bytes_moved));
         let reads = matches!(parsed.request, Ok(Request::Read { .. } | Request::Id(_)));
         let status = match parsed.request.map(|request| self.perform(request, ram)) {
             Ok(Ok(())) => Status::Ok,

@@ -133,6 +133,14 @@ impl Vsock {
         self.bury();
     }
 
+    /// Sockets held, and bytes kept for them.
+    #[cfg(test)]
+    pub(super) fn load(&self) -> (usize, usize) {
+        let parked = self.parked.values().map(|(_, host)| host);
+        let hosts = self.hosts.values().chain(parked);
+        hosts.fold((0, 0), |(count, kept), host| (count + 1, kept + host.kept()))
+    }
+
     /// Every connection is lost, and the guest hears of it: for machines that come back elsewhere.
     pub fn interrupt(&mut self) {
         self.mux.reset();

@@ -59,6 +59,12 @@ impl Host {
         self.token
     }
 
+    /// Bytes that the socket did not take.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.backlog.len()
+    }
+
     pub(super) fn stream(&self) -> &UnixStream {
         &self.stream
     }

@@ -1,0 +1,160 @@
+//! Disks and entropy.
+
+use super::super::block::Block;
+use super::super::rng::Rng;
+use super::*;
+use rustix::fd::OwnedFd;
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::io::{Read, Seek, Write};
+use warren_devices::rate::{Limits, Rate};
+
+impl Driver<Block> {
+    /// A block request: its status.
+    fn block(&mut self, kind: u32, sector: u64, data: &[(u64, u32, bool)]) -> u8 {
+        let header = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat();
+        self.ram.put(0x4000, &header).unwrap();
+        self.ram.put(0x4100, &[0xFF]).unwrap();
+        let pieces = [&[(0x4000, 16, false)][..], data, &[(0x4100, 1, true)]].concat();
+        self.ask(&pieces);
+        let mut status = [0];
+        self.ram.get(0x4100, &mut status).unwrap();
+        status[0]
+    }
+}
+
+/// A disk of `sectors`, each filled with its number.
+pub(super) fn disk(sectors: u8, read_only: bool) -> (Driver<Block>, std::fs::File) {
+    limited_disk(sectors, read_only, Limits::default())
+}
+
+fn limited_disk(sectors: u8, read_only: bool, limits: Limits) -> (Driver<Block>, std::fs::File) {
+    let mut file = std::fs::File::from(memfd_create("disk", MemfdFlags::CLOEXEC).unwrap());
+    let bytes: Vec<u8> = (0..sectors).flat_map(|sector| [sector; 512]).collect();
+    file.write_all(&bytes).unwrap();
+    let other = file.try_clone().unwrap();
+    let block = Block::new("disk".into(), OwnedFd::from(file), bytes.len() as u64, read_only, limits);
+    (Driver::new(block.identity(), block), other)
+}
+
+pub(super) fn contents(file: &mut std::fs::File) -> Vec<u8> {
+    file.rewind().unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_disk_is_read_written_flushed_and_named() {
+    let (mut driver, mut file) = disk(16, false);
+    three_times(&mut driver, |driver| {
+        assert_eq!(driver.block(0, 3, &[(0x5000, 256, true), (0x6000, 768, true)]), 0);
+        assert_eq!((driver.bytes(0x5000, 256), driver.bytes(0x6000, 256)), (vec![3; 256], vec![3; 256]));
+        assert_eq!(driver.bytes(0x6100, 512), vec![4; 512]);
+        driver.ram.put(0x7000, &[0xAA; 1024]).unwrap();
+        assert_eq!(driver.block(1, 10, &[(0x7000, 500, false), (0x7000, 524, false)]), 0);
+        assert_eq!(driver.block(4, 0, &[]), 0);
+        assert_eq!(driver.block(8, 0, &[(0x5000, 20, true)]), 0);
+        assert_eq!(&driver.bytes(0x5000, 5), b"disk\0");
+        assert_eq!(driver.block(99, 0, &[]), 2);
+        assert_eq!(driver.block(0, 16, &[(0x5000, 512, true)]), 1);
+    });
+    let bytes = contents(&mut file);
+    assert_eq!((bytes.len(), &bytes[5120..6144]), (16 * 512, &[0xAA; 1024][..]));
+}
+
+#[test]
+fn extents_are_zeroed_and_forgotten() {
+    let (mut driver, mut file) = disk(64, false);
+    driver.bring_up();
+    for (kind, sector, flags) in [(13, 8_u64, 0_u32), (13, 24, 1), (11, 40, 0)] {
+        let extent = [&sector.to_le_bytes()[..], &8_u32.to_le_bytes(), &flags.to_le_bytes()].concat();
+        driver.ram.put(0x7000, &extent).unwrap();
+        assert_eq!(driver.block(kind, 0, &[(0x7000, 16, false)]), 0, "{kind}");
+    }
+    let bytes = contents(&mut file);
+    for sector in [8, 24, 40_usize] {
+        assert_eq!(bytes[sector * 512..(sector + 8) * 512], [0; 4096], "{sector}");
+        assert_eq!(bytes[(sector + 8) * 512], u8::try_from(sector + 8).unwrap());
+    }
+}
+
+#[test]
+fn a_read_only_disk_stays_as_it_is() {
+    let (mut driver, mut file) = disk(16, true);
+    let before = contents(&mut file);
+    three_times(&mut driver, |driver| {
+        assert_eq!(driver.block(1, 0, &[(0x7000, 512, false)]), 1);
+        assert_eq!(driver.block(0, 1, &[(0x5000, 512, true)]), 0);
+    });
+    assert_eq!(contents(&mut file), before);
+}
+
+#[test]
+fn a_disk_whose_file_shrinks_answers_errors() {
+    let (mut driver, file) = disk(16, false);
+    driver.bring_up();
+    file.set_len(512).unwrap();
+    assert_eq!(driver.block(0, 8, &[(0x5000, 512, true)]), 1);
+    assert_eq!(driver.block(0, 0, &[(0x5000, 512, true)]), 0);
+}
+
+#[test]
+fn entropy_fills_what_it_says() {
+    let mut driver = Driver::new(Rng::identity(), Rng);
+    three_times(&mut driver, |driver| {
+        driver.ram.put(0x5000, &[0; 64]).unwrap();
+        assert_eq!(driver.ask(&[(0x5000, 32, true), (0x5020, 32, true)]), 64);
+        assert_ne!(driver.bytes(0x5000, 32), vec![0; 32]);
+        assert_ne!(driver.bytes(0x5000, 32), driver.bytes(0x5020, 32));
+        assert_eq!(driver.ask(&[(0x8000, 0x8000, true)]), 4096);
+    });
+}
+
+#[test]
+fn a_broken_rule_stops_the_device_until_it_is_reset() {
+    let (mut driver, _file) = disk(16, false);
+    for pieces in
+        [&[(0x4000, 16, false)][..], &[(0x4000, 15, false), (0x4100, 1, true)], &[(u64::MAX, 1, true)]]
+    {
+        driver.bring_up();
+        driver.offer(pieces);
+        driver.serve();
+        assert_eq!(driver.get(STATUS), 15 | 64, "needs reset");
+        assert_eq!(driver.get(0x60) & 2, 2, "and says so");
+        driver.offer(&[(0x4000, 16, false), (0x4100, 1, true)]);
+        driver.serve();
+        assert_eq!(driver.bytes(USED + 2, 2), [0, 0], "it has stopped");
+    }
+    driver.bring_up();
+    assert_eq!(driver.block(4, 0, &[]), 0);
+}
+
+#[test]
+fn queues_outside_memory_stop_the_device_at_once() {
+    let (mut driver, _file) = disk(16, false);
+    driver.bring_up();
+    driver.set(STATUS, 0);
+    driver.set(STATUS, 1);
+    driver.set(STATUS, 3);
+    driver.set(0x24, 1);
+    driver.set(0x20, 1);
+    driver.set(STATUS, 11);
+    for (offset, value) in [(0x38, 8), (0x84, 1), (0x90, 0x2000), (0xA0, 0x3000), (0x44, 1), (STATUS, 15)] {
+        driver.set(offset, value);
+    }
+    assert_eq!(driver.get(STATUS), 15 | 64);
+}
+
+#[test]
+fn a_limit_holds_requests_back_and_says_until_when() {
+    let bytes = Some(Rate { burst: 1024, per_second: 1 });
+    let (mut driver, _file) = limited_disk(16, false, Limits { bytes, operations: None });
+    driver.bring_up();
+    assert_eq!(driver.block(0, 0, &[(0x5000, 1024, true)]), 0);
+    driver.offer(&[(0x4000, 16, false), (0x5000, 512, true), (0x4100, 1, true)]);
+    let wake = driver.device.serve(0, &mut driver.front).unwrap();
+    assert!(driver.used(0) == 1 && wake > monotonic_ns());
+    // Held back is not lost: a reset takes it, like any other.
+    driver.bring_up();
+    assert_eq!(driver.device.serve(0, &mut driver.front), Some(wake), "a reset is no way around a limit");
+}
