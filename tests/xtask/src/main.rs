@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod guests;
 mod paths;
 mod prepare;
 mod programs;

@@ -37,6 +37,11 @@ const PACKAGES: &[Package] = &[
         why: "the gRPC client made by someone else's tool",
         present: || shell::succeeds("python3", &["-c", "import venv, ensurepip"]),
     },
+    Package {
+        name: "curl",
+        why: "a function's runtime in a few lines of shell",
+        present: || shell::which("curl").is_some(),
+    },
     Package { name: "cpio", why: "the lab host's initramfs", present: || shell::which("cpio").is_some() },
     Package {
         name: "busybox-static",

@@ -1,7 +1,7 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, paths, prepare,
+    build, check, guests, paths, prepare,
     programs::{self, TestProgram},
     setup, shell, systemd,
 };
@@ -167,6 +167,10 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         Some(mut command) => tally.case("lab::vmm/monitor::linux", &mut command),
         None => tally.fail("lab::vmm/monitor::linux: there is no such test program".into()),
     }
+    match guests::supervisor(programs, "") {
+        Ok(mut command) => tally.case("lab::vmm/init::guest", &mut command),
+        Err(error) => tally.fail(format!("lab::vmm/init::guest: {error:#}")),
+    }
 }
 
 /// The monitor's Linux guests: stock kernels on the lab host.
@@ -219,6 +223,9 @@ pub(crate) fn soak(name: &str) -> Result<()> {
         let mut command =
             linux_guests(&programs, "WARREN_SOAK=1 ").context("there is no test program of Linux guests")?;
         shell::step("soak linux", &mut command)?;
+        let clients = programs.iter().find(|program| program.name == "clients").context("no client tests")?;
+        shell::step("soak linux (clients)", clients.command().env("WARREN_SOAK", "1"))?;
+        shell::step("soak linux (supervisor)", &mut guests::supervisor(&programs, "WARREN_SOAK=1 ")?)?;
         if name == "linux" {
             return Ok(());
         }

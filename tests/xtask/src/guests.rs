@@ -1,0 +1,63 @@
+//! Tests of Linux guests on the lab host: what they carry, and how they are called.
+
+use crate::{paths, programs::TestProgram, shell};
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// `warren-init` as the supervisor of a function, in stock guests.
+pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<Command> {
+    let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/init") && p.name == "guest";
+    let program = programs.iter().find(is).context("there is no such test program")?;
+    let fixtures = fixtures()?;
+    let mut command = Command::new(paths::built("warren-lab"));
+    command.args(["--limit", "900", "--guests", "--memory-mib", "2048"]);
+    for (from, to) in [
+        (paths::built("warren-vmm"), "warren-vmm"),
+        (paths::built("warren-init"), "warren-init"),
+        (program.file.clone(), "guest"),
+        (fixtures.join("bootstrap"), "fixtures/bootstrap"),
+        (fixtures.join("root.ext4"), "fixtures/root.ext4"),
+        (fixtures.join("scratch.ext4"), "fixtures/scratch.ext4"),
+    ] {
+        command.arg("--carry").arg(format!("{}=/opt/tests/{to}", from.display()));
+    }
+    command.arg("--").arg(format!(
+        "cd /opt/tests && WARREN_GUESTS=/guest WARREN_FIXTURES=/opt/tests/fixtures \
+         WARREN_INIT=/opt/tests/warren-init WARREN_VMM=/opt/tests/warren-vmm {environment}./guest --test-threads=1"
+    ));
+    Ok(command)
+}
+
+/// The function, a root file system with an extension, and an empty scratch disk.
+fn fixtures() -> Result<PathBuf> {
+    let source = paths::root().join("vmm/init/tests/functions");
+    shell::step("functions of guests", shell::cargo(&source).args(["build", "--locked"]))?;
+    let built = source.join("target").join(paths::MUSL).join("debug");
+    let out = paths::target().join("guest-fixtures");
+    let tree = out.join("tree");
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    for folder in ["dev", "proc", "sys", "tmp", "run", "etc", "opt/extensions"] {
+        fs::create_dir_all(tree.join(folder))?;
+    }
+    fs::copy(built.join("extension"), tree.join("opt/extensions/extension"))?;
+    fs::copy(built.join("bootstrap"), out.join("bootstrap"))?;
+    make(&out.join("root.ext4"), &["-d".as_ref(), tree.as_os_str()], "24M")?;
+    make(&out.join("scratch.ext4"), &["-m".as_ref(), "0".as_ref()], "96M")?;
+    Ok(out)
+}
+
+fn make(image: &Path, arguments: &[&std::ffi::OsStr], size: &str) -> Result<()> {
+    if image.exists() {
+        fs::remove_file(image)?;
+    }
+    let program = shell::which("mke2fs").unwrap_or_else(|| "/usr/sbin/mke2fs".into());
+    let mut command = Command::new(program);
+    command.args(["-q", "-t", "ext4", "-O", "^has_journal"]).args(arguments).arg(image).arg(size);
+    shell::output(&mut command).map(drop)
+}
