@@ -10,6 +10,7 @@ mod guests;
 mod paths;
 mod prepare;
 mod programs;
+mod runtimes;
 mod setup;
 mod shell;
 mod sizes;

@@ -3,7 +3,7 @@
 use crate::{
     build, check, guests, paths, prepare,
     programs::{self, TestProgram},
-    setup, shell, systemd,
+    runtimes, setup, shell, systemd,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -162,6 +162,12 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
             let command = format!("cd /opt/tests && {environment}./{test}");
             tally.case(&name, &mut lab_command(&carries, &command));
         }
+    }
+    let (name, case) = ("lab::linux-functions", "sh /opt/tests/linux-functions.sh");
+    match runtimes::carries(root) {
+        Ok(carries) if carries.is_empty() => tally.skipped += 1,
+        Ok(carries) => tally.case(name, &mut lab_command(&carries, case)),
+        Err(error) => tally.fail(format!("{name}: {error:#}")),
     }
     match linux_guests(programs, "") {
         Some(mut command) => tally.case("lab::vmm/monitor::linux", &mut command),

@@ -1,0 +1,71 @@
+# Runs on the lab host as root: Linux functions through the whole path, from the CLI to a jailed microVM and back.
+# Runtimes and kernel are in /guests, the functions in /functions, hello.wasm beside the programs.
+set -u
+warren=/opt/warren/bin/warren
+say() { echo "== $* ($(cut -d' ' -f1 /proc/uptime) s)"; }
+fail() { echo "FAILED: $*"; tail -n 30 /var/lib/warren/log/agent.log; exit 1; }
+# What a call says, and with which code it ends.
+expect() {
+    wanted=$1; words=$2; shift 2
+    said=$("$@" 2>&1); code=$?
+    [ "$code" = "$wanted" ] || fail "$* ended with $code, not $wanted: $said"
+    echo "$said" | grep -q -- "$words" || fail "$* did not say '$words': $said"
+}
+pids() { $warren --json ps | sed -n 's/.*"pid": \([0-9]*\).*/\1/p' | sort; }
+invoke() { function=$1; shift; $warren invoke "$function" "$@"; }
+
+say "Warren starts, and knows what it can"
+$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 > /tmp/up 2>&1 &
+up=$!
+until grep -q '^ready' /tmp/up; do kill -0 $up 2> /dev/null || fail "$(cat /tmp/up)"; sleep 0.2; done
+expect 0 '"linux"' $warren --json hosts
+expect 0 'debian-python' $warren --json hosts
+
+say "a shell bootstrap, cold and warm; the same bytes as its Wasm twin"
+$warren fn create shell --kind linux --runtime debian-base --code /functions/shell --handler main.greet \
+    --env COLOUR=blue --timeout-ms 60000 || fail "create shell"
+$warren fn create wasm /opt/warren/functions/hello.wasm || fail "create wasm"
+invoke shell --payload '{"name":"Ada"}' > /tmp/linux || fail "invoke shell: $(cat /tmp/linux)"
+say "answered"
+invoke wasm --payload '{"name":"Ada"}' > /tmp/wasm || fail "invoke wasm"
+cmp /tmp/linux /tmp/wasm || fail "$(cat /tmp/linux /tmp/wasm)"
+one=$(pids)
+expect 0 'shell 128 main.greet blue' invoke shell --payload '{"do":"about"}'
+expect 0 '^3' invoke shell --payload '{"do":"count"}'
+[ "$(pids)" = "$one" ] || fail "another sandbox answered"
+expect 0 'greeting Ada' $warren logs shell
+expect 0 'REPORT' $warren logs shell
+say "a hundred more"
+invoke shell --payload '{"name":"Ada"}' --repeat 100 > /tmp/hundred 2>&1 || fail "$(cat /tmp/hundred)"
+
+say "its errors are its own, and cost no sandbox"
+expect 1 'Demo.Error: as asked' invoke shell --payload '{"do":"fail"}'
+expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
+expect 1 '' invoke shell --payload '{"do":"exit"}'
+expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
+
+say "Python under awslambdaric"
+$warren fn create python --kind linux --runtime debian-python --code /functions/python --handler app.handler \
+    --memory-mib 256 --timeout-ms 60000 --json-response || fail "create python"
+expect 0 'Hello, Ada' invoke python --payload '{"name":"Ada"}'
+say "answered"
+expect 0 '"function": "python", "memory": 256' invoke python --payload '{"do":"about"}'
+expect 1 'ValueError: as asked' invoke python --payload '{"do":"fail"}'
+
+say "a guest that dies is named, with its last lines"
+expect 5 '' invoke shell --payload '{"do":"panic"}'
+grep -q 'sysrq' /var/lib/warren/log/agent.log || fail "the console's last lines are not in the agent's log"
+expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
+
+say "what cannot be deployed"
+expect 5 'NO_SUCH_RUNTIME' $warren fn create odd --kind linux --runtime nothing --code /functions/shell
+expect 2 'BAD_REQUEST' $warren fn create odd --kind linux --code /functions/shell
+printf 'PK\003\004 and no more' > /tmp/bad.zip
+expect 2 'ZIP_MALFORMED' $warren fn create odd --kind linux --runtime debian-base --code /tmp/bad.zip
+
+say "nothing stays behind"
+kill -TERM $up && wait $up || fail "the stop: $(cat /tmp/up)"
+left=$(ls /var/lib/warren/agent/run)
+[ -z "$left" ] || fail "files of sandboxes are left: $left"
+ls -d /sys/fs/cgroup/warren-*/*.* 2> /dev/null && fail "cgroups are left"
+say "all good"
