@@ -4,6 +4,7 @@ use crate::{
     config::Config,
     fleet::ControlClient,
     jailer::JailerClient,
+    linux::Offer,
     logs::LogHub,
     resources::MemoryBudget,
     sandbox::{Sandbox, SandboxTable, grants::GrantLedger, kept::KeptFence, machine::Event, record::RunDir},
@@ -19,6 +20,7 @@ use std::{
 };
 use warren_abi::isa::IsaSet;
 use warren_artefact::{SigningKey, Store};
+use warren_image::Shelf;
 
 /// The worker host, as its agent knows it.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Host {
     pub control: ControlClient,
     /// Code that can be started here.
     pub versions: Arc<Versions>,
+    /// What Linux functions run on.
+    pub offer: Arc<Offer>,
     /// Every sandbox.
     pub sandboxes: SandboxTable,
     /// Sockets and records of sandboxes.
@@ -66,7 +70,10 @@ impl Host {
         let memory = MemoryBudget::new(config.memory_mib()?);
         let limits = config.compile_limits().on_host_of(memory.total_mib());
         let compiler = Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone());
-        let versions = Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"))?;
+        let shelf = Shelf::new(config.guests.clone().unwrap_or_else(|| data.clone()));
+        let offer = Arc::new(Offer::open(shelf, config.probe.as_deref()));
+        let versions =
+            Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"), Arc::clone(&offer))?;
         let grants = GrantLedger::default();
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
@@ -76,6 +83,7 @@ impl Host {
             jailer,
             control,
             versions: Arc::new(versions),
+            offer,
             sandboxes: SandboxTable::default(),
             run: RunDir::open(data.join("run"))?,
             logs: LogHub::start(data.join("logs"))?,

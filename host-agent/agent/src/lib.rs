@@ -12,7 +12,7 @@
 //!
 //! Modules: [`config`] flags, [`run`] start and stop, [`host`] what everything shares, [`service`] gRPC in, [`fleet`]
 //! gRPC out, [`sandbox`] life of a sandbox, [`version`] code made startable, [`vmm`] and [`jailer`] the two local
-//! protocols, [`logs`] function logs, [`resources`] memory and CPU shares, [`memfd`] sealed files,
+//! protocols, [`linux`] what Linux functions run on, [`logs`] function logs, [`resources`] memory and CPU shares, [`memfd`] sealed files,
 //! [`pidfd`] the end of a process.
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod garbage;
 pub mod host;
 pub mod jailer;
+pub mod linux;
 pub mod logs;
 pub mod memfd;
 pub mod pidfd;

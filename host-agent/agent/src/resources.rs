@@ -6,6 +6,7 @@
 //! - **CPU**: in proportion to memory; [`MIB_PER_CORE`] MiB buy one core, as in AWS Lambda. It is a *weight*, not a
 //!   ceiling: on a busy host shares are kept, an idle core is given to whoever can use it.
 
+use crate::sandbox::live::Guest;
 use std::{
     sync::{
         Arc,
@@ -19,6 +20,10 @@ use warren_sandbox_plan::request::Limits;
 /// Memory of a sandbox beyond its function's, MiB: mailbox 14, guest program, stack and page tables 5, the VMM's own
 /// pages and stacks 8, kernel structures of the VM 5 (page tables of the VM grow with memory: see [`sandbox_limits`]).
 pub const OVERHEAD_MIB: u64 = 32;
+
+/// What a Linux guest gets beyond its function's memory, MiB: its kernel, the page tables for all of it, init. What a function
+/// has is then about what it asked for.
+pub const GUEST_SYSTEM_MIB: u64 = 48;
 
 /// The memory that buys one core, MiB.
 pub const MIB_PER_CORE: u64 = 1769;
@@ -39,6 +44,37 @@ pub fn sandbox_limits(memory_mib: u32, code_bytes: u64) -> Limits {
         cpu_millis: cpu_millis(memory_mib),
         cpu_hard: false,
         pids: VMM_PIDS,
+        cpu_seconds: 0,
+    }
+}
+
+/// Memory of a whole sandbox on its host, MiB: what is reserved.
+#[must_use]
+pub const fn host_mib(guest: Guest, memory_mib: u32) -> u64 {
+    let system = match guest {
+        Guest::Wasm => 0,
+        Guest::Linux => GUEST_SYSTEM_MIB,
+    };
+    memory_mib as u64 + system + OVERHEAD_MIB
+}
+
+/// vCPUs of a Linux guest: as many as its share of the host's cores can keep busy, six at most, as in AWS Lambda.
+#[must_use]
+pub fn vcpus(memory_mib: u32, cores: usize) -> u8 {
+    let wanted = u64::from(memory_mib).div_ceil(MIB_PER_CORE).clamp(1, 6);
+    u8::try_from(wanted.min(u64::try_from(cores.max(1)).unwrap_or(1))).unwrap_or(1)
+}
+
+/// Limits of a Linux guest's VMM. Pages of its disks that it wrote are its own too, until the host has written them out.
+#[must_use]
+pub fn linux_limits(memory_mib: u32, cpus: u8) -> Limits {
+    let memory = host_mib(Guest::Linux, memory_mib);
+    Limits {
+        memory_bytes: (memory + memory / 256 + 1) << 20,
+        cpu_millis: cpu_millis(memory_mib),
+        cpu_hard: false,
+        // The worker, one for each vCPU.
+        pids: VMM_PIDS + u32::from(cpus),
         cpu_seconds: 0,
     }
 }
@@ -99,15 +135,15 @@ impl MemoryBudget {
         self.total_mib.saturating_sub(self.shared.used_mib.load(Ordering::Relaxed))
     }
 
-    /// Takes a function's memory and the overhead until the reservation is dropped.
-    pub fn reserve(&self, memory_mib: u32) -> Result<Reservation, HostFull> {
-        self.take(u64::from(memory_mib) + OVERHEAD_MIB)
+    /// Takes a sandbox's memory until the reservation is dropped.
+    pub fn reserve(&self, guest: Guest, memory_mib: u32) -> Result<Reservation, HostFull> {
+        self.take(host_mib(guest, memory_mib))
     }
 
     /// Takes memory that is in use already, whether it fits or not (adoption after a restart with a smaller budget).
     #[must_use]
-    pub fn reserve_adopted(&self, memory_mib: u32) -> Reservation {
-        let mib = u64::from(memory_mib) + OVERHEAD_MIB;
+    pub fn reserve_adopted(&self, guest: Guest, memory_mib: u32) -> Reservation {
+        let mib = host_mib(guest, memory_mib);
         self.shared.used_mib.fetch_add(mib, Ordering::Relaxed);
         Reservation { shared: Arc::clone(&self.shared), mib, brief: false }
     }
@@ -192,12 +228,18 @@ mod tests {
             assert_eq!(cpu_millis(mib), millis, "{mib}");
         }
         assert_eq!(sandbox_limits(128, 0).memory_bytes, (128 + 32 + 1) << 20);
+        assert_eq!(linux_limits(128, 2).memory_bytes, (128 + 48 + 32 + 1) << 20);
+        for (mib, cores, cpus) in
+            [(128, 8, 1), (1769, 8, 1), (1770, 8, 2), (10_240, 64, 6), (10_240, 2, 2), (128, 0, 1)]
+        {
+            assert_eq!(vcpus(mib, cores), cpus, "{mib} of {cores}");
+        }
     }
 
     #[tokio::test]
     async fn who_waits_asks_for_room_and_gets_it() {
         let budget = MemoryBudget::new(400);
-        let held = [budget.reserve(100).unwrap(), budget.reserve(100).unwrap()];
+        let held = [budget.reserve(Guest::Wasm, 100).unwrap(), budget.reserve(Guest::Wasm, 100).unwrap()];
         let short = Duration::from_millis(1);
         let full = budget.reserve_soon(300, short).await.unwrap_err();
         assert_eq!((full.needed_mib, full.free_mib), (300, 136));
@@ -225,7 +267,7 @@ mod tests {
             for (mib, take) in steps {
                 if take {
                     let free = budget.free_mib();
-                    match budget.reserve(mib) {
+                    match budget.reserve(Guest::Wasm, mib) {
                         Ok(reservation) => held.push(reservation),
                         Err(full) => prop_assert!(full.needed_mib > free && full.free_mib == free),
                     }

@@ -112,6 +112,7 @@ async fn serve(
 
 fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announcement {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (guests, no_linux_because) = host.offer.guests();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     Announcement {
         address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
@@ -121,8 +122,8 @@ fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announceme
             zone: config.zone.clone(),
             isa: host.versions.compiler().isa().0,
             kernel,
-            guests: vec!["wasm".to_owned()],
-            no_linux_because: "its agent does not offer them".to_owned(),
+            guests,
+            no_linux_because,
         },
     }
 }

@@ -63,7 +63,7 @@ async fn register(host: &Host, announcement: &Announcement) -> Result<RegisterWo
         resources: Some(announcement.resources.clone()),
         sandboxes: host.sandboxes.all().iter().map(|sandbox| sandbox.on_wire(&host.id)).collect(),
         builder_key: host.versions.compiler().builder_key().to_bytes().to_vec().into(),
-        runtimes: Vec::new(),
+        runtimes: host.offer.runtimes(),
     };
     let mut fleet = host.control.fleet();
     match timeout(CALL_PATIENCE, fleet.register_worker(request)).await {
@@ -103,7 +103,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             load: load.look(),
             used_memory_mib,
             used_memory_spread_mib,
-            runtimes: Vec::new(),
+            runtimes: host.offer.runtimes(),
         };
         let mut fleet = host.control.fleet();
         match timeout(CALL_PATIENCE, fleet.heartbeat(request)).await {

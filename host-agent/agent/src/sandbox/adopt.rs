@@ -118,7 +118,7 @@ async fn adopt(
     let socket = host.run.socket(&jailed.name);
     let mut control = ControlChannel::connect(&socket).await?;
     let status = control.status().await?;
-    let reservation = host.memory.reserve_adopted(record.about.memory_mib);
+    let reservation = host.memory.reserve_adopted(record.about.guest, record.about.memory_mib);
     let sandbox = Sandbox::new(record.about, Machine::with_finished(status.invocations));
     sandbox.set_pid(jailed.pid);
     let counted = match status.state {
@@ -139,7 +139,7 @@ async fn adopt(
     tokio::spawn(own(
         Arc::clone(host),
         sandbox,
-        Vitals { pidfd, control, _version: None },
+        Vitals { pidfd, control, _kept: None },
         reservation,
         counted,
     ));

@@ -4,11 +4,15 @@
 //! words, epoch, id, memory checked ─▶ version ready ─▶ socket listens ─▶ jailed ─▶ loaded ─▶ invoke connection ─▶ idle
 //!        └ refused, nothing made         └───────────────────┴── failed: the owner reclaims, then the error goes out
 //! ```
+//! What stands between jailed and idle differs by the kind of guest: [`wasm`], [`linux`].
 //! Everything after the checks is the owner task's, so a caller who leaves does not leave half a sandbox behind.
+
+mod linux;
+mod wasm;
 
 use super::{
     error::CreateError,
-    live::{About, Sandbox},
+    live::{About, Guest, Sandbox},
     machine::{Cause, Event, Machine, State},
     owner,
     record::Record,
@@ -18,28 +22,25 @@ use crate::{
     jailer::JailerError,
     logs::InvocationLog,
     pidfd::Pidfd,
-    resources::{Reservation, sandbox_limits},
-    version::{BadVersion, PrepareError, SealedVersion, VersionSpec},
-    vmm::{ChannelError, ControlChannel, InvokeChannel, LoadFailure},
+    resources::Reservation,
+    version::{BadVersion, PrepareError, Startable, VersionSpec, What},
+    vmm::{ChannelError, ControlChannel, InvokeChannel},
 };
 use bytes::Bytes;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     os::unix::net::UnixListener,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
-use warren_abi::boot::World as GuestWorld;
-use warren_artefact::World;
 use warren_proto::v1::CreateSandboxRequest;
 use warren_sandbox_plan::{
     name::SandboxName,
-    request::{Program, Spawn},
+    request::{Limits, Program, Spawn},
 };
-use warren_vmm_protocol::LoadSpec;
 
 /// How long init may take, as in Lambda.
 const INIT_TIMEOUT_MS: u32 = 10_000;
@@ -63,8 +64,14 @@ pub struct Timings {
 pub(super) struct Vitals {
     pub(super) pidfd: Pidfd,
     pub(super) control: ControlChannel,
-    /// Kept so that every VM of a version shares one copy of its code.
-    pub(super) _version: Option<SealedVersion>,
+    /// Kept so that every VM of a version shares one copy of its code, files and kernel.
+    pub(super) _kept: Option<Startable>,
+}
+
+/// A function that waits for events.
+struct Up {
+    channel: InvokeChannel,
+    init_us: u64,
 }
 
 /// Creates a sandbox and waits until it can be invoked.
@@ -79,11 +86,16 @@ pub async fn create(
         return Err(CreateError::Stopping);
     }
     host.fence.admit(request.partition, request.epoch).await?;
-    let reservation = host.memory.reserve(spec.memory_mib)?;
+    let guest = match &spec.what {
+        What::Wasm { .. } => Guest::Wasm,
+        What::Linux { .. } => Guest::Linux,
+    };
+    let reservation = host.memory.reserve(guest, spec.memory_mib)?;
     let about = About {
         id,
         function: spec.name.clone(),
         version: spec.version,
+        guest,
         memory_mib: spec.memory_mib,
         timeout_ms: spec.timeout_ms,
         json_response: spec.json_response,
@@ -157,8 +169,8 @@ async fn bring_up(
     let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
     rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
     *drain = Some(tokio::spawn(sandbox.vmm_log.clone().drain(about.id.to_string(), log_read)));
-    let limits = sandbox_limits(spec.memory_mib, version.code.file.len());
-    let spawn = Spawn { name: about.id.clone(), program: Program::Vmm, limits };
+    let (program, limits) = machine(spec, &version);
+    let spawn = Spawn { name: about.id.clone(), program, limits };
     let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
     let jailed = Instant::now();
     sandbox.set_pid(started.jailed.pid);
@@ -166,43 +178,25 @@ async fn bring_up(
     let pidfd = Pidfd::new(started.pidfd)?;
 
     let mut control = ControlChannel::connect(&socket).await.map_err(not_up)?;
-    let mut fds = vec![version.code.file.as_fd()];
-    fds.extend(version.task.as_ref().map(|task| task.as_fd()));
-    let loaded = match control.load(load_spec(about, spec, &version)?, &fds).await {
-        Ok(loaded) => loaded,
-        Err(failure) => {
-            if let LoadFailure::Said { log, .. } = &failure {
-                log_init(host, sandbox, log);
-            }
-            return Err(CreateError::Load { failure, last_words: String::new() });
-        }
+    let up = match &version {
+        Startable::Wasm(version) => wasm::load(host, sandbox, spec, version, &mut control, &socket).await?,
+        Startable::Linux(version) => linux::load(host, sandbox, spec, version, &mut control, &socket).await?,
     };
-    log_init(host, sandbox, &loaded.log);
-    let init_us = loaded.load_us.saturating_sub(loaded.build_us);
+    let Up { channel, init_us } = up;
     let up_us = micros(jailed);
-    let channel = InvokeChannel::connect(&socket).await.map_err(not_up)?;
     host.run.write(&Record { about: about.clone(), pid: started.jailed.pid })?;
     sandbox.ready(Event::Ready, channel, init_us).map_err(|_| destroyed(sandbox))?;
     let jail_us = u64::try_from(jailed.duration_since(began).as_micros()).unwrap_or(u64::MAX);
     let timings = Timings { jail_us, vm_us: up_us.saturating_sub(init_us), init_us };
-    Ok((Vitals { pidfd, control, _version: Some(version) }, timings))
+    Ok((Vitals { pidfd, control, _kept: Some(version) }, timings))
 }
 
-fn load_spec(about: &About, spec: &VersionSpec, version: &SealedVersion) -> Result<LoadSpec, PrepareError> {
-    let world = match version.code.world {
-        World::Preview1 => GuestWorld::WasiPreview1,
-        World::Function => GuestWorld::Component,
-        other => return Err(PrepareError::WrongWorld(format!("{other:?}"))),
-    };
-    Ok(LoadSpec {
-        function: spec.for_guest(world),
-        memory_bytes: spec.memory_bytes(),
-        isa: version.code.isa,
-        code_len: version.code.file.len(),
-        task_len: version.task.as_ref().map_or(0, |task| task.len()),
-        init_timeout_ms: INIT_TIMEOUT_MS,
-        label: about.id.to_string(),
-    })
+/// Which program the jailer starts, and what it may use.
+fn machine(spec: &VersionSpec, version: &Startable) -> (Program, Limits) {
+    match version {
+        Startable::Wasm(version) => wasm::machine(spec, version),
+        Startable::Linux(_) => linux::machine(spec),
+    }
 }
 
 /// What a function logs in init belongs to no request.

@@ -21,6 +21,17 @@ use tokio::sync::{Notify, watch};
 use warren_proto::v1;
 use warren_sandbox_plan::name::SandboxName;
 
+/// What runs in a sandbox's VM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Guest {
+    /// A module, in ring 3 of a machine without a kernel.
+    #[default]
+    Wasm,
+    /// A stock kernel and a runtime.
+    Linux,
+}
+
 /// What does not change in a sandbox's life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +42,9 @@ pub struct About {
     pub function: String,
     /// Of which version.
     pub version: u64,
+    /// What runs in it; sandboxes of agents that knew one kind say nothing.
+    #[serde(default)]
+    pub guest: Guest,
     /// The function's memory.
     pub memory_mib: u32,
     /// The function's timeout.

@@ -51,6 +51,12 @@ impl RunDir {
         Ok(Self { path, short, _open: open })
     }
 
+    /// The directory itself; nameless files of sandboxes lie in its file system.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The socket of a sandbox.
     #[must_use]
     pub fn socket(&self, id: &SandboxName) -> PathBuf {
@@ -121,6 +127,7 @@ mod tests {
             id: SandboxName::new(id).unwrap(),
             function: "hello".into(),
             version: 3,
+            guest: crate::sandbox::live::Guest::Wasm,
             memory_mib: 128,
             timeout_ms: 3000,
             json_response: false,

@@ -13,7 +13,7 @@ use crate::{
         invoke::{self, Invocation},
         machine::{Cause, Event},
     },
-    version::{PrepareError, VersionSpec},
+    version::{PrepareError, Startable, VersionSpec},
 };
 use futures::Stream;
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -66,6 +66,14 @@ pub fn gated(host: Arc<Host>) -> Gated {
     InterceptedService::new(server, ControlOnly(Arc::new(Gate::certificates_only())))
 }
 
+const fn world_of(world: ArtefactWorld) -> v1::World {
+    match world {
+        ArtefactWorld::Preview1 => v1::World::WasiPreview1,
+        ArtefactWorld::Function => v1::World::Component,
+        _ => v1::World::Unspecified,
+    }
+}
+
 fn status(error: impl Into<WireError>) -> Status {
     error.into().into()
 }
@@ -79,17 +87,18 @@ impl WorkerService for Worker {
         let v1::PrepareVersionRequest { version, code, task } = request.into_inner();
         let spec = VersionSpec::check(version.as_ref()).map_err(PrepareError::from).map_err(status)?;
         let prepared = self.host.versions.prepare(&spec, code, task).await.map_err(status)?;
-        let world = match prepared.version.code.world {
-            ArtefactWorld::Preview1 => v1::World::WasiPreview1,
-            ArtefactWorld::Function => v1::World::Component,
-            _ => v1::World::Unspecified,
+        let (world, artefact_bytes, runtime_digest) = match &prepared.version {
+            Startable::Wasm(version) => {
+                (world_of(version.code.world), version.code.file.len(), String::new())
+            }
+            Startable::Linux(version) => (v1::World::Unspecified, 0, version.runtime.manifest.digest.clone()),
         };
         Ok(Response::new(v1::PrepareVersionResponse {
             world: world.into(),
-            artefact_bytes: prepared.version.code.file.len(),
+            artefact_bytes,
             compile_ms: u64::try_from(prepared.compile.as_millis()).unwrap_or(u64::MAX),
             cached: prepared.cached,
-            runtime_digest: String::new(),
+            runtime_digest,
         }))
     }
 

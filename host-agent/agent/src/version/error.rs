@@ -1,7 +1,7 @@
 //! Why a version cannot be started on this host, and whose fault that is.
 
 use super::{spec::BadVersion, task::TaskError};
-use crate::{jailer::JailerError, resources::HostFull};
+use crate::{jailer::JailerError, linux::LinuxError, resources::HostFull};
 use std::{io, sync::Arc, time::Duration};
 use tonic::Code;
 use warren_artefact::{CompileError, Digest, StoreError};
@@ -82,6 +82,9 @@ pub enum PrepareError {
     /// No memory for a compilation, and no idle sandbox to take it from.
     #[error("the host has no memory for a compilation: {0}")]
     NoRoom(#[from] HostFull),
+    /// A Linux function's runtime or kernel.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
     /// A bug.
     #[error("preparing the version stopped unexpectedly")]
     Internal,
@@ -138,7 +141,23 @@ impl From<PrepareError> for WireError {
             E::Overloaded => {
                 system(Code::Unavailable, "HOST_OVERLOADED").retryable(Some(Duration::from_secs(1)))
             }
+            E::Linux(linux) => from_linux(linux, &message),
             E::Internal => system(Code::Internal, "INTERNAL").retryable(None),
+        }
+    }
+}
+
+fn from_linux(error: &LinuxError, message: &str) -> WireError {
+    let system = |code, reason| WireError::new(code, reason, Fault::System, message);
+    match error {
+        LinuxError::Cannot(_) => system(Code::FailedPrecondition, reason::NO_LINUX_HOST),
+        LinuxError::NoRuntime { .. } => system(Code::FailedPrecondition, reason::NO_SUCH_RUNTIME),
+        LinuxError::NoKernel(_) => system(Code::FailedPrecondition, reason::NO_KERNEL),
+        LinuxError::Io { source, .. } if is_full(source) => {
+            system(Code::ResourceExhausted, reason::DISK_FULL).retryable(Some(Duration::from_secs(5)))
+        }
+        LinuxError::Damaged { .. } | LinuxError::Io { .. } => {
+            system(Code::Internal, "HOST_STORAGE_FAILED").retryable(None)
         }
     }
 }

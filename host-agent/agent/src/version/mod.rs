@@ -5,6 +5,8 @@
 //!                                         └─▶ code: artefact kept? ─yes─▶ verified, sealed, shared by its VMs
 //!                                                      └no─▶ fetched, compiled in a jail, signed, kept
 //! ```
+//! A Linux function's version has a runtime instead of code: its root file system and a kernel for it, from this host's shelf
+//! ([`crate::linux`]), each compared with its digest once.
 
 mod compile;
 mod error;
@@ -17,6 +19,6 @@ pub use compile::{CompileLimits, Compiler};
 pub use error::PrepareError;
 pub(crate) use error::{from_jailer, is_full};
 pub use prepare::{Prepared, Versions};
-pub use sealed::{SealedCode, SealedVersion};
-pub use spec::{BadVersion, VersionSpec};
+pub use sealed::{LinuxVersion, SealedCode, SealedVersion, Startable};
+pub use spec::{BadVersion, VersionSpec, What};
 pub use task::{TaskError, check_archive};

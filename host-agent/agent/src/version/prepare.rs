@@ -3,11 +3,15 @@
 use super::{
     compile::{Compiler, in_background},
     error::PrepareError,
-    sealed::{CodeCache, SealedCode, SealedVersion, TaskCache},
-    spec::VersionSpec,
+    sealed::{CodeCache, LinuxVersion, SealedCode, SealedVersion, Startable, TaskCache},
+    spec::{VersionSpec, What},
     task::{self, check_archive},
 };
-use crate::{fleet::ControlClient, memfd::SealedFile};
+use crate::{
+    fleet::ControlClient,
+    linux::{Kernel, Offer, Runtime},
+    memfd::SealedFile,
+};
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture, future::Shared};
 use std::{
@@ -26,7 +30,7 @@ const MAX_CODE_BYTES: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// Ready to be mapped.
-    pub version: SealedVersion,
+    pub version: Startable,
     /// Whether an artefact was there already.
     pub cached: bool,
     /// Time of the compilation, if one was made.
@@ -44,12 +48,18 @@ pub struct Versions {
     code: CodeCache,
     tasks: TaskCache,
     task_dir: PathBuf,
+    offer: Arc<Offer>,
     in_flight: Mutex<HashMap<ArtefactKey, InFlight>>,
 }
 
 impl Versions {
     /// Archives are kept in `task_dir`.
-    pub fn new(compiler: Arc<Compiler>, control: ControlClient, task_dir: PathBuf) -> io::Result<Self> {
+    pub fn new(
+        compiler: Arc<Compiler>,
+        control: ControlClient,
+        task_dir: PathBuf,
+        offer: Arc<Offer>,
+    ) -> io::Result<Self> {
         std::fs::create_dir_all(&task_dir)?;
         Ok(Self {
             compiler,
@@ -57,6 +67,7 @@ impl Versions {
             code: CodeCache::default(),
             tasks: TaskCache::default(),
             task_dir,
+            offer,
             in_flight: Mutex::default(),
         })
     }
@@ -80,14 +91,43 @@ impl Versions {
         code: Bytes,
         task: Bytes,
     ) -> Result<Prepared, PrepareError> {
+        let digest = match &spec.what {
+            What::Wasm { code } => *code,
+            What::Linux { runtime, build, handler } => {
+                // What cannot run here is not fetched either.
+                self.offer.check()?;
+                let task = self.task(spec.task, task).await?;
+                let (runtime, kernel) = self.runtime(runtime.clone(), build.clone()).await?;
+                let version = LinuxVersion { runtime, kernel, handler: handler.clone(), task };
+                return Ok(Prepared {
+                    version: Startable::Linux(version),
+                    cached: true,
+                    compile: Duration::ZERO,
+                });
+            }
+        };
         let task = self.task(spec.task, task).await?;
-        let (code, compiled) = self.code(spec.code, code).await?;
+        let (code, compiled) = self.code(digest, code).await?;
         if code.memory.initial_bytes > spec.memory_bytes() {
             let needed_mib = code.memory.initial_bytes.div_ceil(1 << 20);
             return Err(PrepareError::MemoryDemand { needed_mib, has_mib: spec.memory_mib });
         }
-        let version = SealedVersion { code, task };
+        let version = Startable::Wasm(SealedVersion { code, task });
         Ok(Prepared { version, cached: compiled.is_none(), compile: compiled.unwrap_or_default() })
+    }
+
+    async fn runtime(
+        &self,
+        name: String,
+        build: Option<String>,
+    ) -> Result<(Arc<Runtime>, Arc<Kernel>), PrepareError> {
+        let offer = Arc::clone(&self.offer);
+        let found = in_background(move || {
+            let runtime = offer.runtime(&name, build.as_deref())?;
+            let kernel = offer.kernel(&runtime.manifest)?;
+            Ok::<_, PrepareError>((Arc::new(runtime), kernel))
+        });
+        found.await
     }
 
     /// A policy's artefact, kept or compiled; the engine verifies it against the builder key.

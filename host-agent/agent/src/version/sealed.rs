@@ -3,7 +3,10 @@
 //! The bytes that were verified are the bytes that are sealed: the artefact is read into private memory, verified
 //! there, copied into the memory file and sealed; the disk is not looked at again.
 
-use crate::memfd::SealedFile;
+use crate::{
+    linux::{Kernel, Runtime},
+    memfd::SealedFile,
+};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -36,6 +39,28 @@ pub struct SealedVersion {
     pub code: Arc<SealedCode>,
     /// Its files.
     pub task: Option<Arc<SealedFile>>,
+}
+
+/// What a Linux guest of a version is given.
+#[derive(Clone, Debug)]
+pub struct LinuxVersion {
+    /// Its root file system.
+    pub runtime: Arc<Runtime>,
+    /// The kernel it runs on.
+    pub kernel: Arc<Kernel>,
+    /// What the runtime calls.
+    pub handler: String,
+    /// Its files.
+    pub task: Option<Arc<SealedFile>>,
+}
+
+/// Either.
+#[derive(Clone, Debug)]
+pub enum Startable {
+    /// A module.
+    Wasm(SealedVersion),
+    /// Files and a runtime.
+    Linux(LinuxVersion),
 }
 
 /// Sealed files by key: shared while somebody uses them, a bounded number of unused ones kept.

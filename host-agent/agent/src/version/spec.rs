@@ -2,7 +2,8 @@
 
 use warren_abi::boot::{FunctionSpec, World};
 use warren_artefact::Digest;
-use warren_proto::v1::FunctionVersion;
+use warren_proto::v1::{FunctionVersion, Kind};
+use warren_vmm_protocol::guest::Environment;
 
 /// MiB of memory when a version names none.
 const DEFAULT_MEMORY_MIB: u32 = 128;
@@ -16,6 +17,10 @@ const MAX_TIMEOUT_MS: u32 = 900_000;
 const DEFAULT_TMP_MIB: u32 = 64;
 /// Most bytes of arguments and environment together: what the boot page holds, with room for its header.
 const MAX_WORDS_BYTES: usize = 48 << 10;
+/// MiB that a Linux function may write.
+const LINUX_TMP_MIB: core::ops::RangeInclusive<u32> = 512..=10_240;
+/// Longest handler.
+const MAX_HANDLER: usize = 256;
 /// Longest function name.
 const MAX_NAME: usize = 64;
 
@@ -43,9 +48,40 @@ pub enum BadVersion {
     /// Arguments and environment.
     #[error("arguments and environment are {0} bytes together, at most {MAX_WORDS_BYTES} are allowed")]
     Words(usize),
+    /// What a Linux function writes.
+    #[error("a Linux function may write {least} to {most} MiB, not {0}", least = LINUX_TMP_MIB.start(), most = LINUX_TMP_MIB.end())]
+    Scratch(u32),
+    /// The runtime's name.
+    #[error("a Linux function names its runtime in 1 to {MAX_NAME} characters")]
+    Runtime,
+    /// The handler.
+    #[error("a handler has at most {MAX_HANDLER} bytes and no NUL")]
+    Handler,
+    /// What a guest's environment cannot hold.
+    #[error("the environment cannot be a Linux guest's: it {0}")]
+    Environment(String),
     /// A NUL, or a name with `=`.
     #[error("argument or environment variable {0:?} cannot be passed to a program")]
     Word(String),
+}
+
+/// What a version is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A module.
+    Wasm {
+        /// Its digest.
+        code: Digest,
+    },
+    /// Files and a runtime.
+    Linux {
+        /// The runtime's name.
+        runtime: String,
+        /// Of which build; `None` until the version is fixed to one.
+        build: Option<String>,
+        /// What the runtime calls.
+        handler: String,
+    },
 }
 
 /// A checked version. Holding one proves that every number is within its limit and that the name is a file name.
@@ -55,8 +91,8 @@ pub struct VersionSpec {
     pub name: String,
     /// Counts from 1.
     pub version: u64,
-    /// Of the module.
-    pub code: Digest,
+    /// What it is made of.
+    pub what: What,
     /// Of the archive, if it has files.
     pub task: Option<Digest>,
     /// Its memory.
@@ -79,7 +115,9 @@ impl VersionSpec {
         let or = |given: u32, default: u32| if given == 0 { default } else { given };
         let memory_mib = or(limits.memory_mib, DEFAULT_MEMORY_MIB);
         let timeout_ms = or(limits.timeout_ms, DEFAULT_TIMEOUT_MS);
-        let tmp_mib = or(limits.tmp_mib, DEFAULT_TMP_MIB.min(memory_mib / 2));
+        let linux = wire.kind() == Kind::Linux;
+        let tmp_default = if linux { *LINUX_TMP_MIB.start() } else { DEFAULT_TMP_MIB.min(memory_mib / 2) };
+        let tmp_mib = or(limits.tmp_mib, tmp_default);
         if !is_name(&wire.name) {
             return Err(BadVersion::Name);
         }
@@ -89,15 +127,18 @@ impl VersionSpec {
         if timeout_ms > MAX_TIMEOUT_MS {
             return Err(BadVersion::Timeout(timeout_ms));
         }
-        if tmp_mib > memory_mib / 2 {
-            return Err(BadVersion::Tmp(tmp_mib));
+        match linux {
+            true if !LINUX_TMP_MIB.contains(&tmp_mib) => return Err(BadVersion::Scratch(tmp_mib)),
+            false if tmp_mib > memory_mib / 2 => return Err(BadVersion::Tmp(tmp_mib)),
+            _ => {}
         }
         let env: Vec<_> = wire.env.iter().map(|var| (var.name.clone(), var.value.clone())).collect();
         check_words(&wire.args, &env)?;
+        let what = if linux { linux_words(wire, &env)? } else { module(wire)? };
         Ok(Self {
             name: wire.name.clone(),
             version: wire.version,
-            code: digest(&wire.code_digest).ok_or(BadVersion::Digest("code_digest"))?,
+            what,
             task: match wire.task_digest.as_str() {
                 "" => None,
                 text => Some(digest(text).ok_or(BadVersion::Digest("task_digest"))?),
@@ -117,7 +158,13 @@ impl VersionSpec {
         u64::from(self.memory_mib) << 20
     }
 
-    /// What the guest is told: the program's name first, and which function it is in the environment.
+    /// The function's own environment.
+    #[must_use]
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// What a Wasm guest is told: the program's name first, and which function it is in the environment.
     #[must_use]
     pub fn for_guest(&self, world: World) -> FunctionSpec {
         let about = [
@@ -134,6 +181,26 @@ impl VersionSpec {
             memory_limit_bytes: self.memory_bytes(),
         }
     }
+}
+
+fn module(wire: &FunctionVersion) -> Result<What, BadVersion> {
+    let code = digest(&wire.code_digest).ok_or(BadVersion::Digest("code_digest"))?;
+    Ok(What::Wasm { code })
+}
+
+fn linux_words(wire: &FunctionVersion, env: &[(String, String)]) -> Result<What, BadVersion> {
+    if !(1..=MAX_NAME).contains(&wire.runtime.len()) {
+        return Err(BadVersion::Runtime);
+    }
+    if wire.handler.len() > MAX_HANDLER || wire.handler.contains('\0') {
+        return Err(BadVersion::Handler);
+    }
+    Environment::try_from(env.to_vec()).map_err(|error| BadVersion::Environment(error.to_string()))?;
+    let build = match wire.runtime_digest.as_str() {
+        "" => None,
+        text => Some(digest(text).ok_or(BadVersion::Digest("runtime_digest"))?.to_string()),
+    };
+    Ok(What::Linux { runtime: wire.runtime.clone(), build, handler: wire.handler.clone() })
 }
 
 fn is_name(text: &str) -> bool {
@@ -212,6 +279,42 @@ mod tests {
         check(|wire| wire.env = var("A=", "b"), Err(BadVersion::Word("A=".into())));
         check(|wire| wire.env = var("", "b"), Err(BadVersion::Word(String::new())));
         assert_eq!(VersionSpec::check(None), Err(BadVersion::Missing));
+    }
+
+    #[test]
+    fn linux_table() {
+        let linux = |change: &dyn Fn(&mut FunctionVersion)| {
+            let mut wire = FunctionVersion {
+                kind: Kind::Linux.into(),
+                runtime: "debian-base".into(),
+                code_digest: String::new(),
+                ..good()
+            };
+            change(&mut wire);
+            VersionSpec::check(Some(&wire)).map(|spec| (spec.what, spec.tmp_mib))
+        };
+        let what = |build: Option<String>| What::Linux {
+            runtime: "debian-base".into(),
+            build,
+            handler: String::new(),
+        };
+        assert_eq!(linux(&|_| ()), Ok((what(None), 512)));
+        let build = Digest::of(b"root").to_string();
+        assert_eq!(
+            linux(&|wire| wire.runtime_digest.clone_from(&build)),
+            Ok((what(Some(build.clone())), 512))
+        );
+        assert_eq!(
+            linux(&|wire| wire.runtime_digest = "x".into()),
+            Err(BadVersion::Digest("runtime_digest"))
+        );
+        assert_eq!(linux(&|wire| wire.runtime = String::new()), Err(BadVersion::Runtime));
+        assert_eq!(linux(&|wire| wire.handler = "h".repeat(257)), Err(BadVersion::Handler));
+        assert_eq!(linux(&|wire| wire.limits = limits(128, 1, 511)), Err(BadVersion::Scratch(511)));
+        assert!(linux(&|wire| wire.limits = limits(128, 1, 10_240)).is_ok());
+        let var = |name: &str| vec![EnvVar { name: name.into(), value: String::new() }];
+        assert!(linux(&|wire| wire.env = var("A_1")).is_ok());
+        assert!(matches!(linux(&|wire| wire.env = var("a-b")), Err(BadVersion::Environment(_))));
     }
 
     #[test]

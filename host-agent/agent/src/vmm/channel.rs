@@ -18,8 +18,8 @@ use warren_vmm_protocol::{
     frame::{self, FrameError, PREFIX},
 };
 
-/// Most descriptors with one message: code and task files.
-const MAX_FDS: usize = 2;
+/// Most descriptors with one message: a Linux guest's kernel, initrd and three disks.
+const MAX_FDS: usize = 5;
 /// Room made for a read; small messages arrive in one.
 const READ_ROOM: usize = 16 << 10;
 

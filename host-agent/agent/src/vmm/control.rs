@@ -3,7 +3,9 @@
 use super::channel::{Channel, ChannelError};
 use std::{os::fd::BorrowedFd, path::Path, time::Duration};
 use tokio::time::timeout;
-use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, LoadSpec, Role, Status};
+use warren_vmm_protocol::{
+    ControlReply, ControlRequest, LoadError, LoadSpec, Role, Status, linux::LinuxSpec,
+};
 
 /// A VMM answers status within this, whatever its guest does.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
@@ -62,6 +64,18 @@ impl ControlChannel {
             Ok(Ok(_)) => Err(ChannelError::Unexpected("another answer to Load").into()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(LoadFailure::Silent(patience)),
+        }
+    }
+
+    /// Starts a Linux guest; gives how long building it took, in microseconds.
+    pub async fn load_linux(&mut self, spec: LinuxSpec, fds: &[BorrowedFd<'_>]) -> Result<u64, LoadFailure> {
+        self.0.send_with_fds(&ControlRequest::LoadLinux(spec), fds).await?;
+        match timeout(LOAD_GRACE, self.0.receive()).await {
+            Ok(Ok(ControlReply::Started { build_us })) => Ok(build_us),
+            Ok(Ok(ControlReply::LoadFailed { reason, log })) => Err(LoadFailure::Said { reason, log }),
+            Ok(Ok(_)) => Err(ChannelError::Unexpected("another answer to LoadLinux").into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(LoadFailure::Silent(LOAD_GRACE)),
         }
     }
 

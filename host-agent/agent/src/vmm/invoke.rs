@@ -4,7 +4,7 @@ use super::channel::{Channel, ChannelError};
 use bytes::Bytes;
 use std::path::Path;
 use warren_proto::MAX_PAYLOAD_BYTES;
-use warren_vmm_protocol::{Done, InvokeReply, InvokeRequest, Role};
+use warren_vmm_protocol::{Done, InvokeReply, InvokeRequest, Role, guest::GuestRequest};
 
 /// What comes back of an event.
 #[derive(Debug)]
@@ -17,29 +17,54 @@ pub enum Progress {
 
 /// The connection; whoever holds it is the only one who invokes.
 #[derive(Debug)]
-pub struct InvokeChannel(Channel);
+pub struct InvokeChannel {
+    channel: Channel,
+    to: To,
+}
+
+/// Who reads at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    /// The vCPU thread of a VMM, which puts events into a Wasm guest's mailbox.
+    Vmm,
+    /// The first process of a Linux guest.
+    Guest,
+}
 
 impl InvokeChannel {
     /// Connects; an older invoke connection of this VMM is replaced.
     pub async fn connect(socket: &Path) -> Result<Self, ChannelError> {
-        Channel::connect(socket, Role::Invoke).await.map(Self)
+        Ok(Self { channel: Channel::connect(socket, Role::Invoke).await?, to: To::Vmm })
+    }
+
+    /// Over a stream to a Linux guest that is ready.
+    pub(super) const fn to_guest(channel: Channel) -> Self {
+        Self { channel, to: To::Guest }
     }
 
     /// Sends an event.
     pub async fn send(&mut self, request: &InvokeRequest, payload: &[u8]) -> Result<(), ChannelError> {
-        self.0.send(request, payload).await
+        match self.to {
+            To::Vmm => self.channel.send(request, payload).await,
+            To::Guest => self.channel.send(&GuestRequest::Invoke(request.clone()), payload).await,
+        }
+    }
+
+    /// Asks a Linux guest to end in order; a Wasm guest has nothing to put in order. Whether it was asked.
+    pub async fn shut_down(&mut self) -> bool {
+        self.to == To::Guest && self.channel.send(&GuestRequest::Shutdown, &[]).await.is_ok()
     }
 
     /// The next thing the VMM says of it.
     pub async fn next(&mut self) -> Result<Progress, ChannelError> {
-        match self.0.receive().await? {
+        match self.channel.receive().await? {
             InvokeReply::Log(bytes) => Ok(Progress::Log(bytes)),
             InvokeReply::Done(done) => {
                 let len = usize::try_from(done.payload_len).unwrap_or(usize::MAX);
                 if len > MAX_PAYLOAD_BYTES {
                     return Err(ChannelError::Unexpected("a response over the limit"));
                 }
-                let payload = self.0.receive_payload(len).await?;
+                let payload = self.channel.receive_payload(len).await?;
                 Ok(Progress::Done(done, payload))
             }
         }

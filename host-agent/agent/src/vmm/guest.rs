@@ -1,0 +1,92 @@
+//! The stream to a Linux guest's first process, until the guest is ready.
+//!
+//! ```text
+//! connect ─▶ refused: nobody listens yet ─▶ again, soon ─┐
+//!    │ ▲─────────────────────────────────────────────────┘
+//!    ▼
+//! Configure ─▶ Log* ─┬─▶ Ready ──────▶ the invoke connection
+//!                    └─▶ InitFailed ─▶ the same if the guest tries again with the first event, else an error
+//! ```
+
+use super::{
+    InvokeChannel,
+    channel::{Channel, ChannelError},
+};
+use std::{path::Path, time::Duration};
+use tokio::time::sleep;
+use warren_vmm_protocol::{
+    Role,
+    guest::{GuestConfig, GuestReply, GuestRequest, InitError, PORT},
+    linux::{VsockRefusal, VsockReply},
+};
+
+/// How often a guest that does not listen yet is asked: each time twice as late.
+const FIRST_RETRY: Duration = Duration::from_millis(2);
+const LAST_RETRY: Duration = Duration::from_millis(100);
+
+/// How a guest came up.
+#[derive(Debug)]
+pub struct GuestUp {
+    /// For events.
+    pub channel: InvokeChannel,
+    /// What its init took.
+    pub init_us: u64,
+    /// Init failed, and starts over with the first event.
+    pub failed: Option<InitError>,
+}
+
+/// Why a guest did not come up.
+#[derive(Debug)]
+pub enum GuestFailure {
+    /// The stream.
+    Channel(ChannelError),
+    /// It said so, and ends.
+    Init(InitError),
+}
+
+impl From<ChannelError> for GuestFailure {
+    fn from(error: ChannelError) -> Self {
+        Self::Channel(error)
+    }
+}
+
+/// Waits for the guest, makes it a function's sandbox, and waits until that is ready; `log` gets what is written meanwhile.
+pub async fn bring_up(
+    socket: &Path,
+    config: GuestConfig,
+    mut log: impl FnMut(&[u8]),
+) -> Result<GuestUp, GuestFailure> {
+    let mut channel = connect(socket).await?;
+    channel.send(&GuestRequest::Configure(Box::new(config)), &[]).await?;
+    loop {
+        let (init_us, failed) = match channel.receive().await? {
+            GuestReply::Log(bytes) => {
+                log(bytes.as_bytes());
+                continue;
+            }
+            GuestReply::Ready { init_us } => (init_us, None),
+            GuestReply::InitFailed { init_us, error } if error.failure.may_be_tried_again() => {
+                (init_us, Some(error))
+            }
+            GuestReply::InitFailed { error, .. } => return Err(GuestFailure::Init(error)),
+        };
+        return Ok(GuestUp { channel: InvokeChannel::to_guest(channel), init_us, failed });
+    }
+}
+
+/// Connects to the guest's port, as soon as somebody listens there.
+async fn connect(socket: &Path) -> Result<Channel, ChannelError> {
+    let mut wait = FIRST_RETRY;
+    loop {
+        let mut channel = Channel::connect(socket, Role::Vsock { port: PORT }).await?;
+        match channel.receive().await? {
+            VsockReply::Connected => return Ok(channel),
+            VsockReply::Refused { why: VsockRefusal::NotListening } => {
+                sleep(wait).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+            VsockReply::Refused { .. } => return Err(ChannelError::Unexpected("no stream to the guest")),
+            VsockReply::Parked => return Err(ChannelError::Unexpected("another answer to a stream")),
+        }
+    }
+}
