@@ -12,6 +12,7 @@ mod host;
 mod jailer;
 mod layout;
 mod leftovers;
+mod probe;
 mod programs;
 
 use crate::{demo, screen};
@@ -39,6 +40,9 @@ pub(crate) struct Options {
     /// Where Warren keeps its state [default: /var/lib/warren for root, else ~/.local/share/warren].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Where `warren runtime` put what Linux functions run on [default: --data].
+    #[arg(long, value_name = "DIR")]
+    guests: Option<PathBuf>,
     /// Where the API listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDR")]
     listen: SocketAddr,

@@ -5,12 +5,12 @@ use super::{
     child::{Spec, Supervised},
     jailer::Jailer,
     layout::{Layout, Users},
-    leftovers,
+    leftovers, probe,
     programs::Programs,
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
@@ -30,6 +30,7 @@ pub(crate) struct Host {
     agent_listen: SocketAddr,
     control_extra: Vec<String>,
     agent_extra: Vec<String>,
+    guests: PathBuf,
     children: Children,
 }
 
@@ -46,6 +47,7 @@ impl Host {
             }
             Jailer::Own { .. } => options.memory_mib,
         };
+        let guests = options.guests.clone().unwrap_or_else(|| layout.root().to_owned());
         let port = if options.listen.port() == 0 { 0 } else { 7_071 };
         let number = |name: &str, value: Option<u64>| value.map(|value| format!("--{name}={value}"));
         Ok(Self {
@@ -67,6 +69,7 @@ impl Host {
                 .into_iter()
                 .flatten()
                 .collect(),
+            guests,
             children: Children::new(),
         })
     }
@@ -82,9 +85,10 @@ impl Host {
         if let Some(spec) = self.own_jailer() {
             self.child(spec).await?;
         }
+        let probe = probe::ask(&self.programs, &self.layout.path("probe.json")).await;
         let listen = self.child(self.control()).await?.unwrap_or(self.listen);
         let reached = reachable(listen);
-        self.child(self.agent(reached)).await?;
+        self.child(self.agent(reached, probe)).await?;
         Ok(Config {
             endpoint: format!("https://{reached}"),
             token: identity.token.reveal().to_owned(),
@@ -184,7 +188,7 @@ impl Host {
         self.spec("control", arguments, Some(self.listen), self.jailer.users().map(|users| users.control))
     }
 
-    fn agent(&self, control: SocketAddr) -> Spec {
+    fn agent(&self, control: SocketAddr, probe: Option<PathBuf>) -> Spec {
         let mut arguments = vec![
             self.flag("data", "agent"),
             self.flag("identity", "identity"),
@@ -193,7 +197,9 @@ impl Host {
                 Jailer::Prepared(found) => format!("--jailer={}", found.socket.display()),
             },
             format!("--control=https://{control}"),
+            format!("--guests={}", self.guests.display()),
         ];
+        arguments.extend(probe.map(|file| format!("--probe={}", file.display())));
         arguments.extend(self.agent_extra.iter().cloned());
         self.spec("agent", arguments, Some(self.agent_listen), self.jailer.users().map(|users| users.agent))
     }
