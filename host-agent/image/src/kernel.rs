@@ -82,7 +82,12 @@ pub fn build(
         image_digest: digest::of_file(&elf)?,
         initrd_digest: digest::of_file(&stage.path().join("initrd"))?,
         modules: modules.into_iter().map(|module| module.name).collect(),
-        builtin: GUEST.iter().filter(|name| tree.is_builtin(name)).map(|name| (*name).to_owned()).collect(),
+        builtin: GUEST
+            .iter()
+            .chain(&["ext4"])
+            .filter(|name| tree.is_builtin(name))
+            .map(ToString::to_string)
+            .collect(),
     };
     manifest::write(stage.path(), &manifest)?;
     shelf.put_kernel(&stage, &manifest)?;

@@ -1,17 +1,22 @@
 //! Empty scratch disks: an ext4 file system with nothing in it, of a few sizes, kept without its holes (60 to 160 KiB).
 //!
-//! A sandbox's scratch disk is the quota of all that its guest writes; a size in between is rounded up.
+//! What a guest's programs may write is its first process's to limit, to the MiB; the disk has room for that, for the
+//! function's files, and for the file system's own books.
 
 use crate::{BuildError, ext4, shelf::Shelf, sparse::Sparse};
 use std::fs::{self, File};
 
 /// The sizes, MiB.
-pub const SIZES_MIB: [u32; 5] = [512, 1024, 2048, 4096, 10_240];
+pub const SIZES_MIB: [u32; 5] = [768, 1280, 2304, 4352, 10_752];
+/// Room for the function's files, MiB.
+const FILES_MIB: u32 = 96;
 
-/// The size of a disk that holds so much.
+/// The size of a disk for programs that may write so much.
 #[must_use]
 pub fn size_for(mib: u32) -> Option<u32> {
-    SIZES_MIB.into_iter().find(|size| *size >= mib)
+    // A 32nd part for the books.
+    let needed = mib.checked_add(mib / 32)?.checked_add(FILES_MIB)?;
+    SIZES_MIB.into_iter().find(|size| *size >= needed)
 }
 
 /// Makes the disks that are not there yet; says how many it made.
@@ -43,9 +48,16 @@ mod tests {
 
     #[test]
     fn sizes_are_rounded_up() {
-        for (asked, size) in
-            [(1, Some(512)), (512, Some(512)), (513, Some(1024)), (10_240, Some(10_240)), (10_241, None)]
-        {
+        for (asked, size) in [
+            (1, Some(768)),
+            (512, Some(768)),
+            (1024, Some(1280)),
+            (2048, Some(2304)),
+            (4096, Some(4352)),
+            (4097, Some(10_752)),
+            (10_240, Some(10_752)),
+            (u32::MAX, None),
+        ] {
             assert_eq!(size_for(asked), size, "{asked}");
         }
     }

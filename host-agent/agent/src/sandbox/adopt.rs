@@ -2,13 +2,16 @@
 //!
 //! What the jailer lists and a record describes is asked for its status over its own socket. Idle ones are idle again;
 //! busy ones stay busy until their VM says idle (their caller is gone, their answer is lost, their grant still counts).
+//! A Linux sandbox's guest is asked itself, and what it runs stands in its mark: [`linux`].
 //! Everything else is killed and reclaimed: a name without record, a record without process, a VM that does not answer.
+
+mod linux;
 
 use super::{
     birth::Vitals,
     grants::Running,
     invoke::parse_running_id,
-    live::Sandbox,
+    live::{Guest, Sandbox},
     machine::{Cause, Event, Machine},
     owner,
     record::Record,
@@ -121,6 +124,9 @@ async fn adopt(
     let reservation = host.memory.reserve_adopted(record.about.guest, record.about.memory_mib);
     let sandbox = Sandbox::new(record.about, Machine::with_finished(status.invocations));
     sandbox.set_pid(jailed.pid);
+    if sandbox.about.guest == Guest::Linux {
+        return linux::adopt(host, sandbox, Vitals { pidfd, control, _kept: None }, reservation).await;
+    }
     let counted = match status.state {
         VmState::Idle => {
             let channel = InvokeChannel::connect(&socket).await?;
@@ -130,12 +136,7 @@ async fn adopt(
         VmState::Busy => Some(adopt_busy(host, &sandbox, status)?),
         state => return Err(AdoptError::State(state)),
     };
-    if !host.sandboxes.insert(&sandbox) {
-        return Err(AdoptError::Taken);
-    }
-    // Usually known from the file; an adopted epoch may also be older than another adopted one.
-    let _ = host.fence.admit(sandbox.about.partition, sandbox.about.epoch).await;
-    host.report(&sandbox);
+    enter(host, &sandbox).await?;
     tokio::spawn(own(
         Arc::clone(host),
         sandbox,
@@ -143,6 +144,17 @@ async fn adopt(
         reservation,
         counted,
     ));
+    Ok(())
+}
+
+/// From now on it is in the table.
+async fn enter(host: &Host, sandbox: &Arc<Sandbox>) -> Result<(), AdoptError> {
+    if !host.sandboxes.insert(sandbox) {
+        return Err(AdoptError::Taken);
+    }
+    // Usually known from the file; an adopted epoch may also be older than another adopted one.
+    let _ = host.fence.admit(sandbox.about.partition, sandbox.about.epoch).await;
+    host.report(sandbox);
     Ok(())
 }
 
@@ -172,16 +184,21 @@ async fn own(
             sandbox.kill(Cause::Lost(error.to_string()));
         }
         drop(counted);
-        let mut log = InvocationLog::new(host.logs.clone(), sandbox.line_context(&request_id), false, None);
-        log.line(
-            "[warren] the agent restarted while this invocation ran; its log and answer are lost".to_owned(),
-        );
-        log.line(format!("END RequestId: {request_id}"));
-        let _ = log.finish();
+        log_lost(&host, &sandbox, &request_id);
         host.report(&sandbox);
     }
     owner::watch(&host, &sandbox, vitals).await;
     owner::reclaim(&host, &sandbox, None, reservation).await;
+}
+
+/// The end of an event whose caller is gone.
+fn log_lost(host: &Host, sandbox: &Sandbox, request_id: &str) {
+    let mut log = InvocationLog::new(host.logs.clone(), sandbox.line_context(request_id), false, None);
+    log.line(
+        "[warren] the agent restarted while this invocation ran; its log and answer are lost".to_owned(),
+    );
+    log.line(format!("END RequestId: {request_id}"));
+    let _ = log.finish();
 }
 
 /// Asks until the VM is idle, then connects for the next invocation. The VMM itself ends one that runs too long.

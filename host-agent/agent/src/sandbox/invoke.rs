@@ -237,7 +237,7 @@ async fn with_last_words(sandbox: &Sandbox, text: String) -> String {
 
 /// What the VMM knows an event by: the grant rides along, so that an agent that adopts a busy sandbox knows under which
 /// grant it runs, and strict counting survives the restart.
-fn running_id(request_id: &str, grant: Grant) -> String {
+pub(super) fn running_id(request_id: &str, grant: Grant) -> String {
     match grant.id {
         0 => request_id.to_owned(),
         id => format!("{request_id}/{id}.{}", grant.epoch),

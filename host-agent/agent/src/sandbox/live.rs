@@ -3,7 +3,9 @@
 use super::{
     error::InvokeError,
     grants::{Grant, GrantLedger, Running},
+    invoke::running_id,
     machine::{Cause, Event, Machine, Refused, State, Step},
+    mark::Mark,
 };
 use crate::{
     logs::LineContext,
@@ -12,7 +14,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -71,6 +73,8 @@ pub struct Sandbox {
     pub(super) died: Notify,
     /// Set when it is reclaimed: how its process ended.
     pub(super) gone: watch::Sender<Option<String>>,
+    /// Where it is written down what a Linux guest runs.
+    pub(super) mark: OnceLock<Mark>,
     /// Whether control has yet to hear of its state.
     pub(super) unreported: AtomicBool,
     id_text: Arc<str>,
@@ -158,6 +162,7 @@ impl Sandbox {
             inner: Mutex::new(inner),
             died: Notify::new(),
             gone: watch::Sender::new(None),
+            mark: OnceLock::new(),
             unreported: AtomicBool::new(false),
             id_text,
             function_text,
@@ -178,6 +183,9 @@ impl Sandbox {
         let channel = inner.channel.take();
         let init_us = core::mem::take(&mut inner.init_us);
         drop(inner);
+        if let Some(mark) = self.mark.get() {
+            mark.busy(&running_id(request_id, grant));
+        }
         Ok(Begun { sandbox: Arc::clone(self), channel, ended: false, _counted: counted, init_us })
     }
 
@@ -214,6 +222,12 @@ impl Sandbox {
 
     pub(super) fn set_pid(&self, pid: i32) {
         self.lock().pid = pid;
+    }
+
+    /// The way to the VM of one that is dead, if nobody has it: for last words.
+    pub(super) fn take_channel(&self) -> Option<InvokeChannel> {
+        let mut inner = self.lock();
+        matches!(inner.machine.state(), State::Dead(_)).then(|| inner.channel.take()).flatten()
     }
 
     /// Where it is.
@@ -319,6 +333,9 @@ impl Begun {
     fn finish(&mut self, cause: Option<Cause>) {
         if core::mem::replace(&mut self.ended, true) {
             return;
+        }
+        if let Some(mark) = self.sandbox.mark.get() {
+            mark.idle();
         }
         let mut inner = self.sandbox.lock();
         let step = inner.machine.apply(Event::End(cause));

@@ -5,6 +5,7 @@
 //! - [`birth`] creates it, [`owner`] watches and reclaims it, [`adopt`] takes over those of an earlier agent.
 //! - [`invoke`] runs one invocation. It is polled by the caller's own task (no hop), and goes on as a task of its own if
 //!   the caller leaves: see [`detach`].
+//! - [`mark`] says which event a Linux sandbox runs, for the agent that adopts it.
 //! - [`table`] finds sandboxes by id and tells control what changed.
 
 pub mod adopt;
@@ -17,6 +18,7 @@ pub mod invoke;
 pub mod kept;
 pub mod live;
 pub mod machine;
+pub mod mark;
 pub mod owner;
 pub mod record;
 pub mod table;

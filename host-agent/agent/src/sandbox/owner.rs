@@ -5,18 +5,21 @@ use super::{
     live::Sandbox,
     machine::{Cause, State},
 };
-use crate::{host::Host, resources::Reservation};
+use crate::{host::Host, pidfd::Pidfd, resources::Reservation};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
 use warren_sandbox_plan::request::ExitStatus;
+use warren_vmm_protocol::guest::SHUTDOWN_BUDGET_MS;
 
+/// What an orderly end of a Linux guest may take: its own budget, and the power-off.
+const FAREWELL: Duration = Duration::from_millis(SHUTDOWN_BUDGET_MS as u64 + 1000);
 /// How long the end of the VMM's log is waited for once the process is gone.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Returns when the sandbox is dead, whoever noticed it.
+/// Returns when the sandbox is dead, whoever noticed it; one whose guest has something to put in order has done so.
 pub(super) async fn watch(host: &Host, sandbox: &Arc<Sandbox>, vitals: Vitals) {
     let Vitals { pidfd, mut control, .. } = vitals;
     // An invocation's end resets the keep-alive; so does the look that finds the sandbox busy.
@@ -28,6 +31,15 @@ pub(super) async fn watch(host: &Host, sandbox: &Arc<Sandbox>, vitals: Vitals) {
             error = control.closed() => sandbox.kill(Cause::Lost(error.to_string())),
             () = sleep(look_again) => look_again = sandbox.expire_or_next(host.keep_alive),
         }
+    }
+    farewell(sandbox, &pidfd).await;
+}
+
+/// Lets a Linux guest end in order, if it was idle: its extensions are told, its files written out. Nobody waits for it.
+async fn farewell(sandbox: &Sandbox, pidfd: &Pidfd) {
+    let Some(mut channel) = sandbox.take_channel() else { return };
+    if channel.shut_down().await && timeout(FAREWELL, pidfd.exited()).await.is_err() {
+        tracing::warn!(sandbox = %sandbox.about.id, "its guest did not end in order and is killed");
     }
 }
 
@@ -47,11 +59,20 @@ pub(super) async fn reclaim(
         // The process is gone and with it the write end; the bound is for a jailer that kept a copy.
         let _ = timeout(LOG_PATIENCE, drain).await;
     }
+    tell_end(sandbox, &exit);
     host.run.remove(&sandbox.about.id);
     drop(reservation);
     host.sandboxes.remove(sandbox);
     host.report(sandbox);
     sandbox.gone.send_replace(Some(exit));
+}
+
+/// An end that nobody asked for, with the VMM's last words: of a Linux guest also its console's.
+fn tell_end(sandbox: &Sandbox, exit: &str) {
+    if let State::Dead(cause @ (Cause::Lost(_) | Cause::GuestFault(_))) = sandbox.state() {
+        let last_words = sandbox.vmm_log.text();
+        tracing::warn!(sandbox = %sandbox.about.id, function = %sandbox.about.function, %cause, exit, last_words, "it ended by itself");
+    }
 }
 
 fn describe(exit: Option<ExitStatus>) -> String {

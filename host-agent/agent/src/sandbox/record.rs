@@ -63,6 +63,12 @@ impl RunDir {
         self.short.join(format!("{id}.sock"))
     }
 
+    /// Where a Linux sandbox's [mark](super::mark) is.
+    #[must_use]
+    pub fn mark(&self, id: &SandboxName) -> PathBuf {
+        self.path.join(format!("{id}.mark"))
+    }
+
     /// Writes a record whole or not at all.
     pub fn write(&self, record: &Record) -> io::Result<()> {
         let path = self.record(&record.about.id);
@@ -73,7 +79,8 @@ impl RunDir {
 
     /// Removes socket and record; what is not there is fine.
     pub fn remove(&self, id: &SandboxName) {
-        for path in [self.socket(id), self.record(id), self.record(id).with_extension("json.new")] {
+        let record = self.record(id);
+        for path in [self.socket(id), record.with_extension("json.new"), record, self.mark(id)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(path = %path.display(), %error, "a sandbox's file was not removed");

@@ -74,6 +74,11 @@ pub async fn bring_up(
     }
 }
 
+/// To a guest that is ready already.
+pub async fn reconnect(socket: &Path) -> Result<InvokeChannel, ChannelError> {
+    connect(socket).await.map(InvokeChannel::to_guest)
+}
+
 /// Connects to the guest's port, as soon as somebody listens there.
 async fn connect(socket: &Path) -> Result<Channel, ChannelError> {
     let mut wait = FIRST_RETRY;

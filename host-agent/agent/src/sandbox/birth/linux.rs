@@ -13,7 +13,7 @@ use crate::{
     linux::{LinuxError, guest_config, scratch},
     logs::InvocationLog,
     resources::{GUEST_SYSTEM_MIB, linux_limits, vcpus},
-    sandbox::{error::CreateError, live::Sandbox},
+    sandbox::{error::CreateError, live::Sandbox, mark::Mark},
     version::{LinuxVersion, PrepareError, VersionSpec},
     vmm::{ControlChannel, GuestFailure, LoadFailure, bring_up},
 };
@@ -104,6 +104,8 @@ pub(super) async fn load(
                 );
                 log_init(host, sandbox, text.as_bytes());
             }
+            // Set once: a sandbox comes up once.
+            let _ = sandbox.mark.set(Mark::new(&host.run.mark(&sandbox.about.id))?);
             Ok(Up { channel: up.channel, init_us: up.init_us })
         }
         Ok(Err(GuestFailure::Channel(error))) => Err(failed(error.into())),
