@@ -44,6 +44,18 @@ expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 expect 1 '' invoke shell --payload '{"do":"exit"}'
 expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 
+say "the agent is killed: idle and busy sandboxes go on"
+one=$(pids)
+kill -9 "$(pidof warren-agent)"
+until invoke shell --payload '{"name":"Ada"}' > /tmp/again 2>&1; do sleep 0.2; done
+[ "$(pids)" = "$one" ] || fail "another sandbox answered after the kill: $(cat /tmp/again)"
+invoke shell --payload '{"do":"nap"}' > /tmp/nap 2>&1 &
+until $warren --json ps | grep -q '"state": "busy"'; do sleep 0.1; done
+kill -9 "$(pidof warren-agent)"
+until invoke shell --payload '{"name":"Ada"}' > /tmp/again 2>&1; do sleep 0.2; done
+grep -q 'Hello, Ada' /tmp/again || fail "an answer of another event: $(cat /tmp/again)"
+echo "$one" | grep -q "$(pids | head -n 1)" || fail "the busy one was not adopted"
+
 say "Python under awslambdaric"
 $warren fn create python --kind linux --runtime debian-python --code /functions/python --handler app.handler \
     --memory-mib 256 --timeout-ms 60000 --json-response || fail "create python"
