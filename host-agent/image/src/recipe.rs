@@ -5,7 +5,7 @@ pub const SUITE: &str = "bookworm";
 /// The time every file is from when `SOURCE_DATE_EPOCH` names no other: 14 November 2023, 22:13:20 UTC.
 pub const EPOCH: u64 = 1_700_000_000;
 /// Raised when the way of making changes what is made.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How a runtime is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Recipe {
     pub modules: &'static [&'static str],
     /// Files of our own: path, permissions, text.
     pub files: &'static [(&'static str, u32, &'static str)],
+    /// A command that ends well in it only if it is whole.
+    pub proof: &'static [&'static str],
 }
 
 /// Every runtime that can be made.
@@ -33,11 +35,13 @@ pub const RECIPES: [Recipe; 3] = [
         wheels: &[],
         modules: &[],
         files: &[],
+        proof: &["/usr/bin/curl", "--version"],
     },
     Recipe {
         name: "debian-python",
         about: "Python 3.11 with awslambdaric: handlers `module.function`",
-        packages: &["ca-certificates", "python3"],
+        // The client of awslambdaric is C++.
+        packages: &["ca-certificates", "libstdc++6", "python3"],
         wheels: &["awslambdaric==4.2.2", "simplejson==4.3.0", "snapshot-restore-py==1.0.0"],
         modules: &[],
         files: &[(
@@ -47,6 +51,7 @@ pub const RECIPES: [Recipe; 3] = [
              export PYTHONPATH=\"${LAMBDA_TASK_ROOT:-/var/task}${PYTHONPATH:+:$PYTHONPATH}\"\n\
              exec /usr/bin/python3 -m awslambdaric \"$_HANDLER\"\n",
         )],
+        proof: &["/usr/bin/python3", "-B", "-c", "import awslambdaric.bootstrap, runtime_client"],
     },
     Recipe {
         name: "debian-node",
@@ -59,6 +64,7 @@ pub const RECIPES: [Recipe; 3] = [
             0o755,
             "#!/bin/sh\nexec /usr/bin/node /var/runtime/node_modules/aws-lambda-ric/bin/index.mjs \"$_HANDLER\"\n",
         )],
+        proof: &["/usr/bin/node", "/var/runtime/node_modules/aws-lambda-ric/bin/index.mjs", "--help"],
     },
 ];
 

@@ -93,6 +93,9 @@ pub fn build(
         progress("adding npm packages");
         add_modules(recipe, &tree)?;
     }
+    if let Some((program, words)) = recipe.proof.split_first() {
+        tool::run(tool::command("chroot").arg(&tree).arg(program).args(words))?;
+    }
     progress("writing the image");
     finish(recipe, options, &tree)?;
     let image = stage.path().join("root.img");
