@@ -18,8 +18,6 @@ pub struct Recipe {
     pub packages: &'static [&'static str],
     /// Python packages, each with its version.
     pub wheels: &'static [&'static str],
-    /// npm packages, each with its version.
-    pub modules: &'static [&'static str],
     /// Files of our own: path, permissions, text.
     pub files: &'static [(&'static str, u32, &'static str)],
     /// A command that ends well in it only if it is whole.
@@ -27,13 +25,12 @@ pub struct Recipe {
 }
 
 /// Every runtime that can be made.
-pub const RECIPES: [Recipe; 3] = [
+pub const RECIPES: [Recipe; 2] = [
     Recipe {
         name: "debian-base",
         about: "a shell, curl and certificates: for functions that bring their own `bootstrap`",
         packages: &["ca-certificates", "curl", "jq"],
         wheels: &[],
-        modules: &[],
         files: &[],
         proof: &["/usr/bin/curl", "--version"],
     },
@@ -43,7 +40,6 @@ pub const RECIPES: [Recipe; 3] = [
         // The client of awslambdaric is C++.
         packages: &["ca-certificates", "libstdc++6", "python3"],
         wheels: &["awslambdaric==4.2.2", "simplejson==4.3.0", "snapshot-restore-py==1.0.0"],
-        modules: &[],
         files: &[(
             "var/runtime/bootstrap",
             0o755,
@@ -52,19 +48,6 @@ pub const RECIPES: [Recipe; 3] = [
              exec /usr/bin/python3 -m awslambdaric \"$_HANDLER\"\n",
         )],
         proof: &["/usr/bin/python3", "-B", "-c", "import awslambdaric.bootstrap, runtime_client"],
-    },
-    Recipe {
-        name: "debian-node",
-        about: "Node.js 18 with aws-lambda-ric: handlers `file.function`",
-        packages: &["ca-certificates", "nodejs"],
-        wheels: &[],
-        modules: &["aws-lambda-ric@3.3.0"],
-        files: &[(
-            "var/runtime/bootstrap",
-            0o755,
-            "#!/bin/sh\nexec /usr/bin/node /var/runtime/node_modules/aws-lambda-ric/bin/index.mjs \"$_HANDLER\"\n",
-        )],
-        proof: &["/usr/bin/node", "/var/runtime/node_modules/aws-lambda-ric/bin/index.mjs", "--help"],
     },
 ];
 
@@ -92,9 +75,6 @@ impl Recipe {
         let mut tools = vec!["mmdebstrap", "mke2fs", "debugfs"];
         if !self.wheels.is_empty() {
             tools.push("pip3");
-        }
-        if !self.modules.is_empty() {
-            tools.push("npm");
         }
         tools
     }

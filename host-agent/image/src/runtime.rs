@@ -89,10 +89,6 @@ pub fn build(
         progress("adding Python packages");
         add_wheels(recipe, options, &tree)?;
     }
-    if !recipe.modules.is_empty() {
-        progress("adding npm packages");
-        add_modules(recipe, &tree)?;
-    }
     if let Some((program, words)) = recipe.proof.split_first() {
         tool::run(tool::command("chroot").arg(&tree).arg(program).args(words))?;
     }
@@ -101,7 +97,6 @@ pub fn build(
     let image = stage.path().join("root.img");
     ext4::of_tree(&tree, &image, options.epoch)?;
     fs::remove_dir_all(&tree).map_err(BuildError::io("remove the tree"))?;
-    let extra = recipe.wheels.iter().map(|wheel| wheel.replace("==", " "));
     let manifest = RuntimeManifest {
         name: recipe.name.to_owned(),
         digest: digest::of_file(&image)?,
@@ -109,7 +104,7 @@ pub fn build(
         file_system: FileSystem::Ext4,
         inputs,
         packages,
-        extra: extra.chain(recipe.modules.iter().map(|module| module.replace('@', " "))).collect(),
+        extra: recipe.wheels.iter().map(|wheel| wheel.replace("==", " ")).collect(),
         kernel_needs: needs(FileSystem::Ext4),
     };
     manifest::write(stage.path(), &manifest)?;
@@ -206,15 +201,6 @@ fn add_wheels(recipe: &Recipe, options: &Options, tree: &Path) -> Result<(), Bui
     tool::run(compile.arg(format!("/{WHEELS}"))).map(drop)
 }
 
-/// With their native parts compiled here.
-fn add_modules(recipe: &Recipe, tree: &Path) -> Result<(), BuildError> {
-    let target = tree.join("var/runtime");
-    fs::create_dir_all(&target).map_err(BuildError::io(format!("make {}", target.display())))?;
-    let mut npm = tool::command("npm");
-    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--omit=dev", "--prefix"]).arg(&target);
-    tool::run(npm.args(recipe.modules)).map(drop)
-}
-
 /// Our files, then away with what tells this machine and this moment.
 fn finish(recipe: &Recipe, options: &Options, tree: &Path) -> Result<(), BuildError> {
     for trace in TRACES {
@@ -242,7 +228,7 @@ fn finish(recipe: &Recipe, options: &Options, tree: &Path) -> Result<(), BuildEr
     still(tree, options.epoch).map_err(BuildError::io(format!("set times below {}", tree.display())))
 }
 
-/// No file is younger than the epoch; what pip and npm wrote is root's.
+/// No file is younger than the epoch; what pip wrote is root's.
 fn still(tree: &Path, epoch: u64) -> std::io::Result<()> {
     let seconds = i64::try_from(epoch).unwrap_or(i64::MAX);
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };

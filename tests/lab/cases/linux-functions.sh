@@ -65,7 +65,8 @@ expect 0 '"function": "python", "memory": 256' invoke python --payload '{"do":"a
 expect 1 'ValueError: as asked' invoke python --payload '{"do":"fail"}'
 
 say "a sandbox that dies is named, with its console's last lines"
-kill -9 "$(pids | head -n 1)"
+victim=$($warren --json ps | tr -d '\n ' | sed 's/},{/\n/g' | sed -n 's/.*"function":"python".*"pid":\([0-9]*\).*/\1/p')
+kill -9 "$victim" || fail "no sandbox of python: $($warren --json ps)"
 until grep -q 'it ended by itself.*console: warren-init' /var/lib/warren/log/agent.log; do sleep 0.2; done
 expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 
