@@ -4,6 +4,7 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Arguments;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that a pipe takes without blocking once it polls writable (PIPE_BUF).
 const ATOMIC: usize = 4096;
@@ -23,8 +24,32 @@ pub fn line(text: Arguments<'_>) {
     let _ = rustix::io::write(&stderr, line.as_bytes());
 }
 
+/// Counts what a guest can bring about as often as it likes, so that the log hears of it ever more seldom.
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// Once more: how often by now, if that is to be said (the first time, and whenever it has doubled).
+    pub fn count(&self) -> Option<u64> {
+        let times = self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        times.is_power_of_two().then_some(times)
+    }
+}
+
 /// [`line()`] with `format!` arguments.
 #[macro_export]
 macro_rules! log {
     ($($argument:tt)*) => { $crate::log::line(format_args!($($argument)*)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_often_is_said_seldom() {
+        let seldom = Seldom::default();
+        let said: Vec<u64> = (0..1000).filter_map(|_| seldom.count()).collect();
+        assert_eq!(said, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+    }
 }

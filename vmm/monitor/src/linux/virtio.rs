@@ -18,6 +18,7 @@ pub mod vsock;
 pub mod walk;
 
 use crate::log;
+use crate::log::Seldom;
 use crate::progress::monotonic_ns;
 use crate::ram::Ram;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,7 @@ pub struct Device {
     quiesce: AtomicBool,
     queues: Mutex<Queues>,
     ram: Ram,
+    broken: Seldom,
 }
 
 /// The queues while the device is live; none otherwise.
@@ -104,6 +106,7 @@ impl Device {
             quiesce: AtomicBool::new(false),
             queues: Mutex::default(),
             ram,
+            broken: Seldom::default(),
         }
     }
 
@@ -204,7 +207,9 @@ impl Device {
 
     /// The driver broke a rule: the device stops, and says that it needs a reset (2.1.2).
     fn break_down(&self, error: &WalkError) {
-        log!("{}: the driver broke a rule: {error}", self.name);
+        if let Some(times) = self.broken.count() {
+            log!("{}: the driver broke a rule: {error} (time {times})", self.name);
+        }
         self.signals.needs_reset.store(true, Ordering::SeqCst);
         self.raise(INTERRUPT_CONFIG);
         self.ring();

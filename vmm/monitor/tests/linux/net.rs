@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpListener};
 use warren_vmm_protocol::linux::{DeviceSpec, Limits, Rate};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
-const MUCH: usize = 4 << 20;
+const MUCH: usize = 2 << 20;
 
 fn pattern() -> Vec<u8> {
     (0..MUCH as u64).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect()
@@ -69,7 +69,7 @@ fn a_card_of_6_1_pings_and_moves_large_segments() {
     // Segments larger than the wire's, both ways.
     for count in frames.split(' ') {
         let count: usize = count.parse().unwrap();
-        assert!(count < MUCH / 1448 / 2, "{frames} frames for {MUCH} bytes each way");
+        assert!(count < MUCH / 1448 * 3 / 4, "{frames} frames for {MUCH} bytes each way");
     }
 }
 
@@ -85,7 +85,7 @@ fn a_card_of_6_12_works_again_after_its_driver_came_back() {
     assert_eq!(log.matches("the same came back").count(), 2, "{log}");
 }
 
-/// The guest's clock is the same as the limit's: 4 MiB at 4 MiB a second with 64 KiB at once take most of a second.
+/// The guest's clock is the same as the limit's: 2 MiB at 2 MiB a second with 64 KiB at once take most of a second.
 #[test]
 fn a_limit_is_kept_and_loses_nothing() {
     let script = "

@@ -2,6 +2,7 @@
 
 use super::{Backend, BadRequest};
 use crate::log;
+use crate::log::Seldom;
 use crate::progress::monotonic_ns;
 use crate::ram::Ram;
 use crate::sys::vectored::{Direction, Hole, make_hole};
@@ -22,6 +23,7 @@ pub struct Block {
     id: [u8; ID_LEN as usize],
     name: String,
     limiter: Limiter,
+    failed: Seldom,
 }
 
 impl Block {
@@ -33,7 +35,14 @@ impl Block {
             *byte = value;
         }
         let limiter = Limiter::new(limits, monotonic_ns());
-        Self { disk: Disk { sectors: len / SECTOR, read_only }, file, id, name, limiter }
+        Self {
+            disk: Disk { sectors: len / SECTOR, read_only },
+            file,
+            id,
+            name,
+            limiter,
+            failed: Seldom::default(),
+        }
     }
 
     /// What the driver is told.
@@ -109,7 +118,9 @@ impl Backend for Block {
         let status = match parsed.request.map(|request| self.perform(request, ram)) {
             Ok(Ok(())) => Status::Ok,
             Ok(Err(error)) => {
-                log!("{}: {error}", self.name);
+                if let Some(times) = self.failed.count() {
+                    log!("{}: {error} (time {times})", self.name);
+                }
                 Status::IoError
             }
             Err(status) => status,

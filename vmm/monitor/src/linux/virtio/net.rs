@@ -7,6 +7,7 @@
 use super::walk::{Walk, WalkError};
 use super::{BadRequest, Queues, Step, put_at};
 use crate::log;
+use crate::log::Seldom;
 use crate::progress::monotonic_ns;
 use crate::ram::Ram;
 use crate::sys::tap;
@@ -37,7 +38,7 @@ pub struct Net {
     send: Limiter,
     /// When a limit lets go on.
     wake_ns: Option<u64>,
-    dropped: u64,
+    dropped: Seldom,
 }
 
 impl Net {
@@ -54,7 +55,7 @@ impl Net {
             receive: Limiter::new(receive, now),
             send: Limiter::new(send, now),
             wake_ns: None,
-            dropped: 0,
+            dropped: Seldom::default(),
         }
     }
 
@@ -132,7 +133,9 @@ impl Net {
             ram.send_behind(self.tap.as_fd(), &header, &frame).is_ok()
         });
         self.send.charge(len.into());
-        self.dropped += u64::from(!sent);
+        if !sent && let Some(times) = self.dropped.count() {
+            log!("a frame of the guest's cannot go and is dropped (time {times})");
+        }
         Ok(Step::Done { notify: walk.finish(ram, head, 0)? })
     }
 
@@ -185,13 +188,5 @@ impl Net {
             notify |= walk.finish(ram, *head, *len)?;
         }
         Ok(Step::Done { notify })
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        if self.dropped > 0 {
-            log!("{} frames of the guest's were dropped", self.dropped);
-        }
     }
 }
