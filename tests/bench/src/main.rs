@@ -71,6 +71,8 @@ enum Bench {
     Throughput,
     /// A Linux guest from process start to its own end; on the lab host, in virtual time.
     LinuxBoot,
+    /// A stream between host and a Linux guest; on the lab host, in virtual time.
+    Vsock,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -125,6 +127,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,
             Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
+            Bench::Vsock => benches::streams::vsock(&places, &mut report, arguments.runs)?,
             Bench::Throughput => benches::invoke::throughput(&places, &mut report, 2).await?,
         }
     }

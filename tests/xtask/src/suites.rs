@@ -193,7 +193,9 @@ fn linux_guests(programs: &[TestProgram], environment: &str) -> Option<Command> 
         "cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
          WARREN_PROBE=/opt/tests/guest-probe WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
     );
-    let plain = lab_command(&carries, &words);
+    // The full form boots two dozen guests more.
+    let limit = if environment.is_empty() { "900" } else { "3600" };
+    let plain = lab_with(&["--limit", limit], &carries, &words);
     let mut command = Command::new(plain.get_program());
     command.arg("--guests").args(plain.get_args());
     Some(command)
@@ -205,7 +207,10 @@ fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
 
 fn lab_with(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Command {
     let mut command = Command::new(paths::built("warren-lab"));
-    command.args(["--limit", "900"]).args(flags);
+    if !flags.contains(&"--limit") {
+        command.args(["--limit", "900"]);
+    }
+    command.args(flags);
     for (from, to) in carries {
         command.arg("--carry").arg(format!("{}={to}", from.display()));
     }
@@ -232,6 +237,10 @@ pub(crate) fn soak(name: &str) -> Result<()> {
         let clients = programs.iter().find(|program| program.name == "clients").context("no client tests")?;
         shell::step("soak linux (clients)", clients.command().env("WARREN_SOAK", "1"))?;
         shell::step("soak linux (supervisor)", &mut guests::supervisor(&programs, "WARREN_SOAK=1 ")?)?;
+        let fuzz = programs.iter().find(|program| !program.beside && program.name == "warren_vmm");
+        let fuzz = fuzz.context("there are no unit tests of the monitor")?;
+        let mut command = fuzz.command();
+        shell::step("soak linux (hostile drivers)", command.arg("hostile").env("WARREN_SOAK", "1"))?;
         if name == "linux" {
             return Ok(());
         }
@@ -268,16 +277,16 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
             Command::new(paths::built("examples/policy_bench"))
         }
         // Needs a KVM that boots stock kernels, and time that other processes do not stretch.
-        "linux-boot" => {
+        "linux-boot" | "vsock" => {
             let mut lab = Command::new(paths::built("warren-lab"));
             lab.args(["--guests", "--virtual-time", "--memory-mib", "2048", "--limit", "1200"]);
-            for program in ["warren-vmm", "warren-bench"] {
+            for program in ["warren-vmm", "warren-bench", "warren-init", "guest-probe"] {
                 lab.arg("--carry").arg(format!("{}=/bench/{program}", paths::built(program).display()));
             }
-            lab.args([
-                "--",
-                "/bench/warren-bench --host lab --runs 1 --bin /bench --guests /guest linux-boot",
-            ]);
+            let runs = if name == "vsock" { 200 } else { 1 };
+            let words =
+                format!("/bench/warren-bench --host lab --runs {runs} --bin /bench --guests /guest {name}");
+            lab.args(["--", &words]);
             lab
         }
         name => {

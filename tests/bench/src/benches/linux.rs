@@ -9,19 +9,21 @@
 //! page by page, and copied from a file, which is the other way round.
 
 use crate::{Places, floors::kvm, report::Report, stats::Samples};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cpio::{NewcBuilder, newc};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::io::{IoSlice, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use warren_vmm_protocol::frame::{self, PREFIX};
-use warren_vmm_protocol::linux::{BootEntry, LinuxSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, PROTOCOL_VERSION, Role};
 
 /// As the peers' figures were taken (the design's page on the lab).
@@ -79,6 +81,46 @@ pub(crate) fn boot(places: &Places, report: &mut Report, runs: usize) -> Result<
 }
 
 fn once(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<Boot> {
+    let started = start(places, kernel, initrd, COMMAND_LINE, Vec::new())?;
+    let entry = started.entry;
+    let (status, whole, log) = started.ended()?;
+    ensure!(status == Some(RESET), "status {status:?}: {log}");
+    let exits = log.lines().find_map(|line| line.strip_suffix(" exits")?.rsplit(' ').next()?.parse().ok());
+    Ok(Boot { entry, whole, exits: exits.context("the log tells the exits")? })
+}
+
+/// A guest that runs.
+pub(super) struct Started {
+    folder: tempfile::TempDir,
+    child: Child,
+    began: Instant,
+    /// Process start to the reply that the first vCPU was started.
+    entry: Duration,
+}
+
+impl Started {
+    /// Its control socket.
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+
+    /// Waits for its own end: the process's status, the time from its start, its log.
+    pub(super) fn ended(mut self) -> Result<(Option<i32>, Duration, String)> {
+        let mut log = String::new();
+        self.child.stderr.take().context("the log is a pipe")?.read_to_string(&mut log)?;
+        let status = self.child.wait()?;
+        Ok((status.code(), self.began.elapsed(), log))
+    }
+}
+
+/// Starts a guest whose devices need no descriptors.
+pub(super) fn start(
+    places: &Places,
+    kernel: &OwnedFd,
+    initrd: &[u8],
+    command_line: &str,
+    devices: Vec<DeviceSpec>,
+) -> Result<Started> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("control");
     let listener = UnixListener::bind(&path)?;
@@ -89,7 +131,7 @@ fn once(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<Boot> {
         program.display()
     );
     let began = Instant::now();
-    let mut child = Command::new("sh")
+    let child = Command::new("sh")
         .args(["-c", &words])
         .env_clear()
         .env("PATH", "/bin:/usr/bin")
@@ -100,28 +142,29 @@ fn once(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<Boot> {
     let mut control = UnixStream::connect(&path)?;
     let spec = LinuxSpec {
         memory_bytes: MEMORY_MIB << 20,
-        command_line: COMMAND_LINE.into(),
+        command_line: command_line.into(),
         initrd: true,
         entry: BootEntry::Long,
-        devices: Vec::new(),
+        devices,
         label: "bench".into(),
     };
     control.write_all(&frame::encode(&Hello { version: PROTOCOL_VERSION, role: Role::Control })?)?;
     send(&control, &frame::encode(&ControlRequest::LoadLinux(spec))?, &[kernel.as_fd(), initrd.as_fd()])?;
+    let reply = receive(&mut control);
+    let started = Started { folder, child, began, entry: began.elapsed() };
+    match reply {
+        Ok(ControlReply::Started { .. }) => Ok(started),
+        reply => bail!("{reply:?}: {}", started.ended()?.2),
+    }
+}
+
+/// One message.
+pub(super) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T> {
     let mut prefix = [0; PREFIX];
-    control.read_exact(&mut prefix)?;
+    stream.read_exact(&mut prefix)?;
     let mut body = vec![0; frame::read_len(prefix)?];
-    control.read_exact(&mut body)?;
-    let entry = began.elapsed();
-    let reply: ControlReply = frame::decode(&body)?;
-    let mut log = String::new();
-    child.stderr.take().context("the log is a pipe")?.read_to_string(&mut log)?;
-    let status = child.wait()?;
-    let whole = began.elapsed();
-    ensure!(matches!(reply, ControlReply::Started { .. }), "{reply:?}: {log}");
-    ensure!(status.code() == Some(RESET), "{status}: {log}");
-    let exits = log.lines().find_map(|line| line.strip_suffix(" exits")?.rsplit(' ').next()?.parse().ok());
-    Ok(Boot { entry, whole, exits: exits.context("the log tells the exits")? })
+    stream.read_exact(&mut body)?;
+    Ok(frame::decode(&body)?)
 }
 
 fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
@@ -134,7 +177,7 @@ fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Re
 }
 
 /// Bytes as a descriptor; sealed ones are what the VMM maps.
-fn memfd(bytes: &[u8], sealed: bool) -> Result<OwnedFd> {
+pub(super) fn memfd(bytes: &[u8], sealed: bool) -> Result<OwnedFd> {
     let fd = memfd_create("kernel", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     File::from(fd.try_clone()?).write_all(bytes)?;
     if sealed {

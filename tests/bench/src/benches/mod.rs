@@ -2,4 +2,5 @@
 
 pub(crate) mod invoke;
 pub(crate) mod linux;
+pub(crate) mod streams;
 pub(crate) mod vm;
