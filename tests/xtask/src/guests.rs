@@ -8,6 +8,40 @@ use std::{
     process::Command,
 };
 
+/// The full form of everything about Linux guests.
+pub(crate) fn soak(programs: &[TestProgram]) -> Result<()> {
+    shell::step("soak linux", &mut monitor(programs, "WARREN_SOAK=1 ")?)?;
+    let clients = programs.iter().find(|program| program.name == "clients").context("no client tests")?;
+    shell::step("soak linux (clients)", clients.command().env("WARREN_SOAK", "1"))?;
+    shell::step("soak linux (supervisor)", &mut supervisor(programs, "WARREN_SOAK=1 ")?)?;
+    let drivers = programs.iter().find(|program| !program.beside && program.name == "warren_vmm");
+    let mut command = drivers.context("there are no unit tests of the monitor")?.command();
+    shell::step("soak linux (hostile drivers)", command.arg("hostile").env("WARREN_SOAK", "1"))
+}
+
+/// The monitor's Linux guests: stock kernels on the lab host.
+pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Command> {
+    let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/monitor") && p.name == "linux";
+    let program = programs.iter().find(is).context("there is no such test program")?;
+    let mut command = Command::new(paths::built("warren-lab"));
+    // The full form boots two dozen guests more.
+    let limit = if environment.is_empty() { "900" } else { "3600" };
+    command.args(["--limit", limit, "--guests"]);
+    for (from, to) in [
+        (paths::built("warren-vmm"), "warren-vmm"),
+        (paths::built("warren-init"), "warren-init"),
+        (paths::built("guest-probe"), "guest-probe"),
+        (program.file.clone(), "linux"),
+    ] {
+        command.arg("--carry").arg(format!("{}=/opt/tests/{to}", from.display()));
+    }
+    command.arg("--").arg(format!(
+        "cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
+         WARREN_PROBE=/opt/tests/guest-probe WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
+    ));
+    Ok(command)
+}
+
 /// `warren-init` as the supervisor of a function, in stock guests.
 pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<Command> {
     let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/init") && p.name == "guest";

@@ -169,36 +169,14 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         Ok(carries) => tally.case(name, &mut lab_command(&carries, case)),
         Err(error) => tally.fail(format!("{name}: {error:#}")),
     }
-    match linux_guests(programs, "") {
-        Some(mut command) => tally.case("lab::vmm/monitor::linux", &mut command),
-        None => tally.fail("lab::vmm/monitor::linux: there is no such test program".into()),
+    match guests::monitor(programs, "") {
+        Ok(mut command) => tally.case("lab::vmm/monitor::linux", &mut command),
+        Err(error) => tally.fail(format!("lab::vmm/monitor::linux: {error:#}")),
     }
     match guests::supervisor(programs, "") {
         Ok(mut command) => tally.case("lab::vmm/init::guest", &mut command),
         Err(error) => tally.fail(format!("lab::vmm/init::guest: {error:#}")),
     }
-}
-
-/// The monitor's Linux guests: stock kernels on the lab host.
-fn linux_guests(programs: &[TestProgram], environment: &str) -> Option<Command> {
-    let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/monitor") && p.name == "linux";
-    let program = programs.iter().find(is)?;
-    let carries = [
-        (paths::built("warren-vmm"), "/opt/tests/warren-vmm".to_owned()),
-        (paths::built("warren-init"), "/opt/tests/warren-init".to_owned()),
-        (paths::built("guest-probe"), "/opt/tests/guest-probe".to_owned()),
-        (program.file.clone(), "/opt/tests/linux".to_owned()),
-    ];
-    let words = format!(
-        "cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
-         WARREN_PROBE=/opt/tests/guest-probe WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
-    );
-    // The full form boots two dozen guests more.
-    let limit = if environment.is_empty() { "900" } else { "3600" };
-    let plain = lab_with(&["--limit", limit], &carries, &words);
-    let mut command = Command::new(plain.get_program());
-    command.arg("--guests").args(plain.get_args());
-    Some(command)
 }
 
 fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
@@ -207,10 +185,7 @@ fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
 
 fn lab_with(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Command {
     let mut command = Command::new(paths::built("warren-lab"));
-    if !flags.contains(&"--limit") {
-        command.args(["--limit", "900"]);
-    }
-    command.args(flags);
+    command.args(["--limit", "900"]).args(flags);
     for (from, to) in carries {
         command.arg("--carry").arg(format!("{}={to}", from.display()));
     }
@@ -231,16 +206,7 @@ pub(crate) fn soak(name: &str) -> Result<()> {
         return Ok(());
     }
     if name == "linux" || name == "all" {
-        let mut command =
-            linux_guests(&programs, "WARREN_SOAK=1 ").context("there is no test program of Linux guests")?;
-        shell::step("soak linux", &mut command)?;
-        let clients = programs.iter().find(|program| program.name == "clients").context("no client tests")?;
-        shell::step("soak linux (clients)", clients.command().env("WARREN_SOAK", "1"))?;
-        shell::step("soak linux (supervisor)", &mut guests::supervisor(&programs, "WARREN_SOAK=1 ")?)?;
-        let fuzz = programs.iter().find(|program| !program.beside && program.name == "warren_vmm");
-        let fuzz = fuzz.context("there are no unit tests of the monitor")?;
-        let mut command = fuzz.command();
-        shell::step("soak linux (hostile drivers)", command.arg("hostile").env("WARREN_SOAK", "1"))?;
+        guests::soak(&programs)?;
         if name == "linux" {
             return Ok(());
         }
