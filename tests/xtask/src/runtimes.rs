@@ -13,8 +13,8 @@ const RUNTIMES: [&str; 2] = ["debian-base", "debian-python"];
 /// The scratch disk that its functions have.
 const SCRATCH: &str = "scratch/768.sparse";
 
-/// Makes what is missing, and says what to carry into the lab; nothing where only root could make it. Runtimes of the same recipe are kept; the kernel is made each
-/// time, for init may be another.
+/// Makes what is missing, and says what to carry into the lab; nothing where only root could make it. Runtimes of the same
+/// recipe are kept; the kernel is made each time, for init may be another.
 pub(crate) fn carries(root: &Path) -> Result<Vec<(PathBuf, String)>> {
     if !shell::is_root() {
         println!("warren-skipped: lab::linux-functions: only root can make root file systems");

@@ -174,7 +174,14 @@ fn what_it_says_is_not_believed() {
     let mut shared = zip(&[row("a", 0, b"x"), row("b", 0, b"x")], false);
     let second = shared.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
     shared[second + 42..second + 46].copy_from_slice(&[0; 4]);
-    refused(&shared, "ZIP_MALFORMED", "");
+    refused(&shared, "ZIP_MALFORMED", "different things");
+    // An entry that lies whole within another's bytes.
+    let inner = zip(&[row("b", 0, b"x")], false);
+    let inner = &inner[..inner.windows(4).position(|w| w == b"PK\x01\x02").unwrap()];
+    let mut nested = zip(&[row("a", 0, inner), row("b", 0, b"x")], false);
+    let second = nested.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
+    nested[second + 42..second + 46].copy_from_slice(&31_u32.to_le_bytes());
+    refused(&nested, "ZIP_MALFORMED", "share their bytes");
 }
 
 #[test]
