@@ -41,7 +41,7 @@ const NODE: Client = Client {
     make: node,
     error: "handler 0: TypeError: as you wish",
     init_error: Some("TypeError"),
-    survives_refusal: false,
+    survives_refusal: true,
 };
 
 const RUST: Client = Client {
