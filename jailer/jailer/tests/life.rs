@@ -16,7 +16,8 @@ fn kill_is_idempotent_and_tells_how_it_ended() {
     let jailer = Jailer::start(&[]);
     let mut client = jailer.connect();
     assert_eq!(client.kill("never-was"), None);
-    client.spawn("a");
+    // Held: without a reader of its log the probe ends by itself.
+    let _a = client.spawn("a");
     assert_eq!(client.kill("a"), Some(ExitStatus::Signal(9)));
     assert_eq!(client.kill("a"), Some(ExitStatus::Signal(9)));
     let b = client.spawn("b");
