@@ -12,6 +12,8 @@
 //! | `c` P N | connects to port P of the host, sends N bytes, ends, reads to the end there; answers count and sum |
 //! | `r` | reads to the end, writes until that fails; answers on a `b` how the writing failed |
 //! | `x` | ends the program |
+//!
+//! `guest-probe tcp ADDRESS FILE BACK` sends the file over TCP in one piece, ends, and keeps what comes back.
 #![allow(unsafe_code, reason = "the standard library knows no such sockets")]
 
 use std::io::{ErrorKind, Read, Result, Write};
@@ -24,6 +26,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 const HOST: u32 = 2;
 
 fn main() -> Result<()> {
+    if let [tcp, address, file, back] = std::env::args().skip(1).collect::<Vec<_>>().as_slice()
+        && tcp == "tcp"
+    {
+        return there_and_back(address, file, back);
+    }
     let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).unwrap_or(1000);
     let listener = socket(libc::VMADDR_CID_ANY, port, libc::bind)?;
     // SAFETY: plain numbers.
@@ -53,6 +60,15 @@ fn main() -> Result<()> {
             }
         });
     }
+}
+
+fn there_and_back(address: &str, file: &str, back: &str) -> Result<()> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.write_all(&std::fs::read(file)?)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    std::fs::write(back, bytes)
 }
 
 fn serve(mut stream: UnixStream, shared: &Shared) -> Result<()> {

@@ -35,8 +35,8 @@ const USE: &str = "
         echo card $card $(b cat /sys/class/net/$card/address)
         b ip addr add 10.77.0.2/24 dev $card; b ip link set $card up
         b ping -q -c 3 -s 1400 10.77.0.1 | b grep -q '3 packets received' && echo pinged
-        b nc 10.77.0.1 5001 < /dev/vdc > /tmp/back
-        b cmp /tmp/back /dev/vdc && echo the same came back
+        /tmp/probe tcp 10.77.0.1:5001 /dev/vdd /tmp/back
+        b cmp /tmp/back /dev/vdd && echo the same came back
         echo frames $(b cat /sys/class/net/$card/statistics/rx_packets) $(b cat /sys/class/net/$card/statistics/tx_packets)
     }";
 
@@ -51,7 +51,7 @@ fn with_card(kernel: &str, script: &str, times: usize, send: Limits) -> Option<S
     }
     let folder = guests()?;
     let peer = Peer::start(&folder.join("tun.ko"), move || peer(times));
-    let mut guest = Guest::new(&folder, kernel, &format!("{USE}\n{script}"));
+    let mut guest = Guest::with_probe(&folder, kernel, &format!("{USE}\n{script}"));
     guest.disks.push((support::vmm::memfd(&pattern()), true));
     let device = DeviceSpec::Net { mac: MAC, receive: limits(None), send };
     guest.card = Some((peer.tap.try_clone().unwrap(), device));

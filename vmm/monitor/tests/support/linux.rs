@@ -83,7 +83,7 @@ impl Guest {
         (self.cpus, self.memory_mib) = (cpus, memory_mib);
     }
 
-    /// A guest whose script first starts the probe in the background.
+    /// A guest whose script has the probe as `/tmp/probe`, from `/dev/vdc`; and a device for its streams.
     pub fn with_probe(folder: &Path, kernel: &str, script: &str) -> Self {
         let begin = "b dd if=/dev/vdc of=/tmp/probe bs=65536 2>/dev/null; b chmod 755 /tmp/probe";
         let mut guest = Self::new(folder, kernel, &format!("{begin}\n{script}"));
