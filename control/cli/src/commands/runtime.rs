@@ -25,7 +25,7 @@ pub(crate) enum Command {
         /// Make it again, with the packages the archive has now.
         #[arg(long)]
         fresh: bool,
-        /// Where packages come from, for instance a day of https://snapshot.debian.org [default: Debian's own].
+        /// Where packages come from, for instance a day of `https://snapshot.debian.org` [default: Debian's own].
         #[arg(long, value_name = "URL")]
         mirror: Option<String>,
         #[command(flatten)]
