@@ -2,7 +2,7 @@
 //!
 //! What the jailer lists and a record describes is asked for its status over its own socket. Idle ones are idle again;
 //! busy ones stay busy until their VM says idle (their caller is gone, their answer is lost, their grant still counts).
-//! A Linux sandbox's guest is asked itself, and what it runs stands in its mark: [`linux`].
+//! A Linux sandbox's guest is asked itself, and what it runs stands in its mark: `linux`.
 //! Everything else is killed and reclaimed: a name without record, a record without process, a VM that does not answer.
 
 mod linux;

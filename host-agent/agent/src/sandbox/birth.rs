@@ -4,7 +4,7 @@
 //! words, epoch, id, memory checked ─▶ version ready ─▶ socket listens ─▶ jailed ─▶ loaded ─▶ invoke connection ─▶ idle
 //!        └ refused, nothing made         └───────────────────┴── failed: the owner reclaims, then the error goes out
 //! ```
-//! What stands between jailed and idle differs by the kind of guest: [`wasm`], [`linux`].
+//! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`.
 //! Everything after the checks is the owner task's, so a caller who leaves does not leave half a sandbox behind.
 
 mod linux;
