@@ -9,6 +9,8 @@ use std::{
 
 /// The package whose test programs are the end-to-end suites.
 const SUITES: &str = "suites";
+/// Package and name of other tests that have a full form.
+const FULL_FORMS: [(&str, &str); 2] = [("host-agent/agent", "worker"), ("host-agent/image", "runtime")];
 
 /// One program of libtest's, or one with a runner that speaks like it.
 #[derive(Clone, Debug)]
@@ -27,6 +29,12 @@ impl TestProgram {
     /// An end-to-end suite over a whole installation.
     pub(crate) fn is_suite(&self) -> bool {
         self.beside && self.folder.file_name().is_some_and(|name| name == SUITES)
+    }
+
+    /// Whether `WARREN_SOAK=1` makes more of it, by `cargo xtask soak` and its name.
+    pub(crate) fn has_full_form(&self) -> bool {
+        let is = |(place, name): &(&str, &str)| self.place() == Path::new(place) && self.name == *name;
+        self.is_suite() || (self.beside && FULL_FORMS.iter().any(is))
     }
 
     /// Whether it makes jails of its own. (A prepared machine's jailer is not a test's to start and kill.)

@@ -163,20 +163,25 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
             tally.case(&name, &mut lab_command(&carries, &command));
         }
     }
-    let (name, case) = ("lab::linux-functions", "sh /opt/tests/linux-functions.sh");
-    match runtimes::carries(root) {
-        Ok(carries) if carries.is_empty() => tally.skipped += 1,
-        Ok(carries) => tally.case(name, &mut lab_command(&carries, case)),
-        Err(error) => tally.fail(format!("{name}: {error:#}")),
+    let guests = [
+        ("lab::linux-functions", linux_functions(root, "")),
+        ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
+        ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
+    ];
+    for (name, command) in guests {
+        match command {
+            Ok(Some(mut command)) => tally.case(name, &mut command),
+            Ok(None) => tally.skipped += 1,
+            Err(error) => tally.fail(format!("{name}: {error:#}")),
+        }
     }
-    match guests::monitor(programs, "") {
-        Ok(mut command) => tally.case("lab::vmm/monitor::linux", &mut command),
-        Err(error) => tally.fail(format!("lab::vmm/monitor::linux: {error:#}")),
-    }
-    match guests::supervisor(programs, "") {
-        Ok(mut command) => tally.case("lab::vmm/init::guest", &mut command),
-        Err(error) => tally.fail(format!("lab::vmm/init::guest: {error:#}")),
-    }
+}
+
+/// Linux functions through the whole path; nothing where their runtimes cannot be made.
+fn linux_functions(root: &Path, environment: &str) -> Result<Option<Command>> {
+    let carries = runtimes::carries(root)?;
+    let words = format!("{environment}sh /opt/tests/linux-functions.sh");
+    Ok((!carries.is_empty()).then(|| lab_command(&carries, &words)))
 }
 
 fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
@@ -197,7 +202,7 @@ fn lab_with(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Comma
 pub(crate) fn soak(name: &str) -> Result<()> {
     build::run(&build::Options::default())?;
     let programs = programs::build()?;
-    let suites: Vec<_> = programs.iter().filter(|program| program.is_suite()).collect();
+    let suites: Vec<_> = programs.iter().filter(|program| program.has_full_form()).collect();
     if name == "list" {
         for suite in &suites {
             println!("{}", suite.name);
@@ -207,6 +212,9 @@ pub(crate) fn soak(name: &str) -> Result<()> {
     }
     if name == "linux" || name == "all" {
         guests::soak(&programs)?;
+        if let Some(mut command) = linux_functions(&paths::root(), "ROUNDS=100 ")? {
+            shell::step("soak linux (functions)", &mut command)?;
+        }
         if name == "linux" {
             return Ok(());
         }

@@ -1,6 +1,6 @@
-//! Load on one host. The quick form runs with the others; `-- --ignored` runs the full one.
+//! Load on one host; the full form is `cargo xtask soak worker`.
 
-use crate::rig::{Caller, Rig, module, version};
+use crate::rig::{Caller, Rig, full_form, module, version};
 use std::collections::BTreeMap;
 
 /// Invokes from many clients over many sandboxes; all answers right, none twice at once, memory flat.
@@ -39,12 +39,6 @@ async fn load(calls_each: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_calls() {
-    load(100).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "full form, some minutes: cargo test -p warren-agent --test worker -- --ignored"]
-async fn twenty_thousand_calls() {
-    load(2000).await;
+async fn many_calls() {
+    load(if full_form() { 2000 } else { 100 }).await;
 }

@@ -1,7 +1,7 @@
 //! `kill -9` of the agent while sandboxes are made at full rate: what was acknowledged lives on, what was not is adopted
 //! or ended, and nothing is left that nobody knows.
 
-use crate::rig::{Caller, Rig, module, until, version};
+use crate::rig::{Caller, Rig, full_form, module, until, version};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -101,12 +101,6 @@ async fn kills(rounds: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_kills_while_sandboxes_are_made() {
-    kills(2).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "full form: cargo test -p warren-agent --test worker -- --ignored"]
-async fn thirty_kills_while_sandboxes_are_made() {
-    kills(30).await;
+async fn kills_while_sandboxes_are_made() {
+    kills(if full_form() { 30 } else { 2 }).await;
 }

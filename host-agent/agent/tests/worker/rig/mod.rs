@@ -30,6 +30,11 @@ const AGENT_UID: u32 = 64_001;
 /// Everything a test waits for happens within this, on a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Whether this is the full form, `cargo xtask soak worker`.
+pub(crate) fn full_form() -> bool {
+    std::env::var_os("WARREN_SOAK").is_some()
+}
+
 pub(crate) type Client = WorkerServiceClient<Channel>;
 
 /// Where artefacts go.
