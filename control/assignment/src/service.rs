@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::futures::Notified;
 use tonic::{Code, Status};
 use warren_placement::{Fleet, NoPlace, Wanted, Worker, cannot_run, worker_error};
 use warren_proto::{
@@ -111,9 +112,9 @@ impl Assignment {
         self.fleet.ready_cpu_millis()
     }
 
-    /// Returns when more may be known of the hosts: see [`Fleet::next_report`].
-    pub async fn news(&self) {
-        self.fleet.next_report().await;
+    /// Done when a host has more room than was known at this call: see [`Fleet::more_room`].
+    pub fn more_room(&self) -> Notified<'_> {
+        self.fleet.more_room()
     }
 
     /// Leases an idle sandbox, or has one made.
@@ -160,9 +161,11 @@ impl Assignment {
         };
         let made = match worker.client().create_sandbox(request).await {
             Ok(made) => made.into_inner(),
+            // What was set aside stays so until its next report: its last one was wrong.
+            Err(status) if is_full(&status) => return Err(NoPlace::NoRoom { memory_mib }.into()),
             Err(status) => {
                 self.fleet.returned(worker.id(), memory_mib);
-                return Err(refused(status, memory_mib));
+                return Err(AssignError::Worker(status));
             }
         };
         self.fleet.holds(worker.id(), version);
@@ -279,11 +282,8 @@ impl Assignment {
 }
 
 /// A worker that is full knows it better than the inventory did.
-fn refused(status: Status, memory_mib: u32) -> AssignError {
-    if WireError::from_status(&status).reason == reason::HOST_FULL {
-        return NoPlace::NoRoom { memory_mib }.into();
-    }
-    AssignError::Worker(status)
+fn is_full(status: &Status) -> bool {
+    WireError::from_status(status).reason == reason::HOST_FULL
 }
 
 fn memory_of(version: &FunctionVersion) -> u32 {

@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use warren_assignment::{AssignError, Assignment, Leased, Sandbox};
-use warren_placement::{NoPlace, Wanted, unix_ms};
+use warren_placement::{HEARTBEAT, NoPlace, Wanted, unix_ms};
 use warren_policy_engine::{
     About, Routing,
     rules::{IdleSandbox, MAX_CANDIDATES, Route, RouteRequest},
@@ -25,6 +25,8 @@ const OBSERVE_EVERY: Duration = Duration::from_secs(1);
 const LET_GO: Duration = Duration::from_secs(10);
 /// So often a start that found no room is tried again after making some.
 const ROOM_TRIES: u32 = 3;
+/// After so long every host that lives has reported: an interval of reports, and the way here.
+const REPORT_AGE: Duration = HEARTBEAT.saturating_add(Duration::from_millis(100));
 
 /// What all pools share.
 pub struct Hub {
@@ -190,19 +192,22 @@ impl Hub {
         }
     }
 
-    /// Acquires; where there is no room, gives up what has been idle longest, or waits for a host's next report, and tries
-    /// again.
+    /// Acquires; where there is no room, gives up what has been idle longest. Where there is none of that either, hosts may
+    /// have more by now than they last said: only after their next reports is a full fleet believed.
     async fn acquire(&self, version: &Version, request_id: &str) -> Result<Leased, AssignError> {
-        let mut tries = 0;
+        let (mut made_room, mut reports_due, mut last) = (0, None, false);
         loop {
+            // Listening begins before looking, so that room which comes in between is heard of.
+            let more_room = self.assignment.more_room();
             let wanted = Wanted { version: &version.spec, request_id, observed: version.observed() };
             match self.assignment.acquire(&wanted, LESSEE).await {
-                Err(AssignError::NoPlace(NoPlace::NoRoom { memory_mib })) if tries < ROOM_TRIES => {
-                    tries += 1;
-                    if !self.make_room(memory_mib).await {
-                        // A host may have more by now than it last said.
-                        self.assignment.news().await;
+                Err(AssignError::NoPlace(NoPlace::NoRoom { memory_mib })) if !last => {
+                    if made_room < ROOM_TRIES && self.make_room(memory_mib).await {
+                        made_room += 1;
+                        continue;
                     }
+                    let due = *reports_due.get_or_insert_with(|| tokio::time::Instant::now() + REPORT_AGE);
+                    last = tokio::time::timeout_at(due, more_room).await.is_err();
                 }
                 other => return other,
             }

@@ -13,7 +13,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{sync::Notify, time::timeout};
+use tokio::sync::{Notify, futures::Notified};
 use warren_policy_engine::{HostReport, rules::Health};
 use warren_proto::v1::{FunctionVersion, HeartbeatRequest, RegisterWorkerRequest};
 
@@ -61,8 +61,8 @@ pub struct Fleet {
     holdings: Holdings,
     /// Hosts an operator took out of service; also such that are not there.
     drained: Mutex<BTreeSet<Arc<str>>>,
-    /// Rung when a host reports.
-    reported: Notify,
+    /// Rung when a host that takes sandboxes has more memory free than was known.
+    more_room: Notify,
     /// CPU of the ready hosts, thousandths of a core, when they were last looked at.
     ready_cpu_millis: AtomicU64,
 }
@@ -168,16 +168,13 @@ impl Fleet {
         status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
         self.tell(&worker, &status);
-        drop(status);
-        self.reported.notify_waiters();
         true
     }
 
-    /// Returns when a host reports, or after one interval of reports: what is known of free memory is as old as that, and a
-    /// compilation or a sandbox may have ended since.
-    pub async fn next_report(&self) {
-        // No report at all is no news either.
-        let _ = timeout(HEARTBEAT, self.reported.notified()).await;
+    /// Done when a host that takes sandboxes has more memory free than was known at this call: what is known of it is as old
+    /// as the last report, and a compilation or a sandbox may have ended since.
+    pub fn more_room(&self) -> Notified<'_> {
+        self.more_room.notified()
     }
 
     /// Declares hosts lost that were not heard of; returns those that are newly so.
@@ -265,11 +262,16 @@ impl Fleet {
     pub fn returned(&self, host: &str, memory_mib: u32) {
         let inventory = &self.choosers.inventory;
         if let Some(index) = inventory.index(host) {
+            let mut takes = false;
             inventory.adjust(index, |host| {
+                takes = host.health == Health::Ready;
                 host.free_memory_mib = host.free_memory_mib.saturating_add(memory_mib).min(host.memory_mib);
                 host.free_cpu_millis = host.free_cpu_millis.saturating_add(cpu_millis(u64::from(memory_mib)));
                 host.sandboxes = host.sandboxes.saturating_sub(1);
             });
+            if takes {
+                self.more_room.notify_waiters();
+            }
         }
     }
 
@@ -298,8 +300,15 @@ impl Fleet {
             sandboxes: status.sandboxes,
             busy: status.busy,
         };
-        if let Err(error) = self.choosers.inventory.report(id, report) {
+        let inventory = &self.choosers.inventory;
+        let offered = |health, mib| if health == Health::Ready { mib } else { 0 };
+        let known = inventory.index(id).and_then(|index| inventory.get(index));
+        let before = known.map_or(0, |host| offered(host.health, host.free_memory_mib));
+        let now = offered(report.health, report.free_memory_mib);
+        if let Err(error) = inventory.report(id, report) {
             tracing::error!(host = %id, %error, "this host will get no sandboxes");
+        } else if now > before {
+            self.more_room.notify_waiters();
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Observations, express};
+use std::task::{Context, Waker};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tonic::transport::Endpoint;
 use warren_proto::v1::{FunctionLimits, HostResources, Kind, Runtime};
@@ -92,4 +93,30 @@ async fn the_one_among_many() {
         assert_eq!(place(&fleet, &linux("base", "a1")), Ok("z".into()));
     }
     assert_eq!(place(&fleet, &linux("base", "a1")), Err(NoPlace::NoRoom { memory_mib: 256 }));
+}
+
+#[tokio::test]
+async fn only_more_free_memory_of_a_host_that_takes_sandboxes_is_more_room() {
+    let fleet = Fleet::default();
+    let rings = |what: &str, act: &dyn Fn(), expected: bool| {
+        let mut more_room = std::pin::pin!(fleet.more_room());
+        act();
+        let rang = more_room.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert_eq!(rang, expected, "{what}");
+    };
+    let says = |host: &str, free_memory_mib: u64| {
+        let report =
+            HeartbeatRequest { host_id: host.into(), free_memory_mib, ..HeartbeatRequest::default() };
+        fleet.heartbeat(&report, Instant::now());
+    };
+    rings("a new host", &|| host(&fleet, "a", "", &[]), true);
+    rings("nothing new", &|| says("a", 1024), false);
+    rings("less", &|| says("a", 256), false);
+    rings("the same", &|| says("a", 256), false);
+    rings("more", &|| says("a", 257), true);
+    rings("a sandbox ended", &|| fleet.returned("a", 128), true);
+    rings("taken out of service", &|| drop(fleet.set_drained("a", true)), false);
+    rings("more, of no use", &|| says("a", 1024), false);
+    rings("a sandbox ended, of no use", &|| fleet.returned("a", 128), false);
+    rings("back in service", &|| drop(fleet.set_drained("a", false)), true);
 }

@@ -40,6 +40,14 @@ struct State {
     compiling_mib: u64,
 }
 
+impl State {
+    /// Of 1024 MiB.
+    fn free_mib(&self) -> u64 {
+        let used: u64 = self.sandboxes.values().map(|sandbox| u64::from(sandbox.memory_mib)).sum();
+        1024_u64.saturating_sub(used + self.compiling_mib)
+    }
+}
+
 #[derive(Clone)]
 pub struct ScriptedWorker {
     state: Arc<Mutex<State>>,
@@ -149,10 +157,9 @@ impl ScriptedWorker {
 
     fn heartbeat(&self) -> v1::HeartbeatRequest {
         let mut state = self.state.lock().unwrap();
-        let used: u64 = state.sandboxes.values().map(|sandbox| u64::from(sandbox.memory_mib)).sum();
         v1::HeartbeatRequest {
             host_id: "w1".to_owned(),
-            free_memory_mib: 1024_u64.saturating_sub(used + state.compiling_mib),
+            free_memory_mib: state.free_mib(),
             sandboxes: u32::try_from(state.sandboxes.len()).unwrap(),
             busy: u32::try_from(state.running.values().sum::<usize>()).unwrap(),
             changed: std::mem::take(&mut state.changed),
@@ -250,7 +257,12 @@ impl server::WorkerService for ScriptedWorker {
             epoch: request.epoch,
             ..Default::default()
         };
-        self.state.lock().unwrap().sandboxes.insert(request.sandbox_id, sandbox.clone());
+        let mut state = self.state.lock().unwrap();
+        if state.free_mib() < u64::from(sandbox.memory_mib) {
+            let full = WireError::new(Code::ResourceExhausted, reason::HOST_FULL, Fault::System, "full");
+            return Err(full.into());
+        }
+        state.sandboxes.insert(request.sandbox_id, sandbox.clone());
         Ok(Response::new(v1::CreateSandboxResponse {
             sandbox: Some(sandbox),
             jail_us: 1,
