@@ -63,7 +63,7 @@ fn lint(directory: &std::path::Path) -> Command {
 /// The main workspace and those of their own.
 fn workspaces() -> Vec<PathBuf> {
     let root = paths::root();
-    let own = ["vmm/guest", "tests/functions"].map(|part| root.join(part));
+    let own = ["vmm/guest", "tests/functions", "tests/fuzz"].map(|part| root.join(part));
     std::iter::once(root).chain(own.into_iter().filter(|dir| dir.join("Cargo.toml").exists())).collect()
 }
 

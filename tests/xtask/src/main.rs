@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod fuzz;
 mod guests;
 mod paths;
 mod prepare;
@@ -16,6 +17,7 @@ mod shell;
 mod sizes;
 mod suites;
 mod systemd;
+mod tally;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -72,6 +74,8 @@ enum Task {
         #[arg(last = true)]
         rest: Vec<String>,
     },
+    /// Fuzz what reads outside bytes, guided by coverage.
+    Fuzz(fuzz::Options),
     /// Boot the lab host (a whole machine in QEMU) and run a command in it.
     #[command(after_help = "Examples:\n  cargo xtask lab -- --help")]
     Lab {
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Task::Soak { name } => suites::soak(&name),
         Task::Bench { name, host, rest } if host == "lab" => suites::bench_in_lab(&name, &rest),
         Task::Bench { name, rest, .. } => suites::bench(&name, &rest),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Lab { rest } => suites::lab(&rest),
     };
     match result {

@@ -1,15 +1,15 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, guests, paths, prepare,
+    build, check, fuzz, guests, paths, prepare,
     programs::{self, TestProgram},
     runtimes, setup, shell, systemd,
+    tally::Tally,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use std::{
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Instant,
 };
 
@@ -18,24 +18,15 @@ use std::{
 #[command(after_help = "\
 Examples:
   cargo xtask test             everything this machine can run
-  cargo xtask test --only e2e  one part: unit, guest, e2e, lab
+  cargo xtask test --only e2e  one part: unit, guest, fuzz, e2e, lab
   cargo xtask test --check     `cargo xtask check` first")]
 pub(crate) struct Options {
     /// Run `check` first.
     #[arg(long)]
     check: bool,
     /// Only this part.
-    #[arg(long, value_parser = ["unit", "guest", "e2e", "lab"])]
+    #[arg(long, value_parser = ["unit", "guest", "fuzz", "e2e", "lab"])]
     only: Option<String>,
-}
-
-/// What the parts counted.
-#[derive(Default)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-    broken: Vec<String>,
 }
 
 /// Runs every part and sums up; parts go on after a failure, so that one run tells all.
@@ -69,6 +60,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted("guest") {
         guest(&mut tally, &root);
     }
+    if wanted("fuzz") {
+        fuzz_targets(&mut tally);
+    }
     if wanted("e2e") {
         end_to_end(&mut tally, &programs);
     }
@@ -94,6 +88,21 @@ fn guest(tally: &mut Tally, root: &Path) {
         let mut command = shell::cargo(&directory);
         command.args(["test", "--locked", "-p", "warren-wasi", "--target", paths::MUSL, "--no-fail-fast"]);
         tally.part("guest tests", &mut command);
+    }
+}
+
+/// Seconds of each target: what is known stays mended, and a new way in shows at once.
+fn fuzz_targets(tally: &mut Tally) {
+    println!("==> fuzz targets");
+    match fuzz::every(fuzz::QUICK) {
+        Ok((passed, failed)) => {
+            tally.passed += passed;
+            tally.failed += failed;
+            if failed > 0 {
+                tally.broken.push("fuzz targets".into());
+            }
+        }
+        Err(error) => tally.fail(format!("fuzz targets: {error:#}")),
     }
 }
 
@@ -207,8 +216,18 @@ pub(crate) fn soak(name: &str) -> Result<()> {
         for suite in &suites {
             println!("{}", suite.name);
         }
-        println!("linux");
+        println!("linux\nfuzz");
         return Ok(());
+    }
+    if name == "fuzz" || name == "all" {
+        let (passed, failed) = fuzz::every(fuzz::FULL)?;
+        println!("==> soak fuzz: {passed} targets found nothing, {failed} did");
+        if failed > 0 {
+            bail!("{failed} fuzz targets have findings");
+        }
+        if name == "fuzz" {
+            return Ok(());
+        }
     }
     if name == "linux" || name == "all" {
         guests::soak(&programs)?;
@@ -296,85 +315,4 @@ pub(crate) fn lab(rest: &[String]) -> Result<()> {
     setup::task(&setup::Options::default())?;
     build::run(&build::Options::default())?;
     shell::step("lab", Command::new(paths::built("warren-lab")).args(rest))
-}
-
-impl Tally {
-    /// Runs test programs one after the other as one part.
-    fn programs<'a>(&mut self, name: &str, programs: impl Iterator<Item = &'a TestProgram>) {
-        println!("==> {name}");
-        let begin = Instant::now();
-        for program in programs {
-            self.command(&program.label(), &mut program.command());
-        }
-        println!("    {name}: {}", shell::short(begin.elapsed()));
-    }
-
-    /// One test command as a part of its own.
-    fn part(&mut self, name: &str, command: &mut Command) {
-        println!("==> {name}");
-        let begin = Instant::now();
-        self.command(name, command);
-        println!("    {name}: {}", shell::short(begin.elapsed()));
-    }
-
-    /// Runs a test command, shows its output, and counts the `test result:` lines of libtest.
-    fn command(&mut self, name: &str, command: &mut Command) {
-        let before = self.failed;
-        match self.count(command) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.failed = self.failed.max(before + 1);
-                self.broken.push(name.to_owned());
-            }
-            Err(error) => self.fail(format!("{name} ({error:#})")),
-        }
-    }
-
-    /// One command that is one case.
-    fn case(&mut self, name: &str, command: &mut Command) {
-        match shell::step(name, command) {
-            Ok(()) => self.passed += 1,
-            Err(error) => self.fail(format!("{name} ({error:#})")),
-        }
-    }
-
-    fn fail(&mut self, what: String) {
-        eprintln!("    FAILED {what}");
-        self.failed += 1;
-        self.broken.push(what);
-    }
-
-    fn count(&mut self, command: &mut Command) -> Result<bool> {
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start it")?;
-        let out = child.stdout.take().context("no output")?;
-        for line in BufReader::new(out).lines() {
-            let line = line?;
-            let quiet = line.starts_with("running 0 tests") || line.ends_with("... ok") || line.is_empty();
-            if let Some(counts) = line.strip_prefix("test result: ") {
-                self.add(counts);
-            } else if line.starts_with("warren-skipped: ") {
-                self.skipped += 1;
-                println!("{line}");
-            } else if !quiet {
-                println!("{line}");
-            }
-        }
-        Ok(child.wait()?.success())
-    }
-
-    /// `ok. 3 passed; 0 failed; 1 ignored; ...`
-    fn add(&mut self, counts: &str) {
-        for part in counts.split([';', '.']) {
-            let mut words = part.split_whitespace();
-            if let (Some(number), Some(what)) = (words.next(), words.next()) {
-                let number = number.parse::<u64>().unwrap_or(0);
-                match what {
-                    "passed" => self.passed += number,
-                    "failed" => self.failed += number,
-                    "ignored" => self.skipped += number,
-                    _ => {}
-                }
-            }
-        }
-    }
 }

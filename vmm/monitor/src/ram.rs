@@ -80,26 +80,31 @@ impl Ram {
     }
 
     fn add(&mut self, vm: &VmFd, base: u64, len: u64, logged: bool) -> Result<(), RamError> {
-        let too_large = |_| RamError::Reserve { len, source: io::ErrorKind::OutOfMemory.into() };
-        let reservation = Reservation::new(usize::try_from(len).map_err(too_large)?)
-            .map_err(|source| RamError::Reserve { len, source })?;
+        let reservation = Self::reserve(len)?;
         let base = GuestAddress(base);
         let slot = u32::try_from(self.banks.len()).unwrap_or(u32::MAX);
         reservation.attach(vm, slot, base, logged).map_err(|source| RamError::Slot { len, source })?;
+        self.insert(base, reservation)
+    }
+
+    fn reserve(len: u64) -> Result<Reservation, RamError> {
+        let too_large = |_| RamError::Reserve { len, source: io::ErrorKind::OutOfMemory.into() };
+        Reservation::new(usize::try_from(len).map_err(too_large)?)
+            .map_err(|source| RamError::Reserve { len, source })
+    }
+
+    fn insert(&mut self, base: GuestAddress, reservation: Reservation) -> Result<(), RamError> {
         let region = reservation.region(base).ok_or(RamError::Overlap)?;
         self.regions = self.regions.insert_region(Arc::new(region)).map_err(|_| RamError::Overlap)?;
         self.banks.push(Arc::new(Bank { base, reservation }));
         Ok(())
     }
 
-    /// Memory that is no machine's, for tests of what only reads and writes it.
-    #[cfg(test)]
-    pub(crate) fn detached(base: u64, len: u64) -> Self {
-        let reservation = Reservation::new(usize::try_from(len).unwrap()).unwrap();
-        let base = GuestAddress(base);
-        let region = Arc::new(reservation.region(base).unwrap());
-        let regions = GuestMemoryMmap::new().insert_region(region).unwrap();
-        Self { regions, banks: vec![Arc::new(Bank { base, reservation })] }
+    /// One bank that is no machine's slot: for tests and fuzzing of what only reads and writes memory.
+    pub fn detached(base: u64, len: u64) -> Result<Self, RamError> {
+        let mut ram = Self::empty();
+        ram.insert(GuestAddress(base), Self::reserve(len)?)?;
+        Ok(ram)
     }
 
     /// Bytes in all banks.

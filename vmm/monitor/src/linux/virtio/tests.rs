@@ -56,7 +56,7 @@ struct Driver<S> {
 
 impl<S: Serve> Driver<S> {
     fn new(identity: Identity, front: S) -> Self {
-        let ram = Ram::detached(0, 0x10_0000);
+        let ram = Ram::detached(0, 0x10_0000).unwrap();
         let bell = || EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let queues = identity.queues.len();
         let device =

@@ -13,7 +13,7 @@ type Descriptor = (u64, u32, u16, u16);
 
 /// Memory with a table of descriptors and one head made available.
 fn ring(table: &[Descriptor], head: u16) -> Ram {
-    let ram = Ram::detached(BASE, LEN);
+    let ram = Ram::detached(BASE, LEN).unwrap();
     put_table(&ram, CONFIG.descriptors, table);
     ram.put(CONFIG.driver + 2, &1_u16.to_le_bytes()).unwrap();
     ram.put(CONFIG.driver + 4, &head.to_le_bytes()).unwrap();
@@ -85,7 +85,7 @@ fn an_available_index_that_jumps_is_refused() {
 
 #[test]
 fn queues_that_are_not_memory_are_refused() {
-    let ram = Ram::detached(BASE, LEN);
+    let ram = Ram::detached(BASE, LEN).unwrap();
     for (descriptors, driver, device) in [
         (0, 0x1100, 0x1200),
         (0x1000, 0x2FF0, 0x1200),

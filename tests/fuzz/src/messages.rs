@@ -1,0 +1,42 @@
+//! Messages between processes, and between a guest and its host.
+
+use core::fmt::Debug;
+use warren_sandbox_plan::packet;
+use warren_vmm_protocol::frame;
+use warren_vmm_protocol::guest::{GuestReply, GuestRequest};
+use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, InvokeReply, InvokeRequest};
+
+/// What a message decodes to, encodes and decodes to the same again.
+macro_rules! survives {
+    ($bytes:expr, $($message:ty),+) => {$(
+        if let Ok(message) = frame::decode::<$message>($bytes) {
+            let again = frame::encode(&message).expect("it came in a frame");
+            same(&frame::decode::<$message>(&again[frame::PREFIX..]).expect("our own"), &message);
+        }
+    )+};
+}
+
+fn same<T: Debug + PartialEq>(one: &T, other: &T) {
+    assert_eq!(one, other);
+}
+
+/// What an agent says to a VMM.
+pub(crate) fn control_request(bytes: &[u8]) {
+    survives!(bytes, Hello, ControlRequest, InvokeRequest, GuestRequest);
+}
+
+/// What a VMM and a guest answer.
+pub(crate) fn guest_reply(bytes: &[u8]) {
+    survives!(bytes, ControlReply, InvokeReply, GuestReply);
+}
+
+/// What somebody asks the jailer for, with any number of descriptors.
+pub(crate) fn jailer_request(bytes: &[u8]) {
+    let Some((count, packet)) = bytes.split_first() else { return };
+    let count = usize::from(*count);
+    if let Ok(request) = packet::decode_request(packet, count) {
+        let again = packet::encode(&request).expect("it came in a packet");
+        assert_eq!(packet::decode_request(&again, count), Ok(request));
+    }
+    let _reply = packet::decode_reply(packet);
+}
