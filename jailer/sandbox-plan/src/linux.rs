@@ -85,7 +85,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     ioctl(NONE, 0xAE47, "KVM_SET_TSS_ADDR"),
     ioctl(NONE, 0xAE60, "KVM_CREATE_IRQCHIP"),
     ioctl(NONE, 0xAE41, "KVM_CREATE_VCPU"),
-    ioctl(NONE, 0x4008_AE90, "KVM_SET_CPUID2"),
+    ioctl(VCPU, 0x4008_AE90, "KVM_SET_CPUID2"),
     // Building a guest.
     any(MAIN, "eventfd2", 290, "interrupts and doorbells; the event loops' own"),
     ioctl(MAIN, 0x4020_AE76, "KVM_IRQFD: interrupts"),

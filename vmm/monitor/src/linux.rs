@@ -17,11 +17,10 @@
 //!
 //! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building,
 //! [`vcpu`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`console`] the serial port, [`virtio`] devices,
-//! [`cpuid`] and [`msr`] what the guest sees of the processor.
+//! [`msr`] the registers of the processor that the guest may touch (what it sees of it: [`crate::cpuid`]).
 
 pub mod bus;
 pub mod console;
-pub mod cpuid;
 pub mod door;
 pub mod load;
 pub mod machine;

@@ -5,6 +5,8 @@
 //! that the [`Cpu`] enters.
 
 use crate::cpu::Cpu;
+use crate::cpuid::table::Lacks;
+use crate::cpuid::{TooMany, wasm};
 use crate::mailbox::Mailbox;
 use crate::program::{self, ProgramError};
 use crate::ram::{Ram, RamError};
@@ -78,6 +80,12 @@ pub enum MachineError {
     /// A planned address is not memory: a defect here.
     #[error(transparent)]
     Memory(#[from] OutOfRange),
+    /// This host's processor is not what a guest was promised: the host's fault.
+    #[error(transparent)]
+    Processor(#[from] Lacks),
+    /// More leaves of CPUID than KVM takes: a defect here.
+    #[error(transparent)]
+    Leaves(#[from] TooMany),
 }
 
 /// Everything a vCPU needs to run a loaded function.
@@ -121,11 +129,11 @@ impl Machine {
         if kvm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(TSS_ADDRESS).map_err(step("set the task-state address"))?;
         }
-        let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("read CPUID"))?;
-        crate::cpuid::filter(&mut cpuid);
-        let features = crate::cpuid::features(&cpuid);
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("read CPUID"))?;
+        let leaves = wasm::leaves(supported.as_slice())?;
+        let features = leaves.features();
         let vcpu = vm.create_vcpu(0).map_err(step("create a vCPU"))?;
-        vcpu.set_cpuid2(&cpuid).map_err(step("set CPUID"))?;
+        vcpu.set_cpuid2(&leaves.to_kvm()?).map_err(step("set CPUID"))?;
         let tsc_hz = u64::from(vcpu.get_tsc_khz().map_err(step("read the TSC frequency"))?) * 1000;
 
         let mut tables = PageTables::new(plan::TABLES);

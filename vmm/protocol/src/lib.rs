@@ -31,7 +31,7 @@ pub use warren_abi::{
 };
 
 /// The version of this protocol; checked in [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
 pub const MAX_MESSAGE: usize = 256 << 10;

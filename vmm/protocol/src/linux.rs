@@ -10,6 +10,8 @@ pub struct LinuxSpec {
     pub memory_bytes: u64,
     /// The kernel's command line.
     pub command_line: String,
+    /// What the guest sees of the processor: [`HOST_TEMPLATE`], or a template that other hosts of a family have too.
+    pub cpu_template: String,
     /// Whether an initrd comes along.
     pub initrd: bool,
     /// By which of its entries the kernel is started.
@@ -19,6 +21,9 @@ pub struct LinuxSpec {
     /// A label for logs: ASCII `[a-z0-9-]`.
     pub label: String,
 }
+
+/// The template of a guest that stays on its host: all that the host has to give.
+pub const HOST_TEMPLATE: &str = "host";
 
 /// An entry of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

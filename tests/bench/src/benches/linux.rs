@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use warren_vmm_protocol::frame::{self, PREFIX};
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, PROTOCOL_VERSION, Role};
 
 /// As the peers' figures were taken (the design's page on the lab).
@@ -143,6 +143,7 @@ pub(super) fn start(
     let spec = LinuxSpec {
         memory_bytes: MEMORY_MIB << 20,
         command_line: command_line.into(),
+        cpu_template: HOST_TEMPLATE.into(),
         initrd: true,
         entry: BootEntry::Long,
         devices,

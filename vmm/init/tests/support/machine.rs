@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use tar::{Builder, Header};
 use warren_vmm_protocol::frame::{PREFIX, decode, encode, read_len};
 use warren_vmm_protocol::guest::PORT;
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec, VsockRefusal, VsockReply};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec, VsockRefusal, VsockReply};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, PROTOCOL_VERSION, Role};
 
 /// The exit status of a VMM whose guest powered itself off.
@@ -58,6 +58,7 @@ impl Machine {
             memory_bytes: 256 << 20,
             command_line: "console=ttyS0 quiet panic=-1 reboot=k warren.serve=1 warren.root=/dev/vda"
                 .to_owned(),
+            cpu_template: HOST_TEMPLATE.into(),
             initrd: true,
             entry: BootEntry::Long,
             devices: vec![

@@ -1,5 +1,6 @@
 //! The door through which a `LoadLinux` request comes in: what arrived is untrusted, what leaves is checked.
 
+use crate::cpuid::Template;
 use crate::program::Positioned;
 use crate::sys::tap::set_up;
 use rustix::fd::{AsFd, OwnedFd};
@@ -21,6 +22,8 @@ pub struct Admitted {
     pub kernel_file: OwnedFd,
     /// It is a memfd that nobody can change or cut any more.
     pub kernel_sealed: bool,
+    /// What the guest sees of the processor.
+    pub template: Template,
     /// Where kernel and initrd go.
     pub placement: Placement,
     /// The initrd's file, if there is one.
@@ -71,6 +74,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
     if spec.memory_bytes > memory_max {
         return Err(format!("{} bytes of memory: this machine has {memory_max}", spec.memory_bytes));
     }
+    let template = Template::named(&spec.cpu_template).map_err(|error| error.to_string())?;
     if spec.devices.len() > VIRTIO_MAX {
         return Err(format!("{} devices: there is room for {VIRTIO_MAX}", spec.devices.len()));
     }
@@ -139,7 +143,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Re
     let placement =
         Placement::new(&kernel, initrd_len, spec.memory_bytes).map_err(|error| error.to_string())?;
     let kernel_sealed = fcntl_get_seals(&kernel_file).is_ok_and(|seals| seals.contains(crate::load::SEALS));
-    Ok(Admitted { kernel, kernel_file, kernel_sealed, placement, initrd, command_line, devices })
+    Ok(Admitted { kernel, kernel_file, kernel_sealed, template, placement, initrd, command_line, devices })
 }
 
 fn disk(what: &str, file: OwnedFd, read_only: bool, of: &Limits) -> Result<DeviceFile, String> {

@@ -6,6 +6,7 @@
 use super::bus::Bus;
 use super::console::Console;
 use super::load::{Admitted, DeviceFile};
+use super::msr;
 use super::network::Front;
 use super::vcpu::{Start, Vcpu};
 use super::virtio::Device;
@@ -14,12 +15,13 @@ use super::virtio::net::Net;
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
 use super::worker::Work;
-use super::{cpuid, msr};
+use crate::cpuid::place::Place;
+use crate::cpuid::table::Lacks;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
 use crate::ram::Ram;
 use crate::sys::FileUse;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use rustix::fd::{AsFd, OwnedFd};
 use std::io;
@@ -58,6 +60,8 @@ pub struct Machine {
     memory_bytes: u64,
     exits: Arc<AtomicU64>,
     msr_filter: bool,
+    /// What KVM can make a processor look like.
+    supported: CpuId,
 }
 
 /// A guest that can be started.
@@ -96,6 +100,14 @@ pub enum LinuxError {
         what: &'static str,
         /// Why.
         source: io::Error,
+    },
+    /// This host cannot be what the guest asks for: the caller's fault, who can ask another.
+    #[error("this host's processor cannot be {name}: {lacks}")]
+    Template {
+        /// The template.
+        name: &'static str,
+        /// What the host lacks.
+        lacks: Lacks,
     },
     /// No event descriptor: the host's fault.
     #[error("cannot make an event descriptor")]
@@ -136,13 +148,11 @@ impl Machine {
         let mut vcpus = Vec::with_capacity(options.cpus.into());
         for id in 0..options.cpus {
             let fd = vm.create_vcpu(id.into()).map_err(step("create a vCPU"))?;
-            let mut cpuid = supported.clone();
-            cpuid::normalise(&mut cpuid, id, options.cpus, deadline);
-            fd.set_cpuid2(&cpuid).map_err(step("set CPUID"))?;
-            vcpus.push(Vcpu::new(fd, Arc::clone(&exits)));
+            let place = Place { id, count: options.cpus, tsc_deadline: deadline };
+            vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits)));
         }
         let memory_bytes = options.memory_bytes;
-        Ok((Self { vm, ram, cpus: options.cpus, memory_bytes, exits, msr_filter }, vcpus))
+        Ok((Self { vm, ram, cpus: options.cpus, memory_bytes, exits, msr_filter, supported }, vcpus))
     }
 
     /// Exits of all vCPUs.
@@ -165,8 +175,19 @@ impl Machine {
 
     /// Puts a kernel in and devices on. `lines` rings when the console has some.
     pub fn load(mut self, admitted: Admitted, lines: Outgoing<()>) -> Result<Loaded, LinuxError> {
-        let Admitted { kernel, kernel_file, kernel_sealed, placement, initrd, command_line, devices } =
-            admitted;
+        let Admitted {
+            kernel,
+            kernel_file,
+            kernel_sealed,
+            template,
+            placement,
+            initrd,
+            command_line,
+            devices,
+        } = admitted;
+        let leaves = template
+            .leaves(self.supported.as_slice())
+            .map_err(|lacks| LinuxError::Template { name: template.name, lacks })?;
         for segment in &kernel.segments {
             self.place(segment, &kernel_file, kernel_sealed)?;
         }
@@ -212,7 +233,7 @@ impl Machine {
         }
         let bus =
             Arc::new(Bus { console: Arc::clone(&console), keyboard: Mutex::default(), devices: windows });
-        let start = Start { bus, registers: Some(Registers::new(kernel.entry)) };
+        let start = Start { bus, leaves, registers: Some(Registers::new(kernel.entry)) };
         Ok(Loaded { start, work, network, console, kept: Kept { _vm: self.vm, _ram: self.ram } })
     }
 

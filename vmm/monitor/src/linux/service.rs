@@ -234,7 +234,7 @@ impl Service {
     ) -> Result<(), LoadError> {
         let admitted = load::admit(spec, descriptors, machine.memory_bytes()).map_err(LoadError::Refused)?;
         let loaded = machine.load(admitted, bell).map_err(|error| match error {
-            LinuxError::Read { .. } => LoadError::Refused(error.to_string()),
+            LinuxError::Read { .. } | LinuxError::Template { .. } => LoadError::Refused(error.to_string()),
             other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
         })?;
         self.queues.work.send(loaded.work);

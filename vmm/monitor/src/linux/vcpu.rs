@@ -8,6 +8,8 @@
 
 use super::bus::Bus;
 use crate::cpu::{GuestFault, segment, table};
+use crate::cpuid::Leaves;
+use crate::cpuid::place::Place;
 use crate::end::End;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
@@ -30,6 +32,8 @@ const MTRR_DEFAULT: (u32, u64) = (0x2FF, 1 << 11 | 6);
 pub struct Start {
     /// Where exits go.
     pub bus: Arc<Bus>,
+    /// What every vCPU sees of the processor.
+    pub leaves: Leaves,
     /// The first vCPU's registers; the others wait in KVM until the guest starts them.
     pub registers: Option<Registers>,
 }
@@ -38,30 +42,34 @@ pub struct Start {
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
+    place: Place,
     exits: Arc<AtomicU64>,
 }
 
 impl Vcpu {
     /// Exits are counted in `exits`, which all vCPUs share.
     #[must_use]
-    pub fn new(fd: VcpuFd, exits: Arc<AtomicU64>) -> Self {
-        Self { fd, exits }
+    pub fn new(fd: VcpuFd, place: Place, exits: Arc<AtomicU64>) -> Self {
+        Self { fd, place, exits }
     }
 
     /// Waits, runs, and reports how the guest ended.
     pub fn live(mut self, start: &Receiver<Start>, ends: &Outgoing<End>) {
         // Without a sender the process is ending.
         let Ok(start) = start.recv() else { return };
-        let end = match start.registers.as_ref().map_or(Ok(()), |registers| self.enter(registers)) {
+        let end = match self.enter(start.leaves, start.registers.as_ref()) {
             Ok(()) => self.run(&start.bus),
             Err(error) => End::Host(error.into()),
         };
         ends.send(end);
     }
 
-    /// Sets the first registers.
-    fn enter(&mut self, registers: &Registers) -> Result<(), MachineError> {
+    /// Says what the processor is, and sets the first registers if there are some.
+    fn enter(&mut self, leaves: Leaves, registers: Option<&Registers>) -> Result<(), MachineError> {
         let step = |step| move |source| MachineError::Kvm { step, source };
+        let leaves = leaves.placed(self.place).to_kvm()?;
+        self.fd.set_cpuid2(&leaves).map_err(step("set CPUID"))?;
+        let Some(registers) = registers else { return Ok(()) };
         let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
         (sregs.cs, sregs.tr) = (segment(&registers.code), segment(&registers.task));
         for data in [&mut sregs.ss, &mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs] {

@@ -117,11 +117,11 @@ impl Trial {
         let vm = kvm.create_vm()?;
         let mut ram = Ram::empty();
         ram.add_bank(&vm, 0, MEMORY)?;
-        let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-        crate::cpuid::filter(&mut cpuid);
-        let features = crate::cpuid::features(&cpuid);
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
+        let leaves = crate::cpuid::wasm::leaves(supported.as_slice())?;
+        let features = leaves.features();
         let fd = vm.create_vcpu(0)?;
-        fd.set_cpuid2(&cpuid)?;
+        fd.set_cpuid2(&leaves.to_kvm()?)?;
         let mut cpu = Cpu::new(fd);
         let mut tables = PageTables::new(plan::TABLES);
         let access = if mode == Mode::User { Access::UserExecute } else { Access::SupervisorExecute };

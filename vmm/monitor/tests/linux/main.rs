@@ -14,7 +14,7 @@ mod vsock;
 use support::linux::{Ended, Guest, contents, guests};
 use support::vmm::{load, memfd, receive, send, send_with, status};
 use support::{Vmm, sealed, spec};
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
 
 const SHUTDOWN: i32 = 0;
@@ -128,6 +128,46 @@ fn every_combination_does_everything() {
     }
 }
 
+/// A guest under a template: what it sees on every vCPU. (Not AVX: the emulated processor does not tell KVM of XSETBV, and
+/// a kernel that sees another size of state than it counts gives it up.)
+fn processor(template: &str, lines: &[&str]) {
+    let script = "
+        echo flags $(b grep flags /proc/cpuinfo | b sort -u)
+        echo hidden $(b grep flags /proc/cpuinfo | b grep -cwE 'vmx|svm|amx_tile|perfctr_core|pdcm')
+        for what in 'cpu family' model 'model name' 'cpu cores' siblings; do
+            echo $(b grep \"^$what[[:space:]]*:\" /proc/cpuinfo | b sort -u)
+        done
+        echo ids $(b awk '/^apicid/ { print $3 }' /proc/cpuinfo)
+        echo virtual $(b cat /sys/devices/system/clocksource/clocksource0/current_clocksource)";
+    let change = |guest: &mut Guest| {
+        guest.cpu_template = template.into();
+        guest.cpus = 2;
+    };
+    if let Some(ended) = run("6.1", script, change) {
+        ended.with(POWERED_OFF, lines).with(
+            POWERED_OFF,
+            &[
+                "console: hidden 0",
+                "console: cpu cores : 2",
+                "console: siblings : 2",
+                "console: ids 0 1",
+                "console: model name : AMD EPYC Processor",
+                "console: virtual kvm-clock",
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_guest_sees_the_hosts_processor_without_nested_virtualisation() {
+    processor("host", &[" bmi1 ", " smap ", " hypervisor "]);
+}
+
+#[test]
+fn a_guest_of_a_family_sees_its_first_member() {
+    processor("amd-v3", &[" bmi1 ", " smap ", "console: cpu family : 23", "console: model : 1"]);
+}
+
 #[test]
 fn a_guest_without_devices_comes_to_its_end() {
     let change = |guest: &mut Guest| {
@@ -190,6 +230,7 @@ fn linux_spec() -> LinuxSpec {
     LinuxSpec {
         memory_bytes: 64 << 20,
         command_line: "quiet".into(),
+        cpu_template: HOST_TEMPLATE.into(),
         initrd: false,
         entry: BootEntry::Long,
         devices: Vec::new(),
@@ -226,6 +267,7 @@ fn loads_that_cannot_be_are_refused_by_name() {
     refused(|spec| spec.label = "Bad".into(), &[b"a"], "label");
     refused(|spec| spec.command_line = "a".repeat(2048), &[b"a"], "2048 bytes");
     refused(|spec| spec.command_line = "a\nb".into(), &[b"a"], "not printable");
+    refused(|spec| spec.cpu_template = "zen".into(), &[b"a"], "there are host, amd-zen");
     refused(|spec| spec.devices = vec![DeviceSpec::Rng; 20], &[b"a"], "room for 19");
     for guest_cid in [0, 1, 2, u32::MAX] {
         let vsock = DeviceSpec::Vsock { guest_cid };
@@ -246,6 +288,13 @@ fn loads_that_cannot_be_are_refused_by_name() {
     large[0x260..0x264].copy_from_slice(&0x400_0000_u32.to_le_bytes());
     refused(|_| {}, &[&large], "the kernel needs memory up to 80 MiB, the guest has 64 MiB");
     refused(|spec| spec.command_line = "a".repeat(256), &[&large], "longer than the 255 bytes");
+    // One that fits, on a processor that this host has not.
+    let mut small = large.clone();
+    small[0x260..0x264].copy_from_slice(&0x100_0000_u32.to_le_bytes());
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let other = if info.contains("AuthenticAMD") { "intel-skylake" } else { "amd-zen" };
+    let said = format!("this host's processor cannot be {other}: leaf 0x0.0 Ebx is");
+    refused(|spec| spec.cpu_template = other.into(), &[&small], &said);
     large[0x206] = 5;
     refused(|_| {}, &[&large], "boot protocol 2.05; 2.12 is the oldest");
 }

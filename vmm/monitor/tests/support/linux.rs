@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, LinuxSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest};
 
 /// Kernels and root file system, as `warren-lab --guests` carries them.
@@ -31,6 +31,7 @@ pub struct Guest {
     pub memory_mib: u64,
     pub cpus: u8,
     pub command_line: String,
+    pub cpu_template: String,
     pub disks: Vec<(OwnedFd, bool)>,
     pub entropy: bool,
     /// The guest's address, if it has streams.
@@ -67,6 +68,7 @@ impl Guest {
             cpus: 1,
             command_line: "console=ttyS0 quiet reboot=k panic=-1 warren.root=/dev/vda -- /bin/sh /dev/vdb"
                 .into(),
+            cpu_template: HOST_TEMPLATE.into(),
             disks: vec![(root.into(), true), (memfd(&script), true)],
             entropy: true,
             cid: None,
@@ -115,6 +117,7 @@ impl Guest {
         let spec = LinuxSpec {
             memory_bytes: self.memory_mib << 20,
             command_line: self.command_line.clone(),
+            cpu_template: self.cpu_template.clone(),
             initrd: true,
             entry: self.entry,
             devices,

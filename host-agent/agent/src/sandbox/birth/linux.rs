@@ -24,7 +24,7 @@ use warren_sandbox_plan::request::{Limits, LinuxMachine, Program};
 use warren_vmm_protocol::{
     FunctionError, LoadError,
     guest::{InitError, InitFailure},
-    linux::{DeviceSpec, LinuxSpec},
+    linux::{DeviceSpec, HOST_TEMPLATE, LinuxSpec},
 };
 
 /// How long a guest may take from its first instruction until its first process listens, beside the function's init: seconds
@@ -77,6 +77,7 @@ pub(super) async fn load(
     let wanted = LinuxSpec {
         memory_bytes: u64::from(guest_mib(spec)) << 20,
         command_line: format!("{COMMAND_LINE} warren.rootfstype={file_system}"),
+        cpu_template: HOST_TEMPLATE.into(),
         initrd: true,
         entry: version.kernel.entry(),
         devices,
