@@ -9,7 +9,7 @@
 //! - A device's answer is data: nothing here performs I/O, raises interrupts or blocks.
 //!
 //! Modules: [`serial`] the 16550 and [`console`] the bounded log behind it, [`keyboard`] and [`power`] reset
-//! and soft-off, [`rate`] limits, [`virtio`] the transport and the devices on it.
+//! and soft-off, [`rate`] limits, [`vmclock`] when the clock was disturbed, [`virtio`] the transport and the devices on it.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,3 +21,4 @@ pub mod power;
 pub mod rate;
 pub mod serial;
 pub mod virtio;
+pub mod vmclock;

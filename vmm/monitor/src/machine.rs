@@ -62,6 +62,9 @@ pub enum MachineError {
         /// Why.
         source: kvm_ioctls::Error,
     },
+    /// No random bytes: the host's fault.
+    #[error("the kernel gives no random bytes")]
+    Entropy(#[source] rustix::io::Errno),
     /// Guest memory: the host's fault.
     #[error(transparent)]
     Ram(#[from] RamError),

@@ -78,6 +78,14 @@ pub enum ControlRequest {
     /// Put a Linux guest into the empty VM and start it. Carries as many descriptors as
     /// [`linux::LinuxSpec::descriptors`] says. The VMM must be one for Linux guests.
     LoadLinux(linux::LinuxSpec),
+    /// Press a Linux guest's power button: a guest whose kernel has the driver ends in order. Answered by `Told`.
+    PowerButton,
+    /// Tell a Linux guest that it is a copy from here on, so that its kernel's random numbers differ from the other's.
+    /// Answered by `Told`.
+    NewGeneration {
+        /// Of no other guest, and of no other generation of this one.
+        id: [u8; 16],
+    },
 }
 
 /// Everything a VM needs to become a function's sandbox.
@@ -127,6 +135,13 @@ pub enum ControlReply {
     Started {
         /// From the request's arrival to the first vCPU's start.
         build_us: u64,
+    },
+    /// The guest was told. Whether it listens, it alone knows.
+    Told,
+    /// There is no guest that could be told.
+    NotTold {
+        /// Why.
+        why: String,
     },
 }
 

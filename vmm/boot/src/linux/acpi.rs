@@ -1,5 +1,6 @@
 //! The ACPI tables (ACPI 6.5): a hardware-reduced machine whose devices are all in one list.
 
+use super::events::Events;
 use super::layout::{
     ACPI, IO_APIC, LOCAL_APIC, RESET_COMMAND, RESET_PORT, S5_TYPE, SERIAL_GSI, SERIAL_PORT,
     SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_STRIDE, virtio_gsi, virtio_window,
@@ -100,7 +101,7 @@ fn dsdt(hardware: Hardware) -> Sdt {
     Name::new("_S5_".into(), &s5).to_aml_bytes(&mut body);
     let serial = Serial;
     let virtio: Vec<Virtio> = (0..hardware.virtio_devices).map(Virtio).collect();
-    let mut devices: Vec<&dyn Aml> = alloc::vec![&serial];
+    let mut devices: Vec<&dyn Aml> = alloc::vec![&serial, &Events];
     devices.extend(virtio.iter().map(|device| device as &dyn Aml));
     Scope::new("_SB_".into(), devices).to_aml_bytes(&mut body);
     let mut table = Sdt::new(*b"DSDT", HEADER_LEN, 6, OEM, TABLE, 1);
@@ -115,7 +116,7 @@ impl Aml for Serial {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let ports = IO::new(SERIAL_PORT, SERIAL_PORT, 1, 8);
         let interrupt = Interrupt::new(true, true, false, false, SERIAL_GSI);
-        device(sink, "COM1".into(), &EISAName::new("PNP0501"), 0, alloc::vec![&ports, &interrupt]);
+        device(sink, "COM1".into(), (&EISAName::new("PNP0501"), None), 0, alloc::vec![&ports, &interrupt]);
     }
 }
 
@@ -128,19 +129,27 @@ impl Aml for Virtio {
         let window = Memory32Fixed::new(true, base, u32::try_from(VIRTIO_STRIDE).unwrap_or(0));
         let interrupt = Interrupt::new(true, true, false, false, virtio_gsi(self.0));
         let name = format!("VR{:02}", self.0);
-        device(sink, name.as_str().into(), &"LNRO0005", self.0, alloc::vec![&window, &interrupt]);
+        device(sink, name.as_str().into(), (&"LNRO0005", None), self.0, alloc::vec![&window, &interrupt]);
     }
 }
 
-fn device(sink: &mut dyn AmlSink, name: Path, id: &dyn Aml, number: usize, resources: Vec<&dyn Aml>) {
+/// A device with its id (and another that it is compatible with), its number and its resources.
+pub(super) fn device(
+    sink: &mut dyn AmlSink,
+    name: Path,
+    (id, compatible): (&dyn Aml, Option<&dyn Aml>),
+    number: usize,
+    resources: Vec<&dyn Aml>,
+) {
     let resources = ResourceTemplate::new(resources);
-    let children: [Name; 4] = [
+    let mut children = alloc::vec![
         Name::new("_HID".into(), id),
         Name::new("_UID".into(), &number),
         // It sees memory as the processors do.
         Name::new("_CCA".into(), &1_u8),
         Name::new("_CRS".into(), &resources),
     ];
+    children.extend(compatible.map(|id| Name::new("_CID".into(), id)));
     Device::new(name, children.iter().map(|child| child as &dyn Aml).collect()).to_aml_bytes(sink);
 }
 
@@ -170,6 +179,16 @@ mod tests {
         bytes
     }
 
+    /// How often a device of this name is declared: DeviceOp, a length of one to four bytes, the name (ACPI 6.5, 20.2.5.2).
+    fn declarations(dsdt: &[u8], name: &[u8]) -> usize {
+        let at = |at: usize| {
+            let rest = dsdt.get(at..)?.strip_prefix(&[0x5B, 0x82])?;
+            let lead = usize::from(*rest.first()? >> 6);
+            rest.get(1 + lead..)?.starts_with(name).then_some(())
+        };
+        (0..dsdt.len()).filter_map(at).count()
+    }
+
     fn check(hardware: Hardware) {
         let mut memory = alloc::vec![0; 0x10_0000];
         let rsdp = usize::try_from(write(&mut memory, hardware).unwrap()).unwrap();
@@ -182,7 +201,17 @@ mod tests {
         let dsdt = table(&memory, word(&fadt, 140), *b"DSDT");
         let ids = dsdt.windows(8).filter(|window| *window == b"LNRO0005").count();
         assert_eq!(ids, hardware.virtio_devices);
+        // Each device of the tables once, by name; a name declared twice would be one that stock kernels refuse.
+        for name in [b"GED_", b"PWRB", b"VGEN", b"VCLK", b"COM1"] {
+            assert_eq!(declarations(&dsdt, name), 1, "{name:?}");
+        }
+        for (id, times) in [(&b"ACPI0013"[..], 1), (b"VMGENCTR", 1), (b"VM_Gen_Counter", 2), (b"AMZNC10C", 1)]
+        {
+            assert_eq!(dsdt.windows(id.len()).filter(|window| *window == id).count(), times, "{id:?}");
+        }
         for index in 0..hardware.virtio_devices {
+            let name = format!("VR{index:02}");
+            assert_eq!(declarations(&dsdt, name.as_bytes()), 1, "{name}");
             let base = u32::try_from(virtio_window(index)).unwrap().to_le_bytes();
             assert!(dsdt.windows(4).any(|window| window == base), "device {index}");
         }

@@ -6,7 +6,8 @@
 //! 0x0000_7000  boot_params             )
 //! 0x0000_9000  page tables (6 pages)   )
 //! 0x0002_0000  command line            )
-//! 0x000E_0000  ACPI tables (64 KiB)    ) reclaimable by the kernel
+//! 0x000E_0000  ACPI tables (56 KiB)    ) reclaimable by the kernel
+//! 0x000E_E000  generation id, clock    ) a page each, reserved: the host writes them while the guest runs
 //! 0x0010_0000  kernel ... initrd at the top of low memory
 //! 0xC000_0000  no memory up to 4 GiB: virtio-mmio windows, I/O APIC, local APIC, KVM's own pages
 //! 4 GiB        the rest of memory
@@ -27,7 +28,13 @@ pub const COMMAND_LINE: Range<u64> = 0x2_0000..0x2_1000;
 /// End of memory that firmware leaves alone below 1 MiB.
 pub const BASE_END: u64 = 0x9_FC00;
 /// The ACPI tables.
-pub const ACPI: Range<u64> = 0xE_0000..0xF_0000;
+pub const ACPI: Range<u64> = 0xE_0000..0xE_E000;
+/// Page of the generation id, which stands at its start.
+pub const GENERATION: u64 = 0xE_E000;
+/// Page of the clock.
+pub const CLOCK: u64 = 0xE_F000;
+/// End of the pages that the host keeps.
+const KEPT_END: u64 = 0xF_0000;
 /// Where memory for kernels starts.
 pub const KERNEL_START: u64 = 0x10_0000;
 /// Most bytes of memory below the gap.
@@ -41,6 +48,10 @@ pub const MEMORY: core::ops::RangeInclusive<u64> = 64 << 20..=512 << 30;
 pub const VIRTIO_BASE: u64 = 0xD000_0000;
 /// Bytes from one window to the next.
 pub const VIRTIO_STRIDE: u64 = 0x1000;
+/// Interrupt of the power button. The keyboard controller, whose it is on a PC, raises none.
+pub const POWER_GSI: u32 = 1;
+/// Interrupt of the generation id.
+pub const GENERATION_GSI: u32 = 3;
 /// Interrupt of the serial port.
 pub const SERIAL_GSI: u32 = 4;
 /// First interrupt of the virtio devices.
@@ -107,6 +118,8 @@ impl Banks {
 pub enum RangeKind {
     /// Memory.
     Usable = 1,
+    /// The host's; not to be touched but by its devices' drivers.
+    Reserved = 2,
     /// ACPI tables, free once they were read.
     AcpiReclaimable = 3,
 }
@@ -129,6 +142,7 @@ pub fn memory_map(banks: Banks) -> alloc::vec::Vec<MapEntry> {
     let mut map = alloc::vec![
         usable(0, BASE_END),
         MapEntry { start: ACPI.start, len: ACPI.end - ACPI.start, kind: RangeKind::AcpiReclaimable },
+        MapEntry { start: ACPI.end, len: KEPT_END - ACPI.end, kind: RangeKind::Reserved },
         usable(KERNEL_START, banks.low),
     ];
     if banks.high > 0 {

@@ -11,11 +11,12 @@
 //!
 //! Modules: [`image`] the kernel's file ([`bzimage`], [`vmlinux`]), [`layout`] fixed addresses and the memory map,
 //! [`place`] where kernel and initrd go, [`command_line`], [`params`] what the kernel is handed, [`registers`] the first
-//! vCPU, [`acpi`] the tables.
+//! vCPU, [`acpi`] the tables, `events` devices by which the host tells the guest something.
 
 pub mod acpi;
 pub mod bzimage;
 pub mod command_line;
+mod events;
 pub mod image;
 pub mod layout;
 pub mod params;

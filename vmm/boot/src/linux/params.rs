@@ -144,11 +144,11 @@ mod tests {
         assert_eq!(number::<8>(&memory, page + 0x70), 0xE_0000);
         assert_eq!(number::<1>(&memory, page + 0x210), 0xFF);
         assert_eq!(number::<1>(&memory, page + 0x230), 0x5A, "the rest is the file's");
-        assert_eq!(number::<1>(&memory, page + 0x1E8), 4);
-        assert_eq!(number::<8>(&memory, page + 0x2D0 + 40), 0x10_0000);
-        assert_eq!(number::<8>(&memory, page + 0x2D0 + 60), 4 << 30);
-        assert_eq!(number::<8>(&memory, page + 0x2D0 + 68), 3 << 30);
-        assert_eq!(number::<4>(&memory, page + 0x2D0 + 76), 1);
+        assert_eq!(number::<1>(&memory, page + 0x1E8), 5);
+        assert_eq!(number::<8>(&memory, page + 0x2D0 + 60), 0x10_0000);
+        assert_eq!(number::<8>(&memory, page + 0x2D0 + 80), 4 << 30);
+        assert_eq!(number::<8>(&memory, page + 0x2D0 + 88), 3 << 30);
+        assert_eq!(number::<4>(&memory, page + 0x2D0 + 96), 1);
     }
 
     #[test]
@@ -168,9 +168,9 @@ mod tests {
         assert_eq!(number::<8>(&memory, modules + 8), 0x1234);
         assert_eq!(number::<8>(&memory, PVH_INFO + 24), 0x2_0000);
         let map = number::<8>(&memory, PVH_INFO + 40);
-        assert_eq!(number::<4>(&memory, PVH_INFO + 48), 4);
-        assert_eq!(number::<8>(&memory, map + 3 * 24), 4 << 30);
-        assert!((0..4).all(|i| {
+        assert_eq!(number::<4>(&memory, PVH_INFO + 48), 5);
+        assert_eq!(number::<8>(&memory, map + 4 * 24), 4 << 30);
+        assert!((0..5).all(|i| {
             let start = number::<8>(&memory, map + i * 24);
             !(VIRTIO_BASE..4 << 30).contains(&start)
         }));

@@ -5,6 +5,7 @@
 
 use super::bus::Bus;
 use super::console::Console;
+use super::events::{Generation, Tellings};
 use super::load::{Admitted, DeviceFile};
 use super::msr;
 use super::network::Front;
@@ -24,6 +25,7 @@ use crate::sys::FileUse;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -31,7 +33,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use warren_abi::window::PAGE_SIZE;
 use warren_boot::OutOfRange;
 use warren_boot::linux::image::Segment;
-use warren_boot::linux::layout::{Banks, HIGH_BASE, SERIAL_GSI, virtio_gsi, virtio_window};
+use warren_boot::linux::layout::{
+    Banks, GENERATION_GSI, HIGH_BASE, POWER_GSI, SERIAL_GSI, virtio_gsi, virtio_window,
+};
 use warren_boot::linux::registers::{Registers, write_tables};
 use warren_boot::linux::{acpi, params};
 use warren_devices::virtio::Identity;
@@ -62,6 +66,8 @@ pub struct Machine {
     msr_filter: bool,
     /// What KVM can make a processor look like.
     supported: CpuId,
+    /// The id of the guest's first generation.
+    generation: Generation,
 }
 
 /// A guest that can be started.
@@ -75,6 +81,8 @@ pub struct Loaded {
     pub network: Vec<(Arc<Device>, Front)>,
     /// For the main thread.
     pub console: Arc<Console>,
+    /// For the main thread.
+    pub events: Tellings,
     /// To be kept as long as a vCPU runs.
     pub kept: Kept,
 }
@@ -144,6 +152,8 @@ impl Machine {
         vm.create_irq_chip().map_err(step("create the interrupt controllers"))?;
         let deadline = kvm.check_extension(Cap::TscDeadlineTimer);
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("read CPUID"))?;
+        let mut generation = Generation::default();
+        getrandom(&mut generation, GetRandomFlags::empty()).map_err(MachineError::Entropy)?;
         let exits = Arc::default();
         let mut vcpus = Vec::with_capacity(options.cpus.into());
         for id in 0..options.cpus {
@@ -152,7 +162,10 @@ impl Machine {
             vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits)));
         }
         let memory_bytes = options.memory_bytes;
-        Ok((Self { vm, ram, cpus: options.cpus, memory_bytes, exits, msr_filter, supported }, vcpus))
+        Ok((
+            Self { vm, ram, cpus: options.cpus, memory_bytes, exits, msr_filter, supported, generation },
+            vcpus,
+        ))
     }
 
     /// Exits of all vCPUs.
@@ -231,10 +244,12 @@ impl Machine {
                 }
             });
         }
+        let (button, generation) = (self.interrupt(POWER_GSI)?, self.interrupt(GENERATION_GSI)?);
+        let events = Tellings::new(self.ram.clone(), button, generation, self.generation)?;
         let bus =
             Arc::new(Bus { console: Arc::clone(&console), keyboard: Mutex::default(), devices: windows });
         let start = Start { bus, leaves, registers: Some(Registers::new(kernel.entry)) };
-        Ok(Loaded { start, work, network, console, kept: Kept { _vm: self.vm, _ram: self.ram } })
+        Ok(Loaded { start, work, network, console, events, kept: Kept { _vm: self.vm, _ram: self.ram } })
     }
 
     /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share

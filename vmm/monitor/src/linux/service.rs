@@ -2,6 +2,7 @@
 
 use super::console::Console;
 use super::door::{Door, FIRST_STRANGER, forget};
+use super::events::Tellings;
 use super::load;
 use super::machine::{Kept, LinuxError, Machine};
 use super::network::{Front, NetworkOrder};
@@ -18,6 +19,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use warren_boot::OutOfRange;
 use warren_vmm_protocol::linux::{LinuxSpec, VsockRefusal, VsockReply};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, Role, Status, VmState};
 
@@ -62,6 +64,7 @@ struct Running {
     label: String,
     console: Arc<Console>,
     has_vsock: bool,
+    events: Tellings,
     _kept: Kept,
 }
 
@@ -193,6 +196,22 @@ impl Service {
             }
             ControlRequest::Load(_) => refused("this VMM runs Linux guests, not Wasm functions"),
             ControlRequest::LoadLinux(spec) => self.load(&spec, descriptors),
+            ControlRequest::PowerButton => self.tell(|events| {
+                events.press_power_button();
+                Ok(())
+            }),
+            ControlRequest::NewGeneration { id } => self.tell(|events| events.begin_generation(id)),
+        }
+    }
+
+    /// Tells a running guest something.
+    fn tell(&mut self, what: impl FnOnce(&mut Tellings) -> Result<(), OutOfRange>) -> ControlReply {
+        let Some(running) = &mut self.running else {
+            return ControlReply::NotTold { why: "there is no guest yet".into() };
+        };
+        match what(&mut running.events) {
+            Ok(()) => ControlReply::Told,
+            Err(error) => ControlReply::NotTold { why: error.to_string() },
         }
     }
 
@@ -246,8 +265,8 @@ impl Service {
             // A thread that is gone has reported its end.
             let _ = queue.send(std::mem::replace(&mut start, others));
         }
-        let (label, console) = (spec.label.clone(), loaded.console);
-        self.running = Some(Running { label, console, has_vsock, _kept: loaded.kept });
+        let (label, console, events) = (spec.label.clone(), loaded.console, loaded.events);
+        self.running = Some(Running { label, console, has_vsock, events, _kept: loaded.kept });
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
+mod events;
 mod net;
 mod vsock;
 

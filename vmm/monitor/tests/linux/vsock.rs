@@ -27,7 +27,7 @@ fn sum(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A guest with the probe, up to its end.
-fn with_probe(kernel: &str, script: &str, case: impl FnOnce(&Running)) {
+pub(crate) fn with_probe(kernel: &str, script: &str, lines: &[&str], case: impl FnOnce(&Running)) {
     if !support::has_kvm() {
         return;
     }
@@ -38,11 +38,14 @@ fn with_probe(kernel: &str, script: &str, case: impl FnOnce(&Running)) {
         println!("{}", running.kill().log);
         std::panic::resume_unwind(panic);
     }
-    running.end().with(POWERED_OFF, &["console: guest-probe: listening", "end: powered-off"]);
+    running
+        .end()
+        .with(POWERED_OFF, &["console: guest-probe: listening", "end: powered-off"])
+        .with(POWERED_OFF, lines);
 }
 
 /// A stream to the probe. It may have to be asked for more than once: the probe is slower than the driver.
-fn stream(running: &Running, request: &[u8]) -> UnixStream {
+pub(crate) fn stream(running: &Running, request: &[u8]) -> UnixStream {
     loop {
         let mut stream = running.vmm.connect(Role::Vsock { port: PROBE });
         match receive(&mut stream) {
@@ -175,7 +178,7 @@ fn everything(running: &Running) {
 
 #[test]
 fn streams_with_6_1() {
-    with_probe("6.1", "/tmp/probe", everything);
+    with_probe("6.1", "/tmp/probe", &[], everything);
 }
 
 #[test]
@@ -186,7 +189,7 @@ fn streams_with_6_12_and_again_after_the_driver_came_back() {
         for device in virtio*; do echo $device > unbind; echo $device > bind; done
         echo bound again
         /tmp/probe 1000 78";
-    with_probe("6.12", script, |running| {
+    with_probe("6.12", script, &[], |running| {
         // Who waits for the guest waits for its next driver as well.
         let mut listens_again = park(running, 78);
         everything(running);
