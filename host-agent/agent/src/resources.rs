@@ -73,8 +73,7 @@ pub fn linux_limits(memory_mib: u32, cpus: u8) -> Limits {
         memory_bytes: (memory + memory / 256 + 1) << 20,
         cpu_millis: cpu_millis(memory_mib),
         cpu_hard: false,
-        // The worker, one for each vCPU.
-        pids: VMM_PIDS + u32::from(cpus),
+        pids: warren_sandbox_plan::linux::tasks(cpus),
         cpu_seconds: 0,
     }
 }

@@ -1,9 +1,9 @@
 //! Part two of the jail of a VMM for Linux guests: what `warren-vmm linux` does to itself before it reads a byte.
 //!
 //! The order is that of [`crate::monitor`]; the threads are others. The main thread builds the guest and answers on the
-//! control socket, each vCPU thread runs the guest and touches registers, the worker performs disks' requests, the network
-//! thread moves bytes between the guest and sockets that the main thread accepted. Only the
-//! worker reads and writes files once a guest runs, and nothing but the files it was given.
+//! control socket, each vCPU thread runs the guest and touches registers, each disk's requests have a thread of their own,
+//! the worker gives entropy, the network thread moves bytes between the guest and sockets that the main thread accepted.
+//! Only disk threads read and write files once a guest runs, and nothing but the files they were given.
 
 use crate::compiler::{ArgumentRule, SystemCall};
 
@@ -19,8 +19,22 @@ pub const VCPU: Threads = 1 << 2;
 pub const WORKER: Threads = 1 << 3;
 /// The network thread.
 pub const NETWORK: Threads = 1 << 4;
-const ALL: Threads = MAIN | VCPU | WORKER | NETWORK;
+/// Each disk's thread.
+pub const DISK: Threads = 1 << 5;
+const ALL: Threads = MAIN | VCPU | WORKER | NETWORK | DISK;
 const NONE: Threads = 0;
+
+/// Disks that a machine has threads for unless it is told otherwise: root, scratch, task files, and one to spare.
+pub const DISKS: u8 = 4;
+/// Tasks of KVM and vhost that count as the VMM's own.
+const KERNEL_TASKS: u32 = 4;
+
+/// Tasks of a VMM for a guest with so many vCPUs: what its limit must leave room for. Main, worker and network thread, one a
+/// vCPU, one a disk.
+#[must_use]
+pub const fn tasks(cpus: u8) -> u32 {
+    3 + cpus as u32 + DISKS as u32 + KERNEL_TASKS
+}
 
 /// One row. At the start every row is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +105,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     ioctl(MAIN, 0x4020_AE76, "KVM_IRQFD: interrupts"),
     ioctl(MAIN, 0x4040_AE79, "KVM_IOEVENTFD: doorbells"),
     any(MAIN, "pread64", 17, "headers of the kernel"),
-    any(MAIN | WORKER, "preadv", 295, "kernel and initrd; disks"),
+    any(MAIN | DISK, "preadv", 295, "kernel and initrd; disks"),
     with(MAIN, "fcntl", (72, 1), 1034, "F_GET_SEALS: a sealed kernel is mapped, not copied"),
     any(MAIN, "fstat", 5, "lengths of files"),
     // Running it.
@@ -101,11 +115,11 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     ioctl(VCPU, 0x41A0_AE8D, "KVM_SET_FPU"),
     ioctl(VCPU, 0x4008_AE89, "KVM_SET_MSRS: memory types"),
     ioctl(VCPU, 0x4090_AE82, "KVM_SET_REGS"),
-    // Disks.
-    any(WORKER, "pwritev", 296, "disks"),
-    any(WORKER, "pwrite64", 18, "zeroes on file systems without holes"),
-    any(WORKER, "fdatasync", 75, "disks"),
-    any(WORKER, "fallocate", 285, "disks' discards and zeroes"),
+    // Disks, entropy.
+    any(DISK, "pwritev", 296, "disks"),
+    any(DISK, "pwrite64", 18, "zeroes on file systems without holes"),
+    any(DISK, "fdatasync", 75, "disks"),
+    any(DISK, "fallocate", 285, "disks' discards and zeroes"),
     any(WORKER, "getrandom", 318, "entropy for the guest"),
     // Streams and frames.
     any(NETWORK, "readv", 19, "streams and frames, into the guest's buffers"),
@@ -123,8 +137,8 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     any(ALL, "close", 3, "connections; files that were read"),
     ioctl(MAIN, 0x5421, "FIONBIO: sockets never block"),
     with(ALL, "fcntl", (72, 1), 1, "F_GETFD: the check of closing that builds with assertions make"),
-    any(MAIN | WORKER | NETWORK, "epoll_ctl", 233, "the event loops"),
-    any(MAIN | WORKER | NETWORK, "epoll_pwait", 281, "the event loops"),
+    any(MAIN | WORKER | NETWORK | DISK, "epoll_ctl", 233, "the event loops"),
+    any(MAIN | WORKER | NETWORK | DISK, "epoll_pwait", 281, "the event loops"),
     any(ALL, "ppoll", 271, "whether the log takes a line"),
     any(ALL, "clock_gettime", 228, "time, on hosts whose vDSO cannot tell it"),
     any(ALL, "futex", 202, "locks and queues between the threads"),
@@ -138,7 +152,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     // The end.
     any(ALL, "rt_sigprocmask", 14, "a thread's start and end; abort"),
     any(ALL, "sigaltstack", 131, "a thread's start and end"),
-    any(VCPU | WORKER | NETWORK, "exit", 60, "a thread's end"),
+    any(VCPU | WORKER | NETWORK | DISK, "exit", 60, "a thread's end"),
     any(ALL, "exit_group", 231, "the end"),
     any(ALL, "gettid", 186, "abort"),
     any(ALL, "tkill", 200, "abort; a pid namespace of its own holds nobody else"),
@@ -193,22 +207,28 @@ mod tests {
     }
 
     #[test]
-    fn only_the_worker_writes_files_and_only_vcpus_run_guests() {
+    fn only_disk_threads_write_files_and_only_vcpus_run_guests() {
         for (name, threads) in [
-            ("pwritev", WORKER),
-            ("fallocate", WORKER),
+            ("pwritev", DISK),
+            ("fallocate", DISK),
+            ("getrandom", WORKER),
             ("accept4", MAIN),
             ("recvmsg", MAIN),
             ("readv", NETWORK),
         ] {
-            for thread in [MAIN, VCPU, WORKER, NETWORK] {
+            for thread in [MAIN, VCPU, WORKER, NETWORK, DISK] {
                 assert_eq!(calls_of(thread).any(|call| call.name == name), thread == threads, "{name}");
             }
         }
         let run = ArgumentRule::Equals { argument: 1, value: 0xAE80 };
-        for thread in [MAIN, WORKER, NETWORK] {
+        for thread in [MAIN, WORKER, NETWORK, DISK] {
             assert!(calls_of(thread).all(|call| call.rule != run));
         }
         assert_eq!(calls_of(START).count(), SYSTEM_CALLS.len());
+    }
+
+    #[test]
+    fn any_number_of_vcpus_has_room_for_its_threads() {
+        assert!(tasks(32) <= crate::request::MAX_TASKS);
     }
 }

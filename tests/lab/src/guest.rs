@@ -3,11 +3,11 @@
 
 use crate::initramfs::{Carry, Source};
 use crate::kernel::{Kernel, Series, load};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use std::fs;
 use std::path::Path;
 use warren_image::kernel::extract_elf;
-use warren_image::{modules, tool};
+use warren_image::{modules, modules::Module, tool};
 
 /// Where it all lies in the lab.
 pub const FOLDER: &str = "/guest";
@@ -31,10 +31,15 @@ pub fn carries(series: Series, kernel: &Kernel, cache: &Path) -> Result<Vec<Carr
     Ok(files)
 }
 
-/// The host's own module for guests' network cards.
-pub fn host_module(kernel: &Kernel) -> Result<Carry> {
-    let tun = load(&kernel.tree, &["tun"])?.into_iter().next().context("this kernel has no module tun")?;
-    Ok(Carry { from: Source::Bytes(tun.bytes), to: Path::new(FOLDER).join("tun.ko") })
+/// The host's own modules for guests' network cards, and for disks that freeze or fail.
+pub fn host_modules(kernel: &Kernel) -> Result<Vec<Carry>> {
+    let modules = load(&kernel.tree, &["tun", "loop"])?;
+    ensure!(modules.len() == 2, "this kernel lacks the modules tun and loop");
+    let carry = |module: Module| {
+        let to = Path::new(FOLDER).join(format!("{}.ko", module.name));
+        Carry { from: Source::Bytes(module.bytes), to }
+    };
+    Ok(modules.into_iter().map(carry).collect())
 }
 
 /// A small root file system with a shell, as an ext4 image.

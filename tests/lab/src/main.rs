@@ -48,7 +48,7 @@ struct Arguments {
     #[arg(long, default_value = "target/lab")]
     cache: PathBuf,
     /// Carry what Linux guests are made of, in /guest: kernels (6.1 and 6.12), their modules, a root file system; and
-    /// the host's own module for their network cards.
+    /// the host's own modules for their network cards and disks.
     #[arg(long)]
     guests: bool,
     /// The shell command, run as root with PATH=/bin:/opt/warren/bin.
@@ -71,7 +71,7 @@ fn main() -> Result<ExitCode> {
             files.extend(guest::carries(series, &kernel, &arguments.cache)?);
         }
         files.push(guest::root_image(&kernel, &arguments.cache)?);
-        files.push(guest::host_module(&kernel)?);
+        files.extend(guest::host_modules(&kernel)?);
     }
     // One image a run, so that runs side by side do not meet.
     let image = arguments.cache.join(format!("initramfs-{}.cpio", std::process::id()));

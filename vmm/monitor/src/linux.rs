@@ -8,8 +8,8 @@
 //! ```
 //! - **Empty**: VM, memory slots, interrupt controllers and vCPUs exist, nothing was read. This is what can be made in
 //!   advance.
-//! - **Running**: vCPU threads run the guest and touch registers only; the worker thread performs the requests of its
-//!   devices, the network thread moves the bytes of its streams; the main thread passes the console's lines on and answers on the control socket.
+//! - **Running**: vCPU threads run the guest and touch registers only; a thread for each disk and the worker
+//!   perform requests, the network thread moves the bytes of streams and frames; the main thread passes the console's lines on and answers on the control socket.
 //! - **Dead**: the end has a name and an exit status ([`crate::end`]), the console's last lines are in the log.
 //!
 //! The jail is that of the Wasm machine with a table of its own ([`warren_sandbox_plan::linux`]): every descriptor

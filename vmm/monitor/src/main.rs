@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
+use warren_boot::linux::layout::VIRTIO_MAX;
+use warren_sandbox_plan::linux::DISKS;
 use warren_vmm::linux;
 use warren_vmm::linux::machine::LinuxOptions;
 use warren_vmm::linux::run::LinuxDescriptors;
@@ -38,6 +40,9 @@ enum Command {
         /// vCPUs.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
         cpus: u8,
+        /// Disks that the guest may have: each gets a thread.
+        #[arg(long, default_value_t = DISKS, value_parser = clap::value_parser!(u8).range(0..=VIRTIO_MAX as i64))]
+        disks: u8,
         /// Ask for huge pages behind guest memory.
         #[arg(long)]
         huge_pages: bool,
@@ -74,10 +79,10 @@ fn start() -> Result<u8> {
             warren_vmm::log!("end: {end}");
             Ok(end.code())
         }
-        Command::Linux { memory_mib, cpus, huge_pages } => {
+        Command::Linux { memory_mib, cpus, disks, huge_pages } => {
             let descriptors =
                 LinuxDescriptors::inherit().context("warren-vmm linux is started by warren-jailer")?;
-            let options = LinuxOptions { memory_bytes: memory_mib << 20, cpus, huge_pages };
+            let options = LinuxOptions { memory_bytes: memory_mib << 20, cpus, disks, huge_pages };
             let end = linux::run::run(descriptors, options);
             warren_vmm::log!("end: {end}");
             Ok(end.code())

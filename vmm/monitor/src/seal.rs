@@ -77,6 +77,8 @@ pub struct LinuxSeal {
     pub worker: ThreadFilter,
     /// For the network thread, first thing.
     pub network: ThreadFilter,
+    /// For each disk's thread, first thing.
+    pub disk: ThreadFilter,
     /// What Landlock could do.
     pub landlock: RulesetStatus,
 }
@@ -86,9 +88,9 @@ impl LinuxSeal {
     pub fn begin() -> Result<Self, SealError> {
         let of = |threads| filter(linux::calls_of(threads));
         let start = of(linux::START)?;
-        let [main, vcpu, worker, network] =
-            [of(linux::MAIN)?, of(linux::VCPU)?, of(linux::WORKER)?, of(linux::NETWORK)?];
-        Ok(Self { main, vcpu, worker, network, landlock: close(&start)? })
+        let [main, vcpu, worker] = [of(linux::MAIN)?, of(linux::VCPU)?, of(linux::WORKER)?];
+        let [network, disk] = [of(linux::NETWORK)?, of(linux::DISK)?];
+        Ok(Self { main, vcpu, worker, network, disk, landlock: close(&start)? })
     }
 }
 

@@ -125,6 +125,14 @@ impl core::fmt::Display for VsockRefusal {
     }
 }
 
+impl DeviceSpec {
+    /// Whether it is a disk, of either kind.
+    #[must_use]
+    pub const fn is_disk(&self) -> bool {
+        matches!(self, Self::Block { .. } | Self::LimitedBlock { .. })
+    }
+}
+
 impl LinuxSpec {
     /// How many descriptors come along.
     #[must_use]

@@ -68,15 +68,28 @@ pub enum DeviceFile {
     },
 }
 
+/// What a machine was made with: the most that a guest can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of memory slots.
+    pub memory_bytes: u64,
+    /// Threads for disks.
+    pub disks: usize,
+}
+
 /// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
-pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, memory_max: u64) -> Result<Admitted, String> {
+pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<Admitted, String> {
     SandboxName::new(spec.label.as_str()).map_err(|error| format!("label: {error}"))?;
-    if spec.memory_bytes > memory_max {
-        return Err(format!("{} bytes of memory: this machine has {memory_max}", spec.memory_bytes));
+    if spec.memory_bytes > room.memory_bytes {
+        return Err(format!("{} bytes of memory: this machine has {}", spec.memory_bytes, room.memory_bytes));
     }
     let template = Template::named(&spec.cpu_template).map_err(|error| error.to_string())?;
     if spec.devices.len() > VIRTIO_MAX {
         return Err(format!("{} devices: there is room for {VIRTIO_MAX}", spec.devices.len()));
+    }
+    let disks = spec.devices.iter().filter(|device| device.is_disk()).count();
+    if disks > room.disks {
+        return Err(format!("{disks} disks: this machine has threads for {}", room.disks));
     }
     let cids = spec.devices.iter().filter_map(|device| match device {
         DeviceSpec::Vsock { guest_cid } => Some(*guest_cid),

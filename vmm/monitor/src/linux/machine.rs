@@ -6,7 +6,7 @@
 use super::bus::Bus;
 use super::console::Console;
 use super::events::{Generation, Tellings};
-use super::load::{Admitted, DeviceFile};
+use super::load::{Admitted, DeviceFile, Room};
 use super::msr;
 use super::network::Front;
 use super::vcpu::{Start, Vcpu};
@@ -51,6 +51,8 @@ pub struct LinuxOptions {
     pub memory_bytes: u64,
     /// vCPUs.
     pub cpus: u8,
+    /// Disks that a guest may have.
+    pub disks: u8,
     /// Ask for huge pages behind guest memory.
     pub huge_pages: bool,
 }
@@ -62,6 +64,7 @@ pub struct Machine {
     ram: Ram,
     cpus: u8,
     memory_bytes: u64,
+    disks_max: u8,
     exits: Arc<AtomicU64>,
     msr_filter: bool,
     /// What KVM can make a processor look like.
@@ -77,6 +80,8 @@ pub struct Loaded {
     pub start: Start,
     /// For the worker.
     pub work: Vec<Work>,
+    /// For a thread each.
+    pub disks: Vec<Work>,
     /// For the network thread.
     pub network: Vec<(Arc<Device>, Front)>,
     /// For the main thread.
@@ -161,11 +166,10 @@ impl Machine {
             let place = Place { id, count: options.cpus, tsc_deadline: deadline };
             vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits)));
         }
-        let memory_bytes = options.memory_bytes;
-        Ok((
-            Self { vm, ram, cpus: options.cpus, memory_bytes, exits, msr_filter, supported, generation },
-            vcpus,
-        ))
+        let LinuxOptions { memory_bytes, cpus, disks: disks_max, .. } = options;
+        let machine =
+            Self { vm, ram, cpus, memory_bytes, disks_max, exits, msr_filter, supported, generation };
+        Ok((machine, vcpus))
     }
 
     /// Exits of all vCPUs.
@@ -180,10 +184,10 @@ impl Machine {
         self.msr_filter
     }
 
-    /// Bytes of memory slots: the most a guest can be given.
+    /// The most that a guest can be given.
     #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+    pub fn room(&self) -> Room {
+        Room { memory_bytes: self.memory_bytes, disks: self.disks_max.into() }
     }
 
     /// Puts a kernel in and devices on. `lines` rings when the console has some.
@@ -215,14 +219,15 @@ impl Machine {
         write_tables(&mut self.ram, kernel.entry)?;
 
         let console = Arc::new(Console::new(self.interrupt(SERIAL_GSI)?, lines));
-        let (mut windows, mut work, mut network) = (Vec::new(), Vec::<Work>::new(), Vec::new());
+        let (mut windows, mut network) = (Vec::new(), Vec::new());
+        let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
         for (index, device) in devices.into_iter().enumerate() {
             windows.push(match device {
                 DeviceFile::Block { file, len, read_only, limits } => {
                     let name = format!("disk{index}");
                     let block = Block::new(name.clone(), file, len, read_only, limits);
                     let device = self.attach(index, name, block.identity())?;
-                    work.push((Arc::clone(&device), Box::new(block)));
+                    disks.push((Arc::clone(&device), Box::new(block)));
                     device
                 }
                 DeviceFile::Rng => {
@@ -249,7 +254,8 @@ impl Machine {
         let bus =
             Arc::new(Bus { console: Arc::clone(&console), keyboard: Mutex::default(), devices: windows });
         let start = Start { bus, leaves, registers: Some(Registers::new(kernel.entry)) };
-        Ok(Loaded { start, work, network, console, events, kept: Kept { _vm: self.vm, _ram: self.ram } })
+        let kept = Kept { _vm: self.vm, _ram: self.ram };
+        Ok(Loaded { start, work, disks, network, console, events, kept })
     }
 
     /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share

@@ -70,10 +70,15 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
         let (filter, end) = (seal.vcpu.clone(), Arc::clone(&end));
         spawn(&format!("vcpu{id}"), filter, &sealed, move || vcpu.live(&waits, &end))?;
     }
-    let (work, orders) = queue().context("make an event descriptor")?;
-    let worker = Worker::new(orders)?;
-    let worker_end = Arc::clone(&end);
-    spawn("worker", seal.worker, &sealed, move || worker_end.send(End::Host(worker.work())))?;
+    let worker = |name: &str, filter| -> Result<_> {
+        let (work, orders) = queue().context("make an event descriptor")?;
+        let (worker, end) = (Worker::new(orders)?, Arc::clone(&end));
+        spawn(name, filter, &sealed, move || end.send(End::Host(worker.work())))?;
+        Ok(work)
+    };
+    let work = worker("worker", seal.worker)?;
+    let disks = (0..options.disks).map(|id| worker(&format!("disk{id}"), seal.disk.clone()));
+    let disks = disks.collect::<Result<Vec<_>>>()?;
     let (network, orders) = queue().context("make an event descriptor")?;
     let streams = Network::new(orders).context("make the network thread's event loop")?;
     spawn("network", seal.network, &sealed, move || end.send(End::Host(streams.work())))?;
@@ -81,7 +86,7 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     // Ends when every thread has narrowed itself: nothing is read before.
     for () in narrowed {}
     let listener = UnixListener::from(descriptors.listener);
-    let queues = Queues { starts, work, network, ends };
+    let queues = Queues { starts, work, disks, network, ends };
     let service = Service::new(listener, machine, queues).context("use the control socket")?;
     serve(service, seal.main, begin)
 }

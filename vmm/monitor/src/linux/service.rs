@@ -35,6 +35,8 @@ pub struct Queues {
     pub starts: Vec<Sender<Start>>,
     /// The worker's.
     pub work: Outgoing<Vec<Work>>,
+    /// One a thread for disks.
+    pub disks: Vec<Outgoing<Vec<Work>>>,
     /// The network thread's.
     pub network: Outgoing<NetworkOrder>,
     /// How vCPU threads end.
@@ -251,12 +253,16 @@ impl Service {
         spec: &LinuxSpec,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), LoadError> {
-        let admitted = load::admit(spec, descriptors, machine.memory_bytes()).map_err(LoadError::Refused)?;
+        let admitted = load::admit(spec, descriptors, machine.room()).map_err(LoadError::Refused)?;
         let loaded = machine.load(admitted, bell).map_err(|error| match error {
             LinuxError::Read { .. } | LinuxError::Template { .. } => LoadError::Refused(error.to_string()),
             other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
         })?;
         self.queues.work.send(loaded.work);
+        // As many threads as disks at least: that was checked when they were admitted.
+        for (thread, disk) in self.queues.disks.iter().zip(loaded.disks) {
+            thread.send(vec![disk]);
+        }
         let has_vsock = loaded.network.iter().any(|(_, front)| matches!(front, Front::Vsock(_)));
         self.queues.network.send(NetworkOrder::Devices(loaded.network));
         let mut start = loaded.start;

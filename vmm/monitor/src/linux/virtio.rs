@@ -1,7 +1,7 @@
 //! virtio-mmio devices: the registers on one side, a working thread on the other.
 //!
 //! ```text
-//!  vCPU thread                        worker or network thread
+//!  vCPU thread                        disk, worker or network thread
 //!  register access -> Transport       ioeventfd -> Device::step -> walk -> Backend -> used ring -> irqfd
 //!       | Activate: hands the queues over  ^
 //!       | Reset: takes them back ----------+  (waits for the one step that is being made)
@@ -29,7 +29,8 @@ use warren_devices::virtio::chain::slice;
 use warren_devices::virtio::transport::{Effect, INTERRUPT_CONFIG, INTERRUPT_USED, Signals};
 use warren_devices::virtio::{Chain, Identity, Memory, Transport};
 
-/// What is done with a device's requests, where each is worked on and given back. Runs on the worker thread.
+/// What is done with a device's requests, where each is worked on and given back. Runs on a thread of its own (a disk) or
+/// on the worker's.
 pub trait Backend: Send + std::fmt::Debug {
     /// Works on one request of a queue: how many bytes were written into it.
     fn work(&mut self, queue: usize, chain: &Chain, ram: &Ram) -> Result<u32, BadRequest>;

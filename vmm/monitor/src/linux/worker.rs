@@ -1,6 +1,6 @@
-//! The worker thread: the requests of disks and entropy, one at a time.
+//! Threads that work on devices' requests, one at a time: one for each disk, and the worker for what needs no file.
 //!
-//! One thread serves all devices of a guest: what blocks here (a disk) delays other devices, never a vCPU.
+//! What blocks (a disk) delays that disk alone, never a vCPU. A limit is waited for by the event loop's own timeout.
 
 use super::virtio::{Backend, Device};
 use crate::log;

@@ -8,6 +8,7 @@
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
+mod disks;
 mod events;
 mod net;
 mod vsock;
@@ -265,6 +266,8 @@ fn loads_that_cannot_be_are_refused_by_name() {
     refused(|_| {}, &[b"a", b"b"], "2 descriptors came, 1 are needed");
     refused(|spec| spec.initrd = true, &[b"a"], "1 descriptors came, 2 are needed");
     refused(|spec| spec.memory_bytes += 4096, &[b"a"], "this machine has");
+    let disk = DeviceSpec::Block { read_only: true };
+    refused(|spec| spec.devices = vec![disk; 5], &[b"a"], "5 disks: this machine has threads for 4");
     refused(|spec| spec.label = "Bad".into(), &[b"a"], "label");
     refused(|spec| spec.command_line = "a".repeat(2048), &[b"a"], "2048 bytes");
     refused(|spec| spec.command_line = "a\nb".into(), &[b"a"], "not printable");
@@ -334,5 +337,5 @@ fn every_thread_is_sealed() {
     names.sort();
     // KVM has a helper of its own for each VM.
     names.retain(|name| !name.starts_with("kvm"));
-    assert_eq!(names, ["network", "vcpu0", "warren-vmm", "worker"]);
+    assert_eq!(names, ["disk0", "disk1", "disk2", "disk3", "network", "vcpu0", "warren-vmm", "worker"]);
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest};
 
 /// Kernels and root file system, as `warren-lab --guests` carries them.
@@ -33,6 +33,8 @@ pub struct Guest {
     pub command_line: String,
     pub cpu_template: String,
     pub disks: Vec<(OwnedFd, bool)>,
+    /// Of the last disk.
+    pub limits: Option<Limits>,
     pub entropy: bool,
     /// The guest's address, if it has streams.
     pub cid: Option<u32>,
@@ -70,6 +72,7 @@ impl Guest {
                 .into(),
             cpu_template: HOST_TEMPLATE.into(),
             disks: vec![(root.into(), true), (memfd(&script), true)],
+            limits: None,
             entropy: true,
             cid: None,
             card: None,
@@ -104,13 +107,20 @@ impl Guest {
 
     /// Starts it.
     pub fn start(&self) -> Running {
-        let (memory, cpus) = (self.memory_mib.to_string(), self.cpus.to_string());
-        let vmm = Vmm::launch("linux", &["--memory-mib", &memory, "--cpus", &cpus], None);
+        let words = [self.memory_mib, self.cpus.into(), self.disks.len() as u64].map(|word| word.to_string());
+        let [memory, cpus, disks] = &words;
+        let flags = ["--memory-mib", memory, "--cpus", cpus, "--disks", disks];
+        let vmm = Vmm::launch("linux", &flags, None);
         let mut control = vmm.control();
         let kernel: OwnedFd = fs::File::open(&self.kernel).unwrap().into();
         let initrd = memfd(&initrd(&self.modules));
         let mut devices: Vec<_> =
             self.disks.iter().map(|(_, read_only)| DeviceSpec::Block { read_only: *read_only }).collect();
+        if let (Some(last), Some(limits)) = (devices.last_mut(), self.limits)
+            && let DeviceSpec::Block { read_only } = *last
+        {
+            *last = DeviceSpec::LimitedBlock { read_only, limits };
+        }
         devices.extend(self.entropy.then_some(DeviceSpec::Rng));
         devices.extend(self.cid.map(|guest_cid| DeviceSpec::Vsock { guest_cid }));
         devices.extend(self.card.iter().map(|(_, device)| *device));

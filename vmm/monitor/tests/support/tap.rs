@@ -1,8 +1,7 @@
 //! A network namespace of a test's own, with a tap device in it and a thread that lives there.
-#![allow(unsafe_code, reason = "namespaces and tap devices are made by plain calls")]
+#![allow(unsafe_code, reason = "namespaces are made by plain calls")]
 
-use rustix::fd::{AsRawFd, OwnedFd};
-use std::fs::File;
+use rustix::fd::OwnedFd;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
@@ -46,20 +45,10 @@ fn first(taps: &Receiver<OwnedFd>) -> OwnedFd {
 }
 
 fn tap() -> OwnedFd {
-    let file = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
-    // SAFETY: all zeroes is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"tap0") {
-        *to = libc::c_char::try_from(*from).unwrap();
-    }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap();
-    // SAFETY: the request lives through the call.
-    let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
-    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    let tap = warren_vmm::sys::tap::make("tap0").unwrap();
     command("ip", &["addr", "add", &format!("{HOST}/24"), "dev", "tap0"]);
     command("ip", &["link", "set", "tap0", "up"]);
-    file.into()
+    tap
 }
 
 fn command(program: &str, arguments: &[&str]) {

@@ -1,4 +1,4 @@
-//! What is done with a disk's requests: positioned reads and writes on its file, on the worker thread.
+//! What is done with a disk's requests: positioned reads and writes on its file, on the disk's own thread.
 
 use super::{Backend, BadRequest};
 use crate::log;
