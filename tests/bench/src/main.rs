@@ -73,6 +73,10 @@ enum Bench {
     LinuxBoot,
     /// A stream between host and a Linux guest; on the lab host, in virtual time.
     Vsock,
+    /// A Linux guest's disk; on the lab host, in virtual time.
+    Block,
+    /// A Linux guest's network card; on the lab host, in virtual time.
+    Net,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -128,6 +132,8 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,
             Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
             Bench::Vsock => benches::streams::vsock(&places, &mut report, arguments.runs)?,
+            Bench::Block => benches::devices::block(&places, &mut report)?,
+            Bench::Net => benches::devices::net(&places, &mut report)?,
             Bench::Throughput => benches::invoke::throughput(&places, &mut report, 2).await?,
         }
     }

@@ -81,7 +81,7 @@ pub(crate) fn boot(places: &Places, report: &mut Report, runs: usize) -> Result<
 }
 
 fn once(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<Boot> {
-    let started = start(places, kernel, initrd, COMMAND_LINE, Vec::new())?;
+    let started = start(places, kernel, initrd, COMMAND_LINE, &[])?;
     let entry = started.entry;
     let (status, whole, log) = started.ended()?;
     ensure!(status == Some(RESET), "status {status:?}: {log}");
@@ -113,13 +113,16 @@ impl Started {
     }
 }
 
-/// Starts a guest whose devices need no descriptors.
+/// A device with its descriptor, if it needs one.
+pub(super) type Given<'a> = (DeviceSpec, Option<BorrowedFd<'a>>);
+
+/// Starts a guest.
 pub(super) fn start(
     places: &Places,
     kernel: &OwnedFd,
     initrd: &[u8],
     command_line: &str,
-    devices: Vec<DeviceSpec>,
+    devices: &[Given<'_>],
 ) -> Result<Started> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("control");
@@ -146,11 +149,13 @@ pub(super) fn start(
         cpu_template: HOST_TEMPLATE.into(),
         initrd: true,
         entry: BootEntry::Long,
-        devices,
+        devices: devices.iter().map(|(device, _)| *device).collect(),
         label: "bench".into(),
     };
     control.write_all(&frame::encode(&Hello { version: PROTOCOL_VERSION, role: Role::Control })?)?;
-    send(&control, &frame::encode(&ControlRequest::LoadLinux(spec))?, &[kernel.as_fd(), initrd.as_fd()])?;
+    let mut descriptors = vec![kernel.as_fd(), initrd.as_fd()];
+    descriptors.extend(devices.iter().filter_map(|(_, descriptor)| *descriptor));
+    send(&control, &frame::encode(&ControlRequest::LoadLinux(spec))?, &descriptors)?;
     let reply = receive(&mut control);
     let started = Started { folder, child, began, entry: began.elapsed() };
     match reply {
@@ -169,7 +174,7 @@ pub(super) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T>
 }
 
 fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     ensure!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "too many descriptors");
     let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())?;

@@ -1,6 +1,8 @@
 //! The benches, by what they need.
 
+pub(crate) mod devices;
 pub(crate) mod invoke;
 pub(crate) mod linux;
+mod probe;
 pub(crate) mod streams;
 pub(crate) mod vm;

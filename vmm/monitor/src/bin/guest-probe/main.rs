@@ -11,10 +11,14 @@
 //! | `g` | opens the gate |
 //! | `c` P N | connects to port P of the host, sends N bytes, ends, reads to the end there; answers count and sum |
 //! | `r` | reads to the end, writes until that fails; answers on a `b` how the writing failed |
+//! | `d` K S N D | reads (K = 0) or writes N pieces of S bytes of the first disk past the page cache, D at once; answers a byte |
+//! | `n` K N | over TCP to the host's end of the network card: sends N bytes (K = 0), takes N, or N times a byte there and back; answers a byte |
 //! | `x` | ends the program |
 //!
 //! `guest-probe tcp ADDRESS FILE BACK` sends the file over TCP in one piece, ends, and keeps what comes back.
 #![allow(unsafe_code, reason = "the standard library knows no such sockets")]
+
+mod devices;
 
 use std::io::{ErrorKind, Read, Result, Write};
 use std::mem::size_of;
@@ -119,6 +123,16 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> Result<()> {
                 }
             };
             shared.tell(u64::try_from(error.raw_os_error().unwrap_or(0)).unwrap_or(0));
+        }
+        b'd' => {
+            let words = [take(&mut &stream)?, take(&mut &stream)?, take(&mut &stream)?, take(&mut &stream)?];
+            devices::disk(words)?;
+            stream.write_all(&[0])?;
+        }
+        b'n' => {
+            let (kind, count) = (take(&mut &stream)?, take(&mut &stream)?);
+            devices::card(kind, count)?;
+            stream.write_all(&[0])?;
         }
         b'x' => std::process::exit(0),
         other => println!("guest-probe: {other:#x} is no request"),
