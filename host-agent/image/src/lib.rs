@@ -15,6 +15,7 @@
 //! - A kernel package is unpacked, never installed.
 #![forbid(unsafe_code)]
 
+mod addon;
 pub mod debian;
 mod digest;
 mod error;
@@ -30,6 +31,7 @@ pub mod scratch;
 pub mod shelf;
 pub mod sparse;
 pub mod tool;
+mod wheels;
 
 pub use digest::{of_file, of_open};
 pub use error::BuildError;

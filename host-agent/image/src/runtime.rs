@@ -5,10 +5,10 @@
 //! ```
 
 use crate::{
-    BuildError, Recipe, RuntimeManifest, Shelf, digest, ext4,
+    BuildError, Recipe, RuntimeManifest, Shelf, addon, digest, ext4,
     manifest::{self, FileSystem},
     recipe::{EXCLUDED, SUITE},
-    tool,
+    tool, wheels,
 };
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use std::{
@@ -37,8 +37,6 @@ const TRACES: [&str; 12] = [
 ];
 /// Folders that a guest mounts over, or where a function's files are.
 const FOLDERS: [&str; 8] = ["var/cache", "var/log", "var/runtime", "var/task", "opt", "proc", "sys", "dev"];
-/// Where Debian's Python looks for packages that are not Debian's.
-const WHEELS: &str = "usr/local/lib/python3.11/dist-packages";
 /// Bytes of an image's head that tell its file system.
 const HEAD: u64 = 2048;
 
@@ -83,11 +81,19 @@ pub fn build(
     let stage = shelf.stage(recipe.name)?;
     let tree = stage.path().join("tree");
     progress("fetching and unpacking Debian packages");
-    tool::run(&mut mmdebstrap(recipe, options, &tree))?;
+    tool::run(&mut mmdebstrap(recipe.packages, options, &tree))?;
     let packages = installed(&tree)?;
     if !recipe.wheels.is_empty() {
         progress("adding Python packages");
-        add_wheels(recipe, options, &tree)?;
+        wheels::add(recipe.wheels, &tree, options.epoch)?;
+    }
+    if let Some(addon) = &recipe.addon {
+        progress("fetching compilers and headers, in a tree of their own");
+        let builder = stage.path().join("builder");
+        tool::run(&mut mmdebstrap(addon.tools, options, &builder))?;
+        progress("compiling npm packages");
+        addon::add(addon, &builder, &tree, options.epoch)?;
+        fs::remove_dir_all(&builder).map_err(BuildError::io("remove the tree of compilers"))?;
     }
     if let Some((program, words)) = recipe.proof.split_first() {
         tool::run(tool::command("chroot").arg(&tree).arg(program).args(words))?;
@@ -104,7 +110,7 @@ pub fn build(
         file_system: FileSystem::Ext4,
         inputs,
         packages,
-        extra: recipe.wheels.iter().map(|wheel| wheel.replace("==", " ")).collect(),
+        extra: recipe.extra(),
         kernel_needs: needs(FileSystem::Ext4),
     };
     manifest::write(stage.path(), &manifest)?;
@@ -147,7 +153,7 @@ fn needs(file_system: FileSystem) -> Vec<String> {
     common.into_iter().chain([file_system.name()]).map(str::to_owned).collect()
 }
 
-fn mmdebstrap(recipe: &Recipe, options: &Options, tree: &Path) -> Command {
+fn mmdebstrap(packages: &[&str], options: &Options, tree: &Path) -> Command {
     let mut command = tool::command("mmdebstrap");
     command.env("SOURCE_DATE_EPOCH", options.epoch.to_string());
     command.args(["--quiet", "--mode=root", "--variant=essential", "--format=directory"]);
@@ -156,7 +162,7 @@ fn mmdebstrap(recipe: &Recipe, options: &Options, tree: &Path) -> Command {
     command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
     // Merged from the start: a package that merges later would bring all of Perl.
     command.arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr");
-    command.arg(format!("--include=usr-is-merged,{}", recipe.packages.join(",")));
+    command.arg(format!("--include=usr-is-merged,{}", packages.join(",")));
     command.arg(SUITE).arg(tree).args(&options.mirror);
     command
 }
@@ -175,30 +181,6 @@ fn installed(tree: &Path) -> Result<Vec<String>, BuildError> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Prebuilt packages only: nothing of theirs runs here.
-fn add_wheels(recipe: &Recipe, options: &Options, tree: &Path) -> Result<(), BuildError> {
-    let target = tree.join(WHEELS);
-    let mut pip = tool::command("pip3");
-    pip.env("SOURCE_DATE_EPOCH", options.epoch.to_string()).env("PYTHONDONTWRITEBYTECODE", "1");
-    pip.args([
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-compile",
-        "--no-cache-dir",
-        "--root-user-action=ignore",
-    ]);
-    pip.args(["--only-binary=:all:", "--implementation=cp", "--python-version=3.11"]);
-    pip.args(["--platform=manylinux2014_x86_64", "--platform=manylinux_2_28_x86_64"]);
-    pip.arg("--target").arg(&target).args(recipe.wheels);
-    tool::run(&mut pip)?;
-    // Bytecode that is not compared with times: a cold start reads it as it is.
-    let mut compile = tool::command("chroot");
-    compile.arg(tree).env("PYTHONHASHSEED", "0").env("SOURCE_DATE_EPOCH", options.epoch.to_string());
-    compile.args(["/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]);
-    tool::run(compile.arg(format!("/{WHEELS}"))).map(drop)
 }
 
 /// Our files, then away with what tells this machine and this moment.

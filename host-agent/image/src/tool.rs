@@ -4,7 +4,7 @@ use crate::BuildError;
 use std::{io, path::Path, process::Command};
 
 /// The programs used here, and the Debian packages they come in.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("apt-cache", "apt"),
     ("apt-get", "apt"),
     ("debugfs", "e2fsprogs"),
@@ -12,7 +12,10 @@ const PACKAGES: [(&str, &str); 10] = [
     ("lz4", "lz4"),
     ("mke2fs", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
+    ("npm", "npm"),
     ("pip3", "python3-pip"),
+    ("tar", "tar"),
+    ("unshare", "util-linux"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
 ];

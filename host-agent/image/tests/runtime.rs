@@ -4,13 +4,13 @@
 
 use warren_image::{Recipe, Shelf, recipe::EPOCH, runtime};
 
-#[test]
-fn two_builds_give_the_same_bytes() {
+/// Builds a runtime twice, in two places; `contains` is a package of it.
+fn twice(name: &str, contains: &str) {
     if std::env::var_os("WARREN_SOAK").is_none() || !rustix::process::geteuid().is_root() {
         println!("warren-skipped: image::runtime: real packages; WARREN_SOAK=1 as root");
         return;
     }
-    let recipe = Recipe::named("debian-python").unwrap();
+    let recipe = Recipe::named(name).unwrap();
     let options = runtime::Options { mirror: None, epoch: EPOCH, fresh: false };
     let dir = tempfile::tempdir().unwrap();
     let build = |folder: &str| {
@@ -20,5 +20,23 @@ fn two_builds_give_the_same_bytes() {
     let (first, second, again) = (build("a"), build("b"), build("a"));
     assert_eq!(first.manifest, second.manifest);
     assert!(again.kept && !first.kept && !second.kept);
-    assert!(first.manifest.packages.iter().any(|package| package.starts_with("python3 ")));
+    let mut inside = first.manifest.packages.iter().chain(&first.manifest.extra);
+    assert!(inside.any(|package| package.starts_with(contains)), "{:?}", first.manifest);
+    // What it was compiled with is not in it.
+    assert!(
+        !first.manifest.packages.iter().any(|package| package.starts_with("g++")),
+        "{:?}",
+        first.manifest
+    );
+}
+
+#[test]
+fn python_twice_gives_the_same_bytes() {
+    twice("debian-python", "awslambdaric ");
+}
+
+/// Its native code is compiled each time.
+#[test]
+fn node_twice_gives_the_same_bytes() {
+    twice("debian-node", "aws-lambda-ric ");
 }

@@ -20,7 +20,7 @@ pub(crate) enum Command {
     /// Make a runtime's root file system from Debian packages; one that is there and of the same inputs is kept.
     #[command(after_help = build_help())]
     Build {
-        /// debian-base or debian-python.
+        /// debian-base, debian-python or debian-node.
         name: String,
         /// Make it again, with the packages the archive has now.
         #[arg(long)]
@@ -73,7 +73,7 @@ fn build_help() -> String {
     format!(
         "Runtimes:\n{runtimes}\nExamples:\n  sudo warren runtime build debian-python\n  \
          sudo SOURCE_DATE_EPOCH=1700000000 warren runtime build debian-base --fresh\n\n\
-         Needs mmdebstrap and e2fsprogs, debian-python also python3-pip."
+         Needs mmdebstrap and e2fsprogs, debian-python also python3-pip, debian-node also npm."
     )
 }
 
