@@ -26,6 +26,9 @@ pub(crate) fn show(failure: &Failure) -> ExitCode {
             eprintln!("{} {}", screen::red("error:"), error.message);
             eprintln!("  reason  {} ({:?})", error.reason, error.code);
             eprintln!("  fault   {}", error.fault.name());
+            if let Some(said) = &error.said {
+                eprintln!("  type    {}", said.error_type);
+            }
             eprintln!("  retry   {}", retry(error));
         }
         Failure::Local { message, source: Some(source) } => {

@@ -12,6 +12,13 @@ pub const FAULT_KEY: &str = "fault";
 /// Metadata key: `true` if the same call may succeed when sent again.
 pub const RETRYABLE_KEY: &str = "retryable";
 
+/// Metadata keys of a function's own error, named as in AWS Lambda's document of it.
+pub const ERROR_TYPE_KEY: &str = "errorType";
+/// The same: its text.
+pub const ERROR_MESSAGE_KEY: &str = "errorMessage";
+/// Most bytes of each of the two: a status travels in trailers.
+const SAID_MAX: usize = 1024;
+
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -46,6 +53,15 @@ impl Fault {
     }
 }
 
+/// What a function says of its own error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// `ValueError`, `Runtime.ExitError`, `Sandbox.Timedout`.
+    pub error_type: String,
+    /// Its text, cut at 1 KiB.
+    pub error_message: String,
+}
+
 /// One error as a client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireError {
@@ -61,6 +77,8 @@ pub struct WireError {
     pub retry_after: Option<Duration>,
     /// A sentence for a person, with the next step in it.
     pub message: String,
+    /// What the function itself says, if it says something.
+    pub said: Option<Said>,
 }
 
 impl WireError {
@@ -74,6 +92,7 @@ impl WireError {
             retryable: false,
             retry_after: None,
             message: message.into(),
+            said: None,
         }
     }
 
@@ -82,6 +101,14 @@ impl WireError {
     pub fn retryable(mut self, after: Option<Duration>) -> Self {
         self.retryable = true;
         self.retry_after = after;
+        self
+    }
+
+    /// Adds what the function itself says.
+    #[must_use]
+    pub fn said(mut self, error_type: &str, error_message: &str) -> Self {
+        let cut = |text: &str| text.get(..text.floor_char_boundary(SAID_MAX)).unwrap_or_default().to_owned();
+        self.said = Some(Said { error_type: cut(error_type), error_message: cut(error_message) });
         self
     }
 
@@ -99,16 +126,24 @@ impl WireError {
             retryable: meta(RETRYABLE_KEY).map_or(transport, |text| text == "true"),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             message: status.message().to_owned(),
+            said: meta(ERROR_TYPE_KEY).map(|error_type| Said {
+                error_type: error_type.to_owned(),
+                error_message: meta(ERROR_MESSAGE_KEY).unwrap_or_default().to_owned(),
+            }),
         }
     }
 }
 
 impl From<WireError> for Status {
     fn from(error: WireError) -> Self {
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             (FAULT_KEY.to_owned(), error.fault.name().to_owned()),
             (RETRYABLE_KEY.to_owned(), error.retryable.to_string()),
         ]);
+        if let Some(said) = error.said {
+            metadata.insert(ERROR_TYPE_KEY.to_owned(), said.error_type);
+            metadata.insert(ERROR_MESSAGE_KEY.to_owned(), said.error_message);
+        }
         let mut details = ErrorDetails::with_error_info(error.reason, ERROR_DOMAIN, metadata);
         if let Some(after) = error.retry_after {
             details.set_retry_info(Some(after));
@@ -130,6 +165,11 @@ mod tests {
             "at its limit of 3",
         )
         .retryable(Some(Duration::from_millis(250)));
+        assert_eq!(WireError::from_status(&Status::from(error.clone())), error);
+        let long = "\u{e9}".repeat(SAID_MAX);
+        let error =
+            WireError::new(Code::Unknown, "FUNCTION_FAILED", Fault::Function, "no").said("ValueError", &long);
+        assert_eq!(error.said.as_ref().map(|said| said.error_message.len()), Some(SAID_MAX));
         assert_eq!(WireError::from_status(&Status::from(error.clone())), error);
     }
 }

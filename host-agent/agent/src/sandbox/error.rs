@@ -10,7 +10,7 @@ use crate::{
 use std::{io, time::Duration};
 use tonic::Code;
 use warren_proto::{
-    error::{Fault, WireError},
+    error::{Fault, Said, WireError},
     reason,
 };
 use warren_vmm_protocol::{FunctionError, LoadError};
@@ -89,6 +89,8 @@ pub enum InvokeError {
         exit_code: u32,
         /// Its words.
         detail: String,
+        /// Its document, if it has one.
+        said: Option<Said>,
     },
     /// It ran past its timeout.
     #[error("the function did not answer within {0} ms and was stopped; raise its timeout or make it faster")]
@@ -227,12 +229,18 @@ impl From<InvokeError> for WireError {
                 Self::new(Code::InvalidArgument, reason::PAYLOAD_TOO_LARGE, Fault::Caller, message)
             }
             E::TooLate => Self::new(Code::DeadlineExceeded, "CLIENT_DEADLINE_PASSED", Fault::Caller, message),
-            E::Function { error, .. } => {
+            E::Function { error, said, .. } => {
                 let (code, reason) = function_reason(error);
-                Self::new(code, reason, Fault::Function, message)
+                let plain = Self::new(code, reason, Fault::Function, message);
+                match said {
+                    Some(said) => plain.said(&said.error_type, &said.error_message),
+                    None => plain,
+                }
             }
-            E::TimedOut(_) => {
+            E::TimedOut(ms) => {
+                let text = format!("Task timed out after {}.{:02} seconds", ms / 1000, ms % 1000 / 10);
                 Self::new(Code::DeadlineExceeded, reason::FUNCTION_TIMED_OUT, Fault::Function, message)
+                    .said("Sandbox.Timedout", &text)
             }
             E::NotJson(_) => {
                 Self::new(Code::Unknown, reason::RESPONSE_NOT_UTF8_JSON, Fault::Function, message)

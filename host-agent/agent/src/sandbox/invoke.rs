@@ -28,6 +28,7 @@ use std::{
 use tokio::{sync::mpsc, time::timeout};
 use warren_proto::{
     MAX_PAYLOAD_BYTES,
+    error::Said,
     v1::{InvokeSandboxRequest, InvokeSandboxResponse, Report},
 };
 use warren_vmm_protocol::{Done, InvokeRequest, Outcome};
@@ -192,7 +193,7 @@ fn judge(
         },
         Outcome::Response => (Ok(payload), None),
         Outcome::Function { error, exit_code, detail } => {
-            (Err(InvokeError::Function { error, exit_code, detail }), None)
+            (Err(InvokeError::Function { error, exit_code, detail, said: said(&payload) }), None)
         }
         Outcome::TimedOut => (Err(InvokeError::TimedOut(invocation.timeout_ms)), Some(Cause::TimedOut)),
         Outcome::Guest(text) => (Err(InvokeError::GuestFault(text.clone())), Some(Cause::GuestFault(text))),
@@ -220,6 +221,19 @@ fn report(
         memory_peak_bytes,
         init_us: begun.init_us,
     }
+}
+
+/// What a function's error document says (Linux functions have one).
+fn said(payload: &[u8]) -> Option<Said> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Document {
+        error_type: String,
+        error_message: String,
+    }
+    let document: Document = serde_json::from_slice(payload).ok()?;
+    let Document { error_type, error_message } = document;
+    (!error_type.is_empty()).then_some(Said { error_type, error_message })
 }
 
 fn check_json(payload: &[u8]) -> Result<(), String> {
@@ -264,6 +278,15 @@ mod tests {
             assert_eq!(parse_running_id(&running_id("r-1", grant)), ("r-1".to_owned(), grant));
         }
         assert_eq!(parse_running_id("r/x.1"), ("r/x.1".to_owned(), Grant::default()));
+    }
+
+    #[test]
+    fn documents_of_errors() {
+        let good = said(br#"{"errorType":"ValueError","errorMessage":"no","stackTrace":[]}"#).unwrap();
+        assert_eq!((good.error_type.as_str(), good.error_message.as_str()), ("ValueError", "no"));
+        for bad in [&b""[..], b"not json", b"[]", br#"{"errorMessage":"no type"}"#, br#"{"errorType":1}"#] {
+            assert_eq!(said(bad), None, "{bad:?}");
+        }
     }
 
     #[test]
