@@ -324,10 +324,10 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or_else(|| Path::new("/")).to_owned()
 }
 
-/// What `cargo xtask build` collects: `bin`, `policies`, `functions`.
+/// What `cargo xtask build` collects: `bin`, `policies`, `functions`. On the lab host they lie elsewhere.
 #[must_use]
 pub fn collected() -> PathBuf {
-    root().join("target/warren")
+    std::env::var_os("WARREN_COLLECTED").map_or_else(|| root().join("target/warren"), PathBuf::from)
 }
 
 fn program(name: &str) -> PathBuf {

@@ -46,7 +46,7 @@ pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Com
 pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<Command> {
     let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/init") && p.name == "guest";
     let program = programs.iter().find(is).context("there is no such test program")?;
-    let fixtures = fixtures()?;
+    let fixtures = fixtures(&["extension"])?;
     let mut command = Command::new(paths::built("warren-lab"));
     command.args(["--limit", "900", "--guests", "--memory-mib", "2048"]);
     for (from, to) in [
@@ -66,12 +66,12 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
     Ok(command)
 }
 
-/// The function, a root file system with an extension, and an empty scratch disk.
-fn fixtures() -> Result<PathBuf> {
+/// The function, a root file system with extensions of these names, and an empty scratch disk.
+pub(crate) fn fixtures(extensions: &[&str]) -> Result<PathBuf> {
     let source = paths::root().join("vmm/init/tests/functions");
     shell::step("functions of guests", shell::cargo(&source).args(["build", "--locked"]))?;
     let built = source.join("target").join(paths::MUSL).join("debug");
-    let out = paths::target().join("guest-fixtures");
+    let out = paths::target().join("guest-fixtures").join(extensions.join("-"));
     let tree = out.join("tree");
     if tree.exists() {
         fs::remove_dir_all(&tree)?;
@@ -79,9 +79,11 @@ fn fixtures() -> Result<PathBuf> {
     for folder in ["dev", "proc", "sys", "tmp", "run", "etc", "opt/extensions"] {
         fs::create_dir_all(tree.join(folder))?;
     }
-    fs::copy(built.join("extension"), tree.join("opt/extensions/extension"))?;
+    for name in extensions {
+        fs::copy(built.join("extension"), tree.join("opt/extensions").join(name))?;
+    }
     fs::copy(built.join("bootstrap"), out.join("bootstrap"))?;
-    make(&out.join("root.ext4"), &["-d".as_ref(), tree.as_os_str()], "24M")?;
+    make(&out.join("root.ext4"), &["-d".as_ref(), tree.as_os_str()], "32M")?;
     make(&out.join("scratch.ext4"), &["-m".as_ref(), "0".as_ref()], "96M")?;
     Ok(out)
 }

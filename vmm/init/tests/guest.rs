@@ -87,7 +87,7 @@ fn everything(kernel: &str) {
     for _ in 0..2 {
         let fill: serde_json::Value =
             serde_json::from_slice(&running.invoke(r#"{"do":"fill"}"#).payload).unwrap();
-        assert_eq!(fill["why"], "no storage space", "{fill}");
+        assert_eq!(fill["why"], "No space left on device", "{fill}");
         let bytes = fill["bytes"].as_u64().unwrap();
         assert!((15 << 20..=16 << 20).contains(&bytes), "{fill}");
     }

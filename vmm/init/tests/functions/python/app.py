@@ -15,6 +15,31 @@ if os.environ.get("INIT") == "sleep":
 COUNT = 0
 
 
+def fill():
+    """Writes to /tmp until it is full; how much that was, and why it ended. Then removes it."""
+    written = 0
+    try:
+        with open("/tmp/fill", "wb", buffering=0) as file:
+            while True:
+                written += file.write(b"x" * 65536)
+    except OSError as error:
+        return {"bytes": written, "why": os.strerror(error.errno)}
+    finally:
+        os.remove("/tmp/fill")
+
+
+def keep(value):
+    """Leaves a value in /tmp; gives what was there."""
+    try:
+        with open("/tmp/kept", encoding="utf-8") as file:
+            before = file.read()
+    except FileNotFoundError:
+        before = ""
+    with open("/tmp/kept", "w", encoding="utf-8") as file:
+        file.write(str(value))
+    return before
+
+
 def handler(event, context):
     global COUNT
     COUNT += 1
@@ -29,6 +54,10 @@ def handler(event, context):
         time.sleep(3600)
     if what == "large":
         return "x" * event["bytes"]
+    if what == "fill":
+        return fill()
+    if what == "keep":
+        return keep(event["value"])
     return {
         "echo": event.get("value"),
         "count": COUNT,

@@ -54,7 +54,9 @@ fn fill() -> Result<Value, Error> {
     let why = loop {
         match file.write(&chunk) {
             Ok(count) => written += count as u64,
-            Err(error) => break error.kind().to_string(),
+            // In the words of every other language.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break "No space left on device".to_owned(),
+            Err(error) => break error.to_string(),
         }
     };
     std::fs::remove_file("/tmp/fill")?;
