@@ -1,6 +1,5 @@
 //! A guest in a real `warren-vmm linux`, with the disks that a function's sandbox has.
 
-use cpio::{NewcBuilder, newc};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -11,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tar::{Builder, Header};
+use warren_image::initrd::of_folder as initrd;
 use warren_vmm_protocol::frame::{PREFIX, decode, encode, read_len};
 use warren_vmm_protocol::guest::PORT;
 use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec, VsockRefusal, VsockReply};
@@ -48,7 +48,7 @@ impl Machine {
         task.resize(task.len().next_multiple_of(512), 0);
         let files = [
             open(&kernel.join("vmlinuz")),
-            memfd(&initrd(&kernel.join("modules"))),
+            memfd(&initrd(&fs::read(super::program()).unwrap(), &kernel.join("modules")).unwrap()),
             open(&fixtures.join("root.ext4")),
             scratch,
             memfd(&task),
@@ -165,27 +165,4 @@ fn memfd(bytes: &[u8]) -> OwnedFd {
     let file = memfd_create("disk", MemfdFlags::CLOEXEC).unwrap();
     fs::File::from(file.try_clone().unwrap()).write_all(bytes).unwrap();
     file
-}
-
-/// `warren-init` and the modules, as `/init` finds them.
-fn initrd(modules: &Path) -> Vec<u8> {
-    let mut archive = Vec::new();
-    let mut number = 0;
-    let mut add = |name: &str, mode: u32, bytes: &[u8]| {
-        number += 1;
-        let builder = NewcBuilder::new(name).ino(number).mode(mode).nlink(1);
-        let mut writer = builder.write(&mut archive, u32::try_from(bytes.len()).unwrap());
-        writer.write_all(bytes).unwrap();
-        writer.finish().unwrap();
-    };
-    for folder in ["dev", "lib", "lib/warren", "lib/warren/modules"] {
-        add(folder, 0o04_0755, &[]);
-    }
-    add("init", 0o10_0755, &fs::read(super::program()).unwrap());
-    for entry in fs::read_dir(modules).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        add(&format!("lib/warren/modules/{name}"), 0o10_0644, &fs::read(&path).unwrap());
-    }
-    newc::trailer(archive).unwrap()
 }

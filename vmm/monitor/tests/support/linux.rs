@@ -1,10 +1,9 @@
 //! Linux guests: what they are made of (on the lab host), and a VMM that runs one.
 
 use super::vmm::{Vmm, memfd, send_with, try_receive};
-use cpio::{NewcBuilder, newc};
 use rustix::fd::OwnedFd;
 use std::fs;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxSpec};
@@ -183,25 +182,7 @@ impl Ended {
 /// An initrd: `warren-init` and the modules.
 pub fn initrd(modules: &Path) -> Vec<u8> {
     let init = std::env::var_os("WARREN_INIT").expect("WARREN_INIT names warren-init");
-    let mut archive = Vec::new();
-    let mut number = 0;
-    let mut add = |name: &str, mode: u32, bytes: &[u8]| {
-        number += 1;
-        let builder = NewcBuilder::new(name).ino(number).mode(mode).nlink(1);
-        let mut writer = builder.write(&mut archive, u32::try_from(bytes.len()).unwrap());
-        writer.write_all(bytes).unwrap();
-        writer.finish().unwrap();
-    };
-    for folder in ["dev", "lib", "lib/warren", "lib/warren/modules"] {
-        add(folder, 0o04_0755, &[]);
-    }
-    add("init", 0o10_0755, &fs::read(init).unwrap());
-    for entry in fs::read_dir(modules).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        add(&format!("lib/warren/modules/{name}"), 0o10_0644, &fs::read(&path).unwrap());
-    }
-    newc::trailer(archive).unwrap()
+    warren_image::initrd::of_folder(&fs::read(init).unwrap(), modules).unwrap()
 }
 
 /// What is in a disk's file.
