@@ -9,7 +9,7 @@ pub enum BundleError {
     #[error("the zip has {0} bytes; at most {MAX_ZIP_BYTES} (50 MiB) are taken")]
     ZipTooLarge(usize),
     /// What is in it.
-    #[error("the files are more than {MAX_ARCHIVE_BYTES} bytes (64 MiB) unpacked")]
+    #[error("the files are more than {MAX_ARCHIVE_BYTES} bytes (250 MiB) unpacked")]
     TooLarge,
     /// Too many.
     #[error("there are more than {MAX_ENTRIES} files and folders")]

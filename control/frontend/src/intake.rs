@@ -34,7 +34,7 @@ impl Intake {
             return Err(bad_request("the files of a Linux function are its code; task must be empty"));
         }
         let Some(files) = code else { return Ok(Self { code: Some(Bytes::new()), task: None }) };
-        validate::size("code", &files)?;
+        validate::files(&files)?;
         let archive = if is_zip(&files) { unzip(files).await? } else { files };
         Ok(Self { code: Some(Bytes::new()), task: Some(archive) })
     }

@@ -12,6 +12,7 @@ use warren_proto::{
 
 /// Most bytes of a module, and of a task archive.
 const MAX_CODE_BYTES: usize = 64 << 20;
+const MAX_FILES_BYTES: usize = warren_bundle::MAX_ARCHIVE_BYTES;
 /// Least and most MiB that a Linux function may write, as in AWS Lambda.
 const LINUX_TMP_MIB: (u32, u32) = (512, 10_240);
 /// Most bytes of a function's environment, names and values; the same for its arguments.
@@ -78,12 +79,26 @@ pub(crate) fn code(code: &[u8], task: &[u8]) -> Result<(), WireError> {
     size("code", code).and_then(|()| size("task", task))
 }
 
+/// The size of a Linux function's files, which lie on a disk of its guest.
+pub(crate) fn files(bytes: &[u8]) -> Result<(), WireError> {
+    if bytes.len() <= MAX_FILES_BYTES {
+        return Ok(());
+    }
+    let message =
+        format!("the files have {} bytes; at most {MAX_FILES_BYTES} (250 MiB) are taken", bytes.len());
+    Err(WireError::new(Code::InvalidArgument, reason::CODE_TOO_LARGE, Fault::Caller, message))
+}
+
 /// The size of one thing that is deployed.
-pub(crate) fn size(what: &str, bytes: &[u8]) -> Result<(), WireError> {
+fn size(what: &str, bytes: &[u8]) -> Result<(), WireError> {
     if bytes.len() <= MAX_CODE_BYTES {
         return Ok(());
     }
-    let message = format!("{what} has {} bytes; at most {MAX_CODE_BYTES} (64 MiB) are taken", bytes.len());
+    let message = format!(
+        "{what} has {} bytes; at most {MAX_CODE_BYTES} (64 MiB) are taken, for a Wasm function's code and files are mapped \
+         into its memory",
+        bytes.len()
+    );
     Err(WireError::new(Code::InvalidArgument, reason::CODE_TOO_LARGE, Fault::Caller, message))
 }
 

@@ -22,8 +22,9 @@ pub mod reason;
 /// The encoded file descriptor set, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("warren_v1");
 
-/// Most bytes of a gRPC message: 64 MiB of code, 64 MiB of task files, and room for the rest.
-pub const MAX_MESSAGE_BYTES: usize = 132 << 20;
+/// Most bytes of a gRPC message: 250 MiB of a Linux function's files (or 64 MiB of code and 64 MiB of files of a Wasm
+/// function), and room for the rest.
+pub const MAX_MESSAGE_BYTES: usize = 254 << 20;
 
 /// Most bytes of an invocation's payload, each way.
 pub const MAX_PAYLOAD_BYTES: usize = 6 << 20;

@@ -12,7 +12,7 @@ pub const WRONG_ROLE: &str = "WRONG_ROLE";
 pub const BAD_REQUEST: &str = "BAD_REQUEST";
 /// More than 6 MiB of payload. INVALID_ARGUMENT.
 pub const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
-/// More than 64 MiB of code or files. INVALID_ARGUMENT.
+/// More than 64 MiB of a Wasm function's code or files, or 250 MiB of a Linux function's. INVALID_ARGUMENT.
 pub const CODE_TOO_LARGE: &str = "CODE_TOO_LARGE";
 /// NOT_FOUND.
 pub const NO_SUCH_FUNCTION: &str = "NO_SUCH_FUNCTION";

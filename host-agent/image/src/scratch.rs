@@ -1,4 +1,4 @@
-//! Empty scratch disks: an ext4 file system with nothing in it, of a few sizes, kept without its holes (60 to 160 KiB).
+//! Empty scratch disks: an ext4 file system with nothing in it, of a few sizes, kept without its holes (60 to 170 KiB).
 //!
 //! What a guest's programs may write is its first process's to limit, to the MiB; the disk has room for that, for the
 //! function's files, and for the file system's own books.
@@ -7,9 +7,9 @@ use crate::{BuildError, ext4, shelf::Shelf, sparse::Sparse};
 use std::fs::{self, File};
 
 /// The sizes, MiB.
-pub const SIZES_MIB: [u32; 5] = [768, 1280, 2304, 4352, 10_752];
+pub const SIZES_MIB: [u32; 5] = [1024, 1536, 2560, 4608, 11_008];
 /// Room for the function's files, MiB.
-const FILES_MIB: u32 = 96;
+const FILES_MIB: u32 = 272;
 
 /// The size of a disk for programs that may write so much.
 #[must_use]
@@ -49,14 +49,14 @@ mod tests {
     #[test]
     fn sizes_are_rounded_up() {
         for (asked, size) in [
-            (1, Some(768)),
-            (512, Some(768)),
-            (1024, Some(1280)),
-            (2048, Some(2304)),
-            (4096, Some(4352)),
-            (4127, Some(4352)),
-            (4128, Some(10_752)),
-            (10_240, Some(10_752)),
+            (1, Some(1024)),
+            (512, Some(1024)),
+            (1024, Some(1536)),
+            (2048, Some(2560)),
+            (4096, Some(4608)),
+            (4204, Some(4608)),
+            (4206, Some(11_008)),
+            (10_240, Some(11_008)),
             (u32::MAX, None),
         ] {
             assert_eq!(size_for(asked), size, "{asked}");

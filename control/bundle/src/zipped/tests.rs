@@ -138,10 +138,10 @@ fn bombs() {
     refused(&vec![b'P'; MAX_ZIP_BYTES + 1], "CODE_TOO_LARGE", "50 MiB");
     let noise: Vec<u8> = (0..(1_u32 << 20)).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
     let text: Vec<u8> = noise.chunks(8).flat_map(|chunk| chunk.repeat(16)).collect();
-    let rows: Vec<_> = many.iter().take(6).map(|name| row(name, 0, &text)).collect();
+    let rows: Vec<_> = many.iter().take(16).map(|name| row(name, 0, &text)).collect();
     let large = zip(&rows, true);
-    assert!(large.len() < MAX_ZIP_BYTES && text.len() * 6 > MAX_ARCHIVE_BYTES);
-    refused(&large, "CODE_TOO_LARGE", "64 MiB");
+    assert!(large.len() < MAX_ZIP_BYTES && text.len() * 16 > MAX_ARCHIVE_BYTES);
+    refused(&large, "CODE_TOO_LARGE", "250 MiB");
     let names: Vec<_> = (0..=MAX_ENTRIES).map(|n| n.to_string()).collect();
     let rows: Vec<_> = names.iter().map(|name| row(name, 0, b"")).collect();
     refused(&zip(&rows, false), "ZIP_TOO_MANY_ENTRIES", "more than");

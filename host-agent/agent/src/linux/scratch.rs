@@ -36,15 +36,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shelf = Shelf::new(dir.path().join("shelf"));
         let whole = tempfile::tempfile().unwrap();
-        whole.set_len(768 << 20).unwrap();
+        whole.set_len(1024 << 20).unwrap();
         whole.write_all_at(b"superblock", 1024).unwrap();
-        fs::create_dir_all(shelf.scratch(768).parent().unwrap()).unwrap();
-        fs::write(shelf.scratch(768), Sparse::of_file(&whole).unwrap().to_bytes()).unwrap();
+        fs::create_dir_all(shelf.scratch(1024).parent().unwrap()).unwrap();
+        fs::write(shelf.scratch(1024), Sparse::of_file(&whole).unwrap().to_bytes()).unwrap();
         let folder = dir.path().join("run");
         fs::create_dir(&folder).unwrap();
         let file = make(&shelf, &folder, 100).unwrap();
         let about = file.metadata().unwrap();
-        assert_eq!(about.len(), 768 << 20);
+        assert_eq!(about.len(), 1024 << 20);
         assert!(about.blocks() < 100, "{} blocks", about.blocks());
         assert_eq!(about.nlink(), 0);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
@@ -52,6 +52,6 @@ mod tests {
         file.read_exact_at(&mut back, 1024).unwrap();
         assert_eq!(&back, b"superblock");
         // The next size is not on the shelf.
-        assert!(matches!(make(&shelf, &folder, 700), Err(LinuxError::Io { .. })));
+        assert!(matches!(make(&shelf, &folder, 800), Err(LinuxError::Io { .. })));
     }
 }

@@ -96,7 +96,7 @@ impl Versions {
             What::Linux { runtime, build, handler } => {
                 // What cannot run here is not fetched either.
                 self.offer.check()?;
-                let task = self.task(spec.task, task).await?;
+                let task = self.task(spec.task, task, task::MAX_DISK).await?;
                 let (runtime, kernel) = self.runtime(runtime.clone(), build.clone()).await?;
                 let version = LinuxVersion { runtime, kernel, handler: handler.clone(), task };
                 return Ok(Prepared {
@@ -106,7 +106,7 @@ impl Versions {
                 });
             }
         };
-        let task = self.task(spec.task, task).await?;
+        let task = self.task(spec.task, task, task::MAX_MAPPED).await?;
         let (code, compiled) = self.code(digest, code).await?;
         if code.memory.initial_bytes > spec.memory_bytes() {
             let needed_mib = code.memory.initial_bytes.div_ceil(1 << 20);
@@ -207,10 +207,25 @@ impl Versions {
         .await
     }
 
+    /// The archive of files, of at most `most` bytes: also one that is kept may have come for another kind of function.
     async fn task(
         self: &Arc<Self>,
         digest: Option<Digest>,
         given: Bytes,
+        most: usize,
+    ) -> Result<Option<Arc<SealedFile>>, PrepareError> {
+        let file = self.any_task(digest, given, most).await?;
+        match file.as_ref().map(|file| usize::try_from(file.len()).unwrap_or(usize::MAX)) {
+            Some(len) if len > most => Err(task::TaskError::TooLarge { len, most }.into()),
+            _ => Ok(file),
+        }
+    }
+
+    async fn any_task(
+        self: &Arc<Self>,
+        digest: Option<Digest>,
+        given: Bytes,
+        most: usize,
     ) -> Result<Option<Arc<SealedFile>>, PrepareError> {
         let Some(digest) = digest else {
             return if given.is_empty() { Ok(None) } else { Err(unnamed(&given)) };
@@ -224,13 +239,13 @@ impl Versions {
             return Ok(Some(kept));
         }
         let archive = if given.is_empty() {
-            verified("files", digest, self.fetch(digest, task::MAX_BYTES).await?).await?
+            verified("files", digest, self.fetch(digest, most).await?).await?
         } else {
             given
         };
         let versions = Arc::clone(self);
         in_background(move || {
-            check_archive(&archive)?;
+            check_archive(&archive, most)?;
             let path = versions.task_path(digest);
             let fresh = path.with_extension(format!("new-{}", std::process::id()));
             let written = std::fs::write(&fresh, &archive).and_then(|()| std::fs::rename(&fresh, &path));

@@ -13,16 +13,23 @@ use warren_abi::window;
 
 /// Most files and directories.
 pub(super) const MAX_ENTRIES: usize = 10_000;
-/// Most bytes of the archive.
-pub(super) const MAX_BYTES: usize = 64 << 20;
-const _: () = assert!(MAX_BYTES as u64 <= window::TASK.max_len);
+/// Most bytes of an archive that is mapped into a Wasm function's memory.
+pub(super) const MAX_MAPPED: usize = 64 << 20;
+const _: () = assert!(MAX_MAPPED as u64 <= window::TASK.max_len);
+/// Most bytes of one that is a Linux function's disk.
+pub(super) const MAX_DISK: usize = 250 << 20;
 
 /// Why an archive is not taken. The fault of who made it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TaskError {
     /// Too many bytes.
-    #[error("the archive is {0} bytes, at most {MAX_BYTES} are allowed")]
-    TooLarge(usize),
+    #[error("the archive is {len} bytes, at most {most} are allowed")]
+    TooLarge {
+        /// Its bytes.
+        len: usize,
+        /// What this kind of function may have.
+        most: usize,
+    },
     /// Too many entries.
     #[error("the archive has more than {MAX_ENTRIES} entries")]
     TooMany,
@@ -43,10 +50,10 @@ pub enum TaskError {
     Twice(String),
 }
 
-/// Checks every header of an archive.
-pub fn check_archive(bytes: &[u8]) -> Result<(), TaskError> {
-    if bytes.len() > MAX_BYTES {
-        return Err(TaskError::TooLarge(bytes.len()));
+/// Checks every header of an archive of at most so many bytes.
+pub fn check_archive(bytes: &[u8], most: usize) -> Result<(), TaskError> {
+    if bytes.len() > most {
+        return Err(TaskError::TooLarge { len: bytes.len(), most });
     }
     let mut seen = HashSet::new();
     let mut archive = Archive::new(bytes);

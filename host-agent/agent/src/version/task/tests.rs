@@ -23,7 +23,7 @@ fn archive(entries: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
 
 #[expect(clippy::needless_pass_by_value, reason = "rows of the table read better")]
 fn check(entries: &[(&str, EntryType, &[u8])], expect: Result<(), TaskError>) {
-    assert_eq!(check_archive(&archive(entries)), expect, "{entries:?}");
+    assert_eq!(check_archive(&archive(entries), MAX_DISK), expect, "{entries:?}");
 }
 
 #[test]
@@ -52,18 +52,21 @@ fn table() {
 #[test]
 fn damage_and_limits() {
     let good = archive(&[("a", EntryType::Regular, &[7; 3000])]);
-    assert!(matches!(check_archive(&good[..1024]), Err(TaskError::Malformed(_))));
+    assert!(matches!(check_archive(&good[..1024], MAX_DISK), Err(TaskError::Malformed(_))));
     assert!(matches!(
-        check_archive(b"not a tar at all, but long enough?".repeat(40).as_slice()),
+        check_archive(b"not a tar at all, but long enough?".repeat(40).as_slice(), MAX_DISK),
         Err(TaskError::Malformed(_))
     ));
-    assert_eq!(check_archive(&vec![0; MAX_BYTES + 1]), Err(TaskError::TooLarge(MAX_BYTES + 1)));
+    for most in [MAX_MAPPED, MAX_DISK] {
+        let error = check_archive(&vec![0; most + 1], most).unwrap_err();
+        assert_eq!(error, TaskError::TooLarge { len: most + 1, most });
+    }
     let names: Vec<String> = (0..=MAX_ENTRIES).map(|n| n.to_string()).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), EntryType::Regular, &b""[..])).collect();
-    assert_eq!(check_archive(&archive(&many)), Err(TaskError::TooMany));
+    assert_eq!(check_archive(&archive(&many), MAX_DISK), Err(TaskError::TooMany));
     let mut base256 = good;
     base256[124] = 0x80;
-    assert!(check_archive(&base256).is_err());
+    assert!(check_archive(&base256, MAX_DISK).is_err());
 }
 
 proptest! {
@@ -75,6 +78,6 @@ proptest! {
             let at = at % bytes.len();
             bytes[at] = value;
         }
-        let _ = check_archive(&bytes);
+        let _ = check_archive(&bytes, MAX_DISK);
     }
 }
