@@ -12,6 +12,7 @@ use warren_vmm_protocol::guest::InitFailure;
 /// Most bytes of a response, and of an error's document.
 const RESPONSE_MAX: usize = 6 << 20;
 const ERROR_MAX: usize = 1 << 20;
+const RESPONSE_MODE: &str = "lambda-runtime-function-response-mode";
 const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
 
 /// `GET /runtime/invocation/next`: answered when there is an event.
@@ -40,8 +41,16 @@ pub(super) async fn next(supervisor: &Supervisor) -> Answer {
 }
 
 /// `POST /runtime/invocation/ID/response`, whole or as a stream.
+///
+/// A stream is taken as it comes and kept until its end: the host's messages know whole answers only. So its bound is that of
+/// a whole answer, and its first bytes reach the client with its last.
 pub(super) async fn response(supervisor: &Supervisor, id: &str, request: Request<Incoming>) -> Answer {
     const TO: &str = "InvocationResponse";
+    let mode = header(request.headers(), RESPONSE_MODE).unwrap_or_default();
+    if !["", "buffered", "streaming"].contains(&mode.to_ascii_lowercase().as_str()) {
+        let text = format!("{mode:?} is no response mode");
+        return refuse(StatusCode::BAD_REQUEST, "InvalidFunctionResponseMode", &text);
+    }
     if let Err(refusal) = supervisor.feed(|machine, _| machine.may_answer(id, TO)) {
         return refusal.into();
     }
