@@ -20,6 +20,7 @@
 //!   external extensions get SHUTDOWN and have until [`SHUTDOWN_BUDGET_US`] after the beginning. One that asks for the next
 //!   event after SHUTDOWN has nothing left to do. What is still there is killed; the phase ends when nothing is.
 //! - A shutdown that is asked for goes from every phase to Stopping(then Off).
+//! - **In Idle every program is held** ([`Action::Freeze`]), and let go before anything else is done with one.
 
 mod api;
 mod event;
@@ -62,6 +63,10 @@ pub(crate) enum Action {
     Say(Said),
     /// Tell whoever subscribed to platform records.
     Record(Record),
+    /// Hold every program, once what was said has left: nothing is to be done.
+    Freeze,
+    /// Let them go on, at once.
+    Thaw,
     /// It is over.
     PowerOff,
 }
@@ -227,6 +232,7 @@ impl Machine {
             Phase::Stopping(_) | Phase::New => self.event = Some(event),
             Phase::Idle => {
                 self.event = Some(event);
+                self.act(Action::Thaw);
                 self.invoke();
             }
             Phase::Down => {
@@ -291,6 +297,7 @@ impl Machine {
                 if let Some(answer) = self.event.as_mut().and_then(|event| event.answer.take()) {
                     self.say_done(now, answer);
                     self.phase = Phase::Idle;
+                    self.act(Action::Freeze);
                 }
             }
             _ => {}
@@ -305,6 +312,7 @@ impl Machine {
         } else {
             self.init_took = Some(took);
             self.act(Action::Say(Said::Ready { took }));
+            self.act(Action::Freeze);
         }
         self.go_on(now);
     }

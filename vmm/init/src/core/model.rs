@@ -47,13 +47,23 @@ struct World {
     owed: Option<String>,
     init_said: usize,
     off: bool,
+    /// Every program is held.
+    held: bool,
 }
 
 impl World {
     fn take(&mut self, actions: Vec<Action>) {
         for action in actions {
             assert!(!self.off, "{action:?} after the end");
+            let quiet = matches!(action, Action::Thaw | Action::Record(_) | Action::Say(_));
+            assert!(!self.held || quiet, "{action:?} while programs are held");
             match action {
+                Action::Freeze => {
+                    assert!(self.running.iter().all(|who| self.waiting.contains(who)), "somebody is busy");
+                    assert_eq!(self.owed, None, "held with an event owed");
+                    self.held = true;
+                }
+                Action::Thaw => self.held = false,
                 Action::Launch(who) => {
                     assert!(self.running.insert(who), "{who:?} was started twice");
                     self.waiting.remove(&who);

@@ -46,6 +46,7 @@ impl Machine {
                 }
                 return;
             }
+            Phase::Idle => self.act(Action::Thaw),
             _ => {}
         }
         if then_off {

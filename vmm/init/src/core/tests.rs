@@ -114,8 +114,28 @@ fn word(action: &Action) -> Option<String> {
             other => format!("done {other:?}"),
         },
         Action::PowerOff => "off".to_owned(),
-        Action::Record(_) => return None,
+        // The model's.
+        Action::Freeze | Action::Thaw | Action::Record(_) => return None,
     })
+}
+
+#[test]
+fn programs_are_held_between_events() {
+    let mut machine = Machine::new(10_000_000, Vec::new());
+    machine.start(0);
+    machine.runtime_next(1).unwrap();
+    assert_eq!(machine.take_actions().last(), Some(&Action::Freeze));
+    for id in ["a", "b"] {
+        machine.event(2, id.to_owned(), 1000);
+        let actions = machine.take_actions();
+        assert_eq!(actions.first(), Some(&Action::Thaw), "{actions:?}");
+        machine.answer(id, Answer::Stopped, "InvocationResponse").unwrap();
+        machine.runtime_next(3).unwrap();
+        let actions = machine.take_actions();
+        assert_eq!(actions.last(), Some(&Action::Freeze), "{actions:?}");
+    }
+    machine.shutdown(4);
+    assert_eq!(machine.take_actions().first(), Some(&Action::Thaw));
 }
 
 #[test]

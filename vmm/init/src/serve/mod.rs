@@ -11,6 +11,7 @@
 mod answers;
 mod environment;
 mod event;
+pub(crate) mod freezer;
 mod host;
 mod identifier;
 mod lines;
@@ -114,6 +115,8 @@ async fn live(setup: Setup, prepare: impl FnOnce(&GuestConfig) -> Result<(), Unp
     });
     let timer = supervisor.clone();
     tokio::task::spawn_local(async move { timer.keep_time().await });
+    let still = supervisor.clone();
+    tokio::task::spawn_local(async move { still.keep_still().await });
     supervisor.feed(Machine::start);
     supervisor.over().await;
     let _ = tokio::time::timeout(LAST_WORDS, outgoing.empty()).await;

@@ -1,6 +1,7 @@
 //! Starting, ending and reaping programs, and reading what they write.
 
 use super::environment::Variables;
+use super::freezer::Freezer;
 use crate::core::{Ending, Who};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
@@ -45,8 +46,8 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Starts one. What it writes comes out of the pipe. Its process group is its own, so that all of it can be ended.
-    pub(crate) fn launch(&mut self, who: Who, launch: Launch<'_>) -> IoResult<PipeReader> {
+    /// Starts one, where `freezer` can hold it. What it writes comes out of the pipe. Its process group is its own, so that all of it can be ended.
+    pub(crate) fn launch(&mut self, who: Who, launch: Launch<'_>, freezer: &Freezer) -> IoResult<PipeReader> {
         let mut words = launch.words.into_iter();
         let program = words.next().ok_or(Errno::NOENT)?;
         let (reader, writer) = std::io::pipe()?;
@@ -63,7 +64,7 @@ impl Programs {
         if launch.as_user {
             command.uid(USER).gid(GROUP);
         }
-        let child = command.spawn()?;
+        let child = freezer.inside(|| command.spawn())?;
         if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
             self.running.insert(pid, who);
             // The supervisor is spared when memory runs out; what it starts is not.

@@ -2,17 +2,19 @@
 //!
 //! Everything is on one thread. No borrow of the state outlives a method here, and none is held over an await.
 
-use super::answers;
+mod telling;
+
 use super::environment::{self, Variables};
 use super::event::HostEvent;
+use super::freezer::Freezer;
 use super::outgoing::Outgoing;
 use super::output::Output;
 use super::places::Places;
 use super::programs::{Launch, Programs, Reaped};
 use crate::clock::{Clock, unix_ms};
-use crate::core::{Action, Delivery, Ending, ExtensionId, Machine, Micros, Reason, Record, Said, Who};
+use crate::core::{Action, Delivery, Ending, ExtensionId, Machine, Micros, Reason, Who};
 use crate::telemetry::Hub;
-use crate::telemetry::record::{self, Facts};
+use crate::telemetry::record;
 use crate::telemetry::subscription::{Category, Subscription};
 use rustix::process::Signal;
 use std::cell::{Cell, RefCell};
@@ -21,8 +23,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
-use warren_vmm_protocol::Done;
-use warren_vmm_protocol::guest::{GuestConfig, GuestReply};
+use warren_vmm_protocol::guest::GuestConfig;
 
 /// What answers a request for the next event.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ struct Shared {
     /// In a guest: programs get a user of their own, and the clock is ours to set.
     guest: bool,
     outgoing: Rc<Outgoing>,
+    freezer: Rc<Freezer>,
     state: RefCell<State>,
     /// The machine's deadline may be another.
     alarm: Notify,
@@ -92,9 +94,22 @@ impl Supervisor {
             event: None,
             hub: Hub::default(),
         };
+        let freezer = Rc::new(if guest { Freezer::of_guest() } else { Freezer::default() });
         let state = RefCell::new(state);
         let (alarm, off, over) = (Notify::new(), Cell::new(false), Notify::new());
-        Self(Rc::new(Shared { clock, config, places, api, guest, outgoing, state, alarm, off, over }))
+        Self(Rc::new(Shared {
+            clock,
+            config,
+            places,
+            api,
+            guest,
+            outgoing,
+            freezer,
+            state,
+            alarm,
+            off,
+            over,
+        }))
     }
 
     /// The function's configuration.
@@ -157,7 +172,7 @@ impl Supervisor {
     pub(crate) fn subscribe(&self, id: ExtensionId, subscription: Subscription, types: &serde_json::Value) {
         let mut state = self.0.state.borrow_mut();
         let name = state.machine.extension_name(id).unwrap_or_default().to_owned();
-        state.hub.subscribe(self.0.clock, &name, subscription);
+        state.hub.subscribe(self.0.clock, &self.0.freezer, &name, subscription);
         state.hub.publish(self.0.clock, Category::Platform, &record::subscribed(unix_ms(), &name, types));
     }
 
@@ -187,6 +202,15 @@ impl Supervisor {
                     }
                 }
             }
+        }
+    }
+
+    /// Holds programs when nothing is to be done and everything said has left, for ever.
+    pub(crate) async fn keep_still(&self) {
+        loop {
+            self.0.freezer.wanted().await;
+            self.0.outgoing.empty().await;
+            self.0.freezer.hold();
         }
     }
 
@@ -230,6 +254,8 @@ impl Supervisor {
             Action::Deliver(who, delivery) => self.deliver(who, delivery),
             Action::Say(said) => self.say(said),
             Action::Record(record) => self.record(&record),
+            Action::Freeze => self.0.freezer.want(),
+            Action::Thaw => self.0.freezer.let_go(),
             Action::PowerOff => {
                 self.drain();
                 self.0.off.set(true);
@@ -249,7 +275,7 @@ impl Supervisor {
             }
             state
                 .programs
-                .launch(who, launch)
+                .launch(who, launch, &self.0.freezer)
                 .map_err(|error| ("Runtime.InvalidEntrypoint", format!("it could not be started: {error}")))
         });
         let started = launched.and_then(|pipe| {
@@ -305,74 +331,6 @@ impl Supervisor {
         if let Some(waiting) = state.waiting.remove(&who) {
             let _ = waiting.send(delivered);
         }
-    }
-
-    fn say(&self, said: Said) {
-        self.drain();
-        let outgoing = &self.0.outgoing;
-        match said {
-            Said::Ready { took } => outgoing.init(&GuestReply::Ready { init_us: took }),
-            Said::InitFailed { took, fault } => {
-                let (whole, part) = (took / 1000, took % 1000 / 10);
-                let kind = &fault.error_type;
-                outgoing.log(
-                    format!(
-                        "INIT_REPORT Init Duration: {whole}.{part:02} ms\tPhase: init\tStatus: error\tError Type: {kind}\n"
-                    )
-                    .as_bytes(),
-                );
-                outgoing.init(&GuestReply::InitFailed { init_us: took, error: answers::init_error(&fault) });
-            }
-            Said::Done { answer, took } => {
-                let event = self.0.state.borrow_mut().event.take();
-                let id = event.as_ref().map_or("", |(event, _)| event.request_id.as_str());
-                if let crate::core::Answer::Failed(fault) = &answer {
-                    let text = format!("RequestId: {id} Error: {}\n{}\n", fault.message, fault.error_type);
-                    outgoing.log(text.as_bytes());
-                }
-                let (outcome, payload) = answers::outcome(id, answer);
-                let done = Done {
-                    outcome,
-                    handler_us: took,
-                    memory_peak_bytes: self.peak(),
-                    payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                    exits: 0,
-                };
-                outgoing.done(done, &payload);
-            }
-        }
-    }
-
-    fn record(&self, record: &Record) {
-        if matches!(record, Record::InitReport { .. }) {
-            self.0.state.borrow().hub.flush();
-        }
-        if let Record::Extension { name, subscription } = record {
-            let wanted = [("INVOKE", subscription.invoke), ("SHUTDOWN", subscription.shutdown)];
-            let events: Vec<_> = wanted.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect();
-            let events = events.join(", ");
-            let line = format!("EXTENSION\tName: {name}\tState: Registered\tEvents: [{events}]\n");
-            self.0.outgoing.log(line.as_bytes());
-        }
-        let state = self.0.state.borrow();
-        if !state.hub.wants(Category::Platform) {
-            return;
-        }
-        let event = state.event.as_ref().map(|(event, _)| event);
-        let facts = Facts {
-            unix_ms: unix_ms(),
-            request_id: event.map_or("", |event| event.request_id.as_str()),
-            trace_id: event.and_then(|event| event.trace_id.as_deref()),
-            kind: environment::kind(self.0.config.kind),
-            version: self.0.config.function_version.as_str(),
-            memory_mib: self.0.config.memory.get(),
-            peak_bytes: state.programs.peak_bytes(),
-        };
-        state.hub.publish(self.0.clock, Category::Platform, &record::platform(record, &facts));
-    }
-
-    fn peak(&self) -> u64 {
-        self.0.state.borrow().programs.peak_bytes()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::buffer::Buffer;
 use crate::clock::Clock;
+use crate::serve::freezer::Freezer;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -9,6 +10,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -20,43 +22,64 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 5;
 const RETRY: Duration = Duration::from_millis(50);
 
-pub(super) fn start(
-    clock: Clock,
-    port: u16,
-    buffer: Rc<RefCell<Buffer>>,
-    changed: Rc<Notify>,
-) -> tokio::task::AbortHandle {
-    tokio::task::spawn_local(deliver_all(clock, port, buffer, changed)).abort_handle()
+/// One subscriber's.
+pub(super) struct Delivery {
+    pub(super) clock: Clock,
+    /// While the subscriber is held, nothing is brought and no time counts.
+    pub(super) freezer: Rc<Freezer>,
+    pub(super) port: u16,
+    pub(super) buffer: Rc<RefCell<Buffer>>,
+    pub(super) changed: Rc<Notify>,
 }
 
-async fn deliver_all(clock: Clock, port: u16, buffer: Rc<RefCell<Buffer>>, changed: Rc<Notify>) {
-    loop {
-        let due = buffer.borrow().due();
-        match due {
-            None => changed.notified().await,
-            Some(at) if at > clock.now() => {
-                tokio::select! {
-                    () = tokio::time::sleep_until(clock.instant(at).into()) => {}
-                    () = changed.notified() => {}
+impl Delivery {
+    pub(super) fn start(self) -> tokio::task::AbortHandle {
+        tokio::task::spawn_local(self.deliver_all()).abort_handle()
+    }
+
+    async fn deliver_all(self) {
+        loop {
+            let due = self.buffer.borrow().due();
+            match due {
+                None => self.changed.notified().await,
+                Some(at) if at > self.clock.now() => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(self.clock.instant(at).into()) => {}
+                        () = self.changed.notified() => {}
+                    }
                 }
-            }
-            Some(_) => {
-                let batch = buffer.borrow_mut().take(clock.now());
-                if let Some(batch) = batch {
-                    deliver(port, Bytes::from(batch)).await;
+                Some(_) => {
+                    self.freezer.awake().await;
+                    let batch = self.buffer.borrow_mut().take(self.clock.now());
+                    if let Some(batch) = batch {
+                        self.deliver(Bytes::from(batch)).await;
+                    }
                 }
             }
         }
     }
-}
 
-async fn deliver(port: u16, batch: Bytes) {
-    for attempt in 0..ATTEMPTS {
-        let tried = tokio::time::timeout(PATIENCE, post(port, batch.clone())).await;
-        if matches!(tried, Ok(Ok(()))) {
-            return;
+    async fn deliver(&self, batch: Bytes) {
+        for attempt in 0..ATTEMPTS {
+            if self.bring(batch.clone()).await {
+                return;
+            }
+            tokio::time::sleep(RETRY * 2_u32.pow(attempt)).await;
+            self.freezer.awake().await;
         }
-        tokio::time::sleep(RETRY * 2_u32.pow(attempt)).await;
+    }
+
+    /// Brings a batch once; a server that was held meanwhile has its time again.
+    async fn bring(&self, batch: Bytes) -> bool {
+        let mut post = pin!(post(self.port, batch));
+        loop {
+            let held = self.freezer.count();
+            match tokio::time::timeout(PATIENCE, post.as_mut()).await {
+                Ok(tried) => return tried.is_ok(),
+                Err(_) if self.freezer.count() != held => self.freezer.awake().await,
+                Err(_) => return false,
+            }
+        }
     }
 }
 

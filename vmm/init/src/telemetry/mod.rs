@@ -15,6 +15,7 @@ use subscription::{Category, Subscription};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::serve::freezer::Freezer;
 
 /// Somebody who wants records.
 struct Subscriber {
@@ -32,10 +33,23 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// Takes a subscription; an extension's newer one replaces its older.
-    pub(crate) fn subscribe(&mut self, clock: Clock, name: &str, subscription: Subscription) {
+    pub(crate) fn subscribe(
+        &mut self,
+        clock: Clock,
+        freezer: &Rc<Freezer>,
+        name: &str,
+        subscription: Subscription,
+    ) {
         let buffer = Rc::new(RefCell::new(Buffer::new(subscription.buffering)));
         let changed = Rc::new(Notify::new());
-        let task = delivery::start(clock, subscription.port, Rc::clone(&buffer), Rc::clone(&changed));
+        let task = delivery::Delivery {
+            clock,
+            freezer: Rc::clone(freezer),
+            port: subscription.port,
+            buffer: Rc::clone(&buffer),
+            changed: Rc::clone(&changed),
+        };
+        let task = task.start();
         let subscriber = Subscriber { categories: subscription.categories, buffer, changed, task };
         self.forget(name);
         self.subscribers.push((name.to_owned(), subscriber));
