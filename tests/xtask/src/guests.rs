@@ -48,7 +48,8 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
     let program = programs.iter().find(is).context("there is no such test program")?;
     let fixtures = fixtures(&["extension"])?;
     let mut command = Command::new(paths::built("warren-lab"));
-    command.args(["--limit", "900", "--guests", "--memory-mib", "2048"]);
+    // In virtual time limits are exact, and nothing waits for them.
+    command.args(["--virtual-time", "--limit", "900", "--guests", "--memory-mib", "2048"]);
     for (from, to) in [
         (paths::built("warren-vmm"), "warren-vmm"),
         (paths::built("warren-init"), "warren-init"),
@@ -61,6 +62,7 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
     }
     command.arg("--").arg(format!(
         "cd /opt/tests && WARREN_GUESTS=/guest WARREN_FIXTURES=/opt/tests/fixtures \
+         WARREN_VIRTUAL_TIME=1 \
          WARREN_INIT=/opt/tests/warren-init WARREN_VMM=/opt/tests/warren-vmm {environment}./guest --test-threads=1"
     ));
     Ok(command)

@@ -14,7 +14,7 @@ const FULL: [&str; 1] = ["debian-node"];
 /// A root file system with two extensions, which is imported.
 const EXTENSIONS: &str = "extensions";
 /// The scratch disk that the functions have.
-const SCRATCH: &str = "scratch/768.sparse";
+const SCRATCH: &str = "scratch/1024.sparse";
 
 /// Linux functions through the whole path: their lives (`linux-functions.sh`), then every runtime through every step (suite
 /// `runtimes`). Nothing where their runtimes cannot be made.

@@ -173,7 +173,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         }
     }
     let guests = [
-        ("lab::linux-functions", linux_functions(root, "")),
+        ("lab::linux-functions", runtimes::lab(root, programs, false)),
         ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
         ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
     ];
@@ -184,13 +184,6 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
             Err(error) => tally.fail(format!("{name}: {error:#}")),
         }
     }
-}
-
-/// Linux functions through the whole path; nothing where their runtimes cannot be made.
-fn linux_functions(root: &Path, environment: &str) -> Result<Option<Command>> {
-    let carries = runtimes::carries(root)?;
-    let words = format!("{environment}sh /opt/tests/linux-functions.sh");
-    Ok((!carries.is_empty()).then(|| lab_command(&carries, &words)))
 }
 
 fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {
@@ -231,7 +224,7 @@ pub(crate) fn soak(name: &str) -> Result<()> {
     }
     if name == "linux" || name == "all" {
         guests::soak(&programs)?;
-        if let Some(mut command) = linux_functions(&paths::root(), "ROUNDS=100 ")? {
+        if let Some(mut command) = runtimes::lab(&paths::root(), &programs, true)? {
             shell::step("soak linux (functions)", &mut command)?;
         }
         if name == "linux" {

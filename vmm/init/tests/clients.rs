@@ -227,6 +227,12 @@ fn rules_of_the_runtime_api() {
     assert!(stranger.log.contains("shell: status 400\nshell: status 202"), "{stranger:?}");
     let stream = running.invoke(r#"{"do":"stream"}"#);
     assert_eq!(stream.text(), "one two");
+    let broken = running.invoke(r#"{"do":"broken"}"#);
+    assert_eq!(broken.error(), "handler 0: Stream.Broke: half way");
+    assert_eq!(broken.text(), r#"{"errorType": "Stream.Broke", "errorMessage": "half way"}"#);
+    let mode = running.invoke(r#"{"do":"mode"}"#);
+    assert_eq!(mode.text(), r#""whole""#);
+    assert!(mode.log.contains("shell: status 400\nshell: status 202"), "{mode:?}");
     let large = running.invoke(&format!(r#"{{"do":"large","bytes":{}}}"#, (6 << 20) + 100));
     assert!(large.log.contains("shell: status 413"), "{large:?}");
     // Every line arrives, in order, with the event that wrote it.

@@ -113,10 +113,72 @@ fn everything_with_6_12() {
     }
 }
 
+/// A thread in the background counts a hundred times a second while an event runs, and not while none does. On a machine as
+/// slow as can be it counts less; more it cannot.
+#[test]
+fn nothing_runs_between_events() {
+    let Some((machine, mut running)) = guest("6.1", &[], |sandbox| sandbox) else { return };
+    let ticks = |answer: &support::Answer| answer.text().parse::<u64>().unwrap();
+    let before = ticks(&running.invoke(r#"{"do":"ticks"}"#));
+    let during = ticks(&running.invoke(r#"{"do":"rest"}"#));
+    assert!(during > before + 20, "{before} to {during}: nothing is counted during an event");
+    // Not a wait for something: what is looked for is that nothing happens.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let after = ticks(&running.invoke(r#"{"do":"ticks"}"#));
+    assert!(after < during + 100, "{during} to {after}: the function ran between two events");
+    // It is whole, extension and all: held and let go a hundred times more.
+    for number in 1..=100 {
+        assert!(running.invoke(&format!(r#"{{"value":{number}}}"#)).text().contains("echo"));
+    }
+    ends(machine, running);
+}
+
+/// A time, and what it has to be: no less, and in virtual time, where it is exact, hardly more.
+#[track_caller]
+fn lasted(what: &str, us: u64, ms: u64) {
+    let exact = std::env::var_os("WARREN_VIRTUAL_TIME").is_some();
+    let most = if exact { ms + 250 } else { u64::MAX };
+    assert!((ms..=most).contains(&(us / 1000)), "{what} lasted {us} us, not {ms} ms");
+    println!("{what}: {us} us of {ms} ms{}", if exact { ", virtual" } else { "" });
+}
+
+/// Init has ten seconds; then it is tried again inside the event, which has its own time and not init's.
+#[test]
+fn init_has_ten_seconds_and_the_event_its_own() {
+    let change = |mut sandbox: Sandbox| {
+        sandbox.config.init_timeout = support::Sandbox::new().config.init_timeout;
+        sandbox.variable("INIT", "sleep")
+    };
+    let Some((machine, mut running)) = guest("6.1", &[], change) else { return };
+    let error = running.init.clone().unwrap_err();
+    assert_eq!((error.failure, error.error_type.as_str()), (InitFailure::TimedOut, "Sandbox.Timedout"));
+    lasted("init", running.init_us, 10_000);
+    let answer = running.invoke_within("{}", 12_000);
+    assert_eq!(answer.error(), "TimedOut");
+    lasted("the event", answer.done.handler_us, 12_000);
+    running.rest();
+    machine.powered_off();
+}
+
+/// An extension that does not end has two seconds after SHUTDOWN began.
+#[test]
+fn a_shutdown_has_two_seconds() {
+    let change = |sandbox: Sandbox| sandbox.variable("EXTENSION", "deaf");
+    let Some((machine, running)) = guest("6.1", &[], change) else { return };
+    assert_eq!(running.init, Ok(()), "{}", running.log);
+    let began = std::time::Instant::now();
+    let log = running.shutdown_over();
+    lasted("the shutdown", u64::try_from(began.elapsed().as_micros()).unwrap(), 2000);
+    assert!(log.contains("extension: shutdown spindown"), "{log}");
+    machine.powered_off();
+}
+
 #[test]
 fn an_event_past_its_time_powers_the_guest_off() {
     let Some((machine, mut running)) = guest("6.1", &[], |sandbox| sandbox) else { return };
-    assert_eq!(running.invoke_within(r#"{"do":"sleep"}"#, 2000).error(), "TimedOut");
+    let answer = running.invoke_within(r#"{"do":"sleep"}"#, 2000);
+    assert_eq!(answer.error(), "TimedOut");
+    lasted("the event", answer.done.handler_us, 2000);
     let log = running.rest();
     assert!(log.contains("extension: shutdown timeout"), "{log}");
     machine.powered_off();

@@ -36,6 +36,8 @@ pub struct Running {
     pub log: String,
     /// How init went.
     pub init: Result<(), InitError>,
+    /// And how long it took, by the guest's clock.
+    pub init_us: u64,
 }
 
 /// The end of an event.
@@ -109,17 +111,24 @@ impl Sandbox {
 
     fn configure(self, stream: UnixStream, child: Option<Child>) -> Running {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut running =
-            Running { child, stream, number: 0, folder: self.folder, log: String::new(), init: Ok(()) };
+        let mut running = Running {
+            child,
+            stream,
+            number: 0,
+            folder: self.folder,
+            log: String::new(),
+            init: Ok(()),
+            init_us: 0,
+        };
         running.send(&GuestRequest::Configure(Box::new(self.config)), &[]);
-        running.init = loop {
+        (running.init_us, running.init) = loop {
             match running
                 .receive()
                 .unwrap_or_else(|| panic!("no end of init; the log so far: {}", running.log))
             {
                 GuestReply::Log(log) => running.log.push_str(&String::from_utf8_lossy(log.as_bytes())),
-                GuestReply::Ready { .. } => break Ok(()),
-                GuestReply::InitFailed { error, .. } => break Err(error),
+                GuestReply::Ready { init_us } => break (init_us, Ok(())),
+                GuestReply::InitFailed { init_us, error } => break (init_us, Err(error)),
             }
         };
         running

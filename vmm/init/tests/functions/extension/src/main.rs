@@ -34,7 +34,12 @@ fn name() -> String {
 async fn event(event: LambdaEvent) -> Result<(), Error> {
     match event.next {
         NextEvent::Invoke(invoke) => println!("{}: invoke {} {}", name(), invoke.request_id, invoke.tracing.value),
-        NextEvent::Shutdown(shutdown) => println!("{}: shutdown {}", name(), shutdown.shutdown_reason),
+        NextEvent::Shutdown(shutdown) => {
+            println!("{}: shutdown {}", name(), shutdown.shutdown_reason);
+            if std::env::var("EXTENSION").as_deref() == Ok("deaf") {
+                tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+            }
+        }
     }
     if std::env::var("EXTENSION").as_deref() == Ok("fail") {
         return Err("as you wish".into());

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// What a thread in the background counts, a hundred times a second.
+static TICKS: AtomicU64 = AtomicU64::new(0);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -15,6 +17,12 @@ async fn main() -> Result<(), Error> {
         Ok("sleep") => std::thread::sleep(Duration::from_secs(3600)),
         _ => {}
     }
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_millis(10));
+            TICKS.fetch_add(1, Ordering::Relaxed);
+        }
+    });
     lambda_runtime::run(service_fn(handler)).await
 }
 
@@ -78,6 +86,11 @@ async fn handler(event: LambdaEvent<Value>) -> Result<Value, Error> {
             Ok(json!("x".repeat(usize::try_from(bytes)?)))
         }
         Some("look") => Ok(look()),
+        Some("ticks") => Ok(json!(TICKS.load(Ordering::Relaxed))),
+        Some("rest") => {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(json!(TICKS.load(Ordering::Relaxed)))
+        }
         Some("fill") => Ok(fill()?),
         Some("keep") => {
             let before = std::fs::read_to_string("/tmp/kept").unwrap_or_default();
