@@ -35,10 +35,11 @@ fn guest(
     let mut members = vec![("bootstrap", program.as_slice())];
     members.extend(files.iter().map(|(name, text)| (*name, text.as_bytes())));
     let task = archive(&members);
-    let mut sandbox = change(Sandbox::new());
+    let mut sandbox = Sandbox::new();
+    sandbox.config.init_timeout = 60_000.try_into().unwrap();
+    let mut sandbox = change(sandbox);
     sandbox.config.task_len = task.len() as u64;
     sandbox.config.tmp = 16.try_into().unwrap();
-    sandbox.config.init_timeout = 60_000.try_into().unwrap();
     sandbox.config.wall_unix_ns = 1_900_000_000_000_000_000;
     let machine = Machine::start(&guests.join(kernel), &fixtures, &task);
     let running = sandbox.over(machine.stream());
@@ -146,7 +147,7 @@ fn lasted(what: &str, us: u64, ms: u64) {
 #[test]
 fn init_has_ten_seconds_and_the_event_its_own() {
     let change = |mut sandbox: Sandbox| {
-        sandbox.config.init_timeout = support::Sandbox::new().config.init_timeout;
+        sandbox.config.init_timeout = Sandbox::new().config.init_timeout;
         sandbox.variable("INIT", "sleep")
     };
     let Some((machine, mut running)) = guest("6.1", &[], change) else { return };
