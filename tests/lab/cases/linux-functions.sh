@@ -20,7 +20,7 @@ $warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 > /tmp/u
 up=$!
 until grep -q '^ready' /tmp/up; do kill -0 $up 2> /dev/null || fail "$(cat /tmp/up)"; sleep 0.2; done
 expect 0 '"linux"' $warren --json hosts
-expect 0 'debian-python' $warren --json hosts
+expect 0 'debian-base' $warren --json hosts
 
 say "a shell bootstrap, cold and warm; the same bytes as its Wasm twin"
 $warren fn create shell --kind linux --runtime debian-base --code /functions/shell --handler main.greet \

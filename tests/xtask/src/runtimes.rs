@@ -16,71 +16,85 @@ const EXTENSIONS: &str = "extensions";
 /// The scratch disk that the functions have.
 const SCRATCH: &str = "scratch/1024.sparse";
 
-/// Linux functions through the whole path: their lives (`linux-functions.sh`), then every runtime through every step (suite
-/// `runtimes`). Nothing where their runtimes cannot be made.
-///
-/// In virtual time: the product's time limits are exact, and nothing waits for them.
-pub(crate) fn lab(root: &Path, programs: &[TestProgram], full: bool) -> Result<Option<Command>> {
-    if !shell::is_root() {
-        println!("warren-skipped: lab::linux-functions: only root can make root file systems");
-        return Ok(None);
-    }
-    let is = |p: &&TestProgram| p.is_suite() && p.name == "runtimes";
-    let suite = programs.iter().find(is).context("there is no such test program")?;
-    let mut carries = made(full)?;
-    for part in ["bin", "policies", "functions/hello.wasm"] {
-        carries.push((paths::collected().join(part), format!("/opt/warren/{part}")));
-    }
+/// The lives of Linux functions' sandboxes, through the whole path; nothing where runtimes cannot be made.
+pub(crate) fn lives(root: &Path) -> Result<Option<Command>> {
+    let Some(mut carries) = carries(&["debian-base"])? else { return Ok(None) };
     carries.push((root.join("tests/functions/linux"), "/functions".to_owned()));
     let case = root.join("tests/lab/cases/linux-functions.sh");
     carries.push((case, "/opt/tests/linux-functions.sh".to_owned()));
-    carries.push((suite.file.clone(), "/opt/tests/runtimes".to_owned()));
-    for folder in ["shell", "python", "node"] {
-        carries.push((root.join("vmm/init/tests/functions").join(folder), format!("/matrix/{folder}")));
-    }
-    let mut command = Command::new(paths::built("warren-lab"));
-    // The full form has more to carry, and disks that are full.
-    let (limit, memory, soak) = if full { ("3600", "5120", "WARREN_SOAK=1 ") } else { ("900", "3072", "") };
-    command.args(["--virtual-time", "--limit", limit, "--memory-mib", memory]);
-    for (from, to) in &carries {
-        command.arg("--carry").arg(format!("{}={to}", from.display()));
-    }
-    command.arg("--").arg(format!(
-        "sh /opt/tests/linux-functions.sh && cd /opt/tests && \
-         WARREN_COLLECTED=/opt/warren WARREN_MATRIX=/matrix {soak}./runtimes"
-    ));
-    Ok(Some(command))
+    Ok(Some(lab(&["--limit", "900"], &carries, "sh /opt/tests/linux-functions.sh")))
 }
 
-/// Makes what is missing, and says what to carry. Runtimes of the same recipe are kept; the kernel is made each time, for init
-/// may be another.
-fn made(full: bool) -> Result<Vec<(PathBuf, String)>> {
-    let shelf = paths::target().join("guests");
-    std::fs::create_dir_all(&shelf).with_context(|| shelf.display().to_string())?;
-    let warren = paths::collected().join("bin/warren");
-    let make = |words: &[&str]| {
-        let mut command = Command::new(&warren);
-        command.arg("runtime").args(words).arg("--guests").arg(&shelf);
-        shell::step(&format!("warren runtime {}", words.join(" ")), &mut command)
-    };
-    make(&["kernel"])?;
-    let mut runtimes = QUICK.to_vec();
-    let mut carries = Vec::new();
+/// Every runtime through every step: the suite `runtimes`, in virtual time, so that the product's time limits are exact and
+/// nothing waits for them.
+pub(crate) fn every(root: &Path, programs: &[TestProgram], full: bool) -> Result<Option<Command>> {
+    let is = |p: &&TestProgram| p.is_suite() && p.name == "runtimes";
+    let suite = programs.iter().find(is).context("there is no such test program")?;
+    let names: Vec<_> = QUICK.iter().chain(full.then_some(&FULL).into_iter().flatten()).copied().collect();
+    let Some(mut carries) = carries(&names)? else { return Ok(None) };
     if full {
         let fixtures = guests::fixtures(&["one", "two"])?;
         carries.push((fixtures.join("bootstrap"), "/matrix/rust/bootstrap".to_owned()));
         make(&["import", EXTENSIONS, &fixtures.join("root.ext4").display().to_string()])?;
-        runtimes.extend(FULL);
+        carries.extend(files_of(EXTENSIONS));
     }
-    for name in &runtimes {
+    carries.push((suite.file.clone(), "/opt/tests/runtimes".to_owned()));
+    for folder in ["shell", "python", "node"] {
+        carries.push((root.join("vmm/init/tests/functions").join(folder), format!("/matrix/{folder}")));
+    }
+    // The full form has more to carry, and disks that are full.
+    let (limit, memory, soak) = if full { ("7200", "5120", "WARREN_SOAK=1 ") } else { ("900", "3072", "") };
+    let flags = ["--virtual-time", "--limit", limit, "--memory-mib", memory];
+    let environment = format!("WARREN_COLLECTED=/opt/warren WARREN_MATRIX=/matrix {soak}");
+    Ok(Some(lab(&flags, &carries, &format!("cd /opt/tests && {environment}./runtimes"))))
+}
+
+fn lab(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Command {
+    let mut command = Command::new(paths::built("warren-lab"));
+    command.args(flags);
+    for (from, to) in carries {
+        command.arg("--carry").arg(format!("{}={to}", from.display()));
+    }
+    command.args(["--", words]);
+    command
+}
+
+fn shelf() -> PathBuf {
+    paths::target().join("guests")
+}
+
+fn make(words: &[&str]) -> Result<()> {
+    let mut command = Command::new(paths::collected().join("bin/warren"));
+    command.arg("runtime").args(words).arg("--guests").arg(shelf());
+    shell::step(&format!("warren runtime {}", words.join(" ")), &mut command)
+}
+
+/// A runtime's files, and where they go.
+fn files_of(name: &str) -> [(PathBuf, String); 2] {
+    ["root.img", "manifest.json"]
+        .map(|file| format!("runtimes/{name}/{file}"))
+        .map(|file| (shelf().join(&file), format!("/guests/{file}")))
+}
+
+/// Makes what is missing, and says what to carry besides functions. Runtimes of the same recipe are kept; the kernel is made each
+/// time, for init may be another.
+fn carries(names: &[&str]) -> Result<Option<Vec<(PathBuf, String)>>> {
+    if !shell::is_root() {
+        println!("warren-skipped: lab: Linux functions: only root can make root file systems");
+        return Ok(None);
+    }
+    std::fs::create_dir_all(shelf()).with_context(|| shelf().display().to_string())?;
+    make(&["kernel"])?;
+    let mut carries = Vec::new();
+    for name in names {
         make(&["build", name])?;
+        carries.extend(files_of(name));
     }
-    runtimes.extend(full.then_some(EXTENSIONS));
-    let runtimes = runtimes
-        .iter()
-        .flat_map(|name| ["root.img", "manifest.json"].map(|file| format!("runtimes/{name}/{file}")));
     let kernel = ["vmlinux", "initrd", "manifest.json"].map(|file| format!("kernels/6.1/{file}"));
-    let files = runtimes.chain(kernel).chain([SCRATCH.to_owned()]);
-    carries.extend(files.map(|file| (shelf.join(&file), format!("/guests/{file}"))));
-    Ok(carries)
+    let files = kernel.into_iter().chain([SCRATCH.to_owned()]);
+    carries.extend(files.map(|file| (shelf().join(&file), format!("/guests/{file}"))));
+    for part in ["bin", "policies", "functions/hello.wasm"] {
+        carries.push((paths::collected().join(part), format!("/opt/warren/{part}")));
+    }
+    Ok(Some(carries))
 }

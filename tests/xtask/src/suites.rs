@@ -173,7 +173,8 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         }
     }
     let guests = [
-        ("lab::linux-functions", runtimes::lab(root, programs, false)),
+        ("lab::linux-functions", runtimes::lives(root)),
+        ("lab::runtimes", runtimes::every(root, programs, false)),
         ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
         ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
     ];
@@ -224,8 +225,13 @@ pub(crate) fn soak(name: &str) -> Result<()> {
     }
     if name == "linux" || name == "all" {
         guests::soak(&programs)?;
-        if let Some(mut command) = runtimes::lab(&paths::root(), &programs, true)? {
-            shell::step("soak linux (functions)", &mut command)?;
+        for (name, command) in [
+            ("soak linux (lives of functions)", runtimes::lives(&paths::root())?),
+            ("soak linux (runtimes)", runtimes::every(&paths::root(), &programs, true)?),
+        ] {
+            if let Some(mut command) = command {
+                shell::step(name, &mut command)?;
+            }
         }
         if name == "linux" {
             return Ok(());
