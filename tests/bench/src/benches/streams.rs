@@ -45,7 +45,7 @@ pub(crate) fn vsock(places: &Places, report: &mut Report, runs: usize) -> Result
         std::io::copy(&mut here, &mut std::io::sink())?;
         least.push(began.elapsed());
         let _ = sender.join();
-        let mut request = b"s".to_vec();
+        let mut request = b"z".to_vec();
         request.extend(MUCH.to_le_bytes());
         let began = Instant::now();
         let mut stream = guest.stream(&request)?;

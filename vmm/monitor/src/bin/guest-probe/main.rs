@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `e` | gives back what comes, ends when it ends |
 //! | `s` N | sends N bytes of the pattern, ends |
+//! | `z` N | sends N bytes that were made before, ends |
 //! | `w` | waits for the gate, reads to the end, answers count and sum |
 //! | `t` | sends until there is no room; goes on when the gate opens, up to N bytes in all, ends |
 //! | `b` | answers how much a `t` sent before there was no room |
@@ -88,6 +89,16 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> Result<()> {
         b's' => {
             let all = take(&mut &stream)?;
             send_pattern(&mut stream, 0, all)?;
+        }
+        b'z' => {
+            let all = take(&mut &stream)?;
+            let piece = vec![0; 64 << 10];
+            let mut left = usize::try_from(all).unwrap_or(0);
+            while left > 0 {
+                let now = left.min(piece.len());
+                stream.write_all(piece.get(..now).unwrap_or_default())?;
+                left -= now;
+            }
         }
         b'w' => {
             shared.wait_open();
