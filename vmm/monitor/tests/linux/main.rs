@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 mod disks;
+mod ends;
 mod events;
 mod net;
 mod vsock;
@@ -22,6 +23,7 @@ use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
 const SHUTDOWN: i32 = 0;
 const POWERED_OFF: i32 = 10;
 const RESET: i32 = 11;
+const GUEST: i32 = 21;
 const LOAD_FAILED: i32 = 22;
 const MIB: usize = 1 << 20;
 
@@ -171,6 +173,24 @@ fn a_guest_of_a_family_sees_its_first_member() {
 }
 
 #[test]
+fn a_guest_has_up_to_32_vcpus() {
+    needs_kvm!();
+    let (status, log) = Vmm::launch("linux", &["--memory-mib", "64", "--cpus", "33"], None).wait();
+    assert!(status == 2 && log.contains("33 is not in 1..=32"), "status {status}: {log}");
+    if !soak() {
+        return;
+    }
+    for kernel in ["6.1", "6.12"] {
+        let script = "
+            echo cpus $(b nproc) of one package: $(b grep 'cpu cores' /proc/cpuinfo | b sort -u)
+            for cpu in 1 16 31; do b taskset -c $cpu /bin/sh -c 'echo here'; done";
+        if let Some(ended) = run(kernel, script, |guest| guest.shape(None, 32, 512)) {
+            ended.with(POWERED_OFF, &["console: cpus 32 of one package: cpu cores : 32", "console: here"]);
+        }
+    }
+}
+
+#[test]
 fn a_guest_without_devices_comes_to_its_end() {
     let change = |guest: &mut Guest| {
         guest.shape(Some(BootEntry::Long), 1, 128);
@@ -180,44 +200,6 @@ fn a_guest_without_devices_comes_to_its_end() {
     };
     if let Some(ended) = run("6.1", "", change) {
         ended.with(POWERED_OFF, &["console: warren-init: hello"]);
-    }
-}
-
-/// A guest that ends as its script says.
-fn ends(script: &str, command_line: &str, code: i32, lines: &[&str]) {
-    let change = |guest: &mut Guest| guest.command_line = command_line.to_owned() + &guest.command_line;
-    if let Some(ended) = run("6.1", script, change) {
-        ended.with(code, lines);
-    }
-}
-
-#[test]
-fn a_reboot_by_the_keyboard_controller_is_a_reset() {
-    ends("b reboot -f", "reboot=k ", RESET, &["end: reset"]);
-}
-
-#[test]
-fn a_reboot_by_acpi_is_a_reset() {
-    if !soak() {
-        return;
-    }
-    ends("b reboot -f", "reboot=a ", RESET, &["end: reset"]);
-}
-
-#[test]
-fn a_panic_ends_in_a_reset_with_its_last_lines() {
-    let script = "echo c > /proc/sysrq-trigger";
-    ends(script, "", RESET, &["end: reset", "last: ", "Kernel panic - not syncing: sysrq triggered crash"]);
-}
-
-#[test]
-fn a_program_that_is_not_there_is_said_and_ends_in_power_off() {
-    if !soak() {
-        return;
-    }
-    let change = |guest: &mut Guest| guest.command_line = guest.command_line.replace("/bin/sh", "/no/such");
-    if let Some(ended) = run("6.1", "", change) {
-        ended.with(POWERED_OFF, &["warren-init: start /no/such: No such file"]);
     }
 }
 
