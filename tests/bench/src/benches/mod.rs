@@ -1,6 +1,7 @@
 //! The benches, by what they need.
 
 pub(crate) mod devices;
+mod first_process;
 pub(crate) mod invoke;
 pub(crate) mod linux;
 mod probe;
