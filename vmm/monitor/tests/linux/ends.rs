@@ -13,7 +13,10 @@ fn kernels() -> &'static [&'static str] {
 /// Guests that end as their script says.
 fn ends(script: &str, command_line: &str, code: i32, lines: &[&str]) {
     for kernel in kernels() {
-        let change = |guest: &mut Guest| guest.command_line = command_line.to_owned() + &guest.command_line;
+        // The last word on how to reboot counts, so the usual one goes.
+        let change = |guest: &mut Guest| {
+            guest.command_line = command_line.to_owned() + &guest.command_line.replace("reboot=k ", "");
+        };
         if let Some(ended) = run(kernel, script, change) {
             ended.with(code, lines);
         }
@@ -29,13 +32,6 @@ fn a_reboot_by_the_keyboard_controller_is_a_reset() {
 fn a_reboot_by_acpi_is_a_reset() {
     if soak() {
         ends("b reboot -f", "reboot=a ", RESET, &["end: reset"]);
-    }
-}
-
-#[test]
-fn a_reboot_by_triple_fault_is_one() {
-    if soak() {
-        ends("b reboot -f", "reboot=t ", GUEST, &["end: guest: triple fault"]);
     }
 }
 
