@@ -84,7 +84,7 @@ const fn fcntl(thread: Thread, command: u64, why: &'static str) -> MonitorCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [MonitorCall; 60] = [
+pub const SYSTEM_CALLS: [MonitorCall; 62] = [
     // Sealing itself, and starting.
     with(StartOnly, "prctl", 157, 0, 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(StartOnly, "prctl", 157, 0, 15, "PR_SET_NAME of the vCPU thread"),
@@ -124,6 +124,8 @@ pub const SYSTEM_CALLS: [MonitorCall; 60] = [
     ioctl(Vcpu, 0x8138_AE83, "KVM_GET_SREGS"),
     ioctl(Vcpu, 0x4138_AE84, "KVM_SET_SREGS"),
     ioctl(Vcpu, 0x41A0_AE8D, "KVM_SET_FPU"),
+    ioctl(Vcpu, 0x8090_AE81, "KVM_GET_REGS: a snapshot"),
+    ioctl(Vcpu, 0x81A0_AE8C, "KVM_GET_FPU: a snapshot"),
     ioctl(Vcpu, 0x4090_AE82, "KVM_SET_REGS"),
     // Connections, events, deadlines.
     any(Main, "accept4", 288, "connections"),

@@ -61,6 +61,8 @@ enum Role {
 enum Bench {
     /// A sandbox from nothing to its first response.
     VmCold,
+    /// A sandbox from a snapshot to its first response, in a new VM and in one made in advance.
+    VmRestore,
     /// Event in to response out at the VMM.
     VmWarm,
     /// Client to client over gRPC, with a sandbox waiting.
@@ -127,6 +129,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
         eprintln!("measuring {bench:?}, {} runs", arguments.runs);
         match bench {
             Bench::VmCold => benches::vm::cold(&places, &mut report, arguments.runs.min(200))?,
+            Bench::VmRestore => benches::vm::restore(&places, &mut report, arguments.runs.min(200))?,
             Bench::VmWarm => benches::vm::warm(&places, &mut report, arguments.runs)?,
             Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,

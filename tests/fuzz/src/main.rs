@@ -34,6 +34,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("sparse-image", bundle::sparse_image),
     ("control-request", messages::control_request),
     ("guest-reply", messages::guest_reply),
+    ("snapshot-state", messages::snapshot_state),
     ("jailer-request", messages::jailer_request),
 ];
 

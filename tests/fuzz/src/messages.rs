@@ -2,6 +2,7 @@
 
 use core::fmt::Debug;
 use warren_sandbox_plan::packet;
+use warren_state::wasm::WasmState;
 use warren_vmm_protocol::frame;
 use warren_vmm_protocol::guest::{GuestReply, GuestRequest};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, InvokeReply, InvokeRequest};
@@ -28,6 +29,18 @@ pub(crate) fn control_request(bytes: &[u8]) {
 /// What a VMM and a guest answer.
 pub(crate) fn guest_reply(bytes: &[u8]) {
     survives!(bytes, ControlReply, InvokeReply, GuestReply);
+}
+
+/// A snapshot's state: what passes its own rules is sealed to the same bytes again.
+pub(crate) fn snapshot_state(bytes: &[u8]) {
+    let Some((memory_len, bytes)) = bytes.split_first_chunk() else { return };
+    // A digest cannot be guessed: the body is looked at with and without.
+    let _whole = warren_state::open::<WasmState>(bytes);
+    let Ok(state) = postcard::from_bytes::<WasmState>(bytes) else { return };
+    if state.check(u64::from_le_bytes(*memory_len)).is_ok() {
+        let sealed = warren_state::seal(&state).expect("bounded by its rules");
+        assert_eq!(warren_state::open::<WasmState>(&sealed), Ok(state));
+    }
 }
 
 /// What somebody asks the jailer for, with any number of descriptors.

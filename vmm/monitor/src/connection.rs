@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use warren_vmm_protocol::frame::{self, FrameError, PREFIX};
 
 /// Most descriptors a connection may hold that no message has taken yet: a function's code and files.
-pub const DESCRIPTORS_MAX: usize = 2;
+pub const DESCRIPTORS_MAX: usize = 3;
 /// The same for Linux guests: kernel, initrd and disks.
 pub const LINUX_DESCRIPTORS_MAX: usize = 24;
 /// Most bytes that wait for a peer to read them.

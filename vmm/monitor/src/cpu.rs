@@ -2,13 +2,16 @@
 
 use crate::machine::{MachineError, Start};
 use crate::ram::Ram;
+use crate::snapshot::Resume;
 use crate::sys::Kicker;
 use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use warren_abi::mailbox::ReplyFault;
 use warren_abi::{DOORBELL_PORT, EXCEPTION_PORT};
 use warren_boot::descriptors::Segment;
+use warren_boot::entry::EntryState;
 use warren_boot::exceptions::{Frame, vector_name};
+use warren_state::wasm::{CpuState, user_flags};
 
 /// x87 control word and MXCSR after reset: every exception masked.
 const X87_CONTROL: u16 = 0x37F;
@@ -89,6 +92,20 @@ pub enum GuestFault {
     Run(kvm_ioctls::Error),
 }
 
+/// Why a vCPU's registers could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// KVM refused: the host's fault.
+    #[error("KVM: read registers: {0}")]
+    Kvm(#[from] kvm_ioctls::Error),
+    /// The guest was not at rest: a defect here.
+    #[error("the guest went on: {0}")]
+    Exit(String),
+    /// A segment register is not as every guest has it: the guest's fault.
+    #[error("the guest changed its segment registers")]
+    Segments,
+}
+
 impl Cpu {
     pub(crate) fn new(fd: VcpuFd) -> Self {
         Self { fd, exits: 0 }
@@ -96,8 +113,101 @@ impl Cpu {
 
     /// Sets the first registers.
     pub fn enter(&mut self, start: &Start) -> Result<(), MachineError> {
+        let entry = &start.entry;
+        let regs = kvm_regs {
+            rip: entry.rip,
+            rsp: entry.rsp,
+            rdi: entry.rdi,
+            rflags: entry.rflags,
+            ..Default::default()
+        };
+        self.set(entry, (X87_CONTROL, MXCSR), &regs)
+    }
+
+    /// Sets the registers of a guest that goes on.
+    pub fn resume(&mut self, resume: &Resume) -> Result<(), MachineError> {
+        let cpu = &resume.cpu;
+        let [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15] = cpu.general;
+        let (rip, rflags) = (cpu.rip, cpu.rflags);
+        let regs = kvm_regs {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rsp,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            rflags,
+        };
+        self.set(&resume.entry, (cpu.x87_control, cpu.mxcsr), &regs)
+    }
+
+    /// The registers of a guest that is held in its doorbell. It may go on afterwards.
+    pub fn save(&mut self, entry: &EntryState) -> Result<CpuState, SaveError> {
+        // KVM leaves the instruction of an exit undone until the next entry: this one does that and nothing else.
+        self.fd.set_kvm_immediate_exit(1);
+        let entered = self.fd.run().map(|exit| format!("{exit:?}"));
+        self.fd.set_kvm_immediate_exit(0);
+        match entered {
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => return Err(SaveError::Kvm(error)),
+            Ok(exit) => return Err(SaveError::Exit(exit)),
+        }
+        let sregs = self.fd.get_sregs()?;
+        let data = [&sregs.ss, &sregs.ds, &sregs.es, &sregs.fs, &sregs.gs];
+        let same = sregs.cs.selector == entry.code.selector
+            && sregs.cr3 == entry.cr3
+            && data.iter().all(|s| s.selector == entry.data.selector && s.base == entry.data.base);
+        if !same {
+            return Err(SaveError::Segments);
+        }
+        let (regs, fpu) = (self.fd.get_regs()?, self.fd.get_fpu()?);
+        let kvm_regs {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rsp,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            rflags,
+        } = regs;
+        Ok(CpuState {
+            general: [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15],
+            rip,
+            rflags: user_flags(rflags),
+            x87_control: fpu.fcw,
+            mxcsr: fpu.mxcsr,
+        })
+    }
+
+    fn set(
+        &mut self,
+        state: &EntryState,
+        (fcw, mxcsr): (u16, u32),
+        regs: &kvm_regs,
+    ) -> Result<(), MachineError> {
         let step = |step| move |source| MachineError::Kvm { step, source };
-        let state = &start.entry;
         if let Some(value) = state.xcr0 {
             let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
             if let Some(first) = xcrs.xcrs.first_mut() {
@@ -114,16 +224,9 @@ impl Cpu {
         (sregs.gdt, sregs.idt) = (table(state.gdt), table(state.idt));
         (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (state.cr0, state.cr3, state.cr4, state.efer);
         self.fd.set_sregs(&sregs).map_err(step("set system registers"))?;
-        let fpu = kvm_fpu { fcw: X87_CONTROL, mxcsr: MXCSR, ..Default::default() };
+        let fpu = kvm_fpu { fcw, mxcsr, ..Default::default() };
         self.fd.set_fpu(&fpu).map_err(step("set the FPU state"))?;
-        let regs = kvm_regs {
-            rip: state.rip,
-            rsp: state.rsp,
-            rdi: state.rdi,
-            rflags: state.rflags,
-            ..Default::default()
-        };
-        self.fd.set_regs(&regs).map_err(step("set registers"))
+        self.fd.set_regs(regs).map_err(step("set registers"))
     }
 
     /// Runs the guest until something happens. `ram` is where an exception's frame is read.

@@ -16,6 +16,7 @@
 //! guest memory, [`sys`] everything unsafe, [`mod@log`] lines for the operator;
 //! and [`probe`], what a host can do. [`linux`] is the other machine: a stock kernel with virtio devices.
 
+pub mod bare;
 pub mod connection;
 pub mod cpu;
 pub mod cpuid;
@@ -35,6 +36,7 @@ pub mod run;
 pub mod seal;
 pub mod seeds;
 pub mod service;
+pub mod snapshot;
 pub mod sys;
 pub mod vcpu;
 pub mod waiting;

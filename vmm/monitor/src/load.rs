@@ -13,7 +13,7 @@ pub(crate) const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK);
 /// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
 pub fn admit(spec: &LoadSpec, descriptors: Vec<OwnedFd>) -> Result<Artefacts, String> {
     let host = host_isa();
-    SandboxName::new(spec.label.as_str()).map_err(|error| format!("label: {error}"))?;
+    label(&spec.label)?;
     if !spec.isa.covers(IsaSet::BASELINE) || !host.covers(spec.isa) {
         let (code, base) = (names(spec.isa), names(IsaSet::BASELINE));
         return Err(format!(
@@ -30,6 +30,11 @@ pub fn admit(spec: &LoadSpec, descriptors: Vec<OwnedFd>) -> Result<Artefacts, St
     let code = next("code", spec.code_len)?.ok_or("no descriptor for the code")?;
     let task = next("task archive", spec.task_len)?;
     Ok(Artefacts { code, task })
+}
+
+/// Checks the name that stands in logs.
+pub(crate) fn label(label: &str) -> Result<(), String> {
+    SandboxName::new(label).map(drop).map_err(|error| format!("label: {error}"))
 }
 
 fn sealed(what: &str, fd: OwnedFd, len: u64) -> Result<OwnedFd, String> {

@@ -4,29 +4,26 @@
 //! tables): a zygote. [`Machine::load`] consumes it, adds code, files, heap and the boot pages, and gives a [`Start`]
 //! that the [`Cpu`] enters.
 
+use crate::bare::Bare;
 use crate::cpu::Cpu;
+use crate::cpuid::TooMany;
 use crate::cpuid::table::Lacks;
-use crate::cpuid::{TooMany, wasm};
 use crate::mailbox::Mailbox;
 use crate::program::{self, ProgramError};
 use crate::ram::{Ram, RamError};
 use crate::sys::FileUse;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
+use kvm_ioctls::Kvm;
 use rustix::fd::{AsFd, OwnedFd};
 use warren_abi::boot::{BOOT_MAGIC, BootHeader};
 use warren_abi::isa::IsaSet;
 use warren_abi::window::{BOOT, HEAP, LARGE_PAGE_SIZE, PAGE_SIZE, TABLES};
 use warren_abi::written;
-use warren_boot::entry::{EntryState, Features};
+use warren_boot::entry::EntryState;
 use warren_boot::paging::PagingError;
-use warren_boot::plan::{self, Base, PlanError, Sizes};
+use warren_boot::plan::{self, Base, Plan, PlanError, Sizes};
 use warren_boot::{Access, Mapping, OutOfRange, PageTables, descriptors, exceptions};
 use warren_vmm_protocol::LoadSpec;
 use zerocopy::IntoBytes;
-
-/// Where KVM may put its real-mode task state on processors that need one: between the banks, never used by us.
-const TSS_ADDRESS: usize = 0xFFFB_D000;
 
 /// What a zygote is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,20 +32,27 @@ pub struct MachineOptions {
     pub class_len: u64,
     /// Ask for huge pages behind the heap.
     pub huge_heap: bool,
+    /// No guest program: a guest is going to be restored.
+    pub bare: bool,
 }
 
 /// A VM without a function.
 #[derive(Debug)]
 pub struct Machine {
-    vm: VmFd,
-    ram: Ram,
+    bare: Bare,
     tables: PageTables,
     base: Base,
     entry: u64,
-    features: Features,
-    tsc_hz: u64,
     options: MachineOptions,
-    msr_filter: bool,
+    loaded: Option<Loaded>,
+}
+
+/// What was put in, for a snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) plan: Plan,
+    pub(crate) isa: IsaSet,
+    pub(crate) memory_bytes: u64,
 }
 
 /// Why a machine could not be made or loaded.
@@ -120,36 +124,20 @@ impl Machine {
         image: &impl AsFd,
         options: MachineOptions,
     ) -> Result<(Self, Cpu), MachineError> {
-        let step = |step| move |source| MachineError::Kvm { step, source };
         let program = program::read(image)?;
         let base = Base::new(program.end, options.class_len)?;
-        let vm = kvm.create_vm().map_err(step("create a VM"))?;
-        // Each of these two waits for readers of the VM; cheapest while it has none, and much slower once an interrupt
-        // controller or a vCPU exists.
-        let msr_filter = deny_msrs(kvm, &vm)?;
-        let mut ram = Ram::empty();
-        ram.add_bank(&vm, 0, options.class_len)?;
-        if kvm.check_extension(Cap::SetTssAddr) {
-            vm.set_tss_address(TSS_ADDRESS).map_err(step("set the task-state address"))?;
-        }
-        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("read CPUID"))?;
-        let leaves = wasm::leaves(supported.as_slice())?;
-        let features = leaves.features();
-        let vcpu = vm.create_vcpu(0).map_err(step("create a vCPU"))?;
-        vcpu.set_cpuid2(&leaves.to_kvm()?).map_err(step("set CPUID"))?;
-        let tsc_hz = u64::from(vcpu.get_tsc_khz().map_err(step("read the TSC frequency"))?) * 1000;
-
+        let (mut bare, cpu) = Bare::create(kvm, options)?;
+        let ram = &mut bare.ram;
         let mut tables = PageTables::new(plan::TABLES);
         for mapping in plan::SUPERVISOR_MAPPINGS.iter().chain([&base.mailbox, &base.stack]) {
-            tables.map(&mut ram, *mapping)?;
+            tables.map(ram, *mapping)?;
         }
         ram.put(plan::GDT.start, &descriptors::gdt_page())?;
         ram.put(plan::IDT.start, &descriptors::idt())?;
         ram.put(plan::STUBS.start, &exceptions::stubs())?;
-        program::place(&program, image, &mut ram, &mut tables)?;
+        program::place(&program, image, ram, &mut tables)?;
         let entry = program.entry;
-        let machine = Self { vm, ram, tables, base, entry, features, tsc_hz, options, msr_filter };
-        Ok((machine, Cpu::new(vcpu)))
+        Ok((Self { bare, tables, base, entry, options, loaded: None }, cpu))
     }
 
     /// Puts a function in. The descriptors' seals are the caller's to check ([`crate::load`]).
@@ -158,41 +146,57 @@ impl Machine {
         let plan = self.base.place(sizes, self.options.class_len)?;
         let boot = self.boot_page(spec)?;
         if plan.high_len > 0 {
-            self.ram.add_bank(&self.vm, plan::HIGH_BASE, plan.high_len)?;
+            self.bare.ram.add_bank(&self.bare.vm, plan::HIGH_BASE, plan.high_len)?;
         }
         self.map_file("the function's code", plan.code, &artefacts.code)?;
         if let (Some(mapping), Some(task)) = (plan.task, &artefacts.task) {
             self.map_file("the function's files", mapping, task)?;
         }
         for piece in &plan.heap {
-            self.tables.map_noting_writes(&mut self.ram, *piece, HEAP.base + written::FINE_LEN)?;
+            self.tables.map_noting_writes(&mut self.bare.ram, *piece, HEAP.base + written::FINE_LEN)?;
             if self.options.huge_heap {
-                self.ram.advise_huge(piece.gpa, piece.len);
+                self.bare.ram.advise_huge(piece.gpa, piece.len);
             }
         }
         self.show_tables(plan::page_up(spec.memory_bytes))?;
-        self.tables.map(&mut self.ram, plan::boot_mapping(boot.len() as u64))?;
-        self.ram.put(BOOT.base, &boot)?;
-        let mailbox = Mailbox::new(self.ram.clone(), self.base.mailbox.gpa);
-        let entry = EntryState::new(self.entry, self.tables.root(), self.features);
+        self.tables.map(&mut self.bare.ram, plan::boot_mapping(boot.len() as u64))?;
+        self.bare.ram.put(BOOT.base, &boot)?;
+        let mailbox = Mailbox::new(self.bare.ram.clone(), self.base.mailbox.gpa);
+        let entry = EntryState::new(self.entry, self.tables.root(), self.bare.features);
+        self.loaded = Some(Loaded { plan, isa: spec.isa, memory_bytes: spec.memory_bytes });
         Ok(Start { entry, mailbox, memory_bytes: spec.memory_bytes, init_timeout_ms: spec.init_timeout_ms })
     }
 
     /// The guest's memory.
     #[must_use]
     pub fn ram(&self) -> &Ram {
-        &self.ram
+        &self.bare.ram
     }
 
-    /// Whether this host's KVM filters MSR accesses (it denies them all).
+    /// The VM itself.
     #[must_use]
-    pub fn filters_msrs(&self) -> bool {
-        self.msr_filter
+    pub fn bare(&self) -> &Bare {
+        &self.bare
+    }
+
+    /// What was put in.
+    pub(crate) fn loaded(&self) -> Option<&Loaded> {
+        self.loaded.as_ref()
+    }
+
+    /// Where the mailbox lies.
+    pub(crate) fn mailbox(&self) -> u64 {
+        self.base.mailbox.gpa
+    }
+
+    /// The root of the page tables.
+    pub(crate) fn root(&self) -> u64 {
+        self.tables.root()
     }
 
     fn map_file(&mut self, what: &'static str, mapping: Mapping, file: &OwnedFd) -> Result<(), MachineError> {
-        self.ram.map_file(what, mapping.gpa, mapping.len, (file.as_fd(), 0), FileUse::ReadOnly)?;
-        self.tables.map(&mut self.ram, mapping)?;
+        self.bare.ram.map_file(what, mapping.gpa, mapping.len, (file.as_fd(), 0), FileUse::ReadOnly)?;
+        self.tables.map(&mut self.bare.ram, mapping)?;
         Ok(())
     }
 
@@ -201,10 +205,10 @@ impl Machine {
         let directories = (0..written::DIRECTORIES).map(|n| (n, 2, n * written::DIRECTORY_REACH));
         let fine = (0..written::FINE_TABLES).map(|n| (written::DIRECTORIES + n, 1, n * LARGE_PAGE_SIZE));
         for (page, level, at) in directories.chain(fine).filter(|(_, _, at)| *at < heap_len) {
-            if let Some(gpa) = self.tables.table_of(&self.ram, HEAP.base + at, level)? {
+            if let Some(gpa) = self.tables.table_of(&self.bare.ram, HEAP.base + at, level)? {
                 let va = TABLES.base + page * PAGE_SIZE;
                 self.tables
-                    .map(&mut self.ram, Mapping { va, gpa, len: PAGE_SIZE, access: Access::UserRead })?;
+                    .map(&mut self.bare.ram, Mapping { va, gpa, len: PAGE_SIZE, access: Access::UserRead })?;
             }
         }
         Ok(())
@@ -222,7 +226,7 @@ impl Machine {
             task_len: spec.task_len,
             heap_len: plan::page_up(spec.memory_bytes),
             stack_len: plan::STACK_LEN,
-            tsc_hz: self.tsc_hz,
+            tsc_hz: self.bare.tsc_hz,
         };
         let page = [header.as_bytes(), &encoded].concat();
         if page.len() as u64 > BOOT.max_len {
@@ -252,21 +256,4 @@ pub fn host_isa() -> IsaSet {
         "fma" => std::is_x86_feature_detected!("fma"),
         _ => false,
     })
-}
-
-/// Denies every MSR to the guest, where KVM can; whether it could.
-fn deny_msrs(kvm: &Kvm, vm: &VmFd) -> Result<bool, MachineError> {
-    if !kvm.check_extension(Cap::X86MsrFilter) {
-        return Ok(false);
-    }
-    // KVM takes default-deny only together with a range: MSR 0 alone, not allowed either.
-    let none = MsrFilterRange {
-        flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
-        base: 0,
-        msr_count: 1,
-        bitmap: &[0],
-    };
-    vm.set_msr_filter(MsrFilterDefaultAction::DENY, &[none])
-        .map_err(|source| MachineError::Kvm { step: "deny MSRs", source })?;
-    Ok(true)
 }

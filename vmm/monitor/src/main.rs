@@ -31,6 +31,9 @@ enum Command {
         /// Ask for huge pages behind the function's memory.
         #[arg(long)]
         huge_pages: bool,
+        /// Wait for a snapshot instead of a function.
+        #[arg(long)]
+        restore: bool,
     },
     /// Run one Linux guest over inherited descriptors: 3 control socket, 4 /dev/kvm. Started by warren-jailer.
     Linux {
@@ -72,9 +75,9 @@ fn main() -> ExitCode {
 
 fn start() -> Result<u8> {
     match Arguments::parse().command {
-        Command::Run { class_mib, huge_pages } => {
+        Command::Run { class_mib, huge_pages, restore } => {
             let descriptors = Descriptors::inherit().context("warren-vmm run is started by warren-jailer")?;
-            let options = MachineOptions { class_len: class_mib << 20, huge_heap: huge_pages };
+            let options = MachineOptions { class_len: class_mib << 20, huge_heap: huge_pages, bare: restore };
             let end = run(descriptors, options);
             warren_vmm::log!("end: {end}");
             Ok(end.code())

@@ -3,10 +3,12 @@
 use crate::end::End;
 use crate::link::Link;
 use crate::machine::Start;
+use crate::snapshot::Resume;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use warren_state::wasm::CpuState;
 use warren_vmm_protocol::LoadError;
 
 /// Main thread to vCPU thread. To stop is no order: it must also reach a running vCPU, see `progress`.
@@ -16,6 +18,12 @@ pub enum Order {
     Start(Box<Start>),
     /// Use this invoke connection from now on.
     Link(Link),
+    /// Go on with this guest instead.
+    Resume(Box<Resume>),
+    /// When idle: say the registers, and touch nothing until [`Order::Release`].
+    Hold,
+    /// Go on after [`Order::Hold`].
+    Release,
 }
 
 /// vCPU thread to main thread.
@@ -35,6 +43,8 @@ pub enum Report {
         /// What was logged.
         log: Vec<u8>,
     },
+    /// The guest is held with these registers, or cannot be.
+    Held(Result<CpuState, String>),
     /// The thread is done.
     Ended(End),
 }

@@ -1,12 +1,13 @@
 //! `warren-vmm run`: from inherited descriptors to the end of one sandbox.
 
+use crate::bare::Bare;
 use crate::end::End;
 use crate::log;
 use crate::machine::{Machine, MachineOptions};
 use crate::orders::queue;
 use crate::progress::{Progress, monotonic_ns};
 use crate::seal::{Seal, ThreadFilter};
-use crate::service::Service;
+use crate::service::{Service, Vessel};
 use crate::sys;
 use crate::vcpu::Life;
 use anyhow::{Context, Result, bail};
@@ -69,9 +70,17 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     if version != KVM_API {
         bail!("descriptor 4 is not /dev/kvm, or speaks API version {version}");
     }
-    let (machine, cpu) = Machine::create(&kvm, &descriptors.image, options).context("make the VM")?;
+    let (vessel, cpu, filters_msrs) = if options.bare {
+        let (bare, cpu) = Bare::create(&kvm, options).context("make the VM")?;
+        let filters = bare.filters_msrs();
+        (Vessel::Bare(bare), cpu, filters)
+    } else {
+        let (machine, cpu) = Machine::create(&kvm, &descriptors.image, options).context("make the VM")?;
+        let filters = machine.bare().filters_msrs();
+        (Vessel::Built(machine), cpu, filters)
+    };
     drop((kvm, descriptors.image));
-    if !machine.filters_msrs() {
+    if !filters_msrs {
         log!("this KVM has no MSR filter; the guest runs in user mode and reaches none");
     }
     let progress = Arc::new(Progress::new().context("make the deadline timer")?);
@@ -86,7 +95,7 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     std::thread::Builder::new().name("vcpu".into()).spawn(body).context("start the vCPU thread")?;
     let listener = UnixListener::from(descriptors.listener);
     let service =
-        Service::new(listener, machine, order, report, progress).context("use the control socket")?;
+        Service::new(listener, vessel, order, report, progress).context("use the control socket")?;
     serve(service, seal.main, begin)
 }
 

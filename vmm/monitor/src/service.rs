@@ -3,20 +3,26 @@
 //! It never blocks outside its event loop and never touches a running guest: it builds memory before the guest starts,
 //! and stops the vCPU by [`Progress::stop`].
 
+use crate::bare::Bare;
 use crate::connection::{Connection, ConnectionError};
 use crate::end::End;
 use crate::link::Link;
 use crate::load;
 use crate::log;
-use crate::machine::{Machine, MachineError, Start};
+use crate::machine::{Machine, MachineError};
 use crate::orders::{Incoming, Order, Outgoing, Report};
 use crate::progress::{Progress, StopCause, monotonic_ns};
+use crate::snapshot::{self, Taken};
+use crate::vcpu::FIRST_GENERATION;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, LoadError, LoadSpec, PROTOCOL_VERSION, Role};
+use warren_state::wasm::CpuState;
+use warren_vmm_protocol::{
+    ControlReply, ControlRequest, Hello, LoadError, LoadSpec, PROTOCOL_VERSION, RestoreSpec, Role,
+};
 
 /// Connections that have not said Hello yet; the oldest goes when there are more.
 const STRANGERS_MAX: usize = 8;
@@ -29,7 +35,9 @@ const FIRST_CONNECTION: u32 = 16;
 /// The main thread's belongings.
 pub struct Service {
     listener: UnixListener,
-    machine: Machine,
+    vessel: Vessel,
+    /// Where the memory of the snapshot goes that is being taken.
+    snapshot: Option<OwnedFd>,
     orders: Outgoing<Order>,
     reports: Incoming<Report>,
     progress: Arc<Progress>,
@@ -39,6 +47,15 @@ pub struct Service {
     next_token: u32,
     load: Option<LoadTimes>,
     end: Option<End>,
+}
+
+/// What the process was started to be.
+#[derive(Debug)]
+pub enum Vessel {
+    /// A guest program without a function: `Load` gives it one.
+    Built(Machine),
+    /// Nothing: `Restore` brings a guest back in it.
+    Bare(Bare),
 }
 
 /// When a load arrived, and how long building took.
@@ -51,7 +68,7 @@ impl Service {
     /// Over a listening socket and a zygote whose vCPU thread has the other ends.
     pub fn new(
         listener: UnixListener,
-        machine: Machine,
+        vessel: Vessel,
         orders: Outgoing<Order>,
         reports: Incoming<Report>,
         progress: Arc<Progress>,
@@ -59,7 +76,8 @@ impl Service {
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
-            machine,
+            vessel,
+            snapshot: None,
             orders,
             reports,
             progress,
@@ -182,7 +200,14 @@ impl Service {
                 self.orders.ring();
                 self.reply(&ControlReply::Stopping)
             }
-            ControlRequest::Load(spec) => self.load(spec, descriptors),
+            ControlRequest::Load(spec) => self.begin(&spec.label, |service| service.build(spec, descriptors)),
+            ControlRequest::Restore(spec) => {
+                self.begin(&spec.label, |service| service.restore(spec, descriptors))
+            }
+            ControlRequest::Snapshot => match self.begin_snapshot(descriptors) {
+                Ok(()) => Ok(()),
+                Err(reason) => self.reply(&ControlReply::NoSnapshot { reason }),
+            },
             ControlRequest::LoadLinux(_) => {
                 let reason = LoadError::Refused("this VMM runs Wasm functions, not Linux guests".into());
                 self.reply(&ControlReply::LoadFailed { reason, log: Vec::new() })
@@ -194,19 +219,24 @@ impl Service {
         }
     }
 
-    fn load(&mut self, spec: &LoadSpec, descriptors: Vec<OwnedFd>) -> Result<(), ConnectionError> {
+    /// Puts a guest in, one way or the other; once.
+    fn begin(
+        &mut self,
+        label: &str,
+        make: impl FnOnce(&mut Self) -> Result<Order, LoadError>,
+    ) -> Result<(), ConnectionError> {
         let arrived_ns = monotonic_ns();
         if self.load.is_some() {
             let reason = LoadError::Refused("a function is loaded already".into());
             return self.reply(&ControlReply::LoadFailed { reason, log: Vec::new() });
         }
         self.load = Some(LoadTimes { arrived_ns, build_us: 0 });
-        match self.build(spec, descriptors) {
-            Ok(start) => {
-                self.progress.set_label(&spec.label);
+        match make(self) {
+            Ok(order) => {
+                self.progress.set_label(label);
                 let build_us = monotonic_ns().saturating_sub(arrived_ns) / 1000;
                 self.load = Some(LoadTimes { arrived_ns, build_us });
-                self.orders.send(Order::Start(Box::new(start)));
+                self.orders.send(order);
                 Ok(())
             }
             Err(reason) => {
@@ -217,12 +247,52 @@ impl Service {
         }
     }
 
-    fn build(&mut self, spec: &LoadSpec, descriptors: Vec<OwnedFd>) -> Result<Start, LoadError> {
+    fn build(&mut self, spec: &LoadSpec, descriptors: Vec<OwnedFd>) -> Result<Order, LoadError> {
         let artefacts = load::admit(spec, descriptors).map_err(LoadError::Refused)?;
-        self.machine.load(spec, &artefacts).map_err(|error| match error {
-            MachineError::Plan(_) | MachineError::Refused(_) => LoadError::Refused(error.to_string()),
-            other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
-        })
+        let Vessel::Built(machine) = &mut self.vessel else {
+            return Err(LoadError::Refused("this VMM was started to restore a snapshot".into()));
+        };
+        let start = machine.load(spec, &artefacts).map_err(load_error)?;
+        Ok(Order::Start(Box::new(start)))
+    }
+
+    fn restore(&mut self, spec: &RestoreSpec, descriptors: Vec<OwnedFd>) -> Result<Order, LoadError> {
+        load::label(&spec.label).map_err(LoadError::Refused)?;
+        let (state, memory, artefacts) =
+            snapshot::admit(&spec.state, descriptors).map_err(LoadError::Refused)?;
+        let Vessel::Bare(bare) = &mut self.vessel else {
+            return Err(LoadError::Refused("this VMM was started to load a function".into()));
+        };
+        let resume = snapshot::restore(bare, &state, &memory, &artefacts).map_err(load_error)?;
+        Ok(Order::Resume(Box::new(resume)))
+    }
+
+    fn begin_snapshot(&mut self, descriptors: Vec<OwnedFd>) -> Result<(), String> {
+        if !matches!(self.vessel, Vessel::Built(_)) {
+            return Err("a guest that was restored is not written down again".into());
+        }
+        if self.snapshot.is_some() {
+            return Err("a snapshot is being taken".into());
+        }
+        self.snapshot = Some(snapshot::target(descriptors)?);
+        self.orders.send(Order::Hold);
+        Ok(())
+    }
+
+    /// The vCPU is held, so nothing has a deadline and this thread may take the time it takes.
+    fn end_snapshot(&mut self, held: Result<CpuState, String>) -> ControlReply {
+        let taken = match (self.snapshot.take(), &self.vessel, held) {
+            (Some(file), Vessel::Built(machine), Ok(cpu)) => {
+                snapshot::take(machine, cpu, FIRST_GENERATION + 1, file).map_err(|error| error.to_string())
+            }
+            (_, _, Err(reason)) => Err(reason),
+            (_, _, Ok(_)) => Err("no snapshot was asked for".into()),
+        };
+        self.orders.send(Order::Release);
+        match taken {
+            Ok(Taken { state, memory_len }) => ControlReply::Snapshot { memory_len, state },
+            Err(reason) => ControlReply::NoSnapshot { reason },
+        }
     }
 
     fn report(&mut self, report: Report) -> Result<(), ConnectionError> {
@@ -235,6 +305,10 @@ impl Service {
                 self.reply(&ControlReply::Loaded { init_us, build_us, log })
             }
             Report::LoadFailed { reason, log } => self.reply(&ControlReply::LoadFailed { reason, log }),
+            Report::Held(held) => {
+                let reply = self.end_snapshot(held);
+                self.reply(&reply)
+            }
             Report::Ended(end) => {
                 self.end = Some(end);
                 Ok(())
@@ -287,6 +361,13 @@ impl Service {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.progress.stop_cause().is_some()
+    }
+}
+
+fn load_error(error: MachineError) -> LoadError {
+    match error {
+        MachineError::Plan(_) | MachineError::Refused(_) => LoadError::Refused(error.to_string()),
+        other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
     }
 }
 

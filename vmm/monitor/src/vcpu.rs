@@ -3,6 +3,8 @@
 //! ```text
 //!            Order::Start          Ready                 whole request
 //!   Empty ----------------> Initialising ------> Idle <=================> Busy
+//!     |    Order::Resume         |                ^
+//!     +--------------------------|----------------+
 //!     |                          |                |    Response, Error      |
 //!     | shutdown                 | error, timeout,| shutdown                | timeout, fault,
 //!     |                          | fault, shutdown|                         | panic, shutdown
@@ -11,13 +13,16 @@
 //! - **Empty**: VM and guest program are there, no function. Only orders are waited for.
 //! - **Initialising**: the guest runs until it rings `Ready`. An error, a panic, a fault, a reply out of contract or
 //!   the deadline is reported as a failed load, and the state is Dead.
-//! - **Idle**: the vCPU is held in its doorbell. Orders and the invoke connection are waited for; a new connection
+//! - **Idle**: the vCPU is held in its doorbell; a guest that was brought back begins here, and for a snapshot it says its
+//!   registers and waits for the main thread's word before it looks at anything else. Orders and the invoke connection are waited for; a new connection
 //!   replaces the old one together with whatever had half arrived on it; a closed or misbehaving connection is dropped.
 //! - **Busy**: the guest runs an event. Its logs go out when its log area is full and at the end. A connection that
 //!   breaks now loses the result, and the next state is still Idle. A new connection waits for Idle: it gets nothing
 //!   of an event it did not ask for. Anything out of contract, the deadline and Shutdown end in Dead, after the
 //!   outcome was sent.
 //! - **Dead**: the end is reported; the main thread ends the process.
+
+mod rest;
 
 use crate::cpu::{Cpu, GuestFault, Stop};
 use crate::end::End;
@@ -32,13 +37,14 @@ use crate::waiting::wait;
 use std::convert::Infallible;
 use std::sync::Arc;
 use warren_abi::mailbox::{EventHeader, Reply, ReplyBody};
+use warren_boot::entry::EntryState;
 use warren_vmm_protocol::frame::{self, FrameError};
 use warren_vmm_protocol::{Done, InvokeReply, InvokeRequest, LoadError, Outcome, VmState};
 
 /// Most bytes of init log kept for the reply to `Load`.
 const INIT_LOG_MAX: usize = 128 << 10;
-/// The guest's past is never forgotten here; restore and clone will raise this.
-const GENERATION: u64 = 1;
+/// The generation of a guest that was never restored.
+pub const FIRST_GENERATION: u64 = 1;
 
 /// The vCPU thread's belongings.
 #[derive(Debug)]
@@ -49,7 +55,17 @@ pub struct Life {
     progress: Arc<Progress>,
     link: Option<Link>,
     sequence: u64,
+    /// One more for every time this guest was restored: it forgets what it drew and knew of time before.
+    generation: u64,
     seeds: Seeds,
+}
+
+/// What a loaded guest is, whether it was built or restored.
+#[derive(Debug)]
+struct Guest {
+    entry: EntryState,
+    mailbox: Mailbox,
+    memory_bytes: u64,
 }
 
 /// Why the guest stopped for good.
@@ -70,7 +86,8 @@ impl Life {
     /// A life not yet begun.
     #[must_use]
     pub fn new(cpu: Cpu, orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
-        Self { cpu, orders, reports, progress, link: None, sequence: 0, seeds: Seeds::default() }
+        let (link, sequence, generation, seeds) = (None, 0, FIRST_GENERATION, Seeds::default());
+        Self { cpu, orders, reports, progress, link, sequence, generation, seeds }
     }
 
     /// Lives, on the calling thread, and reports the end.
@@ -88,21 +105,28 @@ impl Life {
     }
 
     fn states(&mut self) -> Result<Infallible, End> {
-        let start = self.empty()?;
-        self.initialising(&start)?;
+        let guest = self.empty()?;
         loop {
-            let request = self.idle(&start.mailbox)?;
-            self.busy(&start, &request)?;
+            let request = self.idle(&guest)?;
+            self.busy(&guest, &request)?;
         }
     }
 
-    fn empty(&mut self) -> Result<Box<Start>, End> {
+    /// Waits for a guest, and brings it to where it can take events.
+    fn empty(&mut self) -> Result<Guest, End> {
         loop {
             wait(&self.orders, None, &self.progress)?;
             while let Some(order) = self.orders.next() {
                 match order {
-                    Order::Start(start) => return Ok(start),
+                    Order::Start(start) => {
+                        self.initialising(&start)?;
+                        let Start { entry, mailbox, memory_bytes, .. } = *start;
+                        return Ok(Guest { entry, mailbox, memory_bytes });
+                    }
+                    Order::Resume(resume) => return self.resume(*resume),
                     Order::Link(link) => self.link = Some(link),
+                    Order::Hold => self.reports.send(Report::Held(Err("nothing is loaded".into()))),
+                    Order::Release => {}
                 }
             }
         }
@@ -136,7 +160,9 @@ impl Life {
         let deadline_ns = now.saturating_add(u64::from(start.init_timeout_ms) * 1_000_000);
         self.progress.begin(VmState::Initialising, None, deadline_ns);
         // Sequence 0: no event, but clocks and seed are needed by init already.
-        hand_over(&start.mailbox, &mut self.seeds, EventHeader { deadline_ns, ..Default::default() })?;
+        let generation = self.generation;
+        let header = EventHeader { deadline_ns, generation, ..Default::default() };
+        hand_over(&start.mailbox, &mut self.seeds, header)?;
         self.cpu.enter(start)?;
         loop {
             let reply = self.next_reply(&start.mailbox)?;
@@ -157,10 +183,10 @@ impl Life {
     }
 
     /// Waits for a whole request, its payload in the mailbox.
-    fn idle(&mut self, mailbox: &Mailbox) -> Result<InvokeRequest, End> {
+    fn idle(&mut self, guest: &Guest) -> Result<InvokeRequest, End> {
         let mut arriving = None;
         loop {
-            match self.advance(mailbox, arriving.take()) {
+            match self.advance(&guest.mailbox, arriving.take()) {
                 Ok(Some((request, at))) if at.done == at.len => return Ok(request),
                 Ok(partial) => arriving = partial,
                 Err(error) => self.drop_link(&error),
@@ -175,9 +201,13 @@ impl Life {
             }
             if ready.orders {
                 while let Some(order) = self.orders.next() {
-                    if let Order::Link(link) = order {
-                        self.link = Some(link);
-                        arriving = None;
+                    match order {
+                        Order::Link(link) => {
+                            self.link = Some(link);
+                            arriving = None;
+                        }
+                        Order::Hold => self.hold(guest)?,
+                        Order::Start(_) | Order::Resume(_) | Order::Release => {}
                     }
                 }
             }
@@ -218,17 +248,17 @@ impl Life {
         Ok(Some((request, at)))
     }
 
-    fn busy(&mut self, start: &Start, request: &InvokeRequest) -> Result<(), End> {
+    fn busy(&mut self, guest: &Guest, request: &InvokeRequest) -> Result<(), End> {
         let exits_before = self.cpu.exits();
         let begin = monotonic_ns();
-        let result = self.run_event(&start.mailbox, request, begin);
+        let result = self.run_event(&guest.mailbox, request, begin);
         let told = self.progress.end(VmState::Idle, self.cpu.exits());
         // The deadline may have passed while the last exit was on its way: then the vCPU is stopped for good.
         let result = match told {
             Some(StopCause::Deadline) => Err(Halted::Told(StopCause::Deadline)),
             _ => result,
         };
-        let peak = start.mailbox.memory_peak().unwrap_or(0).min(start.memory_bytes);
+        let peak = guest.mailbox.memory_peak().unwrap_or(0).min(guest.memory_bytes);
         let (outcome, payload_len, end) = match result {
             Ok((outcome, payload_len)) => (outcome, payload_len, None),
             Err(Halted::Told(StopCause::Deadline)) => (Outcome::TimedOut, 0, Some(End::TimedOut)),
@@ -243,7 +273,7 @@ impl Life {
             payload_len,
             exits: self.cpu.exits() - exits_before,
         };
-        self.send_done(&start.mailbox, done);
+        self.send_done(&guest.mailbox, done);
         end.map_or(Ok(()), Err)
     }
 
@@ -259,6 +289,7 @@ impl Life {
         self.sequence += 1;
         let header = EventHeader {
             sequence: self.sequence,
+            generation: self.generation,
             deadline_ns,
             context_len: u32::try_from(request.context.len()).unwrap_or(0),
             payload_len: request.payload_len,
@@ -339,7 +370,7 @@ impl Life {
 fn hand_over(mailbox: &Mailbox, seeds: &mut Seeds, header: EventHeader) -> Result<(), Halted> {
     let seed = seeds.draw()?;
     let (wall_ns, monotonic_ns) = (wall_ns(), monotonic_ns());
-    mailbox.put_event(&EventHeader { generation: GENERATION, wall_ns, monotonic_ns, seed, ..header })?;
+    mailbox.put_event(&EventHeader { wall_ns, monotonic_ns, seed, ..header })?;
     Ok(())
 }
 

@@ -6,8 +6,15 @@ mod support;
 
 use support::real::{compile, error_of, image, module, try_compile};
 use support::vmm::{Invocation, call, call_with, load};
-use support::{Vmm, sealed, spec};
-use warren_vmm_protocol::{ControlReply, FunctionError, LoadError, Outcome, World};
+use support::{Life, Vmm, sealed, spec};
+use warren_vmm_protocol::{ControlReply, FunctionError, LoadError, LoadSpec, Outcome, World};
+
+in_both_lives!(
+    the_real_one_keeps_its_state,
+    failures_leave_the_sandbox,
+    nothing_that_is_handed_out_needs_memory_that_is_not_there,
+    a_handler_that_spins_is_stopped,
+);
 
 /// A component whose `init` is `INIT` and whose `handle` does what the first byte of its event says.
 const COMPONENT: &str = r#"(component
@@ -91,32 +98,26 @@ fn text(init: &str, handle: &str, encoding: &str) -> String {
     COMPONENT.replace("HANDLE", handle).replace("INIT", init).replace("ENCODING", encoding)
 }
 
-fn load_component(code: &[u8]) -> (Vmm, ControlReply) {
-    let vmm = Vmm::spawn(image());
+fn component(code: &[u8]) -> LoadSpec {
     let mut spec = spec(code.len());
     spec.function.world = World::Component;
     spec.memory_bytes = 64 << 20;
     spec.function.memory_limit_bytes = 64 << 20;
     spec.function.tmp_quota_bytes = 16 << 20;
-    let reply = load(&mut vmm.control(), &spec, &[&sealed(code)]);
-    (vmm, reply)
+    spec
 }
 
-fn started(code: &[u8]) -> Vmm {
-    let (vmm, reply) = load_component(code);
-    assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
-    vmm
+fn started(life: Life, code: &[u8]) -> Vmm {
+    life.give(&component(code), &[&sealed(code)]).0
 }
 
 fn is_fine(back: &Invocation) {
     assert_eq!((&back.done.outcome, back.payload.as_slice()), (&Outcome::Response, &b"fine"[..]));
 }
 
-#[test]
-fn the_real_one_keeps_its_state() {
-    needs_kvm!();
+fn the_real_one_keeps_its_state(life: Life) {
     let code = try_compile(&module("WARREN_HELLO_COMPONENT", "hello-component")).unwrap();
-    let vmm = started(&code);
+    let vmm = started(life, &code);
     let mut invoke = vmm.invoke();
     for seen in 1..=3 {
         let back = call(&mut invoke, b"Ada");
@@ -130,10 +131,8 @@ fn the_real_one_keeps_its_state() {
     assert!(call(&mut invoke, b"Ada").payload.ends_with(br#""seen":1}"#));
 }
 
-#[test]
-fn failures_leave_the_sandbox() {
-    needs_kvm!();
-    let vmm = started(&compile(&text(WELL, HANDLE, "")));
+fn failures_leave_the_sandbox(life: Life) {
+    let vmm = started(life, &compile(&text(WELL, HANDLE, "")));
     let mut invoke = vmm.invoke();
     is_fine(&call(&mut invoke, b"o"));
     for (event, error, words) in [
@@ -151,10 +150,8 @@ fn failures_leave_the_sandbox() {
     }
 }
 
-#[test]
-fn nothing_that_is_handed_out_needs_memory_that_is_not_there() {
-    needs_kvm!();
-    let vmm = started(&compile(&text(WELL, HANDLE, "")));
+fn nothing_that_is_handed_out_needs_memory_that_is_not_there(life: Life) {
+    let vmm = started(life, &compile(&text(WELL, HANDLE, "")));
     let mut invoke = vmm.invoke();
     // Each first takes all the memory it can get. `t` throws the instance away, and its memory with it.
     for round in 0..2 {
@@ -179,7 +176,9 @@ fn init_can_fail() {
         ("unreachable", "unreachable"),
         ("(call $answer (i32.const 1) (i32.const 64) (i32.const 4))", "fine"),
     ] {
-        let (vmm, reply) = load_component(&compile(&text(init, HANDLE, "")));
+        let code = compile(&text(init, HANDLE, ""));
+        let vmm = Vmm::spawn(image());
+        let reply = load(&mut vmm.control(), &component(&code), &[&sealed(&code)]);
         let ControlReply::LoadFailed { reason: LoadError::Function { error, detail }, .. } = reply else {
             panic!("{reply:?}")
         };
@@ -189,10 +188,8 @@ fn init_can_fail() {
     }
 }
 
-#[test]
-fn a_handler_that_spins_is_stopped() {
-    needs_kvm!();
-    let vmm = started(&compile(&text(WELL, HANDLE, "")));
+fn a_handler_that_spins_is_stopped(life: Life) {
+    let vmm = started(life, &compile(&text(WELL, HANDLE, "")));
     assert_eq!(call_with(&mut vmm.invoke(), b"s", 50).done.outcome, Outcome::TimedOut);
     vmm.ends(20, "end: timed-out");
 }

@@ -5,10 +5,20 @@
 #[macro_use]
 mod support;
 
-use support::real::{compile, error_of, function, image, load_code};
-use support::vmm::{call, call_with, load, send, status};
-use support::{Vmm, sealed, spec};
+use support::real::{compile, error_of, function, load_code};
+use support::vmm::{call, call_with, send, status};
+use support::{Life, sealed, spec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, FunctionError, LoadError, Outcome, VmState};
+
+in_both_lives!(
+    no_event_sees_a_byte_of_another,
+    a_failure_told_at_length_fits,
+    echoes_from_nothing_to_six_mebibytes,
+    a_thousand_warm_events_and_a_clean_end,
+    the_functions_own_failures_leave_the_sandbox,
+    logs_come_out,
+    a_function_that_spins_is_stopped,
+);
 
 /// Copies stdin to stdout in pieces of 60,000 bytes.
 const ECHO: &str = r#"(module
@@ -61,16 +71,12 @@ const SECRETS: &str = r#"(module
     (i64.store (i32.const 16) (local.get $sum))
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
-#[test]
-fn no_event_sees_a_byte_of_another() {
-    needs_kvm!();
+fn no_event_sees_a_byte_of_another(life: Life) {
     let code = compile(SECRETS);
-    let vmm = Vmm::spawn(image());
     let mut spec = spec(code.len());
     spec.memory_bytes = 64 << 20;
     spec.function.memory_limit_bytes = 32 << 20;
-    let reply = load(&mut vmm.control(), &spec, &[&sealed(&code)]);
-    assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
+    let (vmm, _control) = life.give(&spec, &[&sealed(&code)]);
     let mut invoke = vmm.invoke();
     // Before anything was written, after everything was, and after the clean-up of what a reader left.
     for event in ["r", "w", "r", "r", "w", "w", "r"] {
@@ -78,9 +84,7 @@ fn no_event_sees_a_byte_of_another() {
     }
 }
 
-#[test]
-fn a_failure_told_at_length_fits() {
-    needs_kvm!();
+fn a_failure_told_at_length_fits(life: Life) {
     // Names are the function's own; twenty frames of this one are more than there is memory for.
     let name = "n".repeat(90_000);
     let text = format!(
@@ -88,7 +92,7 @@ fn a_failure_told_at_length_fits() {
           (if (local.get 0) (then (call ${name} (i32.sub (local.get 0) (i32.const 1)))) (else unreachable)))
           (func (export "_start") (call ${name} (i32.const 40))))"#
     );
-    let (vmm, _control) = function(&text);
+    let (vmm, _control) = function(life, &text);
     let mut invoke = vmm.invoke();
     for _ in 0..3 {
         let outcome = call(&mut invoke, b"").done.outcome;
@@ -98,10 +102,8 @@ fn a_failure_told_at_length_fits() {
     }
 }
 
-#[test]
-fn echoes_from_nothing_to_six_mebibytes() {
-    needs_kvm!();
-    let (vmm, _control) = function(ECHO);
+fn echoes_from_nothing_to_six_mebibytes(life: Life) {
+    let (vmm, _control) = function(life, ECHO);
     let mut invoke = vmm.invoke();
     for len in [0_u32, 1, 5, 70_000, 6 << 20] {
         let payload: Vec<u8> = (0..len).map(|i| (i % 253) as u8).collect();
@@ -112,25 +114,22 @@ fn echoes_from_nothing_to_six_mebibytes() {
     }
 }
 
-#[test]
-fn a_thousand_warm_events_and_a_clean_end() {
-    needs_kvm!();
-    let (vmm, mut control) = function(ECHO);
+fn a_thousand_warm_events_and_a_clean_end(life: Life) {
+    let (vmm, mut control) = function(life, ECHO);
     let mut invoke = vmm.invoke();
     for i in 0..1000_u32 {
         assert_eq!(call(&mut invoke, &i.to_le_bytes()).payload, i.to_le_bytes());
     }
     let now = status(&mut control);
-    assert_eq!((now.state, now.invocations, now.exits), (VmState::Idle, 1000, 1001));
+    let exits = if life == Life::Built { 1001 } else { 1000 };
+    assert_eq!((now.state, now.invocations, now.exits), (VmState::Idle, 1000, exits));
     send(&mut control, &ControlRequest::Shutdown);
     vmm.ends(0, "end: shutdown");
 }
 
-#[test]
-fn the_functions_own_failures_leave_the_sandbox() {
-    needs_kvm!();
+fn the_functions_own_failures_leave_the_sandbox(life: Life) {
     for (text, error) in [(TRAP, FunctionError::Trap), (RECURSE, FunctionError::StackOverflow)] {
-        let (vmm, _control) = function(text);
+        let (vmm, _control) = function(life, text);
         let mut invoke = vmm.invoke();
         for _ in 0..3 {
             assert_eq!(error_of(&call(&mut invoke, b"").done.outcome), error);
@@ -138,18 +137,14 @@ fn the_functions_own_failures_leave_the_sandbox() {
     }
 }
 
-#[test]
-fn logs_come_out() {
-    needs_kvm!();
-    let (vmm, _control) = function(LOG);
+fn logs_come_out(life: Life) {
+    let (vmm, _control) = function(life, LOG);
     let back = call(&mut vmm.invoke(), b"");
     assert_eq!((back.log.as_slice(), back.payload.as_slice()), (&b"hello\n"[..], &b""[..]));
 }
 
-#[test]
-fn a_function_that_spins_is_stopped() {
-    needs_kvm!();
-    let (vmm, _control) = function(SPIN);
+fn a_function_that_spins_is_stopped(life: Life) {
+    let (vmm, _control) = function(life, SPIN);
     assert_eq!(call_with(&mut vmm.invoke(), b"", 50).done.outcome, Outcome::TimedOut);
     vmm.ends(20, "end: timed-out");
 }

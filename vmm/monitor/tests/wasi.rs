@@ -6,10 +6,12 @@
 mod support;
 
 use std::os::unix::net::UnixStream;
-use support::real::{image, module, try_compile};
-use support::vmm::{call, load};
-use support::{Vmm, sealed, spec};
-use warren_vmm_protocol::{ControlReply, FunctionError, Outcome};
+use support::real::{module, try_compile};
+use support::vmm::call;
+use support::{Life, Vmm, sealed, spec};
+use warren_vmm_protocol::{FunctionError, Outcome};
+
+in_both_lives!(every_case_holds_in_the_vm, without_arguments_and_variables_there_are_none);
 
 const TABLE: &str = include_str!("../../guest/wasi/CONFORMANCE.md");
 
@@ -30,17 +32,15 @@ fn archive(name: &str, bytes: &[u8]) -> Vec<u8> {
     archive
 }
 
-fn start(arguments: &[&str], variables: &[(&str, &str)]) -> (Vmm, UnixStream) {
+fn start(life: Life, arguments: &[&str], variables: &[(&str, &str)]) -> (Vmm, UnixStream) {
     let code = try_compile(&module("WARREN_WASI_RULES", "wasi-rules")).unwrap();
     let task = archive("rules/greeting.txt", b"hello from the task\n");
-    let vmm = Vmm::spawn(image());
     let mut spec = spec(code.len());
     spec.function.args = arguments.iter().map(ToString::to_string).collect();
     spec.function.env = variables.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
     spec.function.tmp_quota_bytes = 8 << 20;
     spec.task_len = task.len() as u64;
-    let reply = load(&mut vmm.control(), &spec, &[&sealed(&code), &sealed(&task)]);
-    assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
+    let (vmm, _control) = life.give(&spec, &[&sealed(&code), &sealed(&task)]);
     let invoke = vmm.invoke();
     (vmm, invoke)
 }
@@ -61,12 +61,10 @@ fn is_as_told(name: &str, outcome: &Outcome, payload: &[u8]) -> bool {
     }
 }
 
-#[test]
-fn every_case_holds_in_the_vm() {
-    needs_kvm!();
+fn every_case_holds_in_the_vm(life: Life) {
     let arguments = ["rules", "first", "the \"second\" arg", ""];
     let variables = [("A", "text"), ("B", "escap \" ing"), ("C", "new\nline"), ("D", "")];
-    let (_vmm, mut invoke) = start(&arguments, &variables);
+    let (_vmm, mut invoke) = start(life, &arguments, &variables);
     let names = String::from_utf8(call(&mut invoke, b"list").payload).unwrap();
     let names: Vec<&str> = names.lines().collect();
     assert!(names.len() > 60, "{names:?}");
@@ -84,10 +82,8 @@ fn every_case_holds_in_the_vm() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-#[test]
-fn without_arguments_and_variables_there_are_none() {
-    needs_kvm!();
-    let (_vmm, mut invoke) = start(&[], &[]);
+fn without_arguments_and_variables_there_are_none(life: Life) {
+    let (_vmm, mut invoke) = start(life, &[], &[]);
     for name in BARE {
         let back = call(&mut invoke, name.as_bytes());
         assert!(is_as_told(name, &back.done.outcome, &back.payload), "{name}: {:?}", back.done.outcome);

@@ -86,6 +86,21 @@ pub enum ControlRequest {
         /// Of no other guest, and of no other generation of this one.
         id: [u8; 16],
     },
+    /// Write the Wasm guest down as soon as it is idle. Carries one descriptor, a memfd of as many zeroes as the guest has
+    /// memory (it stays sparse), that takes its pages. The guest goes on afterwards.
+    Snapshot,
+    /// Bring a guest back in a VMM that was started to restore. Carries two descriptors (the snapshot's memory, the code) or
+    /// three (the `/var/task` archive after them), sealed like those of `Load`. Answered like `Load`.
+    Restore(RestoreSpec),
+}
+
+/// A snapshot, without what its descriptors carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreSpec {
+    /// What [`ControlReply::Snapshot`] gave.
+    pub state: Vec<u8>,
+    /// A label for logs: ASCII `[a-z0-9-]`.
+    pub label: String,
 }
 
 /// Everything a VM needs to become a function's sandbox.
@@ -131,6 +146,18 @@ pub enum ControlReply {
     Status(Status),
     /// Answer to `Shutdown`.
     Stopping,
+    /// Answer to `Snapshot`: the memory is in its file, which is the caller's to cut to its length and to seal.
+    Snapshot {
+        /// Bytes of memory in the file.
+        memory_len: u64,
+        /// The rest, an envelope of `warren-state`.
+        state: Vec<u8>,
+    },
+    /// Answer to `Snapshot`: there is none. The guest goes on.
+    NoSnapshot {
+        /// Why.
+        reason: String,
+    },
     /// Answer to `LoadLinux`: memory is filled and the vCPUs run. How the guest ends, the VMM's exit status says.
     Started {
         /// From the request's arrival to the first vCPU's start.

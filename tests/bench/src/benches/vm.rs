@@ -8,7 +8,8 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use kvm_ioctls::Kvm;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd as _, OwnedFd};
+use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 use std::{
     any::Any,
     fs::{self, File},
@@ -16,11 +17,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use warren_abi::mailbox::{EventHeader, ReplyBody};
+use warren_boot::entry::EntryState;
 use warren_vmm::{
+    bare::Bare,
     cpu::{Cpu, Stop},
-    machine::{Artefacts, Machine, MachineOptions},
+    machine::{Artefacts, Machine, MachineOptions, Start},
     mailbox::Mailbox,
     seeds::Seeds,
+    snapshot::{self, Resume},
 };
 use warren_vmm_protocol::World;
 
@@ -59,22 +63,67 @@ struct Running {
     mailbox: Mailbox,
     seeds: Seeds,
     events: u64,
-    _machine: Machine,
+    generation: u64,
+    entry: EntryState,
+    machine: Vessel,
 }
+
+/// What a VM was made as; a service of the monitor's has one too.
+enum Vessel {
+    Built(Machine),
+    Bare(#[expect(dead_code, reason = "it keeps the VM alive")] Bare),
+}
+
+/// A guest that was written down when it was ready.
+struct Snapshot {
+    state: Vec<u8>,
+    memory: OwnedFd,
+    code: OwnedFd,
+}
+
+const OPTIONS: MachineOptions = MachineOptions { class_len: 256 << 20, huge_heap: false, bare: false };
 
 impl Running {
     fn create(parts: &Parts) -> Result<Self> {
         let kvm = Kvm::new().context("/dev/kvm")?;
-        let options = MachineOptions { class_len: 256 << 20, huge_heap: false };
-        let (mut machine, mut cpu) = Machine::create(&kvm, &parts.guest, options)?;
+        let (mut machine, mut cpu) = Machine::create(&kvm, &parts.guest, OPTIONS)?;
         let artefacts = Artefacts { code: parts.code.try_clone()?, task: None };
         let start = machine.load(&load_spec(parts.code_len, parts.world), &artefacts)?;
         cpu.enter(&start)?;
-        let mailbox = start.mailbox;
-        let mut running = Self { cpu, mailbox, seeds: Seeds::default(), events: 0, _machine: machine };
+        let Start { mailbox, entry, .. } = start;
+        let machine = Vessel::Built(machine);
+        let mut running =
+            Self { cpu, mailbox, seeds: Seeds::default(), events: 0, generation: 1, entry, machine };
         running.next_event(b"", false)?;
         ensure!(running.run()? == ReplyBody::Ready, "the guest is not ready");
         Ok(running)
+    }
+
+    /// Writes it down, as the agent would have it.
+    fn snapshot(&mut self, parts: &Parts) -> Result<Snapshot> {
+        let cpu = self.cpu.save(&self.entry)?;
+        let Vessel::Built(machine) = &self.machine else { anyhow::bail!("a restored guest") };
+        let memory = memfd("memory", &[])?;
+        ftruncate(&memory, OPTIONS.class_len)?;
+        let taken = snapshot::take(machine, cpu, 2, memory.try_clone()?)?;
+        ftruncate(&memory, taken.memory_len)?;
+        let code = memfd("code", &fs::read(format!("/proc/self/fd/{}", parts.code.as_raw_fd()))?)?;
+        for fd in [&memory, &code] {
+            fcntl_add_seals(fd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW)?;
+        }
+        Ok(Snapshot { state: taken.state, memory, code })
+    }
+
+    /// A guest that was written down, in a VM that is bare; up to where it could take an event.
+    fn restore((mut bare, mut cpu): (Bare, Cpu), snapshot: &Snapshot) -> Result<Self> {
+        let descriptors = vec![snapshot.memory.try_clone()?, snapshot.code.try_clone()?];
+        let (state, memory, artefacts) =
+            snapshot::admit(&snapshot.state, descriptors).map_err(anyhow::Error::msg)?;
+        let resume = snapshot::restore(&mut bare, &state, &memory, &artefacts)?;
+        cpu.resume(&resume)?;
+        let Resume { entry, mailbox, generation, .. } = resume;
+        let machine = Vessel::Bare(bare);
+        Ok(Self { cpu, mailbox, seeds: Seeds::default(), events: 0, generation, entry, machine })
     }
 
     /// Puts an event; `counted` is false for the clock and seed that init gets.
@@ -86,6 +135,7 @@ impl Running {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let header = EventHeader {
             sequence: self.events,
+            generation: self.generation,
             wall_ns: u64::try_from(wall.as_nanos())?,
             context_len: 2,
             payload_len: u32::try_from(payload.len())?,
@@ -174,6 +224,48 @@ pub(crate) fn cold(places: &Places, report: &mut Report, runs: usize) -> Result<
     report.times("vm-cold", "cold", &cold, least, "<= 5x local, <= 3x lab");
     report.times("vm-cold", "second", &second, least, "");
     report.count("vm-cold", "exits", exits, 1);
+    Ok(())
+}
+
+/// From a snapshot to the first response, each beside one `kvm-floor`: in a VM made then, and in one made before.
+pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
+    let parts = Parts::compile(places, "hello", World::WasiPreview1)?;
+    let mut first = Running::create(&parts)?;
+    let snapshot = first.snapshot(&parts)?;
+    first.call().context("the guest that was written down goes on")?;
+    let bare = || -> Result<(Bare, Cpu)> { Ok(Bare::create(&Kvm::new().context("/dev/kvm")?, OPTIONS)?) };
+    let [mut new, mut pooled, mut ready, mut floor] = [const { Samples::new() }; 4];
+    let mut buried = Buried::default();
+    for run in 0..runs + 3 {
+        let began = Instant::now();
+        let mut vm = Running::restore(bare()?, &snapshot)?;
+        let to_ready = began.elapsed();
+        vm.call()?;
+        let to_response = began.elapsed();
+        buried.bury(vm)?;
+        let waiting = bare()?;
+        let (from_pool, vm) = timed(|| {
+            let mut vm = Running::restore(waiting, &snapshot)?;
+            vm.call()?;
+            Ok(vm)
+        })?;
+        buried.bury(vm)?;
+        let (least, floor_vm) = kvm::create_to_first_exit()?;
+        buried.bury(floor_vm)?;
+        if run >= 3 {
+            ready.push(to_ready);
+            new.push(to_response);
+            pooled.push(from_pool);
+            floor.push(least);
+        }
+    }
+    report.floor("vm-restore", "kvm-floor", &floor);
+    let least = ("kvm-floor", floor.p50_us());
+    report.times("vm-restore", "ready", &ready, least, "");
+    report.times("vm-restore", "new", &new, least, "<= 2.5x local, <= 1.2x lab");
+    report.times("vm-restore", "pooled", &pooled, least, "<= 1.5x local, <= 0.5x lab");
+    let memory = rustix::fs::fstat(&snapshot.memory)?.st_size;
+    report.count("vm-restore", "memory-kib", u64::try_from(memory)? >> 10, 1);
     Ok(())
 }
 

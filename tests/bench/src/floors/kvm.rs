@@ -64,7 +64,7 @@ impl ExitFloor {
     pub(crate) fn new() -> Result<Self> {
         let kvm = Kvm::new().context("/dev/kvm")?;
         let image = memfd("floor", &ringing_program())?;
-        let options = MachineOptions { class_len: SLOT, huge_heap: false };
+        let options = MachineOptions { class_len: SLOT, huge_heap: false, bare: false };
         let (mut machine, mut cpu) = Machine::create(&kvm, &image, options)?;
         let code = Artefacts { code: memfd("code", &[0; 4096])?, task: None };
         let start = machine.load(&load_spec(4096, World::WasiPreview1), &code)?;
@@ -103,7 +103,7 @@ pub(crate) fn load_spec(code_len: u64, world: World) -> LoadSpec {
 
 /// Bytes as a descriptor.
 pub(crate) fn memfd(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     File::from(fd.try_clone()?).write_all(bytes)?;
     Ok(fd)
 }

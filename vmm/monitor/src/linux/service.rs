@@ -196,7 +196,12 @@ impl Service {
                 self.end = Some(End::Shutdown);
                 ControlReply::Stopping
             }
-            ControlRequest::Load(_) => refused("this VMM runs Linux guests, not Wasm functions"),
+            ControlRequest::Load(_) | ControlRequest::Restore(_) => {
+                refused("this VMM runs Linux guests, not Wasm functions")
+            }
+            ControlRequest::Snapshot => {
+                ControlReply::NoSnapshot { reason: "Linux guests are not written down yet".into() }
+            }
             ControlRequest::LoadLinux(spec) => self.load(&spec, descriptors),
             ControlRequest::PowerButton => self.tell(|events| {
                 events.press_power_button();

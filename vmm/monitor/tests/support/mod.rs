@@ -23,13 +23,28 @@ macro_rules! needs_kvm {
     };
 }
 
+#[allow(unused_macros, reason = "shared by several test binaries")]
+/// Cases for a guest that was built and for one that was written down and restored: each takes a [`Life`](crate::support::Life).
+macro_rules! in_both_lives {
+    ($($case:ident),+ $(,)?) => {
+        mod built {
+            $(#[test] fn $case() { needs_kvm!(); super::$case(crate::support::Life::Built); })+
+        }
+        mod restored {
+            $(#[test] fn $case() { needs_kvm!(); super::$case(crate::support::Life::Restored); })+
+        }
+    };
+}
+
 pub mod code;
 pub mod guest;
+pub mod life;
 pub mod linux;
 pub mod real;
 pub mod tap;
 pub mod vmm;
 
+pub use life::Life;
 pub use vmm::{Vmm, sealed, spec};
 
 /// Whether there is a /dev/kvm. If not, one line past the test harness's capture tells that this case was skipped.

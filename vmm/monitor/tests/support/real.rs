@@ -1,7 +1,7 @@
 //! The guest program of this tree and functions compiled for it, both collected by `cargo xtask build`.
 
 use super::vmm::load;
-use super::{Vmm, sealed, spec};
+use super::{Life, Vmm, sealed, spec};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -59,10 +59,9 @@ pub fn load_code(code: &[u8]) -> (Vmm, UnixStream, ControlReply) {
 }
 
 /// A sandbox of the function in `text`.
-pub fn function(text: &str) -> (Vmm, UnixStream) {
-    let (vmm, control, reply) = load_code(&compile(text));
-    assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
-    (vmm, control)
+pub fn function(life: Life, text: &str) -> (Vmm, UnixStream) {
+    let code = compile(text);
+    life.give(&spec(code.len()), &[&sealed(&code)])
 }
 
 /// Which failure of the function's own an outcome is.

@@ -1,0 +1,321 @@
+//! A Wasm guest at rest, written down and brought back.
+//!
+//! Taking: the vCPU thread says its registers and waits; the main thread writes every page that is not zero into a file it was
+//! given, and answers with the state ([`warren_state`]). Code and files are left out: they are sealed files already.
+//!
+//! Restoring: those runs of the file become private mappings over the memory slot of a VM that is bare, so that a page is copied
+//! when it is written and read from the host's page cache otherwise: nothing is copied in advance. System registers come from the
+//! same place as at a first entry; the snapshot has none.
+
+use crate::bare::Bare;
+use crate::load::SEALS;
+use crate::machine::{Artefacts, Machine, MachineError, host_isa};
+use crate::mailbox::Mailbox;
+use crate::ram::Ram;
+use crate::sys::FileUse;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{fcntl_get_seals, fstat};
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{FileOffset, VolatileMemory};
+use warren_abi::window::PAGE_SIZE;
+use warren_boot::entry::{EntryState, Features};
+use warren_boot::plan::HIGH_BASE;
+use warren_boot::{Mapping, OutOfRange};
+use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, Run, WasmState};
+use warren_state::{StateError, open, seal};
+
+/// Zero pages between two runs that are written all the same: a mapping costs more than they do.
+const GAP_PAGES: u64 = 8;
+/// Bytes read at once.
+const CHUNK: usize = 256 << 10;
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_SIZE);
+
+/// Why no snapshot was taken. The guest goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// Nothing is loaded.
+    #[error("there is no function to take a snapshot of")]
+    Empty,
+    /// Pages that are not zero are spread over more runs than a snapshot may have.
+    #[error("memory is scattered over more than {RUNS_MAX} runs of pages")]
+    Scattered,
+    /// The state cannot be written down.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Guest memory that is planned is not there: a defect here.
+    #[error(transparent)]
+    Memory(#[from] OutOfRange),
+    /// The file cannot be mapped: the caller's or the host's fault.
+    #[error("cannot map the memory's file: {0}")]
+    Map(String),
+    /// The file is too small.
+    #[error("the memory's file has no more room")]
+    Room,
+}
+
+/// What a vCPU needs to go on.
+#[derive(Debug)]
+pub struct Resume {
+    /// System registers, and where it goes on.
+    pub entry: EntryState,
+    /// The program's own registers.
+    pub cpu: CpuState,
+    /// The door to events and replies.
+    pub mailbox: Mailbox,
+    /// Bytes of the function's memory.
+    pub memory_bytes: u64,
+    /// Which generation of the guest this is.
+    pub generation: u64,
+}
+
+/// A guest that was written down.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its state, in its envelope.
+    pub state: Vec<u8>,
+    /// Bytes of memory in the file.
+    pub memory_len: u64,
+}
+
+/// Writes down a guest whose vCPU is held with these registers, as the restored one's `generation`; its memory goes to `file`.
+pub fn take(machine: &Machine, cpu: CpuState, generation: u64, file: OwnedFd) -> Result<Taken, TakeError> {
+    let loaded = machine.loaded().ok_or(TakeError::Empty)?;
+    let bare = machine.bare();
+    let area = |mapping: &Mapping| Area { gpa: mapping.gpa, len: mapping.len };
+    let (code, task) = (area(&loaded.plan.code), loaded.plan.task.as_ref().map(area));
+    let banks = [Area { gpa: 0, len: bare.class_len }, Area { gpa: HIGH_BASE, len: loaded.plan.high_len }];
+    let apart: Vec<_> = [Some(code), task].into_iter().flatten().collect();
+    let mut pages = Pages::into_file(file)?;
+    for bank in banks {
+        for piece in without(bank, &apart) {
+            pages.write(&bare.ram, piece)?;
+        }
+    }
+    let (runs, memory_len) = (pages.runs, pages.len as u64);
+    let state = WasmState {
+        abi_version: warren_abi::ABI_VERSION,
+        processor: Processor { isa: loaded.isa, features: bits(bare.features), tsc_hz: bare.tsc_hz },
+        low_len: bare.class_len,
+        high_len: loaded.plan.high_len,
+        memory_bytes: loaded.memory_bytes,
+        mailbox: machine.mailbox(),
+        code,
+        task,
+        root: machine.root(),
+        cpu,
+        runs,
+        generation,
+    };
+    Ok(Taken { state: seal(&state)?, memory_len })
+}
+
+/// The descriptor that a snapshot's memory goes into: a memfd.
+pub fn target(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, String> {
+    let Ok([file]) = <[OwnedFd; 1]>::try_from(descriptors) else {
+        return Err("one descriptor is needed, for the memory".into());
+    };
+    fcntl_get_seals(&file).map_err(|_| "the descriptor for the memory is no memfd".to_owned())?;
+    Ok(file)
+}
+
+/// Judges a snapshot and its descriptors (memory, code, and files if it has some). The text is the caller's fault, always.
+pub fn admit(state: &[u8], descriptors: Vec<OwnedFd>) -> Result<(WasmState, OwnedFd, Artefacts), String> {
+    let state: WasmState = open(state).map_err(|error| error.to_string())?;
+    let expected = 2 + usize::from(state.task.is_some());
+    if descriptors.len() != expected {
+        return Err(format!("{} descriptors came, {expected} are needed", descriptors.len()));
+    }
+    let mut descriptors = descriptors.into_iter();
+    let mut next = |what: &str| {
+        let fd = descriptors.next().ok_or_else(|| format!("no descriptor for {what}"))?;
+        let len = sealed_len(what, &fd)?;
+        Ok::<_, String>((fd, len))
+    };
+    let (memory, memory_len) = next("the memory")?;
+    let (code, code_len) = next("the code")?;
+    let task = state.task.map(|_| next("the files")).transpose()?;
+    state.check(memory_len).map_err(|error| error.to_string())?;
+    let pages = |len: u64| len.next_multiple_of(PAGE_SIZE);
+    if pages(code_len) != state.code.len {
+        return Err(format!("code of {code_len} bytes came, the snapshot was made with another"));
+    }
+    if let (Some((_, len)), Some(area)) = (&task, state.task)
+        && pages(*len) != area.len
+    {
+        return Err(format!("files of {len} bytes came, the snapshot was made with others"));
+    }
+    if !host_isa().covers(state.processor.isa) {
+        return Err("this host lacks instruction sets that the snapshot's code uses".into());
+    }
+    Ok((state, memory, Artefacts { code, task: task.map(|(fd, _)| fd) }))
+}
+
+/// Brings a guest back in a VM that is bare.
+pub fn restore(
+    bare: &mut Bare,
+    state: &WasmState,
+    memory: &OwnedFd,
+    artefacts: &Artefacts,
+) -> Result<Resume, MachineError> {
+    let refused = |why: String| MachineError::Refused(why);
+    if state.low_len != bare.class_len {
+        let (of, here) = (state.low_len >> 20, bare.class_len >> 20);
+        return Err(refused(format!("a snapshot of a slot of {of} MiB, this one has {here} MiB")));
+    }
+    if state.processor.features != bits(bare.features) {
+        return Err(refused("the snapshot was made on another kind of processor".into()));
+    }
+    if state.processor.tsc_hz != bare.tsc_hz {
+        let (of, here) = (state.processor.tsc_hz, bare.tsc_hz);
+        return Err(refused(format!("the snapshot's clock ticks at {of} Hz, this host's at {here} Hz")));
+    }
+    if state.high_len > 0 {
+        bare.ram.add_bank(&bare.vm, HIGH_BASE, state.high_len)?;
+    }
+    let map = |what, area: Area, file: &OwnedFd, offset, usage| {
+        bare.ram.map_file(what, area.gpa, area.len, (file.as_fd(), offset), usage)
+    };
+    map("the function's code", state.code, &artefacts.code, 0, FileUse::ReadOnly)?;
+    if let (Some(area), Some(task)) = (state.task, &artefacts.task) {
+        map("the function's files", area, task, 0, FileUse::ReadOnly)?;
+    }
+    let mut offset = 0;
+    for run in &state.runs {
+        map("the snapshot's memory", *run, memory, offset, FileUse::CopyOnWrite)?;
+        offset += run.len;
+    }
+    Ok(Resume {
+        entry: EntryState::new(state.cpu.rip, state.root, bare.features),
+        cpu: state.cpu,
+        mailbox: Mailbox::new(bare.ram.clone(), state.mailbox),
+        memory_bytes: state.memory_bytes,
+        generation: state.generation,
+    })
+}
+
+fn sealed_len(what: &str, fd: &OwnedFd) -> Result<u64, String> {
+    let seals = fcntl_get_seals(fd).map_err(|_| format!("{what}: the descriptor is no memfd with seals"))?;
+    if !seals.contains(SEALS) {
+        return Err(format!("{what}: the descriptor is not sealed against writes and shrinking"));
+    }
+    let stat = fstat(fd).map_err(|error| format!("{what}: {error}"))?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+fn bits(features: Features) -> u8 {
+    let Features { xsave, avx, smep, smap, umip } = features;
+    [xsave, avx, smep, smap, umip].into_iter().rev().fold(0, |bits, has| bits << 1 | u8::from(has))
+}
+
+/// What is left of an area without others, ascending.
+fn without(area: Area, apart: &[Area]) -> Vec<Area> {
+    let mut apart: Vec<_> = apart.iter().map(|area| area.range()).collect();
+    apart.sort_by_key(|range| range.start);
+    let (mut left, mut at) = (Vec::new(), area.gpa);
+    let end = area.range().end;
+    for range in apart {
+        if range.end <= at || range.start >= end {
+            continue;
+        }
+        if range.start > at {
+            left.push(Area { gpa: at, len: range.start - at });
+        }
+        at = range.end;
+    }
+    if at < end {
+        left.push(Area { gpa: at, len: end - at });
+    }
+    left
+}
+
+/// Pages on their way into the file. It is mapped, not written to: a jailed VMM may not write a byte to any file.
+struct Pages {
+    file: MmapRegion,
+    /// Bytes in it so far.
+    len: usize,
+    runs: Vec<Run>,
+    /// Zero pages behind the last run, not kept yet.
+    zeroes: u64,
+}
+
+impl Pages {
+    fn into_file(file: OwnedFd) -> Result<Self, TakeError> {
+        let room = fstat(&file).ok().and_then(|stat| usize::try_from(stat.st_size).ok()).unwrap_or(0);
+        let file = MmapRegion::from_file(FileOffset::new(file.into(), 0), room)
+            .map_err(|error| TakeError::Map(error.to_string()))?;
+        Ok(Self { file, len: 0, runs: Vec::new(), zeroes: 0 })
+    }
+
+    fn write(&mut self, ram: &Ram, piece: Area) -> Result<(), TakeError> {
+        let mut chunk = vec![0; CHUNK];
+        let mut at = piece.gpa;
+        while at < piece.range().end {
+            let len = usize::try_from(piece.range().end - at).unwrap_or(CHUNK).min(CHUNK);
+            let bytes = chunk.get_mut(..len).unwrap_or_default();
+            ram.get(at, bytes)?;
+            for page in bytes.chunks(PAGE) {
+                self.page(at, page)?;
+                at += PAGE_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, gpa: u64, page: &[u8]) -> Result<(), TakeError> {
+        if page.iter().all(|byte| *byte == 0) {
+            self.zeroes = self.zeroes.saturating_add(1);
+            return Ok(());
+        }
+        let zeroes = std::mem::take(&mut self.zeroes);
+        let full = self.runs.len() == RUNS_MAX;
+        match self.runs.last_mut() {
+            Some(last) if zeroes <= GAP_PAGES && last.range().end + zeroes * PAGE_SIZE == gpa => {
+                last.len += (zeroes + 1) * PAGE_SIZE;
+                // The file is zero there.
+                self.len += PAGE * usize::try_from(zeroes).unwrap_or(0);
+            }
+            _ if full => return Err(TakeError::Scattered),
+            _ => self.runs.push(Area { gpa, len: PAGE_SIZE }),
+        }
+        self.file.get_slice(self.len, PAGE).map_err(|_| TakeError::Room)?.copy_from(page);
+        self.len += PAGE;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_apart_is_left_out() {
+        let area = |gpa, len| Area { gpa, len };
+        let bank = area(0, 100);
+        for (apart, left) in [
+            (vec![], vec![bank]),
+            (vec![area(10, 5), area(20, 80)], vec![area(0, 10), area(15, 5)]),
+            (vec![area(20, 10), area(0, 20)], vec![area(30, 70)]),
+            (vec![area(200, 10)], vec![bank]),
+        ] {
+            assert_eq!(without(bank, &apart), left, "{apart:?}");
+        }
+    }
+
+    #[test]
+    fn pages_become_few_runs() {
+        let ram = Ram::detached(0, 1 << 20).unwrap();
+        for at in [0, 1, 5, 30, 31, 255] {
+            ram.put(at * PAGE_SIZE + 7, &[u8::try_from(at).unwrap() | 1]).unwrap();
+        }
+        let file: File =
+            File::from(rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        let copy = file.try_clone().unwrap();
+        let mut pages = Pages { file, runs: Vec::new(), zeroes: 0, buffer: Vec::new() };
+        pages.write(&ram, Area { gpa: 0, len: 1 << 20 }).unwrap();
+        let runs = pages.finish().unwrap();
+        let page = |first: u64, count: u64| Area { gpa: first * PAGE_SIZE, len: count * PAGE_SIZE };
+        assert_eq!(runs, [page(0, 6), page(30, 2), page(255, 1)]);
+        assert_eq!(copy.metadata().unwrap().len(), 9 * PAGE_SIZE);
+    }
+}

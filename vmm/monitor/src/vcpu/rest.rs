@@ -1,0 +1,48 @@
+//! A guest at rest: brought back, or held still to be written down.
+
+use super::{Guest, Life};
+use crate::end::End;
+use crate::orders::{Order, Report};
+use crate::progress::{StopCause, monotonic_ns};
+use crate::snapshot::Resume;
+use crate::waiting::wait;
+use warren_vmm_protocol::VmState;
+
+impl Life {
+    /// A guest that was at rest is at rest again.
+    pub(super) fn resume(&mut self, resume: Resume) -> Result<Guest, End> {
+        self.cpu.resume(&resume).map_err(|error| End::Host(error.into()))?;
+        self.generation = resume.generation;
+        let _ = self.progress.end(VmState::Idle, self.cpu.exits());
+        self.reports.send(Report::Loaded { at_ns: monotonic_ns(), log: Vec::new() });
+        let Resume { entry, mailbox, memory_bytes, .. } = resume;
+        Ok(Guest { entry, mailbox, memory_bytes })
+    }
+
+    /// Holds still for a snapshot.
+    pub(super) fn hold(&mut self, guest: &Guest) -> Result<(), End> {
+        let saved = self.cpu.save(&guest.entry).map_err(|error| error.to_string());
+        // A word to stop that came while the vCPU was entered to no end is lost on it, not here.
+        if let Some(cause) = self.progress.stop_cause() {
+            return Err(end_of(cause));
+        }
+        self.reports.send(Report::Held(saved));
+        loop {
+            wait(&self.orders, None, &self.progress)?;
+            while let Some(order) = self.orders.next() {
+                match order {
+                    Order::Release => return Ok(()),
+                    Order::Link(link) => self.link = Some(link),
+                    Order::Start(_) | Order::Resume(_) | Order::Hold => {}
+                }
+            }
+        }
+    }
+}
+
+fn end_of(cause: StopCause) -> End {
+    match cause {
+        StopCause::Deadline => End::TimedOut,
+        StopCause::Shutdown => End::Shutdown,
+    }
+}

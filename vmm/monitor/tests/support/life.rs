@@ -1,0 +1,68 @@
+//! How a sandbox came to be: built from its parts, or restored from a snapshot of one that was.
+
+use super::Vmm;
+use super::real::image;
+use super::vmm::{load, receive, send_with, try_receive};
+use rustix::fd::OwnedFd;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use std::os::unix::net::UnixStream;
+use warren_vmm_protocol::{ControlReply, ControlRequest, LoadSpec, RestoreSpec};
+
+/// The parameter of every case about a guest's behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Built,
+    Restored,
+}
+
+/// A guest that was written down.
+pub struct Snapshot {
+    pub state: Vec<u8>,
+    pub memory: OwnedFd,
+}
+
+impl Life {
+    /// A sandbox of these parts, initialised: the guest's own program with this function.
+    pub fn give(self, spec: &LoadSpec, descriptors: &[&OwnedFd]) -> (Vmm, UnixStream) {
+        let vmm = Vmm::spawn(image());
+        let mut control = vmm.control();
+        let reply = load(&mut control, spec, descriptors);
+        assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
+        if self == Self::Built {
+            return (vmm, control);
+        }
+        let snapshot = Snapshot::take(&mut control);
+        drop((vmm, control));
+        let vmm = Vmm::spawn_with(image(), &["--restore"]);
+        let mut control = vmm.control();
+        let reply = snapshot.restore(&mut control, &snapshot.state, descriptors);
+        assert!(matches!(reply, Some(ControlReply::Loaded { .. })), "{reply:?}");
+        (vmm, control)
+    }
+}
+
+impl Snapshot {
+    /// Of the guest behind this control connection, which goes on.
+    pub fn take(control: &mut UnixStream) -> Self {
+        let memory = memfd_create("memory", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        ftruncate(&memory, 1 << 30).unwrap();
+        send_with(control, &ControlRequest::Snapshot, &[&memory]);
+        let ControlReply::Snapshot { memory_len, state } = receive(control) else { panic!("no snapshot") };
+        ftruncate(&memory, memory_len).unwrap();
+        fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW).unwrap();
+        Self { state, memory }
+    }
+
+    /// Asks for it in a VMM that was started to restore, with this state.
+    pub fn restore(
+        &self,
+        control: &mut UnixStream,
+        state: &[u8],
+        artefacts: &[&OwnedFd],
+    ) -> Option<ControlReply> {
+        let spec = RestoreSpec { state: state.to_vec(), label: "test-function".into() };
+        let descriptors: Vec<_> = std::iter::once(&self.memory).chain(artefacts.iter().copied()).collect();
+        send_with(control, &ControlRequest::Restore(spec), &descriptors);
+        try_receive(control)
+    }
+}
