@@ -126,8 +126,8 @@ impl Machine {
     ) -> Result<(Self, Cpu), MachineError> {
         let program = program::read(image)?;
         let base = Base::new(program.end, options.class_len)?;
-        let (mut bare, cpu) = Bare::create(kvm, options)?;
-        let ram = &mut bare.ram;
+        let (mut vm, cpu) = Bare::create(kvm, options)?;
+        let ram = &mut vm.ram;
         let mut tables = PageTables::new(plan::TABLES);
         for mapping in plan::SUPERVISOR_MAPPINGS.iter().chain([&base.mailbox, &base.stack]) {
             tables.map(ram, *mapping)?;
@@ -137,7 +137,7 @@ impl Machine {
         ram.put(plan::STUBS.start, &exceptions::stubs())?;
         program::place(&program, image, ram, &mut tables)?;
         let entry = program.entry;
-        Ok((Self { bare, tables, base, entry, options, loaded: None }, cpu))
+        Ok((Self { bare: vm, tables, base, entry, options, loaded: None }, cpu))
     }
 
     /// Puts a function in. The descriptors' seals are the caller's to check ([`crate::load`]).

@@ -77,7 +77,7 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     } else {
         let (machine, cpu) = Machine::create(&kvm, &descriptors.image, options).context("make the VM")?;
         let filters = machine.bare().filters_msrs();
-        (Vessel::Built(machine), cpu, filters)
+        (Vessel::Built(Box::new(machine)), cpu, filters)
     };
     drop((kvm, descriptors.image));
     if !filters_msrs {

@@ -53,7 +53,7 @@ pub struct Service {
 #[derive(Debug)]
 pub enum Vessel {
     /// A guest program without a function: `Load` gives it one.
-    Built(Machine),
+    Built(Box<Machine>),
     /// Nothing: `Restore` brings a guest back in it.
     Bare(Bare),
 }

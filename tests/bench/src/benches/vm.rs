@@ -70,7 +70,7 @@ struct Running {
 
 /// What a VM was made as; a service of the monitor's has one too.
 enum Vessel {
-    Built(Machine),
+    Built(Box<Machine>),
     Bare(#[expect(dead_code, reason = "it keeps the VM alive")] Bare),
 }
 
@@ -91,7 +91,7 @@ impl Running {
         let start = machine.load(&load_spec(parts.code_len, parts.world), &artefacts)?;
         cpu.enter(&start)?;
         let Start { mailbox, entry, .. } = start;
-        let machine = Vessel::Built(machine);
+        let machine = Vessel::Built(Box::new(machine));
         let mut running =
             Self { cpu, mailbox, seeds: Seeds::default(), events: 0, generation: 1, entry, machine };
         running.next_event(b"", false)?;
