@@ -308,14 +308,15 @@ mod tests {
         for at in [0, 1, 5, 30, 31, 255] {
             ram.put(at * PAGE_SIZE + 7, &[u8::try_from(at).unwrap() | 1]).unwrap();
         }
-        let file: File =
-            File::from(rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
-        let copy = file.try_clone().unwrap();
-        let mut pages = Pages { file, runs: Vec::new(), zeroes: 0, buffer: Vec::new() };
-        pages.write(&ram, Area { gpa: 0, len: 1 << 20 }).unwrap();
-        let runs = pages.finish().unwrap();
+        let file = rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, 9 * PAGE_SIZE).unwrap();
+        let mut pages = Pages::into_file(file).unwrap();
+        let all = Area { gpa: 0, len: 1 << 20 };
+        pages.write(&ram, all).unwrap();
         let page = |first: u64, count: u64| Area { gpa: first * PAGE_SIZE, len: count * PAGE_SIZE };
-        assert_eq!(runs, [page(0, 6), page(30, 2), page(255, 1)]);
-        assert_eq!(copy.metadata().unwrap().len(), 9 * PAGE_SIZE);
+        assert_eq!(pages.runs, [page(0, 6), page(30, 2), page(255, 1)]);
+        assert_eq!(pages.len as u64, 9 * PAGE_SIZE);
+        pages.runs.clear();
+        assert!(matches!(pages.write(&ram, all), Err(TakeError::Room)));
     }
 }
