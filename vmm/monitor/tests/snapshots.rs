@@ -4,6 +4,7 @@
 #[macro_use]
 mod support;
 
+use rustix::fd::OwnedFd;
 use rustix::fs::ftruncate;
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -67,6 +68,9 @@ fn clones_draw_differently_and_know_the_time() {
     assert_eq!(drawn.len(), clones * 2);
 }
 
+/// What is wrong, with which memory, state and artefacts, and a word of the refusal.
+type Case<'a> = (&'a str, &'a Snapshot, Vec<u8>, Vec<&'a OwnedFd>, &'a str);
+
 #[test]
 fn snapshots_that_are_not_what_they_say() {
     needs_kvm!();
@@ -80,7 +84,6 @@ fn snapshots_that_are_not_what_they_say() {
     let unsealed = Snapshot { state: Vec::new(), memory: memfd(&[1; 4096]) };
     let short = Snapshot { state: Vec::new(), memory: sealed(&[1; 4096]) };
     let whole = &snapshot.state;
-    type Case<'a> = (&'a str, &'a Snapshot, Vec<u8>, Vec<&'a rustix::fd::OwnedFd>, &'a str);
     let cases: Vec<Case<'_>> = vec![
         ("no state", &snapshot, Vec::new(), vec![&good], "no snapshot's state"),
         ("cut", &snapshot, whole[..whole.len() - 1].to_vec(), vec![&good], "was expected"),
@@ -125,7 +128,7 @@ fn the_right_thing_in_the_wrong_place() {
 #[test]
 fn no_snapshot_and_the_guest_goes_on() {
     needs_kvm!();
-    let ask = |control: &mut _, descriptors: &[&rustix::fd::OwnedFd], words: &str| {
+    let ask = |control: &mut _, descriptors: &[&OwnedFd], words: &str| {
         send_with(control, &ControlRequest::Snapshot, descriptors);
         match receive(control) {
             ControlReply::NoSnapshot { reason } => assert!(reason.contains(words), "{reason}"),
@@ -153,6 +156,6 @@ fn no_snapshot_and_the_guest_goes_on() {
     assert_eq!(call(&mut vmm.invoke(), b"").payload.len(), 32);
 }
 
-fn tempfile() -> rustix::fd::OwnedFd {
+fn tempfile() -> OwnedFd {
     std::fs::File::options().read(true).write(true).open("/dev/null").unwrap().into()
 }
