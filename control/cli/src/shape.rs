@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use warren_proto::v1::{
-    Decision, Function, Host, InvokeResponse, Kind, LogLine, PolicyStatus, Sandbox, StatusResponse, Timing,
+    Decision, Function, FunctionVersion, Host, InvokeResponse, Kind, LogLine, Network, PolicyStatus, Sandbox,
+    StatusResponse, Timing,
 };
 
 /// One function.
@@ -19,7 +20,18 @@ pub(crate) fn function(function: &Function) -> Value {
         "created_unix_ms": latest.created_unix_ms,
         "kind": if latest.kind() == Kind::Linux { "linux" } else { "wasm" },
         "runtime": latest.runtime, "runtime_digest": latest.runtime_digest, "handler": latest.handler,
+        "network": network(&latest),
     })
+}
+
+/// What a function reaches.
+pub(crate) fn network(version: &FunctionVersion) -> &'static str {
+    match version.network() {
+        _ if version.kind() != Kind::Linux => "none",
+        Network::Unspecified => "outbound where the host can",
+        Network::Outbound => "outbound",
+        Network::None => "none",
+    }
 }
 
 /// One answer; its payload as JSON if it is, as text if it is, else only its length (use `--out`).
@@ -71,6 +83,7 @@ pub(crate) fn host(host: &Host) -> Value {
         "id": host.id, "address": host.address, "state": host.state, "free_memory_mib": host.free_memory_mib,
         "memory_mib": resources.memory_mib, "cpu_millis": resources.cpu_millis, "zone": resources.zone,
         "guests": resources.guests, "no_linux_because": resources.no_linux_because,
+        "no_network_because": resources.no_network_because,
         "runtimes": host.runtimes.iter().map(|one| json!({ "name": one.name, "digest": one.digest })).collect::<Vec<_>>(),
          "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
         "last_heartbeat_ms": host.last_heartbeat_ms,

@@ -71,6 +71,15 @@ pub(crate) struct Options {
     /// Most sandboxes at once; root's only, too [default: 4096].
     #[arg(long)]
     slots: Option<u32>,
+    /// A private network that Linux functions may reach; may be repeated. Root's only, too.
+    #[arg(long, value_name = "NETWORK")]
+    network_open: Vec<String>,
+    /// Whom Linux functions' questions for names go to; root's only, too [default: this host's own resolver].
+    #[arg(long, value_name = "ADDRESS")]
+    network_resolver: Option<std::net::Ipv4Addr>,
+    /// Linux functions reach nothing, and nothing is changed in this host's network; root's only, too.
+    #[arg(long, conflicts_with_all = ["network_open", "network_resolver"])]
+    no_network: bool,
     /// Memory for sandboxes, MiB [default: the agent's choice].
     #[arg(long)]
     memory_mib: Option<u64>,

@@ -212,6 +212,7 @@ fn spec(name: String, version: u64, config: FunctionConfig, intake: &Intake) -> 
         kind: kind.into(),
         runtime: config.runtime,
         handler: config.handler,
+        network: config.network,
         ..FunctionVersion::default()
     }
 }
@@ -230,6 +231,7 @@ fn config_of(spec: &FunctionVersion) -> FunctionConfig {
         kind: spec.kind,
         runtime: spec.runtime.clone(),
         handler: spec.handler.clone(),
+        network: spec.network,
     }
 }
 

@@ -7,7 +7,7 @@ use warren_proto::{
     MAX_PAYLOAD_BYTES,
     error::{Fault, WireError},
     reason,
-    v1::{EnvVar, FunctionConfig, FunctionLimits, InvokeRequest, Kind},
+    v1::{EnvVar, FunctionConfig, FunctionLimits, InvokeRequest, Kind, Network},
 };
 
 /// Most bytes of a module, and of a task archive.
@@ -128,8 +128,12 @@ pub(crate) fn config(config: Option<FunctionConfig>) -> Result<FunctionConfig, W
 /// What only Linux functions have, and what they lack.
 fn runtime(config: &FunctionConfig, linux: bool) -> Result<(), WireError> {
     if !linux {
-        return match (config.runtime.is_empty(), config.handler.is_empty()) {
-            (true, true) => Ok(()),
+        let plain = config.runtime.is_empty() && config.handler.is_empty();
+        return match (plain, config.network()) {
+            (true, Network::Unspecified | Network::None) => Ok(()),
+            (true, Network::Outbound) => Err(bad_request(
+                "a Wasm function reaches nothing; outbound network is for Linux functions (--kind linux)",
+            )),
             _ => Err(bad_request("runtime and handler are for Linux functions (--kind linux)")),
         };
     }

@@ -13,6 +13,7 @@ use warren_proto::{
 pub fn cannot_run(none: &NoPlace) -> WireError {
     let reason = match none {
         NoPlace::NoLinux(_) => reason::NO_LINUX_HOST,
+        NoPlace::NoNetwork(_) => reason::NO_NETWORK,
         NoPlace::NoRuntime { .. } => reason::NO_SUCH_RUNTIME,
         NoPlace::NoWorker => reason::NO_WORKER_READY,
         NoPlace::NoRoom { .. } => reason::NO_CAPACITY,

@@ -40,6 +40,9 @@ pub enum NoPlace {
     /// None of the ready ones runs Linux guests.
     #[error("no ready host can run Linux functions: {0}")]
     NoLinux(String),
+    /// None of those that do gives them a network.
+    #[error("no host that can run Linux functions gives them outbound network: {0}")]
+    NoNetwork(String),
     /// None of those that do holds the runtime.
     #[error(
         "no host that can run Linux functions holds runtime {name}{}; `warren runtime build {name}` on such a host makes it, \
@@ -226,18 +229,24 @@ impl Fleet {
         if ready.is_empty() {
             return Err(NoPlace::NoWorker);
         }
-        let (mut words, mut lacks_runtime) = (Vec::new(), false);
+        let (mut words, mut no_network, mut lacks_runtime) = (Vec::new(), Vec::new(), false);
         for worker in ready {
             let can = worker.lock().can_run(version);
             match can {
                 Ok(()) => return Ok(worker),
                 Err(Cannot::Runtime) => lacks_runtime = true,
                 Err(Cannot::Linux(why)) => words.push(format!("{}: {why}", worker.id())),
+                Err(Cannot::Network(why)) => no_network.push(format!("{}: {why}", worker.id())),
             }
         }
         if lacks_runtime {
             let build = version.runtime_digest.get(..16).map(|digest| format!(" of build {digest}"));
             return Err(NoPlace::NoRuntime { name: version.runtime.clone(), build });
+        }
+        // The hosts that came closest say what is missing.
+        if !no_network.is_empty() {
+            no_network.truncate(WORDS_OF);
+            return Err(NoPlace::NoNetwork(no_network.join("; ")));
         }
         words.truncate(WORDS_OF);
         Err(NoPlace::NoLinux(words.join("; ")))

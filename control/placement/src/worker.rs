@@ -12,7 +12,9 @@ use std::{
 use tonic::transport::Channel;
 use warren_proto::{
     MAX_MESSAGE_BYTES,
-    v1::{FunctionVersion, HostResources, Kind, Runtime, worker_service_client::WorkerServiceClient},
+    v1::{
+        FunctionVersion, HostResources, Kind, Network, Runtime, worker_service_client::WorkerServiceClient,
+    },
 };
 
 /// The generated client, on this worker's general channel.
@@ -90,6 +92,8 @@ pub struct HostStatus {
 pub enum Cannot {
     /// It runs no Linux guests; in its own words.
     Linux(String),
+    /// Linux functions reach nothing from it; in its own words.
+    Network(String),
     /// It does not hold the runtime.
     Runtime,
 }
@@ -102,6 +106,9 @@ impl HostStatus {
         }
         if !self.resources.guests.iter().any(|guest| guest == "linux") {
             return Err(Cannot::Linux(self.resources.no_linux_because.clone()));
+        }
+        if version.network() == Network::Outbound && !self.resources.no_network_because.is_empty() {
+            return Err(Cannot::Network(self.resources.no_network_because.clone()));
         }
         let is = |held: &Runtime| {
             held.name == version.runtime

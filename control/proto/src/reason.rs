@@ -61,6 +61,8 @@ pub const NO_CAPACITY: &str = "NO_CAPACITY";
 pub const WORKER_LOST: &str = "WORKER_LOST";
 /// No ready worker's KVM can boot Linux guests; the message has each host's own words. FAILED_PRECONDITION, not retryable.
 pub const NO_LINUX_HOST: &str = "NO_LINUX_HOST";
+/// No ready worker can give a Linux function the outbound network that it wants. FAILED_PRECONDITION, not retryable.
+pub const NO_NETWORK: &str = "NO_NETWORK";
 /// No ready worker that can run Linux functions holds this runtime. FAILED_PRECONDITION, not retryable.
 pub const NO_SUCH_RUNTIME: &str = "NO_SUCH_RUNTIME";
 /// A worker that can run Linux functions holds no kernel for the runtime. FAILED_PRECONDITION, not retryable.

@@ -2,7 +2,13 @@
 
 use crate::version::CompileLimits;
 use anyhow::Context as _;
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
+use warren_vmm_protocol::linux::{Limits, Rate};
 
 /// The worker's agent: serves control, drives jailer and VMMs, holds no privilege.
 #[derive(Clone, Debug, clap::Parser)]
@@ -29,6 +35,9 @@ pub struct Config {
     /// What `warren-vmm probe --json` says of this host's KVM; without it no Linux function runs here.
     #[arg(long, value_name = "FILE")]
     pub probe: Option<PathBuf>,
+    /// What each Linux function's network card carries at most each way, Mbit/s [default: as much as it can].
+    #[arg(long, value_name = "MBIT")]
+    pub network_mbit: Option<NonZeroU32>,
     /// The jailer's socket.
     #[arg(long, value_name = "PATH")]
     pub jailer: PathBuf,
@@ -88,6 +97,16 @@ impl Config {
     pub fn threads(&self) -> usize {
         let half = || std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
         self.threads.map_or_else(half, usize::from)
+    }
+
+    /// How fast a Linux function's network card may be: a tenth of a second's worth at once, at least a few large frames.
+    #[must_use]
+    pub fn network_limits(&self) -> Limits {
+        let rate = |mbit: NonZeroU32| {
+            let per_second = u64::from(mbit.get()) * 125_000;
+            Rate { burst: (per_second / 10).max(256 << 10), per_second }
+        };
+        Limits { bytes: self.network_mbit.map(rate), operations: None }
     }
 
     /// What one compilation may take.

@@ -13,7 +13,7 @@ use crate::{
 use anyhow::Context as _;
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,6 +21,8 @@ use std::{
 use warren_abi::isa::IsaSet;
 use warren_artefact::{SigningKey, Store};
 use warren_image::Shelf;
+use warren_sandbox_plan::facts::Availability;
+use warren_vmm_protocol::linux::Limits;
 
 /// The worker host, as its agent knows it.
 #[derive(Debug)]
@@ -49,6 +51,10 @@ pub struct Host {
     pub memory: MemoryBudget,
     /// The newest epochs seen, kept over restarts.
     pub fence: Arc<KeptFence>,
+    /// What Linux functions reach from here; set once the jailer has said it.
+    pub network: OnceLock<Availability>,
+    /// How fast their network cards may be.
+    pub network_limits: Limits,
     stopping: AtomicBool,
 }
 
@@ -90,8 +96,29 @@ impl Host {
             grants,
             memory,
             fence,
+            network: OnceLock::new(),
+            network_limits: config.network_limits(),
             stopping: AtomicBool::new(false),
         }))
+    }
+
+    /// Asks the jailer whether sandboxes can have a network; a jailer that does not know gives none.
+    pub async fn learn_network(&self) {
+        let said = self.jailer.network().await.unwrap_or_else(|error| Availability::No(error.to_string()));
+        if let Availability::No(why) = &said {
+            tracing::info!(why, "Linux functions reach nothing from this host");
+        }
+        let _ = self.network.set(said);
+    }
+
+    /// Why sandboxes have no network, if they have none.
+    #[must_use]
+    pub fn no_network_because(&self) -> Option<&str> {
+        match self.network.get() {
+            Some(Availability::Yes) => None,
+            Some(Availability::No(why)) => Some(why),
+            None => Some("its jailer was not asked yet"),
+        }
     }
 
     /// From now on no sandbox is created and control's connection is let go.

@@ -46,6 +46,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    host.learn_network().await;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen at {}", config.listen))?;
@@ -124,6 +125,7 @@ fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announceme
             kernel,
             guests,
             no_linux_because,
+            no_network_because: host.no_network_because().unwrap_or_default().to_owned(),
         },
     }
 }

@@ -11,6 +11,7 @@
 
 use crate::{
     cgroup::{Parents, read_file},
+    network::{Network, NetworkError},
     programs::Programs,
     slots::Slots,
     spawn::{SpawnError, Spawner},
@@ -27,10 +28,10 @@ use std::{
 };
 use warren_sandbox_plan::{
     cgroup::{directory_name, parse_directory_name},
-    facts::HostFacts,
+    facts::{Availability, HostFacts},
     name::SandboxName,
     plan::Plan,
-    request::{ExitStatus, Jailed, Limits, MAX_TASKS, Spawn},
+    request::{ExitStatus, Jailed, Limits, LinuxMachine, MAX_TASKS, Program, Spawn},
 };
 
 /// How many ends are remembered for a Kill that comes after the end.
@@ -47,6 +48,8 @@ pub(crate) struct Host {
     pub(crate) slots: u32,
     /// Most memory of one jail: that of all together.
     pub(crate) max_memory_bytes: u64,
+    /// What sandboxes' network is made by, or why they have none.
+    pub(crate) network: Result<Network, String>,
     /// For tests: the step that is made to fail.
     pub(crate) fail_at: Option<String>,
 }
@@ -56,7 +59,7 @@ pub(crate) struct Jails {
     host: Host,
     slots: Slots,
     alive: BTreeMap<SandboxName, Jail>,
-    ended: VecDeque<(SandboxName, Option<ExitStatus>)>,
+    ended: VecDeque<(SandboxName, Ending)>,
     dirty: Vec<String>,
 }
 
@@ -66,6 +69,22 @@ pub(crate) struct Jail {
     /// Readable once it has ended.
     pub(crate) pidfd: OwnedFd,
     directory: String,
+}
+
+/// How one ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// `None` for one that an earlier jailer started: it is not ours to wait for.
+    pub(crate) exit: Option<ExitStatus>,
+    /// Whether the kernel killed in its groups for want of memory.
+    pub(crate) out_of_memory: bool,
+}
+
+/// One that was started.
+pub(crate) struct Spawned<'a> {
+    pub(crate) jail: &'a Jail,
+    /// Of its network.
+    pub(crate) tap: Option<OwnedFd>,
 }
 
 /// Why a spawn was refused or failed; nothing of it is left.
@@ -79,6 +98,10 @@ pub(crate) enum RefusedSpawn {
     ZeroLimit(&'static str),
     #[error("{what} of {asked} is more than this jailer gives, {most}")]
     OverLimit { what: &'static str, asked: u64, most: u64 },
+    #[error("this host's sandboxes have no network: {0}")]
+    NoNetwork(String),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error(transparent)]
     Failed(#[from] SpawnError),
 }
@@ -88,6 +111,7 @@ impl RefusedSpawn {
         match self {
             Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } => "request",
             Self::NoSlot => "slot",
+            Self::NoNetwork(_) | Self::Network(_) => "network",
             Self::Failed(error) => error.step(),
         }
     }
@@ -95,7 +119,8 @@ impl RefusedSpawn {
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
             Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } => false,
-            Self::NoSlot => true,
+            Self::NoSlot | Self::Network(_) => true,
+            Self::NoNetwork(_) => false,
             Self::Failed(error) => error.is_retryable(),
         }
     }
@@ -106,7 +131,7 @@ pub(crate) enum Kill {
     /// It lives; its pidfd will tell when it no longer does.
     Dying,
     /// It does not, and had ended so, if that is known.
-    Gone(Option<ExitStatus>),
+    Gone(Ending),
 }
 
 impl Jails {
@@ -147,7 +172,7 @@ impl Jails {
     }
 
     /// Starts one.
-    pub(crate) fn spawn(&mut self, request: &Spawn, passed: &[OwnedFd]) -> Result<&Jail, RefusedSpawn> {
+    pub(crate) fn spawn(&mut self, request: &Spawn, passed: &[OwnedFd]) -> Result<Spawned<'_>, RefusedSpawn> {
         let begun = Instant::now();
         let Spawn { name, program, limits } = request;
         if self.alive.contains_key(name) {
@@ -155,6 +180,13 @@ impl Jails {
         }
         check_limits(limits, self.host.max_memory_bytes)?;
         let slot = self.slots.take().ok_or(RefusedSpawn::NoSlot)?;
+        let tap = match self.attach(slot, *program) {
+            Ok(tap) => tap,
+            Err(error) => {
+                self.slots.give(slot, self.host.slots);
+                return Err(error);
+            }
+        };
         let uid = self.host.uid_base.saturating_add(slot);
         let plan = Plan::new(&self.host.facts, slot, uid, name, *program, limits);
         let spawner = Spawner {
@@ -168,13 +200,28 @@ impl Jails {
                 let spawn_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                 let info = Jailed { name: name.clone(), pid: running.pid, uid, slot, spawn_us };
                 let jail = Jail { info, pidfd: running.pidfd, directory: directory_name(slot, name) };
-                Ok(self.alive.entry(name.clone()).insert_entry(jail).into_mut())
+                let jail = self.alive.entry(name.clone()).insert_entry(jail).into_mut();
+                Ok(Spawned { jail, tap })
             }
             Err(error) => {
                 self.slots.give(slot, self.host.slots);
                 Err(error.into())
             }
         }
+    }
+
+    /// The tap of a machine that is to have a network.
+    fn attach(&mut self, slot: u32, program: Program) -> Result<Option<OwnedFd>, RefusedSpawn> {
+        let Program::Linux(LinuxMachine { network: true, .. }) = program else { return Ok(None) };
+        match &mut self.host.network {
+            Ok(network) => Ok(Some(network.attach(slot, self.host.processes.as_fd())?)),
+            Err(why) => Err(RefusedSpawn::NoNetwork(why.clone())),
+        }
+    }
+
+    /// Whether sandboxes can have a network.
+    pub(crate) fn network(&self) -> Availability {
+        self.host.network.as_ref().map_or_else(|why| Availability::No(why.clone()), |_| Availability::Yes)
     }
 
     /// Begins to end one.
@@ -185,13 +232,14 @@ impl Jails {
             return Kill::Dying;
         }
         let ended = self.ended.iter().rev().find(|(ended, _)| ended == name);
-        Kill::Gone(ended.and_then(|(_, exit)| *exit))
+        Kill::Gone(ended.map(|(_, ending)| *ending).unwrap_or_default())
     }
 
     /// Clears away one whose pidfd says that it has ended.
-    pub(crate) fn bury(&mut self, name: &SandboxName) -> Option<ExitStatus> {
-        let jail = self.alive.remove(name)?;
+    pub(crate) fn bury(&mut self, name: &SandboxName) -> Ending {
+        let Some(jail) = self.alive.remove(name) else { return Ending::default() };
         let exit = reap(jail.pidfd.as_fd());
+        let ending = Ending { exit, out_of_memory: self.host.parents.killed_for_memory(&jail.directory) };
         // Its first process has ended, and with it, the kernel says, its whole pid namespace. If a process is there
         // nevertheless, it does not outlive this.
         self.host.parents.kill(&jail.directory);
@@ -200,8 +248,8 @@ impl Jails {
         if self.ended.len() == REMEMBERED_ENDS {
             self.ended.pop_front();
         }
-        self.ended.push_back((name.clone(), exit));
-        exit
+        self.ended.push_back((name.clone(), ending));
+        ending
     }
 
     /// Sweeps until nothing is left to sweep, a second at most: a group stays busy while its last process exits.
@@ -222,13 +270,17 @@ impl Jails {
 
     /// Removes the directories of the dead and frees their slots. One that is still busy is tried again next time.
     pub(crate) fn sweep(&mut self) {
-        let (parents, slots, count) = (&self.host.parents, &mut self.slots, self.host.slots);
+        let Host { parents, network, slots: count, .. } = &mut self.host;
+        let (slots, count) = (&mut self.slots, *count);
         let alive = &self.alive;
         self.dirty.retain(|directory| {
             let removed = parents.remove(directory).is_ok();
             if removed && let Some((slot, _)) = parse_directory_name(directory) {
                 // Two directories for one slot can only be found at adoption: the living one keeps it.
                 if !alive.values().any(|jail| jail.info.slot == slot) {
+                    if let Ok(network) = network {
+                        network.forget(slot);
+                    }
                     slots.give(slot, count);
                 }
             }
@@ -261,13 +313,20 @@ impl Jails {
             self.bury(name);
         }
         self.settle();
-        self.host.parents.remove_all();
+        self.remove_all();
     }
 
     /// Removes what is there even without a jail, if there is none.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(&mut self) {
         if self.alive.is_empty() {
-            self.host.parents.remove_all();
+            self.remove_all();
+        }
+    }
+
+    fn remove_all(&mut self) {
+        self.host.parents.remove_all();
+        if let Ok(network) = &mut self.host.network {
+            network.remove();
         }
     }
 }

@@ -10,6 +10,7 @@
 mod cgroup;
 mod confine;
 mod jails;
+mod network;
 mod plan_command;
 mod probe;
 mod programs;
@@ -38,12 +39,15 @@ enum Action {
     Serve(serve::Options),
     /// Print what a jail is made of; needs no privilege.
     Plan(plan_command::Options),
+    /// Print what there is of the sandboxes' network on this host, as JSON (root).
+    Network(serve::start::NetworkOptions),
 }
 
 fn main() -> ExitCode {
     let result = match Command::parse().action {
         Action::Serve(options) => serve::serve(&options),
         Action::Plan(options) => plan_command::print(&options),
+        Action::Network(options) => serve::start::print_network(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

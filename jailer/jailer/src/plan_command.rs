@@ -72,7 +72,9 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
     };
     let program = match options.program {
         Kind::Vmm => Program::Vmm,
-        Kind::Linux => Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0 }),
+        Kind::Linux => {
+            Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false })
+        }
         Kind::Compile => Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
     };
     let limits = Limits {

@@ -165,6 +165,38 @@ pub(crate) fn default_personality() -> Result<(), Errno> {
     checked(unsafe { libc::syscall(libc::SYS_personality, 0) }).map(drop)
 }
 
+/// Makes a tap device of this name behind a fresh descriptor of `/dev/net/tun`, in the namespace in which that was opened.
+pub(crate) fn make_tap(file: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    // SAFETY: 1. all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = libc::c_short::from_ne_bytes(low_half(flags));
+    // SAFETY: 1. TUNSETIFF reads and writes one ifreq, which lives through the call; another kind of file refuses.
+    checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }.into()).map(drop)
+}
+
+/// The network namespace that a tap device is in.
+pub(crate) fn namespace_of_tap(tap: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // linux/if_tun.h
+    const TUNGETDEVNETNS: c_int = 0x54E3;
+    // SAFETY: 1. it takes no argument and returns a new descriptor, or fails.
+    let fd = unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETDEVNETNS as _) };
+    checked(fd.into())?;
+    // SAFETY: 1. the call above succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+const fn low_half(number: c_int) -> [u8; 2] {
+    let [a, b, ..] = number.to_le_bytes();
+    [a, b]
+}
+
 fn checked(result: c_long) -> Result<c_long, Errno> {
     if result >= 0 {
         return Ok(result);

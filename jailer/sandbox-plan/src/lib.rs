@@ -8,7 +8,8 @@
 //!
 //! Modules: [`name`] validated identifiers, [`request`] the typed messages on the jailer's socket, [`packet`] their
 //! bytes, [`facts`] what a plan needs to know of the host, [`plan`] part one, [`cgroup`] and [`rlimit`] its tables,
-//! [`text`] how it is printed; [`monitor`], [`linux`] and [`compiler`] part two of the programs, [`second`] how it is printed.
+//! [`text`] how it is printed; [`network`] the addresses of
+//! sandboxes; [`monitor`], [`linux`] and [`compiler`] part two of the programs, [`second`] how it is printed.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod facts;
 pub mod linux;
 pub mod monitor;
 pub mod name;
+pub mod network;
 pub mod packet;
 pub mod plan;
 pub mod request;

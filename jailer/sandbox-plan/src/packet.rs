@@ -47,7 +47,11 @@ pub const fn descriptors_of(request: &Request) -> usize {
             Program::Vmm | Program::Linux(_) => 2,
             Program::Compile(_) => 3,
         },
-        Request::Hello { .. } | Request::Kill { .. } | Request::List | Request::ListAfter { .. } => 0,
+        Request::Hello { .. }
+        | Request::Kill { .. }
+        | Request::List
+        | Request::ListAfter { .. }
+        | Request::Network => 0,
     }
 }
 

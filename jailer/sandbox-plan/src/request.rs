@@ -3,12 +3,12 @@
 //! The jailer checks the peer's user id. It alone decides which binary runs, which devices it gets, which uid and
 //! which cgroup: a request names a *kind* of program, limits, and descriptors to pass on.
 
-use crate::name::SandboxName;
+use crate::{facts::Availability, name::SandboxName};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages; a mismatch is refused.
-pub const JAILER_PROTOCOL_VERSION: u32 = 1;
+pub const JAILER_PROTOCOL_VERSION: u32 = 2;
 /// Most bytes of a packet.
 pub const MAX_PACKET: usize = 64 << 10;
 /// Most descriptors on one request.
@@ -42,6 +42,8 @@ pub enum Request {
         /// The last one known.
         name: SandboxName,
     },
+    /// Whether sandboxes can have a network.
+    Network,
 }
 
 /// One jailed program.
@@ -79,6 +81,9 @@ pub struct LinuxMachine {
     pub cpus: u8,
     /// Bytes of its largest disk that it may write: it can make no file larger.
     pub disk_bytes: u64,
+    /// Whether a tap device comes back with the pidfd, for its network card: it goes on to the VMM, and is gone with its
+    /// last descriptor.
+    pub network: bool,
 }
 
 impl Program {
@@ -133,7 +138,7 @@ pub enum Reply {
         /// [`JAILER_PROTOCOL_VERSION`].
         version: u32,
     },
-    /// Started; one descriptor rides along: a pidfd of the program.
+    /// Started; a pidfd of the program rides along, and behind it the tap of a machine that has a network.
     Spawned(Jailed),
     /// Killed and reclaimed, or was not there.
     Killed {
@@ -141,9 +146,13 @@ pub enum Reply {
         name: SandboxName,
         /// How it had ended, when the jailer knows.
         exit: Option<ExitStatus>,
+        /// Whether the kernel killed in its cgroup because the memory given to it was used up.
+        out_of_memory: bool,
     },
     /// What lives, [`LIST_PAGE`] at most: a page that is not full is the last. For each a pidfd is *not* sent: open one by pid and check the name again.
     Listed(Vec<Jailed>),
+    /// Whether sandboxes can have a network, and why not.
+    Network(Availability),
     /// Refused or failed; nothing was left behind.
     Failed {
         /// Which step of the plan.

@@ -87,7 +87,7 @@ mod tests {
     fn every_rule_is_printed_once() {
         let shown = |program| lines(program).iter().filter(|line| line.starts_with("    ")).count();
         assert_eq!(shown(Program::Vmm), monitor::SYSTEM_CALLS.len());
-        let machine = LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0 };
+        let machine = LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false };
         assert_eq!(shown(Program::Linux(machine)), linux::SYSTEM_CALLS.len());
         let compile = Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 });
         assert_eq!(shown(compile), compiler::SYSTEM_CALLS.len());

@@ -11,6 +11,21 @@ use warren_image::{kernel, modules::Module, modules::Tree};
 /// The modules a worker host needs.
 const HOST_MODULES: [&str; 2] = ["irqbypass", "kvm-amd"];
 
+/// What a host's kernel needs for its sandboxes' network, where it has it as modules: taps, pairs of links, nftables with
+/// what translates addresses. (An installed system loads them by itself.)
+const NETWORK_MODULES: [&str; 10] = [
+    "tun",
+    "veth",
+    "nf_tables",
+    "nft_ct",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_masq",
+    "nft_fib_ipv4",
+    "nft_reject_ipv4",
+    "nf_conntrack_netlink",
+];
+
 /// A kernel ready to boot.
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -42,6 +57,19 @@ pub fn prepare(series: Series, cache: &Path) -> Result<Kernel> {
     let unpacked = kernel::unpack(series, &root, &["busybox-static"])?;
     let modules = load(&unpacked.tree, &HOST_MODULES)?;
     Ok(Kernel { image: unpacked.image, modules, busybox: root.join("bin/busybox"), tree: unpacked.tree })
+}
+
+impl Kernel {
+    /// The same, with what sandboxes' network needs.
+    pub fn with_network(mut self) -> Result<Self> {
+        let known = |modules: &[Module], name: &str| modules.iter().any(|module| module.name == name);
+        for module in load(&self.tree, &NETWORK_MODULES)? {
+            if !known(&self.modules, &module.name) {
+                self.modules.push(module);
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// These modules and what they need, as far as the kernel has them as modules.

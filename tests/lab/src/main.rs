@@ -51,6 +51,9 @@ struct Arguments {
     /// the host's own modules for their network cards and disks.
     #[arg(long)]
     guests: bool,
+    /// Load what sandboxes' network needs of the kernel: taps, pairs of links, nftables.
+    #[arg(long)]
+    network: bool,
     /// The shell command, run as root with PATH=/bin:/opt/warren/bin.
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -60,6 +63,7 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let began = Instant::now();
     let kernel = kernel::prepare(kernel::series(&arguments.kernel)?, &arguments.cache)?;
+    let kernel = if arguments.network { kernel.with_network()? } else { kernel };
     let mut files = Vec::new();
     for carry in &arguments.carries {
         let (from, to) = carry.split_once('=').with_context(|| format!("--carry {carry}: write FROM=TO"))?;

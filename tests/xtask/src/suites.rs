@@ -175,6 +175,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
     let guests = [
         ("lab::linux-functions", runtimes::lives(root)),
         ("lab::runtimes", runtimes::every(root, programs, false)),
+        ("lab::linux-network", network::lab(root, "6.1")),
         ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
         ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
     ];

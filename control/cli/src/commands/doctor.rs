@@ -56,6 +56,7 @@ pub(crate) fn run(options: &Options, config: &Path, json: bool) -> Outcome {
         cgroups(),
         user_namespaces(),
         landlock(),
+        network(),
         seccomp(),
         programs(),
         port(7070),
@@ -191,6 +192,31 @@ fn user_namespaces() -> Finding {
         "0" => Finding::less(what, "switched off", "sysctl user.max_user_namespaces=4096"),
         count => Finding::good(what, format!("at most {count}")),
     }
+}
+
+/// What Linux functions' network needs; where it is not there they run without one.
+fn network() -> Finding {
+    let what = "network";
+    let without = "Linux functions run without a network, and those made with --network outbound are refused";
+    if !Path::new("/dev/net/tun").exists() {
+        return Finding::less(what, "no /dev/net/tun", format!("modprobe tun; else {without}"));
+    }
+    if !Path::new("/proc/self/ns/net").exists() {
+        return Finding::less(what, "no network namespaces in this kernel", without);
+    }
+    // A container often may neither make a namespace nor change the rules.
+    let may = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = may.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let (net_admin, sys_admin) = (1 << 12, 1 << 21);
+    if rustix::process::geteuid().is_root()
+        && set.unwrap_or(0) & (net_admin | sys_admin) != net_admin | sys_admin
+    {
+        return Finding::less(what, "this root may not change the network (a container?)", without);
+    }
+    Finding::good(
+        what,
+        "taps and namespaces; `warren hosts` says whether Linux functions have it (nftables is tried then)",
+    )
 }
 
 fn landlock() -> Finding {

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use warren_client::{Client, Failure, Outcome};
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, EnvVar, Function, FunctionConfig, FunctionLimits,
-    FunctionVersion, GetFunctionRequest, Kind as WireKind, ListFunctionsRequest, UpdateFunctionRequest,
+    FunctionVersion, GetFunctionRequest, Kind as WireKind, ListFunctionsRequest, Network,
+    UpdateFunctionRequest,
 };
 
 #[derive(clap::Subcommand)]
@@ -80,6 +81,10 @@ pub(crate) struct Deploy {
     /// What the runtime calls, for instance `app.handler`; Linux only.
     #[arg(long)]
     handler: Option<String>,
+    /// What it reaches: the world (never the host, other functions, private networks), or nothing; Linux only [default: the
+    /// world, where the host can].
+    #[arg(long, value_enum)]
+    network: Option<Reach>,
     #[command(flatten)]
     place: Place,
     /// Memory, 128 to 10240 MiB; CPU comes in proportion.
@@ -113,6 +118,22 @@ pub(crate) struct Deploy {
 enum Kind {
     Wasm,
     Linux,
+}
+
+/// What a function reaches, as typed.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Reach {
+    Outbound,
+    None,
+}
+
+impl Reach {
+    const fn on_wire(self) -> Network {
+        match self {
+            Self::Outbound => Network::Outbound,
+            Self::None => Network::None,
+        }
+    }
 }
 
 /// Runs one.
@@ -187,6 +208,7 @@ fn create(deploy: &Deploy) -> Outcome<CreateFunctionRequest> {
             kind: if linux { WireKind::Linux } else { WireKind::Unspecified }.into(),
             runtime: runtime_of(deploy)?.unwrap_or_default(),
             handler: deploy.handler.clone().unwrap_or_default(),
+            network: deploy.network.map_or(Network::Unspecified, Reach::on_wire).into(),
         }),
     })
 }
@@ -228,6 +250,7 @@ async fn update(client: &Client, deploy: &Deploy, expected: u64) -> Outcome<Upda
             json_response: deploy.json_response || latest.json_response,
             kind: kind.into(),
             runtime: runtime_of(deploy)?.unwrap_or(latest.runtime),
+            network: deploy.network.map_or(latest.network, |reach| reach.on_wire().into()),
             handler: deploy.handler.clone().unwrap_or(latest.handler),
         }),
         expected_revision: if expected == 0 { function.revision } else { expected },
@@ -304,6 +327,7 @@ fn details(function: &Function, json: bool) {
         text += &line("kind", "linux".into());
         text += &line("runtime", format!("{} {}", latest.runtime, latest.runtime_digest));
         text += &line("handler", latest.handler.clone());
+        text += &line("reaches", shape::network(&latest).into());
     } else {
         text += &line("world", latest.world().as_str_name().trim_start_matches("WORLD_").to_lowercase());
     }

@@ -69,6 +69,10 @@ pub(crate) struct Prepare {
     /// Memory of all sandboxes together, MiB [default: as before, at first four fifths of the machine's].
     #[arg(long, value_name = "MIB")]
     pub(crate) max_memory_mib: Option<u64>,
+    /// Whether Linux functions reach the world through this host: a namespace, a pair of links, a table of nftables and
+    /// forwarding, as long as the jailer runs [default: as before, at first not].
+    #[arg(long, value_name = "true|false")]
+    pub(crate) network: Option<bool>,
     /// First of the user ids given to sandboxes [default: as before, at first 80000].
     #[arg(long, value_name = "UID")]
     pub(crate) uid_base: Option<u32>,

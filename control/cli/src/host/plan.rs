@@ -251,7 +251,8 @@ fn wish(
         Some(mib) => mib,
         None => machine_mib()? / 5 * 4,
     };
-    Ok(Wish { user: account.name.clone(), uid: account.uid, state, uid_base, sandboxes, memory_mib })
+    let network = options.network.or(before.map(|wish| wish.network)).unwrap_or(false);
+    Ok(Wish { user: account.name.clone(), uid: account.uid, state, uid_base, sandboxes, memory_mib, network })
 }
 
 fn device(

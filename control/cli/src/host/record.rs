@@ -43,6 +43,9 @@ pub(crate) struct Wish {
     pub(crate) sandboxes: u32,
     /// Memory of all sandboxes together.
     pub(crate) memory_mib: u64,
+    /// Whether Linux functions reach the world.
+    #[serde(default)]
+    pub(crate) network: bool,
 }
 
 /// The installed programs.
@@ -161,6 +164,7 @@ mod tests {
             uid_base: 80_000,
             sandboxes: 8,
             memory_mib: 64,
+            network: false,
         };
         let mut record = Record { wish, build: None, made: Vec::new() };
         let node = |gid| Made::Node { path: "/dev/kvm".into(), gid, mode: 0o600 };

@@ -19,7 +19,8 @@ const STOP_WITHIN: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 3
 
 /// The jailer's command line.
 pub(crate) fn command_line(place: &Place, programs: &Path, wish: &Wish) -> Vec<String> {
-    vec![
+    let network = wish.network.then(|| "--network=auto".to_owned());
+    let line = vec![
         programs.join("warren-jailer").display().to_string(),
         "serve".into(),
         format!("--socket={}", place.socket().display()),
@@ -31,7 +32,8 @@ pub(crate) fn command_line(place: &Place, programs: &Path, wish: &Wish) -> Vec<S
         // Not the group it happens to be started in: a session's or a service's ends with them.
         "--cgroup-root=/".into(),
         "--one-agent".into(),
-    ]
+    ];
+    line.into_iter().chain(network).collect()
 }
 
 /// The unit. Hardened as far as the work permits: the jailer makes namespaces, mounts, users and cgroups. No option that
@@ -39,6 +41,12 @@ pub(crate) fn command_line(place: &Place, programs: &Path, wish: &Wish) -> Vec<S
 /// one of its own. (The jailer moreover confines itself: an empty root and an empty network.)
 pub(crate) fn unit(place: &Place, programs: &Path, wish: &Wish) -> String {
     let line = command_line(place, programs, wish).join(" ");
+    // For taps and rules; and to find, in a VMM that lives, the namespace that an earlier jailer made.
+    let (more, tun) = if wish.network {
+        (" CAP_NET_ADMIN CAP_SYS_PTRACE", "\nDeviceAllow=/dev/net/tun rw")
+    } else {
+        ("", "")
+    };
     format!(
         "\
 # Written by `warren host prepare`; removed by `warren host unprepare`.
@@ -60,14 +68,14 @@ LimitNOFILE=65536
 RuntimeDirectory=warren
 RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
-CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_CHOWN CAP_DAC_OVERRIDE
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_CHOWN CAP_DAC_OVERRIDE{more}
 NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths={state}
 ProtectHome=yes
 PrivateTmp=yes
 DevicePolicy=closed
-DeviceAllow=/dev/kvm rw
+DeviceAllow=/dev/kvm rw{tun}
 IPAddressDeny=any
 UMask=0077
 
@@ -228,6 +236,7 @@ mod tests {
             uid_base: 80_000,
             sandboxes: 16,
             memory_mib: 512,
+            network: false,
         };
         let programs = folder_of(&place, "0.1.0", "abc");
         let text = unit(&place, &programs, &wish);
@@ -238,6 +247,11 @@ mod tests {
             assert!(text.contains(line), "{text}");
         }
         assert!(text.contains(&command_line(&place, &programs, &wish).join(" ")));
+        assert!(!text.contains("CAP_NET_ADMIN"), "{text}");
+        let connected = unit(&place, &programs, &Wish { network: true, ..wish.clone() });
+        for words in [" --network=auto\n", "CAP_NET_ADMIN", "DeviceAllow=/dev/net/tun rw\n"] {
+            assert!(connected.contains(words), "{connected}");
+        }
         // Filters that every VMM would inherit.
         for option in [
             "SystemCall",

@@ -82,13 +82,15 @@ impl Host {
     /// Identity, jailer, control, agent. Gives what a client needs.
     pub(crate) async fn start(&mut self) -> Outcome<Config> {
         let identity = self.identity()?;
-        if let Some(spec) = self.own_jailer() {
+        let probe = probe::ask(&self.programs, &self.layout.path("probe.json")).await;
+        // Nobody's network is touched for guests that the machine cannot run.
+        let linux = probe.as_ref().is_some_and(|probe| probe.linux);
+        if let Some(spec) = self.own_jailer(linux) {
             self.child(spec).await?;
         }
-        let probe = probe::ask(&self.programs, &self.layout.path("probe.json")).await;
         let listen = self.child(self.control()).await?.unwrap_or(self.listen);
         let reached = reachable(listen);
-        self.child(self.agent(reached, probe)).await?;
+        self.child(self.agent(reached, probe.map(|probe| probe.file))).await?;
         Ok(Config {
             endpoint: format!("https://{reached}"),
             token: identity.token.reveal().to_owned(),
@@ -168,9 +170,10 @@ impl Host {
     }
 
     /// Root's; a prepared one runs already.
-    fn own_jailer(&self) -> Option<Spec> {
-        let Jailer::Own { uid_base, slots } = self.jailer else { return None };
+    fn own_jailer(&self, linux: bool) -> Option<Spec> {
+        let Jailer::Own { uid_base, slots, network } = &self.jailer else { return None };
         let agent = self.jailer.users()?.agent;
+        let network = if linux { network.clone() } else { Vec::new() };
         let arguments = vec![
             "serve".into(),
             self.flag("socket", "run/jailer.sock"),
@@ -179,6 +182,7 @@ impl Host {
             format!("--uid-base={uid_base}"),
             format!("--slots={slots}"),
         ];
+        let arguments = arguments.into_iter().chain(network).collect();
         Some(self.spec("jailer", arguments, None, None))
     }
 

@@ -18,6 +18,8 @@ pub(crate) enum Jailer {
         uid_base: u32,
         /// Most sandboxes.
         slots: u32,
+        /// What it is told of the network.
+        network: Vec<String>,
     },
     /// A service of this machine, for this user.
     Prepared(Finding),
@@ -29,10 +31,12 @@ impl Jailer {
         let uid = rustix::process::geteuid();
         if uid.is_root() {
             let (uid_base, slots) = (options.uid_base.unwrap_or(70_000), options.slots.unwrap_or(4_096));
-            return Ok(Self::Own { uid_base, slots });
+            return Ok(Self::Own { uid_base, slots, network: network(options) });
         }
-        if options.uid_base.is_some() || options.slots.is_some() {
-            let message = "--uid-base and --slots are the jailer's, and this machine's jailer is not yours to set; \
+        let of_network =
+            options.no_network || options.network_resolver.is_some() || !options.network_open.is_empty();
+        if options.uid_base.is_some() || options.slots.is_some() || of_network {
+            let message = "--uid-base, --slots and what begins with --network are the jailer's, and this machine's jailer is not yours to set; \
                            `warren host prepare` sets them";
             return Err(Failure::Usage(message.into()));
         }
@@ -64,7 +68,7 @@ impl Jailer {
     /// The uids of sandboxes.
     pub(crate) fn uids(&self) -> (u32, u32) {
         match self {
-            Self::Own { uid_base, slots } => (*uid_base, *slots),
+            Self::Own { uid_base, slots, .. } => (*uid_base, *slots),
             Self::Prepared(found) => found.uids,
         }
     }
@@ -73,6 +77,14 @@ impl Jailer {
     pub(crate) fn default_data(&self) -> PathBuf {
         default_data(matches!(self, Self::Own { .. }))
     }
+}
+
+/// The jailer's words for it.
+fn network(options: &Options) -> Vec<String> {
+    let open = options.network_open.iter().map(|network| format!("--network-open={network}"));
+    let resolver = options.network_resolver.map(|address| format!("--network-resolver={address}"));
+    let wanted = if options.no_network { "none" } else { "auto" };
+    [format!("--network={wanted}")].into_iter().chain(open).chain(resolver).collect()
 }
 
 /// Where root's, or this user's, state is kept if nothing is said.

@@ -3,7 +3,7 @@ use crate::{Observations, express};
 use std::task::{Context, Waker};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tonic::transport::Endpoint;
-use warren_proto::v1::{FunctionLimits, HostResources, Kind, Runtime};
+use warren_proto::v1::{FunctionLimits, HostResources, Kind, Network, Runtime};
 
 /// Wires that nobody answers: these tests never call.
 fn wires(address: &str) -> Result<Wires, tonic::transport::Error> {
@@ -79,6 +79,34 @@ async fn linux_functions_go_where_they_can_run() {
     assert_eq!(place(&fleet, &linux("python", "b1")), Ok("python".into()));
     assert_eq!(place(&fleet, &linux("python", "b1")), Err(NoPlace::NoRoom { memory_mib: 256 }));
     assert_eq!(place(&fleet, &linux("base", "a1")), Ok("base".into()));
+}
+
+#[tokio::test]
+async fn outbound_network_is_a_hard_limit_only_where_it_is_asked_for() {
+    let fleet = Fleet::default();
+    let cannot = |no_network_because: &str, id: &str| {
+        let resources = HostResources {
+            memory_mib: 1024,
+            guests: vec!["linux".into()],
+            no_network_because: no_network_because.into(),
+            ..HostResources::default()
+        };
+        let request = RegisterWorkerRequest {
+            host_id: id.into(),
+            address: "127.0.0.1:1".into(),
+            resources: Some(resources),
+            runtimes: vec![runtime("base", "a1")],
+            ..RegisterWorkerRequest::default()
+        };
+        fleet.register(&request, Instant::now(), wires).unwrap();
+    };
+    cannot("no nftables", "alone");
+    let outbound = FunctionVersion { network: Network::Outbound.into(), ..linux("base", "a1") };
+    let error = place(&fleet, &outbound).unwrap_err();
+    assert_eq!(error, NoPlace::NoNetwork("alone: no nftables".into()));
+    assert_eq!(place(&fleet, &linux("base", "a1")), Ok("alone".into()));
+    cannot("", "connected");
+    assert_eq!(place(&fleet, &outbound), Ok("connected".into()));
 }
 
 /// More hosts that cannot than a policy's shortlist has places: the one that can is found all the same.

@@ -10,6 +10,7 @@
 mod wire;
 
 use std::{
+    fmt::{Display, Formatter, Result as FmtResult},
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -18,6 +19,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 use warren_sandbox_plan::{
+    facts::Availability,
     name::SandboxName,
     request::{ExitStatus, Jailed, LIST_PAGE, Reply, Request, Spawn},
 };
@@ -78,6 +80,28 @@ pub struct Started {
     pub jailed: Jailed,
     /// Becomes readable when it exits.
     pub pidfd: OwnedFd,
+    /// The tap of its network card, if it was asked for.
+    pub tap: Option<OwnedFd>,
+}
+
+/// How a program ended, as far as the jailer knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Its status, unless an earlier jailer started it.
+    pub exit: Option<ExitStatus>,
+    /// Whether the kernel killed in its cgroup because the memory given to it was used up.
+    pub out_of_memory: bool,
+}
+
+impl Display for Ending {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        match self.exit {
+            _ if self.out_of_memory => f.write_str("it had used up the memory of its cgroup and been killed"),
+            Some(ExitStatus::Code(code)) => write!(f, "it had exited with code {code}"),
+            Some(ExitStatus::Signal(signal)) => write!(f, "it had been killed by signal {signal}"),
+            None => f.write_str("how it ended is not known"),
+        }
+    }
 }
 
 /// Asks the jailer; cheap to clone.
@@ -89,7 +113,7 @@ pub struct JailerClient {
 struct Job {
     request: Request,
     fds: Vec<OwnedFd>,
-    answer: oneshot::Sender<Result<(Reply, Option<OwnedFd>), JailerError>>,
+    answer: oneshot::Sender<Result<(Reply, Vec<OwnedFd>), JailerError>>,
 }
 
 impl JailerClient {
@@ -103,32 +127,43 @@ impl JailerClient {
     /// Starts a jailed program with these descriptors, in the order of its documentation.
     pub async fn spawn(&self, spawn: Spawn, fds: Vec<OwnedFd>) -> Result<Started, JailerError> {
         match self.ask(Request::Spawn(spawn), fds).await? {
-            (Reply::Spawned(jailed), Some(pidfd)) => Ok(Started { jailed, pidfd }),
-            (Reply::Spawned(_), None) => Err(JailerError::Protocol("no pidfd came with Spawned")),
+            (Reply::Spawned(jailed), passed) => {
+                let mut passed = passed.into_iter();
+                let pidfd = passed.next().ok_or(JailerError::Protocol("no pidfd came with Spawned"))?;
+                Ok(Started { jailed, pidfd, tap: passed.next() })
+            }
             _ => Err(JailerError::Protocol("another answer to Spawn")),
         }
     }
 
     /// Kills by name and reclaims; says how it had ended when the jailer knows.
-    pub async fn kill(&self, name: &SandboxName) -> Result<Option<ExitStatus>, JailerError> {
+    pub async fn kill(&self, name: &SandboxName) -> Result<Ending, JailerError> {
         match self.ask(Request::Kill { name: name.clone() }, Vec::new()).await? {
-            (Reply::Killed { exit, .. }, _) => Ok(exit),
+            (Reply::Killed { exit, out_of_memory, .. }, _) => Ok(Ending { exit, out_of_memory }),
             _ => Err(JailerError::Protocol("another answer to Kill")),
         }
     }
 
     /// Kills, and asks again until the jailer has answered: nothing may stay behind.
-    pub async fn kill_until_gone(&self, name: &SandboxName) -> Option<ExitStatus> {
+    pub async fn kill_until_gone(&self, name: &SandboxName) -> Ending {
         let mut wait = FIRST_RETRY;
         loop {
             match self.kill(name).await {
-                Ok(exit) => return exit,
+                Ok(ending) => return ending,
                 Err(error) => {
                     tracing::warn!(%name, %error, "not reclaimed yet");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(LAST_RETRY);
                 }
             }
+        }
+    }
+
+    /// Whether sandboxes can have a network, and why not.
+    pub async fn network(&self) -> Result<Availability, JailerError> {
+        match self.ask(Request::Network, Vec::new()).await? {
+            (Reply::Network(availability), _) => Ok(availability),
+            _ => Err(JailerError::Protocol("another answer to Network")),
         }
     }
 
@@ -151,11 +186,7 @@ impl JailerClient {
         }
     }
 
-    async fn ask(
-        &self,
-        request: Request,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(Reply, Option<OwnedFd>), JailerError> {
+    async fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<(Reply, Vec<OwnedFd>), JailerError> {
         let (answer, wait) = oneshot::channel();
         self.queue.try_send(Job { request, fds, answer }).map_err(|_| JailerError::Overloaded)?;
         match wait.await {
@@ -184,7 +215,7 @@ fn exchange(
     socket: &Path,
     connection: &mut Option<Connection>,
     job: &Job,
-) -> Result<(Reply, Option<OwnedFd>), JailerError> {
+) -> Result<(Reply, Vec<OwnedFd>), JailerError> {
     let unreachable =
         |source: io::Error| JailerError::Unreachable { path: socket.to_owned(), source: Arc::new(source) };
     let fresh = connection.is_none();
@@ -207,7 +238,7 @@ fn again(
     socket: &Path,
     connection: &mut Option<Connection>,
     job: &Job,
-) -> Result<(Reply, Option<OwnedFd>), io::Error> {
+) -> Result<(Reply, Vec<OwnedFd>), io::Error> {
     let live = connection.insert(Connection::open(socket)?);
     live.exchange(&job.request, &job.fds).map_err(ExchangeError::into_io)
 }

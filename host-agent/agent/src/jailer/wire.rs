@@ -68,7 +68,7 @@ impl Connection {
         &mut self,
         request: &Request,
         fds: &[OwnedFd],
-    ) -> Result<(Reply, Option<OwnedFd>), ExchangeError> {
+    ) -> Result<(Reply, Vec<OwnedFd>), ExchangeError> {
         let packet = postcard::to_allocvec(request).map_err(|_| ExchangeError::NotSent(malformed()))?;
         self.send(&packet, fds).map_err(ExchangeError::NotSent)?;
         self.receive().map_err(ExchangeError::NoAnswer)
@@ -91,8 +91,8 @@ impl Connection {
         Ok(())
     }
 
-    fn receive(&mut self) -> io::Result<(Reply, Option<OwnedFd>)> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    fn receive(&mut self) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut self.packet)];
         let got = recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -102,13 +102,15 @@ impl Connection {
         if got.flags.contains(ReturnFlags::TRUNC) {
             return Err(malformed());
         }
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
+        let mut passed = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                passed.extend(fds);
+            }
+        }
         let body = self.packet.get(..got.bytes).unwrap_or_default();
         match postcard::take_from_bytes(body) {
-            Ok((reply, [])) => Ok((reply, fd)),
+            Ok((reply, [])) => Ok((reply, passed)),
             _ => Err(malformed()),
         }
     }

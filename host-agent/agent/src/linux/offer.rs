@@ -24,6 +24,9 @@ pub enum LinuxError {
     /// The host runs none.
     #[error("this host cannot run Linux functions: {0}")]
     Cannot(String),
+    /// It reaches nothing from here, and is to reach the world.
+    #[error("Linux functions reach nothing from this host, and this one wants outbound network: {0}")]
+    NoNetwork(String),
     /// It does not hold the runtime.
     #[error("this host holds no runtime {name}{}; `warren runtime build {name}` on it makes one", build_of(.build.as_deref()))]
     NoRuntime {

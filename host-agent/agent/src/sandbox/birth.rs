@@ -169,18 +169,22 @@ async fn bring_up(
     let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
     rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
     *drain = Some(tokio::spawn(sandbox.vmm_log.clone().drain(about.id.to_string(), log_read)));
-    let (program, limits) = machine(spec, &version);
+    let (program, limits) = machine(host, spec, &version)?;
     let spawn = Spawn { name: about.id.clone(), program, limits };
     let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
     let jailed = Instant::now();
     sandbox.set_pid(started.jailed.pid);
     moved(sandbox, Event::Jailed)?;
     let pidfd = Pidfd::new(started.pidfd)?;
+    let tap = started.tap;
 
     let mut control = ControlChannel::connect(&socket).await.map_err(not_up)?;
     let up = match &version {
         Startable::Wasm(version) => wasm::load(host, sandbox, spec, version, &mut control, &socket).await?,
-        Startable::Linux(version) => linux::load(host, sandbox, spec, version, &mut control, &socket).await?,
+        Startable::Linux(version) => {
+            let wanted = linux::Wanted { spec, version, tap };
+            linux::load(host, sandbox, wanted, &mut control, &socket).await?
+        }
     };
     let Up { channel, init_us } = up;
     let up_us = micros(jailed);
@@ -192,10 +196,10 @@ async fn bring_up(
 }
 
 /// Which program the jailer starts, and what it may use.
-fn machine(spec: &VersionSpec, version: &Startable) -> (Program, Limits) {
+fn machine(host: &Host, spec: &VersionSpec, version: &Startable) -> Result<(Program, Limits), CreateError> {
     match version {
-        Startable::Wasm(version) => wasm::machine(spec, version),
-        Startable::Linux(_) => linux::machine(spec),
+        Startable::Wasm(version) => Ok(wasm::machine(spec, version)),
+        Startable::Linux(_) => linux::machine(host, spec),
     }
 }
 

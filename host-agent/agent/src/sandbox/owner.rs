@@ -11,7 +11,6 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use warren_sandbox_plan::request::ExitStatus;
 use warren_vmm_protocol::guest::SHUTDOWN_BUDGET_MS;
 
 /// What an orderly end of a Linux guest may take: its own budget, and the power-off.
@@ -54,7 +53,7 @@ pub(super) async fn reclaim(
         tracing::info!(sandbox = %sandbox.about.id, function = %sandbox.about.function, %cause, "reclaiming");
     }
     host.report(sandbox);
-    let exit = describe(host.jailer.kill_until_gone(&sandbox.about.id).await);
+    let exit = host.jailer.kill_until_gone(&sandbox.about.id).await.to_string();
     if let Some(drain) = drain {
         // The process is gone and with it the write end; the bound is for a jailer that kept a copy.
         let _ = timeout(LOG_PATIENCE, drain).await;
@@ -72,13 +71,5 @@ fn tell_end(sandbox: &Sandbox, exit: &str) {
     if let State::Dead(cause @ (Cause::Lost(_) | Cause::GuestFault(_))) = sandbox.state() {
         let last_words = sandbox.vmm_log.text();
         tracing::warn!(sandbox = %sandbox.about.id, function = %sandbox.about.function, %cause, exit, last_words, "it ended by itself");
-    }
-}
-
-fn describe(exit: Option<ExitStatus>) -> String {
-    match exit {
-        Some(ExitStatus::Code(code)) => format!("it had exited with code {code}"),
-        Some(ExitStatus::Signal(signal)) => format!("it had been killed by signal {signal}"),
-        None => "how it ended is not known".to_owned(),
     }
 }

@@ -8,7 +8,7 @@
 
 use super::error::PrepareError;
 use crate::{
-    jailer::JailerClient,
+    jailer::{Ending, JailerClient},
     memfd::{SealedFile, unsealed},
     pidfd::{Pidfd, cpu_time},
     resources::MemoryBudget,
@@ -97,7 +97,7 @@ pub struct Compiler {
 enum End {
     /// By itself or by a signal, having used at most so much CPU time.
     Exited {
-        status: Option<ExitStatus>,
+        ending: Ending,
         cpu_at_most: Duration,
     },
     TimedOut(Duration),
@@ -112,21 +112,21 @@ enum Wait {
 impl End {
     /// What its end says of the module, whatever was answered.
     ///
-    /// The jail's limit of CPU time and the kernel that is out of memory kill with the same signal. A process with one
-    /// thread uses at most as much CPU time as passes: only one that cannot have reached the limit ran out of memory.
+    /// The jail's limit of CPU time kills with the same signal as a lack of memory and as somebody who stops: of memory the
+    /// jailer knows; a process with one thread uses at most as much CPU time as passes.
     fn verdict(self, limits: CompileLimits, log: &str) -> Result<(), PrepareError> {
         let cpu_limit = Duration::from_secs(limits.cpu_seconds.into());
         match self {
             Self::TimedOut(limit) => Err(PrepareError::CompileTimedOut(limit)),
-            Self::Exited { status: Some(ExitStatus::Signal(SIGKILL | SIGXCPU)), cpu_at_most }
-                if cpu_at_most >= cpu_limit =>
-            {
-                Err(PrepareError::CompileTimedOut(cpu_limit))
-            }
-            Self::Exited { status: Some(ExitStatus::Signal(SIGKILL)), .. } => {
+            Self::Exited {
+                ending: Ending { exit: Some(ExitStatus::Signal(SIGKILL | SIGXCPU)), out_of_memory: false },
+                cpu_at_most,
+            } if cpu_at_most >= cpu_limit => Err(PrepareError::CompileTimedOut(cpu_limit)),
+            // A kill that was neither for time nor for memory is somebody's who stops; there is no answer, and that is told.
+            Self::Exited { ending: Ending { out_of_memory: true, .. }, .. } => {
                 Err(PrepareError::CompileOutOfMemory(limits.memory_mib))
             }
-            Self::Exited { status: Some(ExitStatus::Signal(SIGABRT)), .. }
+            Self::Exited { ending: Ending { exit: Some(ExitStatus::Signal(SIGABRT)), .. }, .. }
                 if log.contains(ALLOCATION_FAILED) =>
             {
                 Err(PrepareError::CompileOutOfMemory(limits.memory_mib))
@@ -225,8 +225,8 @@ impl Compiler {
         let tail = LogTail::default();
         let drain = tokio::spawn(tail.clone().drain(name.to_string(), read));
         let wait = wait_end(started.pidfd, started.jailed.pid, self.limits).await;
-        let status = match self.jailer.kill(&name).await {
-            Ok(status) => status,
+        let ending = match self.jailer.kill(&name).await {
+            Ok(ending) => ending,
             Err(error) => {
                 self.reclaim_later(name);
                 return Err(error.into());
@@ -236,7 +236,7 @@ impl Compiler {
         // The jail is dead, so its end of the pipe is closed and the drain ends by itself.
         let _ = drain.await;
         let end = match wait {
-            Wait::Exited { cpu_at_most } => End::Exited { status, cpu_at_most },
+            Wait::Exited { cpu_at_most } => End::Exited { ending, cpu_at_most },
             Wait::TimedOut(limit) => End::TimedOut(limit),
         };
         Ok((end, tail.text()))
@@ -258,7 +258,7 @@ impl Compiler {
             Ok(CompileResult::Refused(refusal)) => return Err(PrepareError::Compile(refusal)),
             Err(error) => {
                 let how = match end {
-                    End::Exited { status: Some(status), .. } => format!("{status:?}, {error}"),
+                    End::Exited { ending, .. } => format!("{ending}, {error}"),
                     _ => error.to_string(),
                 };
                 return Err(PrepareError::CompilerDied { how, log: log.to_owned() });
@@ -372,7 +372,11 @@ mod tests {
 
     /// What is said of a compilation that ended so, after at most so many seconds of CPU.
     fn check(status: ExitStatus, cpu_at_most: u64, log: &str, expect: Option<&str>) {
-        let end = End::Exited { status: Some(status), cpu_at_most: Duration::from_secs(cpu_at_most) };
+        check_ending(Ending { exit: Some(status), out_of_memory: false }, cpu_at_most, log, expect);
+    }
+
+    fn check_ending(ending: Ending, cpu_at_most: u64, log: &str, expect: Option<&str>) {
+        let end = End::Exited { ending, cpu_at_most: Duration::from_secs(cpu_at_most) };
         let said = end.verdict(CompileLimits::default(), log).err().map(|error| error.to_string());
         match expect {
             None => assert_eq!(said, None),
@@ -385,7 +389,11 @@ mod tests {
         let (time, memory) = (Some("longer than 60s"), Some("more than 1024 MiB"));
         check(ExitStatus::Signal(SIGKILL), 61, "", time);
         check(ExitStatus::Signal(SIGKILL), 60, "", time);
-        check(ExitStatus::Signal(SIGKILL), 59, "", memory);
+        // Neither: somebody stops.
+        check(ExitStatus::Signal(SIGKILL), 59, "", None);
+        let killed = Ending { exit: Some(ExitStatus::Signal(SIGKILL)), out_of_memory: true };
+        check_ending(killed, 1, "", memory);
+        check_ending(killed, 61, "", memory);
         check(ExitStatus::Signal(SIGXCPU), 61, "", time);
         check(ExitStatus::Signal(SIGABRT), 1, "memory allocation of 64 bytes failed", memory);
         check(ExitStatus::Signal(SIGABRT), 1, "thread panicked", None);

@@ -151,6 +151,7 @@ fn from_linux(error: &LinuxError, message: &str) -> WireError {
     let system = |code, reason| WireError::new(code, reason, Fault::System, message);
     match error {
         LinuxError::Cannot(_) => system(Code::FailedPrecondition, reason::NO_LINUX_HOST),
+        LinuxError::NoNetwork(_) => system(Code::FailedPrecondition, reason::NO_NETWORK),
         LinuxError::NoRuntime { .. } => system(Code::FailedPrecondition, reason::NO_SUCH_RUNTIME),
         LinuxError::NoKernel(_) => system(Code::FailedPrecondition, reason::NO_KERNEL),
         LinuxError::Io { source, .. } if is_full(source) => {

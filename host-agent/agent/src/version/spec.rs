@@ -2,7 +2,7 @@
 
 use warren_abi::boot::{FunctionSpec, World};
 use warren_artefact::Digest;
-use warren_proto::v1::{FunctionVersion, Kind};
+use warren_proto::v1::{FunctionVersion, Kind, Network};
 use warren_vmm_protocol::guest::Environment;
 
 /// MiB of memory when a version names none.
@@ -103,6 +103,8 @@ pub struct VersionSpec {
     pub tmp_mib: u32,
     /// Whether responses must be JSON.
     pub json_response: bool,
+    /// What it reaches, if it is a Linux function.
+    pub network: Network,
     args: Vec<String>,
     env: Vec<(String, String)>,
 }
@@ -147,6 +149,7 @@ impl VersionSpec {
             timeout_ms,
             tmp_mib,
             json_response: wire.json_response,
+            network: wire.network(),
             args: wire.args.clone(),
             env,
         })

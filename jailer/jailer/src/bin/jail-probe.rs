@@ -6,7 +6,10 @@ use rustix::{
     fs::{CWD, Mode, OFlags, StatVfsMountFlags, mkdirat, openat, statvfs},
     io::Errno,
     mount::{MountFlags, mount},
-    net::{AddressFamily, SocketFlags, SocketType, accept, ipproto, socket_with},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, accept,
+        ipproto, recvmsg, socket_with,
+    },
     process::{DumpableBehavior, Pid, Resource, dumpable_behavior, getgroups, getrlimit},
     thread::{
         CapabilitySet, capabilities, capabilities_secure_bits, capability_is_in_ambient_set,
@@ -15,9 +18,10 @@ use rustix::{
 };
 use serde_json::{Value, json};
 use std::{
-    io::Write,
+    io::{IoSliceMut, Write},
+    mem::MaybeUninit,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::{BorrowedFd, RawFd},
+    os::fd::{BorrowedFd, OwnedFd, RawFd},
 };
 
 fn main() {
@@ -29,9 +33,23 @@ fn main() {
     let Some(control) = borrow(3) else { std::process::exit(8) };
     while let Ok(connection) = accept(control) {
         let mut word = [0_u8; 64];
-        let length = rustix::io::read(&connection, &mut word).unwrap_or(0);
+        let length = read_and_keep(&connection, &mut word);
         obey(std::str::from_utf8(word.get(..length).unwrap_or_default()).unwrap_or_default(), &connection);
     }
+}
+
+/// Reads a word; a descriptor that comes along stays open to the end.
+fn read_and_keep(connection: &OwnedFd, word: &mut [u8]) -> usize {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::empty();
+    let received = recvmsg(connection, &mut [IoSliceMut::new(word)], &mut ancillary, flags);
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            passed.for_each(std::mem::forget);
+        }
+    }
+    received.map_or(0, |received| received.bytes)
 }
 
 fn obey(word: &str, connection: impl std::os::fd::AsFd) {

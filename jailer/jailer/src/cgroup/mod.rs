@@ -106,6 +106,16 @@ impl Parents {
         pids
     }
 
+    /// Whether the kernel has killed in a jail's groups because their memory was used up.
+    pub(crate) fn killed_for_memory(&self, directory: &str) -> bool {
+        // Version 2 and version 1 (since Linux 4.13) say it in the same words.
+        let files = ["memory.events", "memory.oom_control"];
+        let mut texts = self.dirs().flat_map(|parent| {
+            files.into_iter().filter_map(move |file| read_file(parent, &format!("{directory}/{file}")).ok())
+        });
+        texts.any(|text| oom_kills(&text) > 0)
+    }
+
     /// Kills whatever is in a jail's groups.
     pub(crate) fn kill(&self, directory: &str) {
         for parent in self.dirs() {
@@ -128,6 +138,12 @@ impl Parents {
         }
         result
     }
+}
+
+/// The count in a line `oom_kill N`.
+fn oom_kills(text: &str) -> u64 {
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+    count.unwrap_or(0)
 }
 
 /// Writes a limit and reads it back: what the kernel rounded, clamped or ignored is not the limit of the plan.

@@ -94,12 +94,11 @@ impl Connection {
     }
 
     /// Sends one packet. `false` if the peer does not take it: then the connection is of no use.
-    pub(crate) fn send(&self, reply: &Reply, passed: Option<BorrowedFd<'_>>) -> bool {
+    pub(crate) fn send(&self, reply: &Reply, passed: &[BorrowedFd<'_>]) -> bool {
         let Some(packet) = encode(reply) else { return false };
-        let passed: Vec<BorrowedFd<'_>> = passed.into_iter().collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !passed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&passed)) {
+        if !passed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(passed)) {
             return false;
         }
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

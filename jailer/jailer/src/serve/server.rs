@@ -1,7 +1,7 @@
 //! The loop.
 
 use super::connection::{BUFFER, Connection, Phase, Received};
-use crate::jails::{Jails, Kill};
+use crate::jails::{Ending, Jails, Kill, Spawned};
 use rustix::{
     event::{
         Timespec,
@@ -16,7 +16,7 @@ use std::{
 };
 use warren_sandbox_plan::{
     name::SandboxName,
-    request::{ExitStatus, JAILER_PROTOCOL_VERSION, LIST_PAGE, Reply, Request, Spawn},
+    request::{JAILER_PROTOCOL_VERSION, LIST_PAGE, Reply, Request, Spawn},
 };
 
 /// Most connections at a time: the agent needs one or two.
@@ -187,7 +187,7 @@ impl Server {
             Received::Nothing => {}
             Received::Closed => self.close(id),
             Received::Bad(error) => {
-                connection.send(&refusal("packet", error.to_string(), false), None);
+                connection.send(&refusal("packet", error.to_string(), false), &[]);
                 self.close(id);
             }
             Received::Request(request, passed) => {
@@ -207,24 +207,28 @@ impl Server {
                 if let Some(holder) = holder =>
             {
                 let message = format!("another agent (pid {holder}) holds this jailer");
-                connection.send(&refusal("hello", message, true), None);
+                connection.send(&refusal("hello", message, true), &[]);
                 false
             }
             (Phase::New, Request::Hello { version: JAILER_PROTOCOL_VERSION }) => {
                 connection.phase = Phase::Open;
-                connection.send(&Reply::Hello { version: JAILER_PROTOCOL_VERSION }, None)
+                connection.send(&Reply::Hello { version: JAILER_PROTOCOL_VERSION }, &[])
             }
             (Phase::New, Request::Hello { version }) => {
                 let message = format!("version {version} is not {JAILER_PROTOCOL_VERSION}");
-                connection.send(&refusal("hello", message, false), None);
+                connection.send(&refusal("hello", message, false), &[]);
                 false
             }
             (Phase::New | Phase::Waiting(_), _) | (_, Request::Hello { .. }) => {
-                connection.send(&refusal("hello", "Hello comes first, and once".to_owned(), false), None);
+                connection.send(&refusal("hello", "Hello comes first, and once".to_owned(), false), &[]);
                 false
             }
             (Phase::Open, Request::Spawn(spawn)) => self.spawn(id, &spawn, passed),
             (Phase::Open, Request::Kill { name }) => self.kill(id, name),
+            (Phase::Open, Request::Network) => {
+                let network = self.jails.network();
+                connection.send(&Reply::Network(network), &[])
+            }
             (Phase::Open, Request::List) => self.list(id, None),
             (Phase::Open, Request::ListAfter { name }) => self.list(id, Some(&name)),
         }
@@ -242,14 +246,16 @@ impl Server {
     fn spawn(&mut self, id: u32, spawn: &Spawn, passed: &[OwnedFd]) -> bool {
         let Some(connection) = self.connections.get(&id) else { return false };
         match self.jails.spawn(spawn, passed) {
-            Ok(jail) => {
+            Ok(Spawned { jail, tap }) => {
                 let source = Source::Jail(jail.info.slot).to_data();
                 // Unwatched it could never be buried: it ends here, and the next jailer clears it away.
                 if let Err(errno) = epoll::add(&self.epoll, &jail.pidfd, source, EventFlags::IN) {
                     self.jails.kill(&spawn.name);
-                    return connection.send(&refusal("watch", errno.to_string(), true), None);
+                    return connection.send(&refusal("watch", errno.to_string(), true), &[]);
                 }
-                let told = connection.send(&Reply::Spawned(jail.info.clone()), Some(jail.pidfd.as_fd()));
+                let passed: Vec<_> =
+                    [Some(&jail.pidfd), tap.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+                let told = connection.send(&Reply::Spawned(jail.info.clone()), &passed);
                 if !told {
                     // Whoever asked has died meanwhile, and nobody else knows of it.
                     self.jails.kill(&spawn.name);
@@ -258,7 +264,7 @@ impl Server {
             }
             Err(refused) => {
                 let message = describe(&refused);
-                connection.send(&refusal(refused.step(), message, refused.is_retryable()), None)
+                connection.send(&refusal(refused.step(), message, refused.is_retryable()), &[])
             }
         }
     }
@@ -266,7 +272,7 @@ impl Server {
     fn kill(&mut self, id: u32, name: SandboxName) -> bool {
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         match self.jails.kill(&name) {
-            Kill::Gone(exit) => connection.send(&Reply::Killed { name, exit }, None),
+            Kill::Gone(ending) => connection.send(&killed(name, ending), &[]),
             Kill::Dying => {
                 connection.phase = Phase::Waiting(name);
                 // Nothing is read meanwhile; a hang-up is still reported.
@@ -279,7 +285,7 @@ impl Server {
     fn list(&self, id: u32, after: Option<&SandboxName>) -> bool {
         let Some(connection) = self.connections.get(&id) else { return false };
         let page = self.jails.alive_after(after).take(LIST_PAGE).map(|jail| jail.info.clone()).collect();
-        connection.send(&Reply::Listed(page), None)
+        connection.send(&Reply::Listed(page), &[])
     }
 
     fn on_death(&mut self, slot: u32) {
@@ -290,16 +296,16 @@ impl Server {
         }) else {
             return;
         };
-        let exit = self.jails.bury(&name);
-        self.tell_waiting(&name, exit);
+        let ending = self.jails.bury(&name);
+        self.tell_waiting(&name, ending);
     }
 
-    fn tell_waiting(&mut self, name: &SandboxName, exit: Option<ExitStatus>) {
+    fn tell_waiting(&mut self, name: &SandboxName, ending: Ending) {
         let mut broken = Vec::new();
         for (id, connection) in &mut self.connections {
             if connection.phase == Phase::Waiting(name.clone()) {
                 connection.phase = Phase::Open;
-                let told = connection.send(&Reply::Killed { name: name.clone(), exit }, None);
+                let told = connection.send(&killed(name.clone(), ending), &[]);
                 let source = Source::Connection(*id).to_data();
                 let read = epoll::modify(&self.epoll, &connection.socket, source, EventFlags::IN);
                 if !told || read.is_err() {
@@ -317,6 +323,10 @@ impl Server {
             let _ = epoll::delete(&self.epoll, &connection.socket);
         }
     }
+}
+
+fn killed(name: SandboxName, Ending { exit, out_of_memory }: Ending) -> Reply {
+    Reply::Killed { name, exit, out_of_memory }
 }
 
 fn refusal(step: &str, message: String, retryable: bool) -> Reply {

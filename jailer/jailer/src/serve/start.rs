@@ -8,7 +8,7 @@ use crate::{
     cgroup::{self, Parents, find},
     confine::confine,
     jails::{Host, Jails},
-    probe,
+    network, probe,
     programs::Programs,
     sys,
 };
@@ -58,6 +58,8 @@ pub(crate) struct Options {
     /// The compiler program [default: warren-compile beside this one].
     #[arg(long)]
     pub(crate) compile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: network::Options,
     /// For tests of what a failure leaves behind: fails at this step of every plan.
     #[arg(long, hide = true)]
     pub(crate) fail_at: Option<String>,
@@ -81,6 +83,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// What tells this jailer from others on the host: its state directory, as a number.
+    fn number(&self) -> u32 {
+        hash(&fs::canonicalize(&self.state).unwrap_or_else(|_| self.state.clone()))
+    }
+
     /// The same in bytes.
     pub(crate) fn max_memory_bytes(&self) -> Option<u64> {
         self.max_memory_mib.map(|mib| mib.saturating_mul(1 << 20))
@@ -95,8 +102,7 @@ impl Place {
             "this host has no usable cgroup hierarchy: pids, memory and cpu are needed, as v2 (mount -t cgroup2 none \
              /sys/fs/cgroup) or v1",
         )?;
-        let state = fs::canonicalize(&self.state).unwrap_or_else(|_| self.state.clone());
-        let leaf = format!("{}-{:08x}", self.cgroup_name, hash(&state));
+        let leaf = format!("{}-{:08x}", self.cgroup_name, self.number());
         Ok(cgroup::place(&found, self.cgroup_root.as_deref(), &leaf))
     }
 }
@@ -142,6 +148,11 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     let max_memory = options.place.max_memory_bytes();
     let parents = Parents::open(recorded_or(state, options.place.cgroups()?)?, max_memory)?;
     let (listener, folder) = bind_socket(&options.socket, options.agent_uid)?;
+    let network =
+        network::prepare(&options.network, options.place.number(), options.slots, &living(&parents)?);
+    if let Err(why) = &network {
+        eprintln!("warren-jailer: sandboxes have no network: {why}");
+    }
 
     // From here on the host's files are out of reach but for what is open.
     confine(state).context("cannot confine the jailer itself")?;
@@ -160,6 +171,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         uid_base: options.uid_base,
         slots: options.slots,
         max_memory_bytes: max_memory.unwrap_or(u64::MAX),
+        network,
         fail_at: options.fail_at.clone(),
     };
     let jails = Jails::adopt(host).context("cannot take over what an earlier jailer left")?;
@@ -176,6 +188,43 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     }
     server.finish(end);
     Ok(())
+}
+
+/// What `network` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NetworkOptions {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    network: network::Options,
+}
+
+/// Prints what there is of the network of the jailer of this state directory.
+pub(crate) fn print_network(options: &NetworkOptions) -> anyhow::Result<()> {
+    let parents = recorded(&options.place.state).map_or_else(|| options.place.cgroups(), Ok)?;
+    let status = network::status(&options.network, options.place.number(), &processes_below(&parents))?;
+    println!("{}", serde_json::to_string_pretty(&status)?);
+    Ok(())
+}
+
+/// The processes in jails below these parents, asked without taking hold of them.
+fn processes_below(facts: &CgroupFacts) -> Vec<i32> {
+    let folders =
+        facts.parents.iter().filter_map(|parent| fs::read_dir(&parent.path).ok()).flatten().flatten();
+    let lists = folders.filter_map(|folder| fs::read_to_string(folder.path().join("cgroup.procs")).ok());
+    let mut pids: Vec<i32> = lists
+        .flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// The processes in jails that an earlier jailer left.
+fn living(parents: &Parents) -> anyhow::Result<Vec<i32>> {
+    let directories = parents.directories()?;
+    let all = directories.iter().flat_map(|directory| parents.processes(directory));
+    Ok(all.map(|pid| pid.as_raw_nonzero().get()).collect())
 }
 
 /// The jails' uids are nobody else's as far as this command line can tell: not root's, not the agent's.
@@ -199,8 +248,7 @@ fn raise_open_files() -> rustix::io::Result<()> {
 /// cgroup must find what it left. Otherwise `now`, which is recorded.
 fn recorded_or(state: &Path, now: CgroupFacts) -> anyhow::Result<CgroupFacts> {
     let file = state.join("cgroups.json");
-    let recorded = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<CgroupFacts>(&bytes).ok());
-    if let Some(recorded) = recorded
+    if let Some(recorded) = recorded(state)
         && recorded != now
         && recorded.parents.iter().all(|parent| Path::new(&parent.path).is_dir())
     {
@@ -208,6 +256,10 @@ fn recorded_or(state: &Path, now: CgroupFacts) -> anyhow::Result<CgroupFacts> {
     }
     fs::write(&file, serde_json::to_vec_pretty(&now)?)?;
     Ok(now)
+}
+
+fn recorded(state: &Path) -> Option<CgroupFacts> {
+    serde_json::from_slice(&fs::read(state.join("cgroups.json")).ok()?).ok()
 }
 
 /// The bound socket, not listening yet, and the folder it stands in.

@@ -85,17 +85,29 @@ impl Client {
 
     /// `None` if the jailer is gone.
     pub(crate) fn try_start(&mut self, name: &str, limits: Limits) -> Option<Result<Running, Reply>> {
+        self.try_start_program(name, limits, Program::Vmm)
+    }
+
+    /// A program that takes what a VMM takes.
+    pub(crate) fn try_start_program(
+        &mut self,
+        name: &str,
+        limits: Limits,
+        program: Program,
+    ) -> Option<Result<Running, Reply>> {
         let folder = tempfile::tempdir().unwrap();
         let control = folder.path().join("control");
         let listener = UnixListener::bind(&control).unwrap();
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let spawn = Spawn { name: named(name), program: Program::Vmm, limits };
+        let spawn = Spawn { name: named(name), program, limits };
         let (reply, mut fds) = self.try_ask(&Request::Spawn(spawn), &[listener.as_fd(), write.as_fd()])?;
         Some(match reply {
             Reply::Spawned(jailed) => {
-                assert_eq!(fds.len(), 1, "one pidfd comes with it");
+                let network = matches!(program, Program::Linux(machine) if machine.network);
+                assert_eq!(fds.len(), 1 + usize::from(network), "one pidfd comes with it, and a tap");
                 let log = BufReader::new(File::from(read));
-                Ok(Running { jailed, pidfd: fds.remove(0), log, control, _folder: folder })
+                let tap = network.then(|| fds.remove(1));
+                Ok(Running { jailed, pidfd: fds.remove(0), tap, log, control, _folder: folder })
             }
             other => Err(other),
         })
@@ -107,7 +119,7 @@ impl Client {
 
     pub(crate) fn kill(&mut self, name: &str) -> Option<ExitStatus> {
         match self.ask(&Request::Kill { name: named(name) }, &[]).0 {
-            Reply::Killed { name: killed, exit } if killed.as_str() == name => exit,
+            Reply::Killed { name: killed, exit, .. } if killed.as_str() == name => exit,
             other => panic!("{other:?}"),
         }
     }
@@ -135,6 +147,7 @@ impl Client {
 pub(crate) struct Running {
     pub(crate) jailed: Jailed,
     pub(crate) pidfd: OwnedFd,
+    pub(crate) tap: Option<OwnedFd>,
     pub(crate) log: BufReader<File>,
     control: PathBuf,
     _folder: TempDir,
@@ -154,6 +167,18 @@ impl Running {
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer
+    }
+
+    /// Gives the probe a descriptor, which it keeps.
+    pub(crate) fn give(&self, fd: BorrowedFd<'_>) {
+        let stream = UnixStream::connect(&self.control).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        sendmsg(&stream, &[IoSlice::new(b"keep")], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+        // It hangs up when it has it.
+        (&stream).read_to_end(&mut Vec::new()).unwrap();
     }
 
     pub(crate) fn wait_for_end(&self) {

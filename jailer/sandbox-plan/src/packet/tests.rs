@@ -10,9 +10,14 @@ fn any_request() -> impl Strategy<Value = Request> {
     let name = "[a-z0-9][a-z0-9-]{0,39}".prop_map(|text| SandboxName::new(text).unwrap());
     let program = prop_oneof![
         Just(Program::Vmm),
-        (any::<u32>(), any::<u8>(), any::<u64>()).prop_map(|(memory_mib, cpus, disk_bytes)| Program::Linux(
-            LinuxMachine { memory_mib, cpus, disk_bytes }
-        )),
+        (any::<u32>(), any::<u8>(), any::<u64>(), any::<bool>()).prop_map(
+            |(memory_mib, cpus, disk_bytes, network)| Program::Linux(LinuxMachine {
+                memory_mib,
+                cpus,
+                disk_bytes,
+                network
+            })
+        ),
         (any::<bool>(), any::<u64>()).prop_map(|(function, isa)| {
             let purpose = if function { CompilePurpose::Function } else { CompilePurpose::Policy };
             Program::Compile(CompileOptions { purpose, isa })
@@ -30,6 +35,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         any::<u32>().prop_map(|version| Request::Hello { version }),
         Just(Request::List),
+        Just(Request::Network),
         name.clone().prop_map(|name| Request::ListAfter { name }),
         name.clone().prop_map(|name| Request::Kill { name }),
         (name, program, limits).prop_map(|(name, program, limits)| Request::Spawn(Spawn {

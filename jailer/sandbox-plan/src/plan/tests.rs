@@ -104,7 +104,7 @@ fn what_must_come_before_what() {
             for program in [
                 Program::Vmm,
                 Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
-                Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0 }),
+                Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false }),
             ] {
                 let plan = plan(&facts(version, user.clone()), program, &LIMITS);
                 let names: Vec<&str> = plan.steps.iter().map(Step::name).collect();

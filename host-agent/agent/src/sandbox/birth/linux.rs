@@ -17,13 +17,23 @@ use crate::{
     version::{LinuxVersion, PrepareError, VersionSpec},
     vmm::{ControlChannel, GuestFailure, LoadFailure, bring_up},
 };
-use std::{fs::File, os::fd::AsFd as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::timeout;
 use warren_image::scratch::size_for;
-use warren_sandbox_plan::request::{Limits, LinuxMachine, Program};
+use warren_proto::v1::Network as Reach;
+use warren_sandbox_plan::{
+    network,
+    request::{Limits, LinuxMachine, Program},
+};
 use warren_vmm_protocol::{
     FunctionError, LoadError,
-    guest::{InitError, InitFailure},
+    guest::{GuestConfig, InitError, InitFailure, Network},
     linux::{DeviceSpec, HOST_TEMPLATE, LinuxSpec},
 };
 
@@ -37,12 +47,45 @@ const GUEST_CID: u32 = 3;
 const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=3 reboot=k panic=-1 random.trust_cpu=on cryptomgr.notests \
      i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd warren.serve=1 warren.root=/dev/vda";
 
-pub(super) fn machine(spec: &VersionSpec) -> (Program, Limits) {
+/// What is loaded.
+pub(super) struct Wanted<'a> {
+    pub(super) spec: &'a VersionSpec,
+    pub(super) version: &'a LinuxVersion,
+    /// Of its network card, if it has one.
+    pub(super) tap: Option<OwnedFd>,
+}
+
+pub(super) fn machine(host: &Host, spec: &VersionSpec) -> Result<(Program, Limits), CreateError> {
     let cpus = cpus(spec);
     let scratch_mib = size_for(spec.tmp_mib).unwrap_or(spec.tmp_mib);
-    let machine =
-        LinuxMachine { memory_mib: guest_mib(spec), cpus, disk_bytes: u64::from(scratch_mib) << 20 };
-    (Program::Linux(machine), linux_limits(spec.memory_mib, cpus))
+    let machine = LinuxMachine {
+        memory_mib: guest_mib(spec),
+        cpus,
+        disk_bytes: u64::from(scratch_mib) << 20,
+        network: has_network(spec.network, host.no_network_because())?,
+    };
+    Ok((Program::Linux(machine), linux_limits(spec.memory_mib, cpus)))
+}
+
+/// Whether a function has a network here; one that must have one does not start without.
+fn has_network(wanted: Reach, none_because: Option<&str>) -> Result<bool, CreateError> {
+    match (wanted, none_because) {
+        (Reach::None, _) | (Reach::Unspecified, Some(_)) => Ok(false),
+        (Reach::Unspecified | Reach::Outbound, None) => Ok(true),
+        (Reach::Outbound, Some(why)) => {
+            Err(CreateError::Prepare(LinuxError::NoNetwork(why.to_owned()).into()))
+        }
+    }
+}
+
+/// The guest's side of it: the same in every guest.
+fn network() -> Network {
+    Network {
+        address: network::GUEST,
+        prefix: network::GUEST_PREFIX,
+        gateway: network::GATEWAY,
+        nameservers: vec![network::RESOLVER],
+    }
 }
 
 fn guest_mib(spec: &VersionSpec) -> u32 {
@@ -56,8 +99,7 @@ fn cpus(spec: &VersionSpec) -> u8 {
 pub(super) async fn load(
     host: &Arc<Host>,
     sandbox: &Sandbox,
-    spec: &VersionSpec,
-    version: &LinuxVersion,
+    Wanted { spec, version, tap }: Wanted<'_>,
     control: &mut ControlChannel,
     socket: &Path,
 ) -> Result<Up, CreateError> {
@@ -75,6 +117,11 @@ pub(super) async fn load(
         fds.push(task.as_fd());
     }
     devices.extend([DeviceSpec::Rng, DeviceSpec::Vsock { guest_cid: GUEST_CID }]);
+    if let Some(tap) = &tap {
+        let limits = host.network_limits;
+        devices.push(DeviceSpec::Net { mac: network::GUEST_MAC, receive: limits, send: limits });
+        fds.push(tap.as_fd());
+    }
     let wanted = LinuxSpec {
         memory_bytes: u64::from(guest_mib(spec)) << 20,
         command_line: format!("{COMMAND_LINE} warren.rootfstype={file_system}"),
@@ -85,9 +132,15 @@ pub(super) async fn load(
         label: sandbox.about.id.to_string(),
     };
     control.load_linux(wanted, &fds).await.map_err(failed)?;
+    // From here on the VMM alone holds it: it is gone when that is.
+    let has_network = tap.is_some();
+    drop(tap);
 
     let task_len = version.task.as_ref().map_or(0, |task| task.len());
-    let config = guest_config(&sandbox.about, spec, &version.handler, &version.runtime, task_len);
+    let config = GuestConfig {
+        network: has_network.then(network),
+        ..guest_config(&sandbox.about, spec, &version.handler, &version.runtime, task_len)
+    };
     let patience = BOOT_PATIENCE + Duration::from_millis(INIT_TIMEOUT_MS.into());
     let mut log = InvocationLog::new(host.logs.clone(), sandbox.line_context(""), false, None);
     let up = tokio::select! {

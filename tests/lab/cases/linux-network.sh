@@ -1,0 +1,90 @@
+# Runs on the lab host as root: what Linux functions reach, and what they do not. Runtimes and kernel are in /guests, the
+# functions in /functions.
+set -u
+warren=/opt/warren/bin/warren
+say() { echo "== $* ($(cut -d' ' -f1 /proc/uptime) s)"; }
+fail() { echo "FAILED: $*"; tail -n 30 /var/lib/warren/log/agent.log /var/lib/warren/log/jailer.log; exit 1; }
+expect() {
+    wanted=$1; words=$2; shift 2
+    said=$("$@" 2>&1); code=$?
+    [ "$code" = "$wanted" ] || fail "$* ended with $code, not $wanted: $said"
+    echo "$said" | grep -q -- "$words" || fail "$* did not say '$words': $said"
+}
+fetch() { $warren invoke "$1" --payload "{\"url\":\"$2\"}"; }
+network() { /opt/warren/bin/warren-jailer network --state /var/lib/warren/jailer; }
+pids() { $warren --json ps | sed -n 's/.*"pid": \([0-9]*\).*/\1/p' | sort; }
+# What a function is told at once, by the router or by the host.
+closed='Connection refused\|No route to host\|Could not connect\|Couldn.t connect\|Failed to connect'
+
+say "a world beyond the host, with addresses that functions must and must not reach"
+ip link add near type veth
+unshare -n sleep 100000 &
+world=$!
+until [ "$(readlink /proc/$world/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do :; done
+ip link set veth0 netns $world
+inside() { nsenter -t $world -n "$@"; }
+mkdir -p /www/world /www/host
+echo 'the world' > /www/world/index.html
+echo 'the host' > /www/host/index.html
+head -c 3000000 /opt/warren/bin/warren > /www/world/large
+ip addr add 203.0.113.2/24 dev near
+ip link set near up
+inside ip link set lo up
+inside ip link set veth0 up
+for address in 203.0.113.1 169.254.169.254 10.9.9.9; do
+    inside ip addr add $address/24 dev veth0
+    ip route add $address/32 dev near 2> /dev/null
+done
+inside httpd -h /www/world
+httpd -h /www/host -p 8080
+wget -q -O - http://203.0.113.1/ | grep -q 'the world' || fail "the world is not there"
+
+say "Warren starts"
+$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --network-open 10.9.0.0/16 > /tmp/up 2>&1 &
+up=$!
+until grep -q '^ready' /tmp/up; do kill -0 $up 2> /dev/null || fail "$(cat /tmp/up)"; sleep 0.2; done
+expect 0 '"no_network_because": ""' $warren --json hosts
+for name in one two; do
+    $warren fn create $name --kind linux --runtime debian-base --code /functions/fetch --timeout-ms 60000 --network outbound \
+        || fail "create $name"
+done
+$warren fn create apart --kind linux --runtime debian-base --code /functions/fetch --timeout-ms 60000 --network none \
+    || fail "create apart"
+
+say "out: an address, a large answer, a network that was opened"
+expect 0 'the world' fetch one http://203.0.113.1/
+say "answered"
+rules=$(network | grep '"rules"')
+expect 0 'the world' fetch one http://10.9.9.9/
+sum=$(md5sum < /www/world/large)
+[ "$(fetch one http://203.0.113.1/large | md5sum)" = "$sum" ] || fail "other bytes came"
+
+say "and nowhere else: the host, metadata, private networks, another sandbox, without a network anywhere"
+expect 0 "$closed" fetch one http://203.0.113.2:8080/
+expect 0 "$closed" fetch one http://169.254.169.254/
+expect 0 "$closed" fetch one http://192.168.1.1/
+expect 0 'the world' fetch two http://203.0.113.1/
+[ "$(network | grep '"rules"')" = "$rules" ] || fail "more sandboxes are more rules: $rules, $(network)"
+pool=$(network | sed -n 's/.*"pool": "\([0-9]*\.[0-9]*\)\..*/\1/p')
+for slot in $(network | sed -n 's/.*"wt\([0-9]*\)".*/\1/p'); do
+    expect 0 "$closed" fetch one http://$pool.1.$slot:9001/
+done
+expect 0 "$closed" fetch apart http://203.0.113.1/
+
+say "agent and jailer are killed: the network works on, and so does what comes after"
+before=$(pids)
+kill -9 "$(pidof warren-agent)" "$(pidof warren-jailer)"
+until fetch one http://203.0.113.1/ > /tmp/again 2>&1; do sleep 0.2; done
+grep -q 'the world' /tmp/again || fail "$(cat /tmp/again)"
+[ "$(pids)" = "$before" ] || fail "other sandboxes answer: $before, $(pids)"
+kill -9 $before
+expect 0 'the world' fetch two http://203.0.113.1/
+
+say "nothing stays"
+kill -TERM $up && wait $up || fail "the stop: $(cat /tmp/up)"
+expect 0 '"has_link": false' network
+expect 0 '"rules": 0' network
+ip link | grep -q 'warren\|wt[0-9]' && fail "links are left: $(ip link)"
+ip route | grep -q '^100\.' && fail "routes are left: $(ip route)"
+[ "$(cat /proc/sys/net/ipv4/ip_forward)" = 0 ] || fail "the host forwards still"
+say "all good"
