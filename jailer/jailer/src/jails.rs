@@ -12,11 +12,13 @@
 use crate::{
     cgroup::{Parents, read_file},
     network::{Network, NetworkError},
-    programs::Programs,
+    programs::{Programs, open_anew},
     slots::Slots,
     spawn::{SpawnError, Spawner},
 };
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FileType, Mode, OFlags, fstat, openat},
     io::Errno,
     process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
@@ -118,9 +120,8 @@ impl RefusedSpawn {
 
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
-            Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } => false,
+            Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } | Self::NoNetwork(_) => false,
             Self::NoSlot | Self::Network(_) => true,
-            Self::NoNetwork(_) => false,
             Self::Failed(error) => error.is_retryable(),
         }
     }
@@ -224,6 +225,25 @@ impl Jails {
         self.host.network.as_ref().map_or_else(|why| Availability::No(why.clone()), |_| Availability::Yes)
     }
 
+    /// The pipe that a living one writes its log to, opened once more to be read. It is there as long as the writer is: nothing
+    /// has to be kept for it.
+    pub(crate) fn log(&self, name: &SandboxName) -> Result<OwnedFd, Errno> {
+        let jail = self.alive.get(name).ok_or(Errno::NOENT)?;
+        let path = format!("{}/fd/1", jail.info.pid);
+        // Judged before it is opened for reading: the program can put anything in its log's place.
+        let open =
+            |at: BorrowedFd<'_>, path: &str, flags| openat(at, path, flags | OFlags::CLOEXEC, Mode::empty());
+        let named = open(self.host.processes.as_fd(), &path, OFlags::PATH)?;
+        if FileType::from_raw_mode(fstat(&named)?.st_mode) != FileType::Fifo {
+            return Err(Errno::INVAL);
+        }
+        let log = open_anew(self.host.processes.as_fd(), named.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK)?;
+        // Still not dead: the number meant this one when it was looked at.
+        let mut looks = [PollFd::new(&jail.pidfd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut looks, Some(&now))? == 0 { Ok(log) } else { Err(Errno::SRCH) }
+    }
+
     /// Begins to end one.
     pub(crate) fn kill(&mut self, name: &SandboxName) -> Kill {
         if let Some(jail) = self.alive.get(name) {
@@ -307,8 +327,8 @@ impl Jails {
         }
         for name in &names {
             if let Some(jail) = self.alive.get(name) {
-                let mut waiting = [rustix::event::PollFd::new(&jail.pidfd, rustix::event::PollFlags::IN)];
-                while matches!(rustix::event::poll(&mut waiting, None), Err(Errno::INTR)) {}
+                let mut waiting = [PollFd::new(&jail.pidfd, PollFlags::IN)];
+                while matches!(poll(&mut waiting, None), Err(Errno::INTR)) {}
             }
             self.bury(name);
         }

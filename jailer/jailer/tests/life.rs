@@ -275,3 +275,26 @@ fn a_missing_program_refuses_only_its_own_spawns() {
     client.kill("c");
     jailer.assert_clean();
 }
+
+/// A pipe is there as long as its writer: who comes later reads what is written from then on, also by way of another jailer.
+#[test]
+fn the_log_of_a_living_jail_can_be_had_again() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let mut running = client.spawn("a");
+    running.report();
+    let log = |client: &mut Client, name: &str| {
+        let (reply, mut fds) = client.ask(&Request::Log { name: named(name) }, &[]);
+        (reply, fds.pop())
+    };
+    assert!(matches!(log(&mut client, "nobody"), (Reply::Failed { .. }, None)));
+    drop(running.log);
+    let jailer = jailer.restart_after_crash(&[]);
+    let mut client = jailer.connect();
+    let (Reply::Log, Some(read)) = log(&mut client, "a") else { panic!("no log") };
+    assert_eq!(rustix::io::read(&read, &mut [0; 8]), Err(rustix::io::Errno::AGAIN), "its writer lives");
+    client.kill("a");
+    assert_eq!(rustix::io::read(&read, &mut [0; 8]), Ok(0), "its writer is gone");
+    assert!(matches!(log(&mut client, "a"), (Reply::Failed { .. }, None)));
+    jailer.assert_clean();
+}

@@ -51,7 +51,8 @@ pub const fn descriptors_of(request: &Request) -> usize {
         | Request::Kill { .. }
         | Request::List
         | Request::ListAfter { .. }
-        | Request::Network => 0,
+        | Request::Network
+        | Request::Log { .. } => 0,
     }
 }
 

@@ -44,6 +44,11 @@ pub enum Request {
     },
     /// Whether sandboxes can have a network.
     Network,
+    /// The end to be read of the pipe that a living one writes its log to: for who was started after it.
+    Log {
+        /// Whose.
+        name: SandboxName,
+    },
 }
 
 /// One jailed program.
@@ -153,6 +158,8 @@ pub enum Reply {
     Listed(Vec<Jailed>),
     /// Whether sandboxes can have a network, and why not.
     Network(Availability),
+    /// What was asked for rides along.
+    Log,
     /// Refused or failed; nothing was left behind.
     Failed {
         /// Which step of the plan.

@@ -167,6 +167,16 @@ impl JailerClient {
         }
     }
 
+    /// The end to be read of a living program's log.
+    pub async fn log(&self, name: &SandboxName) -> Result<OwnedFd, JailerError> {
+        match self.ask(Request::Log { name: name.clone() }, Vec::new()).await? {
+            (Reply::Log, passed) => {
+                passed.into_iter().next().ok_or(JailerError::Protocol("no log came with Log"))
+            }
+            _ => Err(JailerError::Protocol("another answer to Log")),
+        }
+    }
+
     /// What lives, page by page.
     pub async fn list(&self) -> Result<Vec<Jailed>, JailerError> {
         let mut all: Vec<Jailed> = Vec::new();

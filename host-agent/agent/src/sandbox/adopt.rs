@@ -24,7 +24,7 @@ use crate::{
     vmm::{ChannelError, ControlChannel, InvokeChannel},
 };
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 use warren_sandbox_plan::{name::SandboxName, request::Jailed};
 use warren_vmm_protocol::{Status, VmState};
 
@@ -124,8 +124,10 @@ async fn adopt(
     let reservation = host.memory.reserve_adopted(record.about.guest, record.about.memory_mib);
     let sandbox = Sandbox::new(record.about, Machine::with_finished(status.invocations));
     sandbox.set_pid(jailed.pid);
+    let drain = follow_log(host, &sandbox).await;
     if sandbox.about.guest == Guest::Linux {
-        return linux::adopt(host, sandbox, Vitals { pidfd, control, _kept: None }, reservation).await;
+        let found = Found { vitals: Vitals { pidfd, control, _kept: None }, reservation, drain };
+        return linux::adopt(host, sandbox, found).await;
     }
     let counted = match status.state {
         VmState::Idle => {
@@ -137,14 +139,28 @@ async fn adopt(
         state => return Err(AdoptError::State(state)),
     };
     enter(host, &sandbox).await?;
-    tokio::spawn(own(
-        Arc::clone(host),
-        sandbox,
-        Vitals { pidfd, control, _kept: None },
-        reservation,
-        counted,
-    ));
+    let found = Found { vitals: Vitals { pidfd, control, _kept: None }, reservation, drain };
+    tokio::spawn(own(Arc::clone(host), sandbox, found, counted));
     Ok(())
+}
+
+/// What an adopted sandbox's owner gets.
+struct Found {
+    vitals: Vitals,
+    reservation: Reservation,
+    /// Who reads its VMM's log.
+    drain: Option<JoinHandle<()>>,
+}
+
+/// Reads its VMM's log from here on, so that its last words are known. What was written to the agent before is gone with that.
+async fn follow_log(host: &Host, sandbox: &Sandbox) -> Option<JoinHandle<()>> {
+    match host.jailer.log(&sandbox.about.id).await {
+        Ok(log) => Some(tokio::spawn(sandbox.vmm_log.clone().drain(sandbox.about.id.to_string(), log))),
+        Err(error) => {
+            tracing::warn!(sandbox = %sandbox.about.id, %error, "its log cannot be read on");
+            None
+        }
+    }
 }
 
 /// From now on it is in the table.
@@ -165,13 +181,8 @@ fn adopt_busy(host: &Host, sandbox: &Sandbox, status: Status) -> Result<Running,
 }
 
 /// The owner task of an adopted sandbox.
-async fn own(
-    host: Arc<Host>,
-    sandbox: Arc<Sandbox>,
-    mut vitals: Vitals,
-    reservation: Reservation,
-    counted: Option<Running>,
-) {
+async fn own(host: Arc<Host>, sandbox: Arc<Sandbox>, found: Found, counted: Option<Running>) {
+    let Found { mut vitals, reservation, drain } = found;
     if let Some(counted) = counted {
         let request_id = sandbox.on_wire(&host.id).request_id;
         let socket = host.run.socket(&sandbox.about.id);
@@ -188,7 +199,7 @@ async fn own(
         host.report(&sandbox);
     }
     owner::watch(&host, &sandbox, vitals).await;
-    owner::reclaim(&host, &sandbox, None, reservation).await;
+    owner::reclaim(&host, &sandbox, drain, reservation).await;
 }
 
 /// The end of an event whose caller is gone.

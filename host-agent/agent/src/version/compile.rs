@@ -259,7 +259,7 @@ impl Compiler {
             Err(error) => {
                 let how = match end {
                     End::Exited { ending, .. } => format!("{ending}, {error}"),
-                    _ => error.to_string(),
+                    End::TimedOut(_) => error.to_string(),
                 };
                 return Err(PrepareError::CompilerDied { how, log: log.to_owned() });
             }

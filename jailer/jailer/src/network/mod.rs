@@ -180,8 +180,8 @@ impl Network {
             .replace(&rules)
             .map_err(step(format!("set the rules of the table {table} (nftables)")))?;
         if switched {
-            fs::write(SWITCH, "1").map_err(errno).map_err(step("switch forwarding on"))?;
-            let file = fs::File::options().write(true).open(SWITCH).map_err(errno);
+            fs::write(SWITCH, "1").map_err(|error| errno(&error)).map_err(step("switch forwarding on"))?;
+            let file = fs::File::options().write(true).open(SWITCH).map_err(|error| errno(&error));
             self.switch = Some(file.map_err(step("open the switch for forwarding"))?);
         }
         let links = &mut self.host_links;
@@ -284,7 +284,7 @@ fn settings() -> Result<(), Errno> {
     ] {
         match fs::write(Path::new("/proc/sys/net").join(file), value) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.starts_with("ipv6") => {}
-            other => other.map_err(errno)?,
+            other => other.map_err(|error| errno(&error))?,
         }
     }
     Ok(())
@@ -294,7 +294,7 @@ fn settings() -> Result<(), Errno> {
 const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
 
 fn forwards() -> Result<bool, Errno> {
-    fs::read_to_string(SWITCH).map(|text| text.trim() != "0").map_err(errno)
+    fs::read_to_string(SWITCH).map(|text| text.trim() != "0").map_err(|error| errno(&error))
 }
 
 /// Does something in one namespace, and comes back to another. This process has one thread.
@@ -326,6 +326,6 @@ fn namespace_of_self(processes: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     openat(processes, "self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn errno(error: std::io::Error) -> Errno {
+fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }

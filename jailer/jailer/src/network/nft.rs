@@ -52,6 +52,9 @@ pub(super) struct Chain {
     pub(super) rules: Vec<Vec<Expression>>,
 }
 
+/// A link's name and an address.
+pub(super) type Pair = (String, [u8; 4]);
+
 /// A table with everything in it.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
@@ -59,7 +62,7 @@ pub(super) struct Table {
     /// Ranges of addresses, first to last, in order and apart.
     pub(super) ranges: Vec<(&'static str, Vec<(u32, u32)>)>,
     /// From names of links to addresses.
-    pub(super) maps: Vec<(&'static str, Vec<(String, [u8; 4])>)>,
+    pub(super) maps: Vec<(&'static str, Vec<Pair>)>,
     pub(super) chains: Vec<Chain>,
     /// A chain that nothing leads to: what is to be known of the table as long as it is there.
     pub(super) mark: Option<&'static str>,
@@ -144,7 +147,7 @@ impl Tables {
         messages.push(named(NEWTABLE, &table.name));
         for (name, ranges) in &table.ranges {
             messages.push(set(&table.name, name, TYPE_ADDRESS, 4, SET_INTERVAL));
-            messages.extend(elements(&table.name, name, ranges.iter().flat_map(range)));
+            messages.extend(elements(&table.name, name, ranges.iter().copied().flat_map(range)));
         }
         for (name, _) in &table.maps {
             let set = set(&table.name, name, TYPE_NAME, 16, SET_MAP);
@@ -227,10 +230,10 @@ fn elements(table: &str, set: &str, all: impl Iterator<Item = Element>) -> Vec<M
 }
 
 /// A range as its first address and the one behind its last. One that reaches the end has none behind.
-fn range((first, last): &(u32, u32)) -> Vec<Element> {
+fn range((first, last): (u32, u32)) -> Vec<Element> {
     let value = |at: u32| move |key: Message| key.attribute(1, &at.to_be_bytes());
     let first: Element = Box::new({
-        let value = value(*first);
+        let value = value(first);
         move |it: Message| it.nest(1, value)
     });
     let behind = last.checked_add(1).map(|behind| -> Element {
@@ -239,7 +242,7 @@ fn range((first, last): &(u32, u32)) -> Vec<Element> {
     [first].into_iter().chain(behind).collect()
 }
 
-fn pair((name, address): &(String, [u8; 4])) -> Element {
+fn pair((name, address): &Pair) -> Element {
     let (key, address) = (padded(name), *address);
     Box::new(move |it| it.nest(1, |it| it.attribute(1, &key)).nest(2, |it| it.attribute(1, &address)))
 }

@@ -26,7 +26,7 @@ pub(super) const SWITCHED: &str = "forwarding-was-off";
 
 /// Where no function is to go: what is of this host alone, of its owner's own networks, or of nobody.
 const PRIVATE: [(Ipv4Addr, u8); 8] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(172, 16, 0, 0), 12),

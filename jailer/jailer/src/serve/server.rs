@@ -229,6 +229,10 @@ impl Server {
                 let network = self.jails.network();
                 connection.send(&Reply::Network(network), &[])
             }
+            (Phase::Open, Request::Log { name }) => match self.jails.log(&name) {
+                Ok(log) => connection.send(&Reply::Log, &[log.as_fd()]),
+                Err(errno) => connection.send(&refusal("log", errno.to_string(), false), &[]),
+            },
             (Phase::Open, Request::List) => self.list(id, None),
             (Phase::Open, Request::ListAfter { name }) => self.list(id, Some(&name)),
         }

@@ -38,6 +38,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         Just(Request::Network),
         name.clone().prop_map(|name| Request::ListAfter { name }),
         name.clone().prop_map(|name| Request::Kill { name }),
+        name.clone().prop_map(|name| Request::Log { name }),
         (name, program, limits).prop_map(|(name, program, limits)| Request::Spawn(Spawn {
             name,
             program,

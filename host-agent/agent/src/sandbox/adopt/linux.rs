@@ -6,12 +6,10 @@
 //!                                      to nobody) ─▶ idle; not within the function's timeout ─▶ dead
 //! ```
 
-use super::{AdoptError, enter, log_lost};
+use super::{AdoptError, Found, enter, log_lost};
 use crate::{
     host::Host,
-    resources::Reservation,
     sandbox::{
-        birth::Vitals,
         grants::Running,
         invoke::parse_running_id,
         live::Sandbox,
@@ -29,12 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What an event may take beyond its timeout, as for one that was not interrupted.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub(super) async fn adopt(
-    host: &Arc<Host>,
-    sandbox: Arc<Sandbox>,
-    vitals: Vitals,
-    reservation: Reservation,
-) -> Result<(), AdoptError> {
+pub(super) async fn adopt(host: &Arc<Host>, sandbox: Arc<Sandbox>, found: Found) -> Result<(), AdoptError> {
     let (mark, running) = Mark::open(&host.run.mark(&sandbox.about.id))?;
     let socket = host.run.socket(&sandbox.about.id);
     let connected = timeout(PATIENCE, reconnect(&socket)).await;
@@ -50,7 +43,7 @@ pub(super) async fn adopt(
     // Nobody has it before the table does.
     let _ = sandbox.mark.set(mark);
     enter(host, &sandbox).await?;
-    tokio::spawn(own(Arc::clone(host), sandbox, vitals, reservation, busy));
+    tokio::spawn(own(Arc::clone(host), sandbox, found, busy));
     Ok(())
 }
 
@@ -58,10 +51,10 @@ pub(super) async fn adopt(
 async fn own(
     host: Arc<Host>,
     sandbox: Arc<Sandbox>,
-    vitals: Vitals,
-    reservation: Reservation,
+    found: Found,
     busy: Option<(InvokeChannel, String, Running)>,
 ) {
+    let Found { vitals, reservation, drain } = found;
     if let Some((mut channel, request_id, counted)) = busy {
         let patience = Duration::from_millis(sandbox.about.timeout_ms.into()) + GRACE;
         let ended = tokio::select! {
@@ -85,7 +78,7 @@ async fn own(
         host.report(&sandbox);
     }
     owner::watch(&host, &sandbox, vitals).await;
-    owner::reclaim(&host, &sandbox, None, reservation).await;
+    owner::reclaim(&host, &sandbox, drain, reservation).await;
 }
 
 /// Its log and answer are nobody's any more.
