@@ -85,7 +85,8 @@ pub(crate) fn host(host: &Host) -> Value {
         "guests": resources.guests, "no_linux_because": resources.no_linux_because,
         "no_network_because": resources.no_network_because,
         "runtimes": host.runtimes.iter().map(|one| json!({ "name": one.name, "digest": one.digest })).collect::<Vec<_>>(),
-         "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
+         "ends": host.ends.iter().map(|(reason, count)| (reason.clone(), Value::from(*count))).collect::<serde_json::Map<_, _>>(),
+        "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
         "last_heartbeat_ms": host.last_heartbeat_ms,
     })
 }

@@ -149,6 +149,7 @@ fn host(worker: &Worker) -> Host {
         address: worker.address(),
         state: status.state.as_str().to_owned(),
         runtimes: status.runtimes,
+        ends: status.ends,
         last_heartbeat_ms: millis(status.heard.elapsed()),
         free_memory_mib: status.free_memory_mib,
         sandboxes: status.sandboxes,

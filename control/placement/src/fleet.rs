@@ -6,7 +6,7 @@ use crate::{
     holdings::Holdings,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +21,9 @@ use warren_proto::v1::{FunctionVersion, HeartbeatRequest, RegisterWorkerRequest}
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A host that missed so many is lost.
 pub const MISSED_HEARTBEATS: u32 = 6;
+
+/// How many reasons of ends are kept of a host: it has a dozen.
+const ENDS_OF: usize = 32;
 
 /// Of how many hosts an error tells why they cannot.
 const WORDS_OF: usize = 3;
@@ -135,6 +138,7 @@ impl Fleet {
             runtimes: request.runtimes.clone(),
             load: 0,
             used_memory_mib: (0, 0),
+            ends: HashMap::new(),
             heard: now,
         };
         let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
@@ -168,6 +172,8 @@ impl Fleet {
         status.busy = request.busy;
         status.runtimes.clone_from(&request.runtimes);
         status.load = request.load.min(1000);
+        status.ends =
+            request.ends.iter().take(ENDS_OF).map(|(reason, count)| (reason.clone(), *count)).collect();
         status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
         self.tell(&worker, &status);

@@ -3,6 +3,7 @@
 use crate::lane::Express;
 use arc_swap::ArcSwap;
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -83,6 +84,8 @@ pub struct HostStatus {
     pub load: u32,
     /// What its sandboxes together really use, MiB, and one standard deviation of that.
     pub used_memory_mib: (u64, u64),
+    /// How its sandboxes ended, by reason; few, as a host has few words for it.
+    pub ends: HashMap<String, u64>,
     /// When it was last heard of.
     pub heard: Instant,
 }

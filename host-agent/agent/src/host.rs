@@ -7,7 +7,10 @@ use crate::{
     linux::Offer,
     logs::LogHub,
     resources::MemoryBudget,
-    sandbox::{Sandbox, SandboxTable, grants::GrantLedger, kept::KeptFence, machine::Event, record::RunDir},
+    sandbox::{
+        Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, machine::Event,
+        record::RunDir,
+    },
     version::{Compiler, Versions},
 };
 use anyhow::Context as _;
@@ -51,6 +54,8 @@ pub struct Host {
     pub memory: MemoryBudget,
     /// The newest epochs seen, kept over restarts.
     pub fence: Arc<KeptFence>,
+    /// How its sandboxes ended.
+    pub ends: Ends,
     /// What Linux functions reach from here; set once the jailer has said it.
     pub network: OnceLock<Availability>,
     /// How fast their network cards may be.
@@ -96,6 +101,7 @@ impl Host {
             grants,
             memory,
             fence,
+            ends: Ends::default(),
             network: OnceLock::new(),
             network_limits: config.network_limits(),
             stopping: AtomicBool::new(false),

@@ -105,7 +105,7 @@ impl Lab {
         lab.world.within(|| {
             let listener = TcpListener::bind(("0.0.0.0", PORT)).unwrap();
             thread::spawn(move || {
-                listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| serve(stream))))
+                listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| serve(stream))));
             });
             let names = UdpSocket::bind((PRIVATE, 53)).unwrap();
             thread::spawn(move || {
@@ -118,7 +118,7 @@ impl Lab {
         lab.host.within(|| {
             let listener = TcpListener::bind(("0.0.0.0", HOSTS_PORT)).unwrap();
             thread::spawn(move || {
-                listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| serve(stream))))
+                listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| serve(stream))));
             });
         });
         lab

@@ -104,6 +104,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             used_memory_mib,
             used_memory_spread_mib,
             runtimes: host.offer.runtimes(),
+            ends: host.ends.all().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
         };
         let mut fleet = host.control.fleet();
         match timeout(CALL_PATIENCE, fleet.heartbeat(request)).await {

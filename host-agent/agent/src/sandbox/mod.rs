@@ -6,11 +6,13 @@
 //! - [`invoke`] runs one invocation. It is polled by the caller's own task (no hop), and goes on as a task of its own if
 //!   the caller leaves: see [`detach`].
 //! - [`mark`] says which event a Linux sandbox runs, for the agent that adopts it.
+//! - [`ends`] names how each ended and counts.
 //! - [`table`] finds sandboxes by id and tells control what changed.
 
 pub mod adopt;
 pub mod birth;
 pub mod detach;
+pub mod ends;
 pub mod epoch;
 pub mod error;
 pub mod grants;

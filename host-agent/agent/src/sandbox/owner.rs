@@ -2,10 +2,11 @@
 
 use super::{
     birth::Vitals,
+    ends,
     live::Sandbox,
     machine::{Cause, State},
 };
-use crate::{host::Host, pidfd::Pidfd, resources::Reservation};
+use crate::{host::Host, jailer::Ending, pidfd::Pidfd, resources::Reservation};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinHandle,
@@ -53,12 +54,13 @@ pub(super) async fn reclaim(
         tracing::info!(sandbox = %sandbox.about.id, function = %sandbox.about.function, %cause, "reclaiming");
     }
     host.report(sandbox);
-    let exit = host.jailer.kill_until_gone(&sandbox.about.id).await.to_string();
+    let ending = host.jailer.kill_until_gone(&sandbox.about.id).await;
+    let exit = ending.to_string();
     if let Some(drain) = drain {
         // The process is gone and with it the write end; the bound is for a jailer that kept a copy.
         let _ = timeout(LOG_PATIENCE, drain).await;
     }
-    tell_end(sandbox, &exit);
+    tell_end(host, sandbox, ending);
     host.run.remove(&sandbox.about.id);
     drop(reservation);
     host.sandboxes.remove(sandbox);
@@ -67,9 +69,13 @@ pub(super) async fn reclaim(
 }
 
 /// An end that nobody asked for, with the VMM's last words: of a Linux guest also its console's.
-fn tell_end(sandbox: &Sandbox, exit: &str) {
-    if let State::Dead(cause @ (Cause::Lost(_) | Cause::GuestFault(_))) = sandbox.state() {
+fn tell_end(host: &Host, sandbox: &Sandbox, ending: Ending) {
+    let State::Dead(cause) = sandbox.state() else { return };
+    let reason = ends::reason(&cause, ending);
+    host.ends.count(reason);
+    if let Cause::Lost(_) | Cause::GuestFault(_) = cause {
+        let exit = ending.to_string();
         let last_words = sandbox.vmm_log.text();
-        tracing::warn!(sandbox = %sandbox.about.id, function = %sandbox.about.function, %cause, exit, last_words, "it ended by itself");
+        tracing::warn!(sandbox = %sandbox.about.id, function = %sandbox.about.function, reason, %cause, exit, last_words, "it ended by itself");
     }
 }
