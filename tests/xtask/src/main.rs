@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod fuzz;
 mod guests;
+mod network;
 mod paths;
 mod prepare;
 mod programs;

@@ -1,7 +1,7 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, fuzz, guests, paths, prepare,
+    build, check, fuzz, guests, network, paths, prepare,
     programs::{self, TestProgram},
     runtimes, setup, shell, systemd,
     tally::Tally,
@@ -233,6 +233,9 @@ pub(crate) fn soak(name: &str) -> Result<()> {
             if let Some(mut command) = command {
                 shell::step(name, &mut command)?;
             }
+        }
+        if let Some(mut command) = network::lab(&paths::root(), "6.12")? {
+            shell::step("soak linux (network, kernel 6.12)", &mut command)?;
         }
         if name == "linux" {
             return Ok(());
