@@ -42,6 +42,7 @@ const PACKAGES: &[Package] = &[
         why: "a function's runtime in a few lines of shell",
         present: || shell::which("curl").is_some(),
     },
+    Package { name: "iproute2", why: "networks of tests", present: || shell::which("ip").is_some() },
     Package { name: "g++", why: "the fuzzer's engine", present: || shell::which("g++").is_some() },
     Package { name: "cpio", why: "the lab host's initramfs", present: || shell::which("cpio").is_some() },
     Package {
