@@ -6,7 +6,7 @@ use std::{path::Path, process::Command};
 
 /// The runtime of its functions, and the scratch disk that they have.
 const RUNTIME: &str = "debian-base";
-const SCRATCH: &str = "scratch/768.sparse";
+const SCRATCH: &str = "scratch/1024.sparse";
 const CASE: &str = "linux-network.sh";
 
 /// The case with this kernel in the guests; nothing where the runtime cannot be made.

@@ -45,7 +45,12 @@ fn a_power_off_is_one() {
 #[test]
 fn a_panic_ends_in_a_reset_with_its_last_lines() {
     let script = "echo c > /proc/sysrq-trigger";
-    ends(script, "", RESET, &["end: reset", "last: ", "Kernel panic - not syncing: sysrq triggered crash"]);
+    ends(
+        script,
+        "reboot=k ",
+        RESET,
+        &["end: reset", "last: ", "Kernel panic - not syncing: sysrq triggered crash"],
+    );
 }
 
 #[test]
