@@ -81,7 +81,7 @@ const fn ioctl(threads: Threads, request: u64, why: &'static str) -> LinuxCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [LinuxCall; 70] = [
+pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     // Sealing itself, and starting.
     with(NONE, "prctl", (157, 0), 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(NONE, "prctl", (157, 0), 15, "PR_SET_NAME of threads"),
@@ -112,7 +112,6 @@ pub const SYSTEM_CALLS: [LinuxCall; 70] = [
     ioctl(VCPU, 0xAE80, "KVM_RUN"),
     ioctl(VCPU, 0x8138_AE83, "KVM_GET_SREGS"),
     ioctl(VCPU, 0x4138_AE84, "KVM_SET_SREGS"),
-    ioctl(VCPU, 0x4188_AEA7, "KVM_SET_XCRS: extended state"),
     ioctl(VCPU, 0x41A0_AE8D, "KVM_SET_FPU"),
     ioctl(VCPU, 0x4008_AE89, "KVM_SET_MSRS: memory types"),
     ioctl(VCPU, 0x4090_AE82, "KVM_SET_REGS"),

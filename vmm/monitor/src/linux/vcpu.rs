@@ -13,7 +13,7 @@ use crate::cpuid::place::Place;
 use crate::end::End;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
-use kvm_bindings::{Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_xcrs};
+use kvm_bindings::{Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,18 +67,8 @@ impl Vcpu {
     /// Says what the processor is, and sets the first registers if there are some.
     fn enter(&mut self, leaves: Leaves, registers: Option<&Registers>) -> Result<(), MachineError> {
         let step = |step| move |source| MachineError::Kvm { step, source };
-        let components = leaves.get(0xD, 0).eax;
         let leaves = leaves.placed(self.place).to_kvm()?;
         self.fd.set_cpuid2(&leaves).map_err(step("set CPUID"))?;
-        if components != 0 {
-            // As the kernel will have it. KVM tells the size of the state by it, and emulated processors do not tell KVM when
-            // the kernel sets it; a kernel that is told another size than it counts gives up XSAVE and AVX.
-            let mut state = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
-            if let Some(first) = state.xcrs.first_mut() {
-                first.value = components.into();
-            }
-            self.fd.set_xcrs(&state).map_err(step("set extended state"))?;
-        }
         let Some(registers) = registers else { return Ok(()) };
         let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
         (sregs.cs, sregs.tr) = (segment(&registers.code), segment(&registers.task));

@@ -132,7 +132,8 @@ fn every_combination_does_everything() {
     }
 }
 
-/// A guest under a template: what it sees on every vCPU.
+/// A guest under a template: what it sees on every vCPU. (Not AVX: the emulated processor does not tell KVM of XSETBV, and
+/// a kernel that sees another size of state than it counts gives it up.)
 fn processor(template: &str, lines: &[&str]) {
     let script = "
         echo flags $(b grep flags /proc/cpuinfo | b sort -u)
@@ -163,12 +164,12 @@ fn processor(template: &str, lines: &[&str]) {
 
 #[test]
 fn a_guest_sees_the_hosts_processor_without_nested_virtualisation() {
-    processor("host", &[" avx2 ", " smap ", " hypervisor "]);
+    processor("host", &[" bmi1 ", " smap ", " hypervisor "]);
 }
 
 #[test]
 fn a_guest_of_a_family_sees_its_first_member() {
-    processor("amd-v3", &[" avx2 ", " smap ", "console: cpu family : 23", "console: model : 1"]);
+    processor("amd-v3", &[" bmi1 ", " smap ", "console: cpu family : 23", "console: model : 1"]);
 }
 
 #[test]
