@@ -104,7 +104,11 @@ fn a_disk_that_hangs_holds_back_nobody_else() {
     assert!(heard, "the guest did not come so far");
 }
 
-/// The guest's clock is the same as the limit's: 1 MiB at 1 MiB a second, an eighth of it at once.
+/// What nothing without a limit comes near to, hundredths of a second. The limits here ask for 87, by the host's clock; the guest's
+/// own runs a little apart from it where both are emulated.
+const SLOW: u64 = 50;
+
+/// The guest's clock is nearly the limit's: 1 MiB at 1 MiB a second, an eighth of it at once.
 #[test]
 fn a_limit_of_bytes_is_kept() {
     let script = "
@@ -120,7 +124,7 @@ fn a_limit_of_bytes_is_kept() {
     };
     ended.with(POWERED_OFF, &["console: size 1048576 took"]);
     let took = ended.number("took ");
-    assert!(took >= 80, "{took} hundredths of a second: {}", ended.log);
+    assert!(took >= SLOW, "{took} hundredths of a second: {}", ended.log);
 }
 
 /// Requests are counted whatever their size: 64 small ones at least, 8 at once, 64 a second.
@@ -142,7 +146,7 @@ fn a_limit_of_requests_is_kept() {
         return;
     };
     let took = ended.with(POWERED_OFF, &[]).number("took ");
-    assert!(took >= 80, "{took} hundredths of a second: {}", ended.log);
+    assert!(took >= SLOW, "{took} hundredths of a second: {}", ended.log);
 }
 
 /// The host's disk below a disk fails: errors for the guest, a line in the log.
