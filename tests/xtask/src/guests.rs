@@ -48,8 +48,14 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
     let program = programs.iter().find(is).context("there is no such test program")?;
     let fixtures = fixtures(&["extension"])?;
     let mut command = Command::new(paths::built("warren-lab"));
-    // In virtual time limits are exact, and nothing waits for them.
-    command.args(["--virtual-time", "--limit", "900", "--guests", "--memory-mib", "2048"]);
+    // In virtual time limits are exact; it takes minutes more and is the full form's. In time as it goes by they are at least kept.
+    let virtual_time = if environment.is_empty() {
+        ""
+    } else {
+        command.arg("--virtual-time");
+        "WARREN_VIRTUAL_TIME=1 "
+    };
+    command.args(["--limit", "900", "--guests", "--memory-mib", "2048"]);
     for (from, to) in [
         (paths::built("warren-vmm"), "warren-vmm"),
         (paths::built("warren-init"), "warren-init"),
@@ -62,8 +68,8 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
     }
     command.arg("--").arg(format!(
         "cd /opt/tests && WARREN_GUESTS=/guest WARREN_FIXTURES=/opt/tests/fixtures \
-         WARREN_VIRTUAL_TIME=1 \
-         WARREN_INIT=/opt/tests/warren-init WARREN_VMM=/opt/tests/warren-vmm {environment}./guest --test-threads=1"
+         WARREN_INIT=/opt/tests/warren-init WARREN_VMM=/opt/tests/warren-vmm \
+         {virtual_time}{environment}./guest --test-threads=1"
     ));
     Ok(command)
 }
