@@ -104,17 +104,18 @@ fn a_disk_that_hangs_holds_back_nobody_else() {
     assert!(heard, "the guest did not come so far");
 }
 
-/// What nothing without a limit comes near to, hundredths of a second. The limits here ask for 87, by the host's clock; the guest's
-/// own runs a little apart from it where both are emulated.
-const SLOW: u64 = 50;
+/// Hundredths of a second. The limits here ask for 87, by the host's clock; the guest's own runs a little apart from it where
+/// both are emulated.
+const LIMITED: u64 = 80;
 
-/// The guest's clock is nearly the limit's: 1 MiB at 1 MiB a second, an eighth of it at once.
+/// The guest's clock is nearly the limit's: 1 MiB at 1 MiB a second, an eighth of it at once. What the guest's kernel read when it
+/// looked for partitions is not taken from its cache.
 #[test]
 fn a_limit_of_bytes_is_kept() {
     let script = "
         now() { b awk '{ print int($1 * 100) }' /proc/uptime; }
         before=$(now)
-        b dd if=/dev/vdc of=/tmp/copy bs=65536 2>/dev/null
+        b dd if=/dev/vdc of=/tmp/copy bs=65536 iflag=direct 2>/dev/null
         after=$(now)
         echo size $(b wc -c < /tmp/copy) took $((after - before))";
     let bytes = Some(Rate { burst: 128 << 10, per_second: 1 << 20 });
@@ -124,7 +125,7 @@ fn a_limit_of_bytes_is_kept() {
     };
     ended.with(POWERED_OFF, &["console: size 1048576 took"]);
     let took = ended.number("took ");
-    assert!(took >= SLOW, "{took} hundredths of a second: {}", ended.log);
+    assert!(took >= LIMITED, "{took} hundredths of a second: {}", ended.log);
 }
 
 /// Requests are counted whatever their size: 64 small ones at least, 8 at once, 64 a second.
@@ -146,7 +147,7 @@ fn a_limit_of_requests_is_kept() {
         return;
     };
     let took = ended.with(POWERED_OFF, &[]).number("took ");
-    assert!(took >= SLOW, "{took} hundredths of a second: {}", ended.log);
+    assert!(took >= LIMITED, "{took} hundredths of a second: {}", ended.log);
 }
 
 /// The host's disk below a disk fails: errors for the guest, a line in the log.
