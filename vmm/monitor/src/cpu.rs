@@ -4,7 +4,7 @@ use crate::machine::{MachineError, Start};
 use crate::ram::Ram;
 use crate::snapshot::Resume;
 use crate::sys::Kicker;
-use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use warren_abi::mailbox::ReplyFault;
 use warren_abi::{DOORBELL_PORT, EXCEPTION_PORT};
@@ -14,8 +14,8 @@ use warren_boot::exceptions::{Frame, vector_name};
 use warren_state::wasm::{CpuState, user_flags};
 
 /// x87 control word and MXCSR after reset: every exception masked.
-const X87_CONTROL: u16 = 0x37F;
-const MXCSR: u32 = 0x1F80;
+pub(crate) const X87_CONTROL: u16 = 0x37F;
+pub(crate) const MXCSR: u32 = 0x1F80;
 
 /// A vCPU.
 #[derive(Debug)]
@@ -127,28 +127,10 @@ impl Cpu {
     /// Sets the registers of a guest that goes on.
     pub fn resume(&mut self, resume: &Resume) -> Result<(), MachineError> {
         let cpu = &resume.cpu;
-        let [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15] = cpu.general;
-        let (rip, rflags) = (cpu.rip, cpu.rflags);
-        let regs = kvm_regs {
-            rax,
-            rbx,
-            rcx,
-            rdx,
-            rsi,
-            rdi,
-            rsp,
-            rbp,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-            rip,
-            rflags,
-        };
+        let mut regs = kvm_regs { rip: cpu.rip, rflags: cpu.rflags, ..Default::default() };
+        for (register, value) in general(&mut regs).into_iter().zip(cpu.general) {
+            *register = value;
+        }
         self.set(&resume.entry, (cpu.x87_control, cpu.mxcsr), &regs)
     }
 
@@ -171,31 +153,11 @@ impl Cpu {
         if !same {
             return Err(SaveError::Segments);
         }
-        let (regs, fpu) = (self.fd.get_regs()?, self.fd.get_fpu()?);
-        let kvm_regs {
-            rax,
-            rbx,
-            rcx,
-            rdx,
-            rsi,
-            rdi,
-            rsp,
-            rbp,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-            rip,
-            rflags,
-        } = regs;
+        let (mut regs, fpu) = (self.fd.get_regs()?, self.fd.get_fpu()?);
         Ok(CpuState {
-            general: [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15],
-            rip,
-            rflags: user_flags(rflags),
+            general: general(&mut regs).map(|register| *register),
+            rip: regs.rip,
+            rflags: user_flags(regs.rflags),
             x87_control: fpu.fcw,
             mxcsr: fpu.mxcsr,
         })
@@ -216,11 +178,7 @@ impl Cpu {
             self.fd.set_xcrs(&xcrs).map_err(step("set XCR0"))?;
         }
         let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
-        (sregs.cs, sregs.tr) = (segment(&state.code), segment(&state.task));
-        for data in [&mut sregs.ss, &mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs] {
-            *data = segment(&state.data);
-        }
-        sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+        set_segments(&mut sregs, &state.code, &state.data, &state.task);
         (sregs.gdt, sregs.idt) = (table(state.gdt), table(state.idt));
         (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (state.cr0, state.cr3, state.cr4, state.efer);
         self.fd.set_sregs(&sregs).map_err(step("set system registers"))?;
@@ -276,7 +234,22 @@ impl Cpu {
     }
 }
 
-pub(crate) fn segment(from: &Segment) -> kvm_segment {
+/// The registers that are saved and restored as they are, in the order of [`CpuState::general`].
+fn general(regs: &mut kvm_regs) -> [&mut u64; 16] {
+    let kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, .. } = regs;
+    [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15]
+}
+
+/// One segment of code, one of data for every other register, one of a task.
+pub(crate) fn set_segments(sregs: &mut kvm_sregs, code: &Segment, data: &Segment, task: &Segment) {
+    (sregs.cs, sregs.tr) = (segment(code), segment(task));
+    for register in [&mut sregs.ss, &mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs] {
+        *register = segment(data);
+    }
+    sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+}
+
+fn segment(from: &Segment) -> kvm_segment {
     kvm_segment {
         base: from.base,
         limit: from.limit,

@@ -7,13 +7,13 @@
 //! There is no way to be stopped from outside: the main thread ends the process, and with it every vCPU.
 
 use super::bus::Bus;
-use crate::cpu::{GuestFault, segment, table};
+use crate::cpu::{GuestFault, MXCSR, X87_CONTROL, set_segments, table};
 use crate::cpuid::Leaves;
 use crate::cpuid::place::Place;
 use crate::end::End;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
-use kvm_bindings::{Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
+use kvm_bindings::{Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,6 @@ use std::sync::mpsc::Receiver;
 use warren_boot::linux::registers::Registers;
 use warren_devices::power::PowerEvent;
 
-/// x87 control word and MXCSR after reset.
-const X87_CONTROL: u16 = 0x37F;
-const MXCSR: u32 = 0x1F80;
 /// Memory types are on, and memory that no range names is write-back (Intel SDM volume 3, 13.11.2.1).
 const MTRR_DEFAULT: (u32, u64) = (0x2FF, 1 << 11 | 6);
 
@@ -71,11 +68,7 @@ impl Vcpu {
         self.fd.set_cpuid2(&leaves).map_err(step("set CPUID"))?;
         let Some(registers) = registers else { return Ok(()) };
         let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
-        (sregs.cs, sregs.tr) = (segment(&registers.code), segment(&registers.task));
-        for data in [&mut sregs.ss, &mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs] {
-            *data = segment(&registers.data);
-        }
-        sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+        set_segments(&mut sregs, &registers.code, &registers.data, &registers.task);
         (sregs.gdt, sregs.idt) = (table(registers.gdt), kvm_dtable::default());
         (sregs.cr0, sregs.cr3, sregs.cr4) = (registers.cr0, registers.cr3, registers.cr4);
         sregs.efer = registers.efer;
