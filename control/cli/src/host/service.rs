@@ -126,7 +126,8 @@ impl Running {
     fn end(&self, signal: Signal) -> Outcome {
         let _gone = pidfd_send_signal(&self.pidfd, signal);
         let mut waiting = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
-        if matches!(rustix::event::poll(&mut waiting, Some(&STOP_WITHIN)), Ok(1..)) {
+        let ended = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, Some(&STOP_WITHIN)));
+        if matches!(ended, Ok(1..)) {
             return Ok(());
         }
         let _gone = pidfd_send_signal(&self.pidfd, Signal::KILL);

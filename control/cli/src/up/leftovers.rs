@@ -2,6 +2,7 @@
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use std::{fs, path::Path};
@@ -87,7 +88,7 @@ fn end(find: impl Fn() -> Vec<Process>) {
         }
         let _gone = pidfd_send_signal(&pidfd, Signal::TERM);
         let mut waiting = [PollFd::new(&pidfd, PollFlags::IN)];
-        if !matches!(poll(&mut waiting, Some(&STOP_WITHIN)), Ok(1..)) {
+        if !matches!(retry_on_intr(|| poll(&mut waiting, Some(&STOP_WITHIN))), Ok(1..)) {
             let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
         }
     }

@@ -1,7 +1,7 @@
 //! One SOCK_SEQPACKET connection: packets of postcard, descriptors beside them.
 
 use rustix::{
-    io::IoSlice,
+    io::{IoSlice, retry_on_intr},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -87,7 +87,8 @@ impl Connection {
         if !fds.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(&fds));
         }
-        sendmsg(&self.socket, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL)?;
+        // A socket with a time limit is not waited for again by itself after a signal, or when a stopped machine goes on.
+        retry_on_intr(|| sendmsg(&self.socket, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL))?;
         Ok(())
     }
 
@@ -95,7 +96,7 @@ impl Connection {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut self.packet)];
-        let got = recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let got = retry_on_intr(|| recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC))?;
         if got.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -20,7 +20,7 @@ use warren_sandbox_plan::{
     request::Reply,
 };
 use world::{
-    Guest, HOST, HOSTS_PORT, Lab, METADATA, PATIENCE, POOL, PORT, PRIVATE, WORLD, address_of, spawn,
+    Guest, HOST, HOSTS_PORT, Lab, METADATA, PATIENCE, POOL, PORT, PRIVATE, WORLD, address_of, received, spawn,
 };
 
 #[test]
@@ -57,7 +57,7 @@ fn out_and_nowhere_else() {
     let names = one.space.within(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap());
     names.set_read_timeout(Some(PATIENCE * 10)).unwrap();
     names.send_to(b"who is it", (Ipv4Addr::from(RESOLVER), 53)).unwrap();
-    let (count, from) = names.recv_from(&mut [0; 64]).unwrap();
+    let (count, from) = received(&names);
     assert_eq!((count, from.ip()), (9, Ipv4Addr::from(RESOLVER).into()));
 
     // An address that is not its own goes nowhere.
@@ -203,7 +203,7 @@ fn connections_of_the_one_before_are_forgotten() {
         let socket = guest.space.within(|| UdpSocket::bind((Ipv4Addr::from(GUEST), port)).unwrap());
         socket.set_read_timeout(Some(PATIENCE * 10)).unwrap();
         socket.send_to(b"hello", (WORLD, 7001)).unwrap();
-        let (_, from) = world.recv_from(&mut [0; 16]).unwrap();
+        let (_, from) = received(&world);
         (socket, from)
     };
     let first = Guest::start(&mut client, "first");
@@ -217,7 +217,7 @@ fn connections_of_the_one_before_are_forgotten() {
     // Behind it on the same way: once this is there, that would be.
     let (own, mapped) = talk(&second, 5001);
     world.send_to(b"now", mapped).unwrap();
-    assert_eq!(own.recv(&mut [0; 16]).unwrap(), 3);
+    assert_eq!(received(&own).0, 3);
     assert_eq!(late.recv(&mut [0; 16]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 

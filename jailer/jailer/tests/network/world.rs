@@ -157,6 +157,17 @@ pub(crate) fn serve(mut stream: TcpStream) {
     }
 }
 
+/// Waits for a datagram: its length and who sent it. A wait with a limit is not begun again by the kernel when a stopped machine
+/// goes on.
+pub(crate) fn received(socket: &UdpSocket) -> (usize, SocketAddr) {
+    loop {
+        match socket.recv_from(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => break result.unwrap(),
+        }
+    }
+}
+
 pub(crate) fn peer_bytes(peer: SocketAddr) -> Vec<u8> {
     match peer {
         SocketAddr::V4(peer) => peer.ip().octets().to_vec(),

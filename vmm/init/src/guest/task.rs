@@ -126,7 +126,10 @@ fn copy(head: &[u8], from: &mut impl Read, to: &mut File) -> Result<(), (bool, I
     to.write_all(head).map_err(|error| (true, error))?;
     let mut chunk = vec![0; 256 << 10];
     loop {
-        let count = from.read(&mut chunk).map_err(|error| (false, error))?;
+        let count = match from.read(&mut chunk) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            result => result.map_err(|error| (false, error))?,
+        };
         let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
         to.write_all(bytes).map_err(|error| (true, error))?;
     }

@@ -5,7 +5,7 @@ use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::de::DeserializeOwned;
-use std::io::{IoSlice, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -159,10 +159,14 @@ pub fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> T {
 /// `None` when the VMM closed the connection.
 pub fn try_receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Option<T> {
     let mut prefix = [0; frame::PREFIX];
-    match stream.read(&mut prefix[..1]) {
-        Ok(0) => return None,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-        result => assert_eq!(result.expect("wedged"), 1),
+    loop {
+        match stream.read(&mut prefix[..1]) {
+            Ok(0) => return None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+            // A machine that was stopped and goes on: reads with a time limit are not begun again by the kernel.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => break assert_eq!(result.expect("wedged"), 1),
+        }
     }
     stream.read_exact(&mut prefix[1..]).unwrap();
     let mut body = vec![0; frame::read_len(prefix).unwrap()];

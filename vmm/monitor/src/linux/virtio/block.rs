@@ -90,7 +90,7 @@ impl Block {
         while len > 0 {
             let now = ZEROES.len().min(usize::try_from(len).unwrap_or(usize::MAX));
             let piece = ZEROES.get(..now).unwrap_or_default();
-            let done = rustix::io::pwrite(&self.file, piece, offset)? as u64;
+            let done = rustix::io::retry_on_intr(|| rustix::io::pwrite(&self.file, piece, offset))? as u64;
             if done == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
