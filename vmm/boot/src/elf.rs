@@ -3,11 +3,13 @@
 //! Layout: System V gABI, "ELF Header", "Program Header", "Note Section".
 
 pub(crate) mod fields;
-pub(crate) mod notes;
+pub(crate) mod header;
+mod notes;
 
 use crate::paging::Access;
 use alloc::vec::Vec;
 use fields::Fields;
+use header::{Header, HeaderError, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
 use warren_abi::entry::{NOTE_NAME, NOTE_TYPE};
 use warren_abi::window::{PAGE_SIZE, PROGRAM};
 
@@ -15,14 +17,7 @@ use warren_abi::window::{PAGE_SIZE, PROGRAM};
 const HEADERS_MAX: u16 = 16;
 /// Most bytes of notes looked at.
 const NOTES_MAX: u64 = 4096;
-const EHDR_LEN: usize = 64;
-const PHDR_LEN: usize = 56;
-const ET_EXEC: u16 = 2;
-const EM_X86_64: u16 = 62;
-const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
-const PT_INTERP: u32 = 3;
-const PT_NOTE: u32 = 4;
 const PT_TLS: u32 = 7;
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
@@ -120,37 +115,14 @@ pub enum ElfError {
 impl Program {
     /// Reads and judges a file.
     pub fn parse(file: &(impl FileBytes + ?Sized)) -> Result<Self, ElfError> {
-        let mut header = [0; EHDR_LEN];
-        if !file.read_at(0, &mut header) {
-            return Err(ElfError::Truncated("the end of the ELF header"));
-        }
-        if header.first_chunk() != Some(b"\x7FELF") {
-            return Err(ElfError::Magic);
-        }
-        let field = Fields(&header);
-        let kind = [
-            (field.u8(4) == 2, "class"),
-            (field.u8(5) == 1, "byte order"),
-            (field.u16(16) == ET_EXEC, "type"),
-            (field.u16(18) == EM_X86_64, "machine"),
-            (usize::from(field.u16(54)) == PHDR_LEN, "size of program headers"),
-            ((1..=HEADERS_MAX).contains(&field.u16(56)), "number of program headers"),
-        ];
-        if let Some((_, what)) = kind.into_iter().find(|(ok, _)| !ok) {
-            return Err(ElfError::Kind(what));
-        }
-        let mut program = Self { entry: field.u64(24), segments: Vec::new(), end: PROGRAM.base };
+        let header = Header::read(file, HEADERS_MAX)?;
+        let mut program = Self { entry: header.entry, segments: Vec::new(), end: PROGRAM.base };
         let mut version = None;
-        for index in 0..field.u16(56) {
-            let mut bytes = [0; PHDR_LEN];
-            let at = field.u64(32).checked_add(u64::from(index) * PHDR_LEN as u64);
-            if !at.is_some_and(|at| file.read_at(at, &mut bytes)) {
-                return Err(ElfError::Truncated("the end of the program headers"));
-            }
-            let header = Fields(&bytes);
-            match header.u32(0) {
-                PT_LOAD => program.add_segment(file, index, &header)?,
-                PT_NOTE => version = version.or(find_version(file, &header)),
+        for header in header.program_headers(file) {
+            let header = header?;
+            match header.kind {
+                PT_LOAD => program.add_segment(file, &header)?,
+                PT_NOTE => version = version.or_else(|| find_version(file, &header)),
                 PT_INTERP | PT_DYNAMIC => return Err(ElfError::Kind("dynamically linked")),
                 PT_TLS => return Err(ElfError::Kind("thread-local storage")),
                 _ => {}
@@ -162,20 +134,15 @@ impl Program {
     fn add_segment(
         &mut self,
         file: &(impl FileBytes + ?Sized),
-        index: u16,
-        header: &Fields<'_>,
+        header: &ProgramHeader,
     ) -> Result<(), ElfError> {
+        let &ProgramHeader { index, flags, offset, va, file_len, memory_len, .. } = header;
         let refuse = |rule| Err(ElfError::Segment { index, rule });
-        let (flags, offset, va) = (header.u32(4), header.u64(8), header.u64(16));
-        let (file_len, memory_len) = (header.u64(32), header.u64(40));
         if memory_len == 0 {
             return Ok(());
         }
-        if file_len > memory_len {
-            return refuse("more bytes in the file than in memory");
-        }
-        if offset.checked_add(file_len).is_none_or(|end| end > file.len()) {
-            return refuse("its bytes are not in the file");
+        if let Some(rule) = header.defect(file) {
+            return refuse(rule);
         }
         if va < PROGRAM.base || va.checked_add(memory_len).is_none_or(|end| end > PROGRAM.end()) {
             return refuse("outside the program window");
@@ -212,14 +179,19 @@ impl Program {
     }
 }
 
-/// Looks for the version in a PT_NOTE.
-fn find_version(file: &(impl FileBytes + ?Sized), header: &Fields<'_>) -> Option<u32> {
-    let len = usize::try_from(header.u64(32).min(NOTES_MAX)).ok()?;
-    let mut bytes = alloc::vec![0; len];
-    if !file.read_at(header.u64(8), &mut bytes) {
-        return None;
+impl From<HeaderError> for ElfError {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Truncated(what) => Self::Truncated(what),
+            HeaderError::Magic => Self::Magic,
+            HeaderError::Kind(what) => Self::Kind(what),
+        }
     }
-    notes::find(&bytes, NOTE_NAME.as_bytes(), NOTE_TYPE, |description| {
+}
+
+/// Looks for the version in a PT_NOTE.
+fn find_version(file: &(impl FileBytes + ?Sized), header: &ProgramHeader) -> Option<u32> {
+    header.note(file, NOTES_MAX, (NOTE_NAME.as_bytes(), NOTE_TYPE), |description| {
         (description.len() == 4).then(|| Fields(description).u32(0))
     })
 }

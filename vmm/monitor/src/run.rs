@@ -11,13 +11,14 @@ use crate::service::{Service, Vessel};
 use crate::sys;
 use crate::vcpu::Life;
 use anyhow::{Context, Result, bail};
-use event_manager::{EventManager, SubscriberOps};
+use event_manager::{EventManager, MutEventSubscriber, SubscriberId, SubscriberOps};
+use kvm_ioctls::Kvm;
 use rustix::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 /// The API version every KVM since 2007 speaks.
-pub(crate) const KVM_API: i32 = 12;
+const KVM_API: i32 = 12;
 /// How long the peer has to take the last words.
 const LAST_WORDS_MS: u64 = 500;
 /// How long a told vCPU thread has to come to its end.
@@ -65,11 +66,7 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     let seal = Seal::begin().context("seal the process")?;
     log!("sealed; Landlock {:?}", seal.landlock);
     sys::install_kick_handler().context("install the signal handler")?;
-    let kvm = sys::kvm(descriptors.kvm);
-    let version = kvm.get_api_version();
-    if version != KVM_API {
-        bail!("descriptor 4 is not /dev/kvm, or speaks API version {version}");
-    }
+    let kvm = open_kvm(descriptors.kvm)?;
     let (vessel, cpu, filters_msrs) = if options.bare {
         let (bare, cpu) = Bare::create(&kvm, options).context("make the VM")?;
         let filters = bare.filters_msrs();
@@ -99,12 +96,32 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     serve(service, seal.main, begin)
 }
 
-fn serve(service: Service, filter: ThreadFilter, begin: u64) -> Result<End> {
+/// The descriptor that is to be /dev/kvm.
+pub(crate) fn open_kvm(descriptor: OwnedFd) -> Result<Kvm> {
+    let kvm = sys::kvm(descriptor);
+    let version = kvm.get_api_version();
+    if version != KVM_API {
+        bail!("descriptor 4 is not /dev/kvm, or speaks API version {version}");
+    }
+    Ok(kvm)
+}
+
+/// The event loop of a service, on a main thread that is narrowed from now on.
+pub(crate) fn open_loop<S: MutEventSubscriber>(
+    service: S,
+    filter: ThreadFilter,
+    begin: u64,
+) -> Result<(EventManager<S>, SubscriberId)> {
     let mut manager =
         EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
     let id = manager.add_subscriber(service);
     filter.put_on().context("narrow the main thread")?;
     log!("ready after {} us", monotonic_ns().saturating_sub(begin) / 1000);
+    Ok((manager, id))
+}
+
+fn serve(service: Service, filter: ThreadFilter, begin: u64) -> Result<End> {
+    let (mut manager, id) = open_loop(service, filter, begin)?;
     loop {
         let service = manager.subscriber_mut(id).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         if let Some(end) = service.take_end() {

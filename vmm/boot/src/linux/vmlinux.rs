@@ -2,20 +2,17 @@
 
 use super::image::{Entry, KernelImage, Preference, Segment};
 use super::layout::{HIGH_BASE, KERNEL_START};
-use crate::elf::{FileBytes, fields::Fields};
+use crate::elf::{
+    FileBytes,
+    fields::Fields,
+    header::{Header, HeaderError, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader},
+};
 use alloc::vec::Vec;
 
 /// Most program headers looked at.
 const HEADERS_MAX: u16 = 32;
 /// Most bytes of one note segment looked at.
 const NOTES_MAX: u64 = 64 << 10;
-const EHDR_LEN: usize = 64;
-const PHDR_LEN: usize = 56;
-const ET_EXEC: u16 = 2;
-const EM_X86_64: u16 = 62;
-const PT_LOAD: u32 = 1;
-const PT_INTERP: u32 = 3;
-const PT_NOTE: u32 = 4;
 const XEN_NOTE_NAME: &[u8] = b"Xen";
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
@@ -49,34 +46,14 @@ pub(super) fn parse(
     file: &(impl FileBytes + ?Sized),
     preference: Preference,
 ) -> Result<KernelImage, VmlinuxError> {
-    let mut header = [0; EHDR_LEN];
-    if !file.read_at(0, &mut header) {
-        return Err(VmlinuxError::Truncated("the end of the ELF header"));
-    }
-    let field = Fields(&header);
-    let kind = [
-        (field.u8(4) == 2, "class"),
-        (field.u8(5) == 1, "byte order"),
-        (field.u16(16) == ET_EXEC, "type"),
-        (field.u16(18) == EM_X86_64, "machine"),
-        (usize::from(field.u16(54)) == PHDR_LEN, "size of program headers"),
-        ((1..=HEADERS_MAX).contains(&field.u16(56)), "number of program headers"),
-    ];
-    if let Some((_, what)) = kind.into_iter().find(|(ok, _)| !ok) {
-        return Err(VmlinuxError::Kind(what));
-    }
+    let header = Header::read(file, HEADERS_MAX)?;
     let mut segments: Vec<Segment> = Vec::new();
     let (mut end, mut pvh) = (KERNEL_START, None);
-    for index in 0..field.u16(56) {
-        let mut bytes = [0; PHDR_LEN];
-        let at = field.u64(32).checked_add(u64::from(index) * PHDR_LEN as u64);
-        if !at.is_some_and(|at| file.read_at(at, &mut bytes)) {
-            return Err(VmlinuxError::Truncated("the end of the program headers"));
-        }
-        let header = Fields(&bytes);
-        match header.u32(0) {
+    for header in header.program_headers(file) {
+        let header = header?;
+        match header.kind {
             PT_LOAD => {
-                let (segment, after) = segment(file, index, &header, end)?;
+                let (segment, after) = segment(file, &header, end)?;
                 end = after;
                 segments.extend(segment);
             }
@@ -86,7 +63,7 @@ pub(super) fn parse(
         }
     }
     let entry = match preference {
-        Preference::Long => Entry::Long(field.u64(24)),
+        Preference::Long => Entry::Long(header.entry),
         Preference::Pvh => Entry::Pvh(pvh.ok_or(VmlinuxError::NoPvh)?),
     };
     let (Entry::Long(at) | Entry::Pvh(at)) = entry;
@@ -96,24 +73,29 @@ pub(super) fn parse(
     Ok(KernelImage { segments, end, entry, header: None })
 }
 
+impl From<HeaderError> for VmlinuxError {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Truncated(what) => Self::Truncated(what),
+            HeaderError::Magic => Self::Kind("magic number"),
+            HeaderError::Kind(what) => Self::Kind(what),
+        }
+    }
+}
+
 /// One PT_LOAD: what to copy, and where it ends in memory.
 fn segment(
     file: &(impl FileBytes + ?Sized),
-    index: u16,
-    header: &Fields<'_>,
+    header: &ProgramHeader,
     end: u64,
 ) -> Result<(Option<Segment>, u64), VmlinuxError> {
+    let &ProgramHeader { index, offset, pa: gpa, file_len: len, memory_len, .. } = header;
     let refuse = |rule| Err(VmlinuxError::Segment { index, rule });
-    let (offset, gpa) = (header.u64(8), header.u64(24));
-    let (len, memory_len) = (header.u64(32), header.u64(40));
     if memory_len == 0 {
         return Ok((None, end));
     }
-    if len > memory_len {
-        return refuse("more bytes in the file than in memory");
-    }
-    if offset.checked_add(len).is_none_or(|end| end > file.len()) {
-        return refuse("its bytes are not in the file");
+    if let Some(rule) = header.defect(file) {
+        return refuse(rule);
     }
     if gpa < end {
         return refuse("below 1 MiB, out of order, or over the one before it");
@@ -125,15 +107,9 @@ fn segment(
 }
 
 /// Looks for the PVH entry in a PT_NOTE; notes of others are passed over, a malformed rest ends the search.
-fn find_pvh(file: &(impl FileBytes + ?Sized), header: &Fields<'_>) -> Option<u64> {
-    let len = usize::try_from(header.u64(32).min(NOTES_MAX)).ok()?;
-    let mut bytes = alloc::vec![0; len];
-    if !file.read_at(header.u64(8), &mut bytes) {
-        return None;
-    }
-    crate::elf::notes::find(&bytes, XEN_NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY, |description| match description
-        .len()
-    {
+fn find_pvh(file: &(impl FileBytes + ?Sized), header: &ProgramHeader) -> Option<u64> {
+    let wanted = (XEN_NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY);
+    header.note(file, NOTES_MAX, wanted, |description| match description.len() {
         4 => Some(Fields(description).u32(0).into()),
         8 => Some(Fields(description).u64(0)),
         _ => None,

@@ -8,11 +8,10 @@ use crate::end::End;
 use crate::log;
 use crate::orders::queue;
 use crate::progress::monotonic_ns;
-use crate::run::{Descriptors, KVM_API};
+use crate::run::{Descriptors, open_kvm, open_loop};
 use crate::seal::{LinuxSeal, ThreadFilter};
-use crate::sys;
 use anyhow::{Context, Result, bail};
-use event_manager::{EventManager, SubscriberOps};
+use event_manager::SubscriberOps;
 use rustix::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -48,11 +47,7 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     let begin = monotonic_ns();
     let seal = LinuxSeal::begin().context("seal the process")?;
     log!("sealed; Landlock {:?}", seal.landlock);
-    let kvm = sys::kvm(descriptors.kvm);
-    let version = kvm.get_api_version();
-    if version != KVM_API {
-        bail!("descriptor 4 is not /dev/kvm, or speaks API version {version}");
-    }
+    let kvm = open_kvm(descriptors.kvm)?;
     let (machine, vcpus) = Machine::create(&kvm, options).context("make the VM")?;
     drop(kvm);
     if !machine.filters_msrs() {
@@ -114,11 +109,7 @@ fn spawn(
 }
 
 fn serve(service: Service, filter: ThreadFilter, begin: u64) -> Result<End> {
-    let mut manager =
-        EventManager::new().map_err(|error| anyhow::anyhow!("make the event loop: {error:?}"))?;
-    let id = manager.add_subscriber(service);
-    filter.put_on().context("narrow the main thread")?;
-    log!("ready after {} us", monotonic_ns().saturating_sub(begin) / 1000);
+    let (mut manager, id) = open_loop(service, filter, begin)?;
     loop {
         let service = manager.subscriber_mut(id).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         if let Some(end) = service.take_end() {
