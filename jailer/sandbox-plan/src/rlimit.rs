@@ -65,7 +65,7 @@ pub struct ResourceLimit {
 
 /// Open files of a VMM: six given, the VM, its vCPUs, an epoll, a few eventfds, two connections, the function's files.
 pub const VMM_OPEN_FILES: u64 = 64;
-/// Descriptors of a VMM for Linux guests: disks, an interrupt a device, a doorbell a queue; 128 streams, 64 that wait for
+/// Descriptors of a VMM for Linux guests: disks, a doorbell a queue; 128 streams, 64 that wait for
 /// the guest to connect, 32 connections that have not said yet what for.
 pub const LINUX_OPEN_FILES: u64 = 512;
 /// Open files of a compilation: five given.

@@ -8,14 +8,15 @@
 //! - What a request's header says is copied once and never read again.
 //! - A device's answer is data: nothing here performs I/O, raises interrupts or blocks.
 //!
-//! Modules: [`serial`] the 16550 and [`console`] the bounded log behind it, [`keyboard`] and [`power`] reset
-//! and soft-off, [`rate`] limits, [`vmclock`] when the clock was disturbed, [`virtio`] the transport and the devices on it.
+//! Modules: [`serial`] the 16550 and [`console`] the bounded log behind it, [`ioapic`] interrupt lines,
+//! [`keyboard`] and [`power`] reset and soft-off, [`rate`] limits, [`vmclock`] when the clock was disturbed, [`virtio`] the transport and the devices on it.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod console;
+pub mod ioapic;
 pub mod keyboard;
 pub mod power;
 pub mod rate;

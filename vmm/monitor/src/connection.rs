@@ -6,12 +6,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
+use warren_boot::linux::layout::VIRTIO_MAX;
 use warren_vmm_protocol::frame::{self, FrameError, PREFIX};
 
 /// Most descriptors a connection may hold that no message has taken yet: a function's code and files.
 pub const DESCRIPTORS_MAX: usize = 3;
-/// The same for Linux guests: kernel, initrd and disks.
-pub const LINUX_DESCRIPTORS_MAX: usize = 24;
+/// The same for Linux guests: kernel, initrd, and one for each device at most. Linux takes 253 in one message.
+pub const LINUX_DESCRIPTORS_MAX: usize = 2 + VIRTIO_MAX;
 /// Most bytes that wait for a peer to read them.
 const OUTBOX_MAX: usize = 1 << 20;
 /// Most bytes kept that are not decoded yet. Reading pauses here, so the socket pushes back.

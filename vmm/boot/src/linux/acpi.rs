@@ -128,7 +128,7 @@ impl Aml for Virtio {
         let base = u32::try_from(virtio_window(self.0)).unwrap_or(u32::MAX);
         let window = Memory32Fixed::new(true, base, u32::try_from(VIRTIO_STRIDE).unwrap_or(0));
         let interrupt = Interrupt::new(true, true, false, false, virtio_gsi(self.0));
-        let name = format!("VR{:02}", self.0);
+        let name = format!("VR{:02X}", self.0);
         device(sink, name.as_str().into(), (&"LNRO0005", None), self.0, alloc::vec![&window, &interrupt]);
     }
 }
@@ -210,7 +210,7 @@ mod tests {
             assert_eq!(dsdt.windows(id.len()).filter(|window| *window == id).count(), times, "{id:?}");
         }
         for index in 0..hardware.virtio_devices {
-            let name = format!("VR{index:02}");
+            let name = format!("VR{index:02X}");
             assert_eq!(declarations(&dsdt, name.as_bytes()), 1, "{name}");
             let base = u32::try_from(virtio_window(index)).unwrap().to_le_bytes();
             assert!(dsdt.windows(4).any(|window| window == base), "device {index}");

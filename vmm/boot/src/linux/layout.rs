@@ -56,8 +56,8 @@ pub const GENERATION_GSI: u32 = 3;
 pub const SERIAL_GSI: u32 = 4;
 /// First interrupt of the virtio devices.
 pub const VIRTIO_GSI: u32 = 5;
-/// Most virtio devices: one interrupt line each, up to the last of the I/O APIC's 24.
-pub const VIRTIO_MAX: usize = 19;
+/// Most virtio devices: a window, an interrupt line and, if it is a disk, a thread each.
+pub const VIRTIO_MAX: usize = 128;
 /// The I/O APIC's address, as KVM has it.
 pub const IO_APIC: u32 = 0xFEC0_0000;
 /// The local APICs' address.
@@ -79,7 +79,8 @@ pub const S5_TYPE: u8 = 5;
 
 const _: () = assert!(VIRTIO_BASE >= LOW_MAX);
 const _: () = assert!(VIRTIO_BASE + VIRTIO_MAX as u64 * VIRTIO_STRIDE <= IO_APIC as u64);
-const _: () = assert!(VIRTIO_GSI as usize + VIRTIO_MAX <= 24);
+// What Linux takes of one I/O APIC.
+const _: () = assert!(VIRTIO_GSI as usize + VIRTIO_MAX <= 240);
 
 /// The window of a device by its place.
 #[must_use]

@@ -3,11 +3,13 @@
 //! As on a PC, what nobody answers reads as all ones and takes writes in silence: stock kernels probe.
 
 use super::console::Console;
+use super::interrupts::Interrupts;
 use super::virtio::Device;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use warren_abi::window::PAGE_SIZE;
 use warren_boot::linux::layout::{
-    KEYBOARD_PORT, RESET_PORT, S5_TYPE, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, VIRTIO_BASE,
-    VIRTIO_STRIDE,
+    IO_APIC, KEYBOARD_PORT, RESET_PORT, S5_TYPE, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT,
+    VIRTIO_BASE, VIRTIO_STRIDE,
 };
 use warren_devices::keyboard::Keyboard;
 use warren_devices::power::{PowerEvent, sleep_control};
@@ -24,6 +26,8 @@ pub struct Bus {
     pub keyboard: Mutex<Keyboard>,
     /// virtio-mmio devices in the order of their windows.
     pub devices: Vec<Arc<Device>>,
+    /// The I/O APIC.
+    pub interrupts: Arc<Interrupts>,
 }
 
 impl Bus {
@@ -63,9 +67,10 @@ impl Bus {
 
     /// A read of a window.
     pub fn window_read(&self, address: u64, data: &mut [u8]) {
-        match self.device(address) {
-            Some((device, offset)) => device.read(offset, data),
-            None => data.fill(0xFF),
+        match (self.device(address), in_controller(address)) {
+            (Some((device, offset)), _) => device.read(offset, data),
+            (None, Some(offset)) => self.interrupts.read(offset, data),
+            (None, None) => data.fill(0xFF),
         }
     }
 
@@ -73,6 +78,8 @@ impl Bus {
     pub fn window_write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.device(address) {
             device.write(offset, data);
+        } else if let Some(offset) = in_controller(address) {
+            self.interrupts.write(offset, data);
         }
     }
 
@@ -86,6 +93,11 @@ impl Bus {
         let device = self.devices.get(usize::try_from(at / VIRTIO_STRIDE).ok()?)?;
         Some((device, at % VIRTIO_STRIDE))
     }
+}
+
+/// Where in the I/O APIC's page.
+fn in_controller(address: u64) -> Option<u64> {
+    address.checked_sub(IO_APIC.into()).filter(|offset| *offset < PAGE_SIZE)
 }
 
 fn serial_register(port: u16) -> Option<u8> {

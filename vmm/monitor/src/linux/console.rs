@@ -2,10 +2,10 @@
 //!
 //! A vCPU thread only moves bytes between registers and memory here; the main thread passes lines on.
 
+use super::interrupts::Line;
 use crate::orders::Outgoing;
 use crate::progress::monotonic_ns;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use vmm_sys_util::eventfd::EventFd;
 use warren_devices::console::ConsoleLog;
 use warren_devices::serial::Serial;
 
@@ -13,7 +13,7 @@ use warren_devices::serial::Serial;
 #[derive(Debug)]
 pub struct Console {
     inner: Mutex<Inner>,
-    interrupt: EventFd,
+    interrupt: Line,
     bell: Outgoing<()>,
 }
 
@@ -26,7 +26,7 @@ struct Inner {
 impl Console {
     /// A port with nobody at it. `interrupt` raises its line, `bell` tells that there are lines.
     #[must_use]
-    pub fn new(interrupt: EventFd, bell: Outgoing<()>) -> Self {
+    pub fn new(interrupt: Line, bell: Outgoing<()>) -> Self {
         Self { inner: Mutex::default(), interrupt, bell }
     }
 
@@ -42,8 +42,7 @@ impl Console {
         let line = written.sent.is_some_and(|byte| inner.log.push(byte));
         drop(inner);
         if written.raise {
-            // The counter cannot be full: KVM takes what is in it at once.
-            let _ = self.interrupt.write(1);
+            self.interrupt.raise();
         }
         if line {
             self.bell.ring();

@@ -3,9 +3,9 @@
 //! Both are an interrupt of the generic event device; whether the guest listens, it alone knows. A copy's id and clock
 //! page are in memory before the interrupt comes.
 
+use super::interrupts::Line;
 use crate::ram::Ram;
 use std::sync::atomic::{Ordering, fence};
-use vmm_sys_util::eventfd::EventFd;
 use warren_boot::OutOfRange;
 use warren_boot::linux::layout::{CLOCK, GENERATION};
 use warren_devices::vmclock::VmClock;
@@ -17,14 +17,14 @@ pub type Generation = [u8; 16];
 #[derive(Debug)]
 pub struct Tellings {
     ram: Ram,
-    button: EventFd,
-    generation: EventFd,
+    button: Line,
+    generation: Line,
     clock: VmClock,
 }
 
 impl Tellings {
     /// Writes the first generation's id and clock.
-    pub fn new(ram: Ram, button: EventFd, generation: EventFd, id: Generation) -> Result<Self, OutOfRange> {
+    pub fn new(ram: Ram, button: Line, generation: Line, id: Generation) -> Result<Self, OutOfRange> {
         let clock = VmClock::default();
         ram.put(GENERATION, &id)?;
         ram.put(CLOCK, &clock.bytes())?;
@@ -33,8 +33,7 @@ impl Tellings {
 
     /// Asks the guest to end in order.
     pub fn press_power_button(&self) {
-        // The counter cannot be full: KVM takes what is in it at once.
-        let _ = self.button.write(1);
+        self.button.raise();
     }
 
     /// Tells the guest that it is another generation from here on.
@@ -46,7 +45,7 @@ impl Tellings {
         }
         self.ram.put(GENERATION, &id)?;
         fence(Ordering::SeqCst);
-        let _ = self.generation.write(1);
+        self.generation.raise();
         Ok(())
     }
 }
@@ -54,25 +53,26 @@ impl Tellings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+    use crate::linux::interrupts::tests::counted;
 
     #[test]
     fn another_generation_is_in_memory_before_it_is_told() {
         let ram = Ram::detached(0, 1 << 20).unwrap();
-        let [button, generation] = [(); 2].map(|()| EventFd::new(EFD_NONBLOCK).unwrap());
-        let (pressed, told) = (button.try_clone().unwrap(), generation.try_clone().unwrap());
+        let [(button, pressed), (generation, told)] = [(); 2].map(|()| counted(1));
+        let (button, generation) = (button.line(0), generation.line(0));
         let mut events = Tellings::new(ram.clone(), button, generation, [1; 16]).unwrap();
+        let times = || [&pressed, &told].map(|count| count.0.load(Ordering::SeqCst));
         let seen = |at: u64| {
             let mut bytes = [0; 24];
             ram.get(at, &mut bytes).unwrap();
             bytes
         };
         assert_eq!((seen(GENERATION)[..16].to_vec(), &seen(CLOCK)[..4]), (vec![1; 16], &b"VCLK"[..]));
-        assert!(told.read().is_err() && pressed.read().is_err());
+        assert_eq!(times(), [0, 0]);
         events.begin_generation([2; 16]).unwrap();
         assert_eq!((seen(GENERATION)[..16].to_vec(), seen(CLOCK)[16]), (vec![2; 16], 1));
-        assert_eq!((told.read().unwrap(), pressed.read().is_err()), (1, true));
+        assert_eq!(times(), [0, 1]);
         events.press_power_button();
-        assert_eq!(pressed.read().unwrap(), 1);
+        assert_eq!(times(), [1, 1]);
     }
 }

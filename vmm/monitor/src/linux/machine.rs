@@ -6,6 +6,7 @@
 use super::bus::Bus;
 use super::console::Console;
 use super::events::{Generation, Tellings};
+use super::interrupts::{Interrupts, Line, Vm, local_controllers};
 use super::load::{Admitted, DeviceFile, Room};
 use super::msr;
 use super::network::Front;
@@ -60,7 +61,7 @@ pub struct LinuxOptions {
 /// A VM without a kernel.
 #[derive(Debug)]
 pub struct Machine {
-    vm: VmFd,
+    vm: Arc<VmFd>,
     ram: Ram,
     cpus: u8,
     memory_bytes: u64,
@@ -96,7 +97,7 @@ pub struct Loaded {
 /// without devices has no other.
 #[derive(Debug)]
 pub struct Kept {
-    _vm: VmFd,
+    _vm: Arc<VmFd>,
     _ram: Ram,
 }
 
@@ -154,7 +155,7 @@ impl Machine {
         if kvm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(TSS_ADDRESS).map_err(step("set the task-state address"))?;
         }
-        vm.create_irq_chip().map_err(step("create the interrupt controllers"))?;
+        local_controllers(&vm).map_err(step("create the interrupt controllers"))?;
         let deadline = kvm.check_extension(Cap::TscDeadlineTimer);
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("read CPUID"))?;
         let mut generation = Generation::default();
@@ -167,8 +168,17 @@ impl Machine {
             vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits)));
         }
         let LinuxOptions { memory_bytes, cpus, disks: disks_max, .. } = options;
-        let machine =
-            Self { vm, ram, cpus, memory_bytes, disks_max, exits, msr_filter, supported, generation };
+        let machine = Self {
+            vm: Arc::new(vm),
+            ram,
+            cpus,
+            memory_bytes,
+            disks_max,
+            exits,
+            msr_filter,
+            supported,
+            generation,
+        };
         Ok((machine, vcpus))
     }
 
@@ -218,41 +228,44 @@ impl Machine {
         params::write(&mut self.ram, &kernel, &placement, &command_line, rsdp)?;
         write_tables(&mut self.ram, kernel.entry)?;
 
-        let console = Arc::new(Console::new(self.interrupt(SERIAL_GSI)?, lines));
+        let to = Arc::new(Vm::new(Arc::clone(&self.vm)));
+        let interrupts = Interrupts::new(virtio_gsi(devices.len()) as usize, to);
+        let console = Arc::new(Console::new(interrupts.line(SERIAL_GSI), lines));
         let (mut windows, mut network) = (Vec::new(), Vec::new());
         let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
         for (index, device) in devices.into_iter().enumerate() {
+            let line = interrupts.line(virtio_gsi(index));
             windows.push(match device {
                 DeviceFile::Block { file, len, read_only, limits } => {
                     let name = format!("disk{index}");
                     let block = Block::new(name.clone(), file, len, read_only, limits);
-                    let device = self.attach(index, name, block.identity())?;
+                    let device = self.attach(index, name, block.identity(), line)?;
                     disks.push((Arc::clone(&device), Box::new(block)));
                     device
                 }
                 DeviceFile::Rng => {
-                    let device = self.attach(index, format!("rng{index}"), Rng::identity())?;
+                    let device = self.attach(index, format!("rng{index}"), Rng::identity(), line)?;
                     work.push((Arc::clone(&device), Box::new(Rng)));
                     device
                 }
                 DeviceFile::Net { tap, mac, receive, send } => {
                     let front = Net::new(tap, mac, receive, send);
-                    let device = self.attach(index, format!("net{index}"), front.identity())?;
+                    let device = self.attach(index, format!("net{index}"), front.identity(), line)?;
                     network.push((Arc::clone(&device), Front::Net(Box::new(front))));
                     device
                 }
                 DeviceFile::Vsock { guest_cid } => {
                     let front = Vsock::new(guest_cid);
-                    let device = self.attach(index, "vsock".into(), front.identity())?;
+                    let device = self.attach(index, "vsock".into(), front.identity(), line)?;
                     network.push((Arc::clone(&device), Front::Vsock(Box::new(front))));
                     device
                 }
             });
         }
-        let (button, generation) = (self.interrupt(POWER_GSI)?, self.interrupt(GENERATION_GSI)?);
+        let (button, generation) = (interrupts.line(POWER_GSI), interrupts.line(GENERATION_GSI));
         let events = Tellings::new(self.ram.clone(), button, generation, self.generation)?;
-        let bus =
-            Arc::new(Bus { console: Arc::clone(&console), keyboard: Mutex::default(), devices: windows });
+        let (console_too, keyboard) = (Arc::clone(&console), Mutex::default());
+        let bus = Arc::new(Bus { console: console_too, keyboard, devices: windows, interrupts });
         let start = Start { bus, leaves, registers: Some(Registers::new(kernel.entry)) };
         let kept = Kept { _vm: self.vm, _ram: self.ram };
         Ok(Loaded { start, work, disks, network, console, events, kept })
@@ -274,7 +287,13 @@ impl Machine {
             .map_err(|source| LinuxError::Read { what: "the kernel", source })
     }
 
-    fn attach(&self, index: usize, name: String, identity: Identity) -> Result<Arc<Device>, LinuxError> {
+    fn attach(
+        &self,
+        index: usize,
+        name: String,
+        identity: Identity,
+        interrupt: Line,
+    ) -> Result<Arc<Device>, LinuxError> {
         let mut doorbells = Vec::new();
         let notify = IoEventAddress::Mmio(virtio_window(index) + QUEUE_NOTIFY);
         for (queue, _) in (0_u32..).zip(&identity.queues) {
@@ -284,16 +303,7 @@ impl Machine {
                 .map_err(|source| MachineError::Kvm { step: "register a doorbell", source })?;
             doorbells.push(bell);
         }
-        let interrupt = self.interrupt(virtio_gsi(index))?;
         Ok(Arc::new(Device::new(name, identity, interrupt, doorbells, self.ram.clone())))
-    }
-
-    fn interrupt(&self, line: u32) -> Result<EventFd, LinuxError> {
-        let event = event_descriptor()?;
-        self.vm
-            .register_irqfd(&event, line)
-            .map_err(|source| MachineError::Kvm { step: "register an interrupt", source })?;
-        Ok(event)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  vCPU thread                        disk, worker or network thread
-//!  register access -> Transport       ioeventfd -> Device::step -> walk -> Backend -> used ring -> irqfd
+//!  register access -> Transport       ioeventfd -> Device::step -> walk -> Backend -> used ring -> interrupt
 //!       | Activate: hands the queues over  ^
 //!       | Reset: takes them back ----------+  (waits for the one step that is being made)
 //! ```
@@ -17,6 +17,7 @@ pub mod rng;
 pub mod vsock;
 pub mod walk;
 
+use super::interrupts::Line;
 use crate::log;
 use crate::log::Seldom;
 use crate::progress::monotonic_ns;
@@ -53,7 +54,7 @@ pub struct Device {
     transport: Mutex<Transport>,
     signals: Arc<Signals>,
     /// Raised to the guest.
-    interrupt: EventFd,
+    interrupt: Line,
     /// Rung by the guest, one a queue.
     doorbells: Vec<EventFd>,
     /// A reset waits: nobody begins another step.
@@ -89,13 +90,7 @@ pub enum Step {
 impl Device {
     /// A device in its reset state.
     #[must_use]
-    pub fn new(
-        name: String,
-        identity: Identity,
-        interrupt: EventFd,
-        doorbells: Vec<EventFd>,
-        ram: Ram,
-    ) -> Self {
+    pub fn new(name: String, identity: Identity, interrupt: Line, doorbells: Vec<EventFd>, ram: Ram) -> Self {
         let transport = Transport::new(identity);
         let signals = transport.signals();
         Self {
@@ -218,8 +213,7 @@ impl Device {
 
     fn raise(&self, why: u32) {
         self.signals.interrupt.fetch_or(why, Ordering::SeqCst);
-        // The counter cannot be full: KVM takes what is in it at once.
-        let _ = self.interrupt.write(1);
+        self.interrupt.raise();
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) fn exit_cost(kvm: &Kvm) -> Tried<f64> {
 
 pub(super) fn irqchip(kvm: &Kvm) -> Tried<()> {
     let vm = kvm.create_vm().map_err(|error| format!("create a VM: {error}"))?;
-    vm.create_irq_chip().map_err(|error| error.to_string())
+    crate::linux::interrupts::local_controllers(&vm).map_err(|error| error.to_string())
 }
 
 pub(super) fn dirty_log(kvm: &Kvm) -> Tried<()> {

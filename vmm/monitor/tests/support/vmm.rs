@@ -186,7 +186,8 @@ pub fn send_load(control: &mut UnixStream, spec: &LoadSpec, descriptors: &[&Owne
 /// Sends a request with descriptors.
 pub fn send_with(control: &mut UnixStream, request: &ControlRequest, descriptors: &[&OwnedFd]) {
     let bytes = frame::encode(request).unwrap();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    // As many as Linux takes in one message.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control_data = SendAncillaryBuffer::new(&mut space);
     let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
     if !borrowed.is_empty() {

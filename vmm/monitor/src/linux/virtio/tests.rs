@@ -2,6 +2,7 @@
 //! fresh, after a reset, and after a reset in the middle of it.
 
 use super::*;
+use crate::linux::interrupts::tests::counted;
 use warren_devices::virtio::{F_EVENT_IDX, F_VERSION_1};
 
 mod disks;
@@ -59,8 +60,9 @@ impl<S: Serve> Driver<S> {
         let ram = Ram::detached(0, 0x10_0000).unwrap();
         let bell = || EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let queues = identity.queues.len();
-        let device =
-            Device::new("test".into(), identity, bell(), (0..queues).map(|_| bell()).collect(), ram.clone());
+        let (lines, _) = counted(1);
+        let bells = (0..queues).map(|_| bell()).collect();
+        let device = Device::new("test".into(), identity, lines.line(0), bells, ram.clone());
         let features = F_VERSION_1 | F_EVENT_IDX;
         Self { device, front, ram, features, made: vec![0; queues], seen: vec![0; queues] }
     }
