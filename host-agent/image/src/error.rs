@@ -42,6 +42,14 @@ pub enum BuildError {
         /// Which module.
         module: String,
     },
+    /// A kernel was built without what a guest needs.
+    #[error("the kernel {kernel} lacks {what}; take another, or build it so")]
+    Config {
+        /// Which kernel.
+        kernel: String,
+        /// What.
+        what: String,
+    },
     /// A file is not what it should be.
     #[error("{}: {what}", path.display())]
     Malformed {

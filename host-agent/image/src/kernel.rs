@@ -1,7 +1,7 @@
 //! A guest's kernel: Debian's stock image, the ELF kernel inside it, and an initrd of init and modules.
 
 use crate::{
-    BuildError, KernelManifest, Shelf,
+    BuildError, KernelManifest, Shelf, config,
     debian::{self, Series},
     digest, initrd,
     manifest::{self},
@@ -59,6 +59,7 @@ pub fn build(
     tool::require(&["apt-cache", "apt-get", "dpkg-deb", "lz4", "xz", "zstd"])?;
     progress("fetching the kernel's package");
     let unpacked = unpack(series, &shelf.packages().join(series.name()), &[])?;
+    check(&unpacked)?;
     progress("choosing modules");
     let tree = Tree::read(&unpacked.tree)?;
     let (modules, lacking) = tree.closure(&GUEST)?;
@@ -92,6 +93,17 @@ pub fn build(
     manifest::write(stage.path(), &manifest)?;
     shelf.put_kernel(&stage, &manifest)?;
     Ok(manifest)
+}
+
+/// The package says how its kernel was built.
+fn check(unpacked: &Unpacked) -> Result<(), BuildError> {
+    let name = unpacked.image.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let config = unpacked.image.with_file_name(name.replacen("vmlinuz", "config", 1));
+    let text = fs::read_to_string(&config).map_err(BuildError::io(format!("read {}", config.display())))?;
+    match config::lacking(&text) {
+        None => Ok(()),
+        Some(what) => Err(BuildError::Config { kernel: unpacked.package.clone(), what }),
+    }
 }
 
 /// Unpacks the ELF kernel that a bzImage unpacks into memory (boot protocol, `payload_offset`, `payload_length`).
