@@ -1,6 +1,7 @@
 //! The registers of a virtio-mmio device under a driver without manners.
 
 use crate::Input;
+use warren_devices::virtio::Config;
 use warren_devices::virtio::transport::{Effect, Identity, Transport};
 
 const QUEUES: [u16; 2] = [256, 8];
@@ -9,19 +10,31 @@ const QUEUES: [u16; 2] = [256, 8];
 pub(crate) fn registers(bytes: &[u8]) {
     let mut input = Input(bytes);
     let offered = input.long();
-    let mut device =
-        Transport::new(Identity { id: 2, features: offered, queues: QUEUES.to_vec(), config: vec![7; 60] });
+    let mut config = Config::writable(vec![7; 60], 20..30);
+    let identity = Identity { id: 2, features: offered, queues: QUEUES.to_vec(), config: config.clone() };
+    let mut device = Transport::new(identity);
     let mut active = false;
     while !input.is_empty() {
         let (what, offset) = (input.byte(), u64::from(input.half()) & 0x3FF);
         let width = [1, 2, 4, 8][usize::from(what >> 1 & 3)];
         if what & 1 == 0 {
-            device.read(offset, &mut [0; 8][..width]);
+            let mut read = [0; 8];
+            if !config.read(offset, &mut read[..width]) {
+                device.read(offset, &mut read[..width]);
+            }
             continue;
         }
-        match device.write(offset, &input.take::<8>()[..width]) {
+        let written = input.take::<8>();
+        match device.write(offset, &written[..width]) {
             Effect::None => {}
-            Effect::Reset => active = false,
+            Effect::Reset => {
+                config.reset();
+                active = false;
+            }
+            Effect::Configure => {
+                config.write(offset, &written[..width]);
+                assert_eq!((config.field(0), config.field(30)), ([7; 20], [7; 30]), "the device's own fields");
+            }
             Effect::Activate { features, queues } => {
                 assert!(!active, "it is active already");
                 active = true;

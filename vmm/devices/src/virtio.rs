@@ -2,12 +2,14 @@
 
 pub mod block;
 pub mod chain;
+pub mod config;
 pub mod net;
 pub mod rng;
 pub mod transport;
 pub mod vsock;
 
 pub use chain::{Chain, ChainError, Memory, OutsideMemory, Range};
+pub use config::Config;
 pub use transport::{Identity, Transport};
 
 /// Feature: descriptors may point to tables of descriptors (6, VIRTIO_F_INDIRECT_DESC).

@@ -19,7 +19,10 @@
 //! - **Needs reset**: not a state but [`Signals::needs_reset`], which the device sets when the driver broke a rule of the
 //!   rings. The device has stopped then; only a reset clears it.
 //! - A write of 0 resets at once. [`Effect::Reset`] tells the device, which must have stopped before the guest runs on.
+//! - The configuration space ([`Config`]) stands beside: it changes while the device works. A driver may write to it from
+//!   **Agreed** on ([`Effect::Configure`]), and hears of changes when it is **Live**.
 
+use super::config::Config;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -55,11 +58,14 @@ mod register {
     pub(super) const QUEUE_DEVICE_HIGH: u64 = 0x0A4;
     /// Shared memory: length and base of a region; all ones where there is none.
     pub(super) const SHARED_MEMORY: core::ops::RangeInclusive<u64> = 0x0B0..=0x0BC;
-    pub(super) const CONFIG: u64 = 0x100;
 }
 
 /// Where a queue is notified: the value written is the queue's number (4.2.2).
 pub const QUEUE_NOTIFY: u64 = 0x050;
+/// Counts changes of the configuration space.
+pub const CONFIG_GENERATION: u64 = 0x0FC;
+/// Where the configuration space begins.
+pub const CONFIG: u64 = 0x100;
 
 const ACKNOWLEDGE: u32 = 1;
 const DRIVER: u32 = 2;
@@ -85,8 +91,8 @@ pub struct Identity {
     pub features: u64,
     /// Largest size of each queue, powers of two.
     pub queues: Vec<u16>,
-    /// The configuration space.
-    pub config: Vec<u8>,
+    /// The configuration space, as it is at first.
+    pub config: Config,
 }
 
 /// What the thread that works sets and the thread that reads registers sees.
@@ -96,6 +102,8 @@ pub struct Signals {
     pub interrupt: AtomicU32,
     /// The driver broke a rule; the device has stopped.
     pub needs_reset: AtomicBool,
+    /// The driver is live: before, it is not to be told of anything (3.1.1).
+    pub live: AtomicBool,
 }
 
 /// A queue as the driver described it. What an [`Effect::Activate`] holds was judged: its size is a power of two within
@@ -128,6 +136,8 @@ pub enum Effect {
     },
     /// Stop, and forget the queues.
     Reset,
+    /// The driver may write to the configuration space, and did.
+    Configure,
 }
 
 /// The registers of one device.
@@ -166,15 +176,10 @@ impl Transport {
         Arc::clone(&self.signals)
     }
 
-    /// A read of the window. Registers are read as aligned words (4.2.2.2); anything else reads as 0.
+    /// A read of a register, as an aligned word (4.2.2.2); anything else reads as 0.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) {
         bytes.fill(0);
-        if let Some(at) = offset.checked_sub(register::CONFIG) {
-            let config = usize::try_from(at).ok().and_then(|at| self.identity.config.get(at..));
-            for (byte, value) in bytes.iter_mut().zip(config.unwrap_or_default()) {
-                *byte = *value;
-            }
-        } else if let Ok(word) = <&mut [u8; 4]>::try_from(bytes) {
+        if let Ok(word) = <&mut [u8; 4]>::try_from(bytes) {
             *word = self.register(offset).to_le_bytes();
         }
     }
@@ -194,13 +199,17 @@ impl Transport {
                 self.status | if broken { NEEDS_RESET } else { 0 }
             }
             offset if register::SHARED_MEMORY.contains(&offset) => u32::MAX,
-            // Among them the configuration's generation: the configuration never changes.
             _ => 0,
         }
     }
 
-    /// A write to the window. The configuration space and the read-only registers ignore it.
+    /// A write to the window. The read-only registers ignore it.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Effect {
+        if offset >= CONFIG {
+            let agreed =
+                self.at(ACKNOWLEDGE | DRIVER | FEATURES_OK) || self.signals.live.load(Ordering::SeqCst);
+            return if agreed { Effect::Configure } else { Effect::None };
+        }
         let Ok(word) = <[u8; 4]>::try_from(bytes) else {
             return Effect::None;
         };
@@ -248,7 +257,10 @@ impl Transport {
         }
         self.status |= step;
         match step {
-            DRIVER_OK => Effect::Activate { features: self.driver_features, queues: self.queues.clone() },
+            DRIVER_OK => {
+                self.signals.live.store(true, Ordering::SeqCst);
+                Effect::Activate { features: self.driver_features, queues: self.queues.clone() }
+            }
             _ => Effect::None,
         }
     }
@@ -263,6 +275,7 @@ impl Transport {
         (self.device_features_sel, self.driver_features_sel, self.queue_sel) = (0, 0, 0);
         self.signals.interrupt.store(0, Ordering::SeqCst);
         self.signals.needs_reset.store(false, Ordering::SeqCst);
+        self.signals.live.store(false, Ordering::SeqCst);
     }
 
     fn queue_max(&self) -> Option<u16> {

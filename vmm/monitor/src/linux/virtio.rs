@@ -28,13 +28,21 @@ use vmm_sys_util::eventfd::EventFd;
 use walk::{Walk, WalkError};
 use warren_devices::virtio::chain::slice;
 use warren_devices::virtio::transport::{Effect, INTERRUPT_CONFIG, INTERRUPT_USED, Signals};
-use warren_devices::virtio::{Chain, Identity, Memory, Transport};
+use warren_devices::virtio::{Chain, Config, Identity, Memory, Transport};
 
 /// What is done with a device's requests, where each is worked on and given back. Runs on a thread of its own (a disk) or
 /// on the worker's.
 pub trait Backend: Send + std::fmt::Debug {
     /// Works on one request of a queue: how many bytes were written into it.
     fn work(&mut self, queue: usize, chain: &Chain, ram: &Ram) -> Result<u32, BadRequest>;
+
+    /// Works on what waits first in a queue, and gives it back. What holds requests back does it otherwise.
+    fn step(&mut self, queue: usize, queues: &mut Queues, ram: &Ram) -> Result<Step, WalkError> {
+        let Some(walk) = queues.get(queue) else { return Ok(Step::Idle) };
+        let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
+        let written = self.work(queue, &chain, ram)?;
+        Ok(Step::Done { notify: walk.finish(ram, head, written)? })
+    }
 
     /// Whether its limits let another request begin; if not, when to ask again.
     fn ready(&mut self, _now_ns: u64) -> Result<(), u64> {
@@ -52,6 +60,8 @@ pub struct BadRequest(pub &'static str);
 pub struct Device {
     name: String,
     transport: Mutex<Transport>,
+    /// Its lock is the last that anybody takes: a working thread may say something new in the middle of a step.
+    config: Mutex<Config>,
     signals: Arc<Signals>,
     /// Raised to the guest.
     interrupt: Line,
@@ -91,11 +101,13 @@ impl Device {
     /// A device in its reset state.
     #[must_use]
     pub fn new(name: String, identity: Identity, interrupt: Line, doorbells: Vec<EventFd>, ram: Ram) -> Self {
+        let config = Mutex::new(identity.config.clone());
         let transport = Transport::new(identity);
         let signals = transport.signals();
         Self {
             name,
             transport: Mutex::new(transport),
+            config,
             signals,
             interrupt,
             doorbells,
@@ -121,7 +133,22 @@ impl Device {
 
     /// A read of the window.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
-        lock(&self.transport).read(offset, data);
+        if !lock(&self.config).read(offset, data) {
+            lock(&self.transport).read(offset, data);
+        }
+    }
+
+    /// A field of the configuration space.
+    #[must_use]
+    pub fn config<const N: usize>(&self, at: usize) -> [u8; N] {
+        lock(&self.config).field(at)
+    }
+
+    /// Says something new in the configuration space, and tells a driver that is there.
+    pub fn change_config(&self, at: usize, bytes: &[u8]) {
+        if lock(&self.config).change(at, bytes) && self.signals.live.load(Ordering::SeqCst) {
+            self.raise(INTERRUPT_CONFIG);
+        }
     }
 
     /// A write of the window; vCPU thread.
@@ -130,7 +157,11 @@ impl Device {
         let mut transport = lock(&self.transport);
         match transport.write(offset, data) {
             Effect::None => {}
-            Effect::Reset => self.stop(),
+            Effect::Configure => lock(&self.config).write(offset, data),
+            Effect::Reset => {
+                self.stop();
+                lock(&self.config).reset();
+            }
             Effect::Activate { features, queues } => {
                 let walks = queues.iter().map(|queue| Walk::new(queue, features, &self.ram)).collect();
                 match walks {
@@ -188,14 +219,14 @@ impl Device {
             let _ = bell.read();
         }
         let mut work = |queues: &mut Queues, ram: &Ram| {
-            let Some(walk) = queues.get(queue) else { return Ok(Step::Idle) };
+            if queues.get(queue).is_none() {
+                return Ok(Step::Idle);
+            }
             if let Err(later) = backend.ready(monotonic_ns()) {
                 wake_ns = Some(later);
                 return Ok(Step::Idle);
             }
-            let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
-            let written = backend.work(queue, &chain, ram)?;
-            Ok(Step::Done { notify: walk.finish(ram, head, written)? })
+            backend.step(queue, queues, ram)
         };
         while self.step(&mut work) != Step::Idle {}
         wake_ns

@@ -9,7 +9,7 @@ fn device() -> Transport {
         id: 2,
         features: OFFERED,
         queues: alloc::vec![256, 8],
-        config: alloc::vec![7; 10],
+        config: alloc::vec![7; 10].into(),
     })
 }
 
@@ -142,13 +142,18 @@ fn a_live_device_keeps_its_queues() {
 }
 
 #[test]
-fn the_configuration_is_read_at_any_width_and_ends() {
-    let device = device();
-    let mut eight = [9; 8];
-    device.read(0x104, &mut eight);
-    assert_eq!(eight, [7, 7, 7, 7, 7, 7, 0, 0]);
-    device.read(u64::MAX, &mut eight);
-    assert_eq!(eight, [0; 8]);
+fn the_configuration_is_written_once_features_are_agreed() {
+    let mut device = device();
+    let write = |device: &mut Transport, offset, width: usize| device.write(offset, &[0; 8][..width]);
+    assert_eq!(write(&mut device, CONFIG, 1), Effect::None);
+    assert!(agree(&mut device, F_VERSION_1));
+    assert_eq!(write(&mut device, CONFIG, 2), Effect::Configure);
+    assert!(matches!(set(&mut device, register::STATUS, 15), Effect::Activate { .. }));
+    assert!(device.signals().live.load(Ordering::SeqCst));
+    assert_eq!(write(&mut device, u64::MAX, 8), Effect::Configure);
+    assert_eq!(set(&mut device, register::STATUS, 0), Effect::Reset);
+    assert!(!device.signals().live.load(Ordering::SeqCst));
+    assert_eq!(write(&mut device, CONFIG, 4), Effect::None);
     let mut two = [9; 2];
     device.read(0, &mut two);
     assert_eq!(two, [0; 2], "registers are words");
@@ -178,6 +183,7 @@ proptest! {
                     live = Some(queues);
                 }
                 Effect::Reset => live = None,
+                Effect::Configure => prop_assert!(offset >= CONFIG),
                 Effect::None => {}
             }
             if let Some(queues) = &live {

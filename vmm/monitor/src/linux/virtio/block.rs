@@ -52,7 +52,7 @@ impl Block {
             id: warren_devices::virtio::block::ID,
             features: F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX | self.disk.features(),
             queues: warren_devices::virtio::block::QUEUES.to_vec(),
-            config: self.disk.config(),
+            config: self.disk.config().into(),
         }
     }
 

@@ -66,7 +66,7 @@ impl Net {
             id: net::ID,
             features: F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX | net::FEATURES,
             queues: net::QUEUES.to_vec(),
-            config: net::config(self.mac),
+            config: net::config(self.mac).into(),
         }
     }
 

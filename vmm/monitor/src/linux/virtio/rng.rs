@@ -4,7 +4,7 @@ use super::{Backend, BadRequest};
 use crate::ram::Ram;
 use rustix::rand::{GetRandomFlags, getrandom};
 use warren_devices::virtio::rng::{FILL_MAX, ID, QUEUES, fill};
-use warren_devices::virtio::{Chain, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Memory};
+use warren_devices::virtio::{Chain, Config, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Memory};
 
 /// The device.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ impl Rng {
     #[must_use]
     pub fn identity() -> Identity {
         let features = F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX;
-        Identity { id: ID, features, queues: QUEUES.to_vec(), config: Vec::new() }
+        Identity { id: ID, features, queues: QUEUES.to_vec(), config: Config::default() }
     }
 }
 

@@ -86,7 +86,7 @@ impl Vsock {
             id: vsock::ID,
             features: F_VERSION_1 | F_INDIRECT_DESC | F_EVENT_IDX,
             queues: vsock::QUEUES.to_vec(),
-            config: vsock::config(self.guest_cid),
+            config: vsock::config(self.guest_cid).into(),
         }
     }
 
