@@ -5,7 +5,7 @@ use crate::{
     debian::{self, Series},
     digest, initrd,
     manifest::{self},
-    modules::{GUEST, Tree},
+    modules::{GUEST, OPTIONAL, Tree},
     tool,
 };
 use std::{
@@ -64,7 +64,7 @@ pub fn build(
     let tree = Tree::read(&unpacked.tree)?;
     let (modules, lacking) = tree.closure(&GUEST)?;
     // Some kernels have parts of the list neither way; what every guest needs must be there.
-    if let Some(module) = lacking.into_iter().find(|name| name != "virtio_net") {
+    if let Some(module) = lacking.into_iter().find(|name| !OPTIONAL.contains(&name.as_str())) {
         return Err(BuildError::NoModule { kernel: unpacked.package, module });
     }
     let stage = shelf.stage(&format!("kernel-{name}"))?;

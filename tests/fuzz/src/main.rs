@@ -30,6 +30,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("block-request", rings::block_request),
     ("net-header", rings::net_header),
     ("vsock-packet", rings::vsock_packet),
+    ("balloon-request", rings::balloon_request),
     ("zip", bundle::zip),
     ("sparse-image", bundle::sparse_image),
     ("control-request", messages::control_request),

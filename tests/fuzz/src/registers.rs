@@ -33,7 +33,11 @@ pub(crate) fn registers(bytes: &[u8]) {
             }
             Effect::Configure => {
                 config.write(offset, &written[..width]);
-                assert_eq!((config.field(0), config.field(30)), ([7; 20], [7; 30]), "the device's own fields");
+                assert_eq!(
+                    (config.field(0), config.field(30)),
+                    ([7; 20], [7; 30]),
+                    "the device's own fields"
+                );
             }
             Effect::Activate { features, queues } => {
                 assert!(!active, "it is active already");

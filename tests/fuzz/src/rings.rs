@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use warren_devices::virtio::block::{Disk, Request};
 use warren_devices::virtio::transport::QueueConfig;
 use warren_devices::virtio::vsock::{self, Mux};
-use warren_devices::virtio::{Chain, Range, net};
+use warren_devices::virtio::{Chain, Range, balloon, net};
 use warren_vmm::linux::virtio::walk::Walk;
 use warren_vmm::ram::Ram;
 
@@ -155,6 +155,31 @@ pub(crate) fn vsock_packet(bytes: &[u8]) {
         while let Some(key) = mux.take_gone() {
             open.retain(|known| *known != key);
         }
+        0
+    });
+}
+
+/// Pages lent and reported: whole, memory, none of the host's own, and of an array each once.
+pub(crate) fn balloon_request(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let start = u64::from(input.half());
+    let kept = [start..start + u64::from(input.half())];
+    let pages = |runs: &[balloon::Run]| -> Vec<u64> {
+        runs.iter()
+            .flat_map(|run| {
+                assert!(run.len > 0 && run.gpa + run.len <= LEN, "{run:?}");
+                assert!(run.gpa.is_multiple_of(balloon::PAGE) && run.len.is_multiple_of(balloon::PAGE));
+                (run.gpa..run.gpa + run.len).step_by(4096)
+            })
+            .collect()
+    };
+    let may_go =
+        |page: &u64| kept[0].is_empty() || page + balloon::PAGE <= kept[0].start || kept[0].end <= *page;
+    walk(input.rest(), |chain, ram| {
+        let lent = pages(&balloon::lent(chain, ram, &kept));
+        assert!(lent.is_sorted_by(|one, next| one < next) && lent.iter().all(may_go));
+        assert!(pages(&balloon::reported(chain, &kept)).iter().all(may_go));
+        let _told = balloon::statistics(chain, ram);
         0
     });
 }

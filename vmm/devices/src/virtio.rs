@@ -1,5 +1,6 @@
 //! virtio (OASIS Virtual I/O Device 1.2): the transport and the devices on it.
 
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod config;

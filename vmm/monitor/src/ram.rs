@@ -140,6 +140,20 @@ impl Ram {
         }
     }
 
+    /// Gives whole pages back to the host, as far as they are memory; the guest may touch them again at any time.
+    pub fn give_back(&self, gpa: u64, len: u64) -> io::Result<()> {
+        let end = gpa.saturating_add(len);
+        for bank in &self.banks {
+            let (first, last) = (bank.base.0, bank.base.0 + bank.reservation.bytes() as u64);
+            let (from, to) = (gpa.max(first), end.min(last));
+            if from < to {
+                let size = |value: u64| usize::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+                bank.reservation.give_back(size(from - first)?, size(to - from)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies `bytes` to `gpa`.
     pub fn put(&self, gpa: u64, bytes: &[u8]) -> Result<(), OutOfRange> {
         self.regions.write_slice(bytes, GuestAddress(gpa)).map_err(|_| OutOfRange { gpa, len: bytes.len() })

@@ -212,7 +212,10 @@ impl Service {
                 let reason = LoadError::Refused("this VMM runs Wasm functions, not Linux guests".into());
                 self.reply(&ControlReply::LoadFailed { reason, log: Vec::new() })
             }
-            ControlRequest::PowerButton | ControlRequest::NewGeneration { .. } => {
+            ControlRequest::PowerButton
+            | ControlRequest::NewGeneration { .. }
+            | ControlRequest::SetBalloon { .. }
+            | ControlRequest::Balloon => {
                 let why = "a Wasm guest has no such device".into();
                 self.reply(&ControlReply::NotTold { why })
             }

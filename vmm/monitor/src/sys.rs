@@ -91,6 +91,12 @@ impl Reservation {
         Ok(reservation)
     }
 
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.len
+    }
+
     /// A region for vm-memory over this reservation. The reservation must be kept as long as the region.
     pub(crate) fn region(&self, base: GuestAddress) -> Option<GuestRegionMmap> {
         let builder = MmapRegionBuilder::new(self.len)
@@ -126,6 +132,15 @@ impl Reservation {
     /// Asks for huge pages behind part of the reservation.
     pub fn advise_huge(&self, at: usize, len: usize) -> io::Result<()> {
         self.advise(at, len, Advice::LinuxHugepage)
+    }
+
+    /// Gives pages back to the host: they read as they did at first (zero, or the file's bytes), and are taken anew when
+    /// somebody touches them.
+    pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
+        let target = self.part(at, len)?;
+        // SAFETY: 1. the range is ours (`part`) and holds guest memory only; 2. contents change as the guest's own writes
+        // change them: everybody here reads guest memory by volatile accesses and trusts nothing that stands there.
+        Ok(unsafe { rustix::mm::madvise(target.cast(), len, Advice::LinuxDontNeed) }?)
     }
 
     fn advise(&self, at: usize, len: usize, advice: Advice) -> io::Result<()> {

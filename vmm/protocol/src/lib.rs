@@ -31,7 +31,7 @@ pub use warren_abi::{
 };
 
 /// The version of this protocol; checked in [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
 pub const MAX_MESSAGE: usize = 256 << 10;
@@ -92,6 +92,13 @@ pub enum ControlRequest {
     /// Bring a guest back in a VMM that was started to restore. Carries two descriptors (the snapshot's memory, the code) or
     /// three (the `/var/task` archive after them), sealed like those of `Load`. Answered like `Load`.
     Restore(RestoreSpec),
+    /// Say how much memory a Linux guest is to lend by its balloon. Answered by `Told`; how far it is, [`Self::Balloon`] says.
+    SetBalloon {
+        /// MiB, at most what the guest has.
+        target_mib: u32,
+    },
+    /// Ask what a Linux guest lends, and what it last said of its memory. The guest is asked to say it anew.
+    Balloon,
 }
 
 /// A snapshot, without what its descriptors carry.
@@ -165,11 +172,13 @@ pub enum ControlReply {
     },
     /// The guest was told. Whether it listens, it alone knows.
     Told,
-    /// There is no guest that could be told.
+    /// There is no guest that could be told, or it has no such device.
     NotTold {
         /// Why.
         why: String,
     },
+    /// Answer to `Balloon`.
+    Balloon(linux::BalloonStatus),
 }
 
 /// Why a load failed.

@@ -66,6 +66,47 @@ pub enum DeviceSpec {
         /// Limits of what it sends.
         send: Limits,
     },
+    /// Memory that the guest lends to its host, and statistics: no descriptor. At most one a guest.
+    Balloon {
+        /// Whether the guest also gives back what it frees, without being asked.
+        reports_free: bool,
+    },
+}
+
+/// What a guest lends, and what it says of its memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalloonStatus {
+    /// Bytes that it was asked for.
+    pub target_bytes: u64,
+    /// Bytes that it says it lends: of what it was asked for, not of what it reports as free.
+    pub actual_bytes: u64,
+    /// Bytes given back to the host since the guest's start, lent or reported as free, the same page as often as it was.
+    pub returned_bytes: u64,
+    /// How often the guest told statistics. They are the last that it told.
+    pub told: u64,
+    /// The guest's numbers, which may be anything.
+    pub guest: GuestMemory,
+}
+
+/// A guest's own numbers of its memory, as far as its kernel tells them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestMemory {
+    /// Bytes that its kernel has.
+    pub total: Option<u64>,
+    /// Bytes that nothing uses.
+    pub free: Option<u64>,
+    /// Bytes that a new program could have.
+    pub available: Option<u64>,
+    /// Bytes of files' pages.
+    pub caches: Option<u64>,
+    /// Bytes swapped in.
+    pub swapped_in: Option<u64>,
+    /// Bytes swapped out.
+    pub swapped_out: Option<u64>,
+    /// Faults that waited for a disk.
+    pub major_faults: Option<u64>,
+    /// Faults that did not.
+    pub minor_faults: Option<u64>,
 }
 
 /// Limits of one direction of a device.
@@ -139,7 +180,7 @@ impl LinuxSpec {
     pub fn descriptors(&self) -> usize {
         let of = |device: &DeviceSpec| match device {
             DeviceSpec::Block { .. } | DeviceSpec::LimitedBlock { .. } | DeviceSpec::Net { .. } => 1,
-            DeviceSpec::Rng | DeviceSpec::Vsock { .. } => 0,
+            DeviceSpec::Rng | DeviceSpec::Vsock { .. } | DeviceSpec::Balloon { .. } => 0,
         };
         1 + usize::from(self.initrd) + self.devices.iter().map(of).sum::<usize>()
     }

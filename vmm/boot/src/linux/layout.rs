@@ -33,8 +33,8 @@ pub const ACPI: Range<u64> = 0xE_0000..0xE_E000;
 pub const GENERATION: u64 = 0xE_E000;
 /// Page of the clock.
 pub const CLOCK: u64 = 0xE_F000;
-/// End of the pages that the host keeps.
-const KEPT_END: u64 = 0xF_0000;
+/// The pages of memory that the host keeps: a guest can give back any but these.
+pub const KEPT: Range<u64> = GENERATION..0xF_0000;
 /// Where memory for kernels starts.
 pub const KERNEL_START: u64 = 0x10_0000;
 /// Most bytes of memory below the gap.
@@ -143,7 +143,7 @@ pub fn memory_map(banks: Banks) -> alloc::vec::Vec<MapEntry> {
     let mut map = alloc::vec![
         usable(0, BASE_END),
         MapEntry { start: ACPI.start, len: ACPI.end - ACPI.start, kind: RangeKind::AcpiReclaimable },
-        MapEntry { start: ACPI.end, len: KEPT_END - ACPI.end, kind: RangeKind::Reserved },
+        MapEntry { start: KEPT.start, len: KEPT.end - KEPT.start, kind: RangeKind::Reserved },
         usable(KERNEL_START, banks.low),
     ];
     if banks.high > 0 {

@@ -102,17 +102,24 @@ impl Chain {
         self.writable_len
     }
 
+    /// Copies readable bytes from the first on, as many as there are and `bytes` holds; how many.
+    pub fn copy_up_to(&self, memory: &impl Memory, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        for range in &self.readable {
+            let rest = bytes.get_mut(done..).unwrap_or_default();
+            let take = rest.len().min(usize::try_from(range.len).unwrap_or(usize::MAX));
+            match rest.get_mut(..take).map(|now| memory.read(range.gpa, now)) {
+                Some(Ok(())) if take > 0 => done += take,
+                _ => break,
+            }
+        }
+        done
+    }
+
     /// Copies the first `N` readable bytes, if there are as many.
     pub fn copy_head<const N: usize>(&self, memory: &impl Memory) -> Option<[u8; N]> {
         let mut head = [0; N];
-        let mut rest = &mut head[..];
-        for range in &self.readable {
-            let take = rest.len().min(usize::try_from(range.len).unwrap_or(usize::MAX));
-            let (now, later) = rest.split_at_mut_checked(take)?;
-            memory.read(range.gpa, now).ok()?;
-            rest = later;
-        }
-        rest.is_empty().then_some(head)
+        (self.copy_up_to(memory, &mut head) == N).then_some(head)
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Admitted {
     pub initrd: Option<OwnedFd>,
     /// The command line.
     pub command_line: CommandLine,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
     /// The devices, in the order of their windows.
     pub devices: Vec<DeviceFile>,
 }
@@ -66,6 +68,11 @@ pub enum DeviceFile {
         /// The guest's address.
         guest_cid: u32,
     },
+    /// Memory lent to the host.
+    Balloon {
+        /// And what is free.
+        reports_free: bool,
+    },
 }
 
 /// What a machine was made with: the most that a guest can be given.
@@ -98,6 +105,9 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
     if cids.clone().count() > 1 {
         return Err("more than one vsock device".into());
     }
+    if spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Balloon { .. })).count() > 1 {
+        return Err("more than one balloon".into());
+    }
     // 0 to 2 are the hypervisor's and the host's, all ones is anybody's.
     if let Some(cid) = cids.into_iter().find(|cid| !(3..u32::MAX).contains(cid)) {
         return Err(format!("{cid} is no guest's address"));
@@ -114,6 +124,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
     for (index, device) in spec.devices.iter().enumerate() {
         devices.push(match device {
             DeviceSpec::Rng => DeviceFile::Rng,
+            DeviceSpec::Balloon { reports_free } => DeviceFile::Balloon { reports_free: *reports_free },
             DeviceSpec::Vsock { guest_cid } => DeviceFile::Vsock { guest_cid: *guest_cid },
             DeviceSpec::Net { mac, receive, send } => {
                 let what = format!("network card {index}");
@@ -156,7 +167,18 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
     let placement =
         Placement::new(&kernel, initrd_len, spec.memory_bytes).map_err(|error| error.to_string())?;
     let kernel_sealed = fcntl_get_seals(&kernel_file).is_ok_and(|seals| seals.contains(crate::load::SEALS));
-    Ok(Admitted { kernel, kernel_file, kernel_sealed, template, placement, initrd, command_line, devices })
+    let memory_bytes = spec.memory_bytes;
+    Ok(Admitted {
+        kernel,
+        kernel_file,
+        kernel_sealed,
+        template,
+        placement,
+        initrd,
+        command_line,
+        memory_bytes,
+        devices,
+    })
 }
 
 fn disk(what: &str, file: OwnedFd, read_only: bool, of: &Limits) -> Result<DeviceFile, String> {

@@ -12,6 +12,7 @@ use super::msr;
 use super::network::Front;
 use super::vcpu::{Start, Vcpu};
 use super::virtio::Device;
+use super::virtio::balloon::{self, Balloon};
 use super::virtio::block::Block;
 use super::virtio::net::Net;
 use super::virtio::rng::Rng;
@@ -89,6 +90,8 @@ pub struct Loaded {
     pub console: Arc<Console>,
     /// For the main thread.
     pub events: Tellings,
+    /// For the main thread, of a guest that has one.
+    pub balloon: Option<balloon::Handle>,
     /// To be kept as long as a vCPU runs.
     pub kept: Kept,
 }
@@ -210,6 +213,7 @@ impl Machine {
             placement,
             initrd,
             command_line,
+            memory_bytes,
             devices,
         } = admitted;
         let leaves = template
@@ -233,6 +237,7 @@ impl Machine {
         let console = Arc::new(Console::new(interrupts.line(SERIAL_GSI), lines));
         let (mut windows, mut network) = (Vec::new(), Vec::new());
         let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
+        let mut balloon = None;
         for (index, device) in devices.into_iter().enumerate() {
             let line = interrupts.line(virtio_gsi(index));
             windows.push(match device {
@@ -246,6 +251,13 @@ impl Machine {
                 DeviceFile::Rng => {
                     let device = self.attach(index, format!("rng{index}"), Rng::identity(), line)?;
                     work.push((Arc::clone(&device), Box::new(Rng)));
+                    device
+                }
+                DeviceFile::Balloon { reports_free } => {
+                    let back = Balloon::new(reports_free);
+                    let device = self.attach(index, "balloon".into(), back.identity(), line)?;
+                    balloon = Some(back.handle(Arc::clone(&device), memory_bytes));
+                    work.push((Arc::clone(&device), Box::new(back)));
                     device
                 }
                 DeviceFile::Net { tap, mac, receive, send } => {
@@ -268,7 +280,7 @@ impl Machine {
         let bus = Arc::new(Bus { console: console_too, keyboard, devices: windows, interrupts });
         let start = Start { bus, leaves, registers: Some(Registers::new(kernel.entry)) };
         let kept = Kept { _vm: self.vm, _ram: self.ram };
-        Ok(Loaded { start, work, disks, network, console, events, kept })
+        Ok(Loaded { start, work, disks, network, console, events, balloon, kept })
     }
 
     /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share

@@ -7,6 +7,7 @@ use super::load;
 use super::machine::{Kept, LinuxError, Machine};
 use super::network::{Front, NetworkOrder};
 use super::vcpu::Start;
+use super::virtio::balloon;
 use super::worker::Work;
 use crate::connection::{Connection, ConnectionError};
 use crate::end::End;
@@ -15,6 +16,7 @@ use crate::orders::{Incoming, Outgoing};
 use crate::progress::monotonic_ns;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::fd::{AsRawFd, OwnedFd};
+use std::fmt::Display;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +69,7 @@ struct Running {
     console: Arc<Console>,
     has_vsock: bool,
     events: Tellings,
+    balloon: Option<balloon::Handle>,
     _kept: Kept,
 }
 
@@ -208,17 +211,31 @@ impl Service {
                 Ok(())
             }),
             ControlRequest::NewGeneration { id } => self.tell(|events| events.begin_generation(id)),
+            ControlRequest::SetBalloon { target_mib } => {
+                self.with_balloon(|balloon| match balloon.set_target(target_mib) {
+                    Ok(()) => ControlReply::Told,
+                    Err(error) => not_told(error),
+                })
+            }
+            ControlRequest::Balloon => self.with_balloon(|balloon| ControlReply::Balloon(balloon.status())),
         }
     }
 
     /// Tells a running guest something.
     fn tell(&mut self, what: impl FnOnce(&mut Tellings) -> Result<(), OutOfRange>) -> ControlReply {
-        let Some(running) = &mut self.running else {
-            return ControlReply::NotTold { why: "there is no guest yet".into() };
-        };
+        let Some(running) = &mut self.running else { return not_told(NO_GUEST) };
         match what(&mut running.events) {
             Ok(()) => ControlReply::Told,
-            Err(error) => ControlReply::NotTold { why: error.to_string() },
+            Err(error) => not_told(error),
+        }
+    }
+
+    /// Asks a running guest's balloon.
+    fn with_balloon(&self, what: impl FnOnce(&balloon::Handle) -> ControlReply) -> ControlReply {
+        match self.running.as_ref().map(|running| running.balloon.as_ref()) {
+            None => not_told(NO_GUEST),
+            Some(None) => not_told("the guest has no balloon"),
+            Some(Some(balloon)) => what(balloon),
         }
     }
 
@@ -276,10 +293,22 @@ impl Service {
             // A thread that is gone has reported its end.
             let _ = queue.send(std::mem::replace(&mut start, others));
         }
-        let (label, console, events) = (spec.label.clone(), loaded.console, loaded.events);
-        self.running = Some(Running { label, console, has_vsock, events, _kept: loaded.kept });
+        self.running = Some(Running {
+            label: spec.label.clone(),
+            console: loaded.console,
+            has_vsock,
+            events: loaded.events,
+            balloon: loaded.balloon,
+            _kept: loaded.kept,
+        });
         Ok(())
     }
+}
+
+const NO_GUEST: &str = "there is no guest yet";
+
+fn not_told(why: impl Display) -> ControlReply {
+    ControlReply::NotTold { why: format!("{why}") }
 }
 
 fn refused(why: &str) -> ControlReply {

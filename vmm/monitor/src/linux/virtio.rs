@@ -9,8 +9,9 @@
 //! A reset is the one place where a vCPU thread waits for another: drivers of virtio-mmio do not ask again whether a
 //! reset is done, and free what the device may still be writing to.
 //!
-//! Modules: [`walk`] from rings to requests, [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
+//! Modules: [`walk`] from rings to requests, [`balloon`], [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
 
+pub mod balloon;
 pub mod block;
 pub mod net;
 pub mod rng;
@@ -38,16 +39,26 @@ pub trait Backend: Send + std::fmt::Debug {
 
     /// Works on what waits first in a queue, and gives it back. What holds requests back does it otherwise.
     fn step(&mut self, queue: usize, queues: &mut Queues, ram: &Ram) -> Result<Step, WalkError> {
-        let Some(walk) = queues.get(queue) else { return Ok(Step::Idle) };
-        let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
-        let written = self.work(queue, &chain, ram)?;
-        Ok(Step::Done { notify: walk.finish(ram, head, written)? })
+        work_on_next(self, queue, queues, ram)
     }
 
     /// Whether its limits let another request begin; if not, when to ask again.
     fn ready(&mut self, _now_ns: u64) -> Result<(), u64> {
         Ok(())
     }
+}
+
+/// Works on what waits first in a queue, and gives it back.
+fn work_on_next(
+    backend: &mut (impl Backend + ?Sized),
+    queue: usize,
+    queues: &mut Queues,
+    ram: &Ram,
+) -> Result<Step, WalkError> {
+    let Some(walk) = queues.get(queue) else { return Ok(Step::Idle) };
+    let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
+    let written = backend.work(queue, &chain, ram)?;
+    Ok(Step::Done { notify: walk.finish(ram, head, written)? })
 }
 
 /// The request is of no shape that could be answered: the driver's fault, and the device stops.

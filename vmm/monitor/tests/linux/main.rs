@@ -12,6 +12,7 @@ mod disks;
 mod ends;
 mod events;
 mod many;
+mod memory;
 mod net;
 mod vsock;
 
@@ -262,6 +263,11 @@ fn loads_that_cannot_be_are_refused_by_name() {
     }
     let vsock = DeviceSpec::Vsock { guest_cid: 3 };
     refused(|spec| spec.devices = vec![vsock; 2], &[b"a"], "more than one vsock device");
+    refused(
+        |spec| spec.devices = vec![DeviceSpec::Balloon { reports_free: true }; 2],
+        &[b"a"],
+        "more than one balloon",
+    );
     // A bzImage that wants more memory than there is.
     let mut large = vec![0_u8; 8192];
     large[0x1F1] = 1;

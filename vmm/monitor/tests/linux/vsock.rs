@@ -59,7 +59,7 @@ pub(crate) fn stream(running: &Running, request: &[u8]) -> UnixStream {
     }
 }
 
-fn park(running: &Running, port: u32) -> UnixStream {
+pub(crate) fn park(running: &Running, port: u32) -> UnixStream {
     let mut stream = running.vmm.connect(Role::VsockAccept { port });
     assert_eq!(receive::<VsockReply>(&mut stream), VsockReply::Parked);
     stream

@@ -39,6 +39,8 @@ pub struct Guest {
     pub cid: Option<u32>,
     /// A network card with its tap device.
     pub card: Option<(OwnedFd, DeviceSpec)>,
+    /// Devices without a descriptor.
+    pub others: Vec<DeviceSpec>,
 }
 
 /// A guest that runs.
@@ -75,6 +77,7 @@ impl Guest {
             entropy: true,
             cid: None,
             card: None,
+            others: Vec::new(),
         }
     }
 
@@ -123,6 +126,7 @@ impl Guest {
         devices.extend(self.entropy.then_some(DeviceSpec::Rng));
         devices.extend(self.cid.map(|guest_cid| DeviceSpec::Vsock { guest_cid }));
         devices.extend(self.card.iter().map(|(_, device)| *device));
+        devices.extend(&self.others);
         let spec = LinuxSpec {
             memory_bytes: self.memory_mib << 20,
             command_line: self.command_line.clone(),

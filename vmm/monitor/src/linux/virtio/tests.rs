@@ -5,6 +5,7 @@ use super::*;
 use crate::linux::interrupts::tests::counted;
 use warren_devices::virtio::{F_EVENT_IDX, F_VERSION_1};
 
+mod balloons;
 mod disks;
 mod frames;
 mod hostile;
@@ -15,7 +16,7 @@ const DESCRIPTORS: u64 = 0x1000;
 const AVAILABLE: u64 = 0x2000;
 const USED: u64 = 0x3000;
 /// From one queue's areas to the next one's.
-const QUEUE_STRIDE: u64 = 0x2_0000;
+const QUEUE_STRIDE: u64 = 0x1_8000;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const SIZE: u16 = 8;
@@ -27,7 +28,9 @@ trait Serve {
 
 impl<B: Backend> Serve for B {
     fn serve(&mut self, device: &Device) {
-        let _ = device.serve(0, self);
+        for queue in 0..device.doorbells().len() {
+            let _ = device.serve(queue, self);
+        }
     }
 }
 
@@ -45,7 +48,7 @@ impl Serve for net::Net {
 
 /// A driver of one device.
 struct Driver<S> {
-    device: Device,
+    device: Arc<Device>,
     front: S,
     ram: Ram,
     features: u64,
@@ -64,7 +67,7 @@ impl<S: Serve> Driver<S> {
         let bells = (0..queues).map(|_| bell()).collect();
         let device = Device::new("test".into(), identity, lines.line(0), bells, ram.clone());
         let features = F_VERSION_1 | F_EVENT_IDX;
-        Self { device, front, ram, features, made: vec![0; queues], seen: vec![0; queues] }
+        Self { device: Arc::new(device), front, ram, features, made: vec![0; queues], seen: vec![0; queues] }
     }
 
     fn set(&self, offset: u64, value: u32) {

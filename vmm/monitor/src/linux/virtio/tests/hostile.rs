@@ -1,10 +1,12 @@
 //! A driver that writes whatever it likes into rings, descriptors and headers, against each device through the real
 //! ring-walking adapter: nothing panics, everything ends, and nothing outside of what was offered is touched.
 
+use super::super::balloon::Balloon;
 use super::super::net::Net;
 use super::super::vsock::Vsock;
 use super::*;
 use proptest::prelude::*;
+use warren_boot::linux::layout::KEPT;
 use warren_devices::rate::Limits;
 use warren_devices::virtio::vsock::Header;
 
@@ -140,6 +142,14 @@ fn frame_header() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(flags, gso, rest)| [&[flags, gso][..], &rest].concat())
 }
 
+/// Numbers of pages in the arena, of the host's own, of none; and statistics, which begin alike.
+fn page_numbers() -> impl Strategy<Value = Vec<u8>> {
+    let arena = u32::try_from(ARENA >> 12).unwrap();
+    let number = prop_oneof![6 => arena..arena + 16, 2 => 0xEE_u32..0xF0, 1 => 0x100_u32..=u32::MAX];
+    prop::collection::vec(number, 1..16)
+        .prop_map(|numbers| numbers.into_iter().flat_map(u32::to_le_bytes).collect())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
@@ -170,6 +180,14 @@ proptest! {
             let (sockets, kept) = driver.front.load();
             assert!(sockets <= 6 && kept <= sockets * (64 << 10), "{sockets} sockets keep {kept} bytes");
         });
+    }
+
+    #[test]
+    fn a_balloon_takes_what_is_named_and_not_the_hosts_own(acts in prop::collection::vec(act(page_numbers()), 0..60)) {
+        let mut driver: Driver<Balloon> = balloons::balloon();
+        driver.ram.put(KEPT.start, &[0x5A; 0x2000]).unwrap();
+        drive(&mut driver, acts, |_| {});
+        prop_assert!(driver.bytes(KEPT.start, 0x2000) == [0x5A; 0x2000]);
     }
 
     #[test]
