@@ -31,6 +31,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("net-header", rings::net_header),
     ("vsock-packet", rings::vsock_packet),
     ("balloon-request", rings::balloon_request),
+    ("memory-request", rings::memory_request),
     ("zip", bundle::zip),
     ("sparse-image", bundle::sparse_image),
     ("control-request", messages::control_request),

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use warren_devices::virtio::block::{Disk, Request};
 use warren_devices::virtio::transport::QueueConfig;
 use warren_devices::virtio::vsock::{self, Mux};
-use warren_devices::virtio::{Chain, Range, balloon, net};
+use warren_devices::virtio::{Chain, Range, balloon, mem, net};
 use warren_vmm::linux::virtio::walk::Walk;
 use warren_vmm::ram::Ram;
 
@@ -180,6 +180,25 @@ pub(crate) fn balloon_request(bytes: &[u8]) {
         assert!(lent.is_sorted_by(|one, next| one < next) && lent.iter().all(may_go));
         assert!(pages(&balloon::reported(chain, &kept)).iter().all(may_go));
         let _told = balloon::statistics(chain, ram);
+        0
+    });
+}
+
+/// Memory that is plugged: never more than the host wants or has, and each change is one.
+pub(crate) fn memory_request(bytes: &[u8]) {
+    const COUNT: u64 = 12;
+    let mut input = Input(bytes);
+    let requested = u64::from(input.byte()) % (COUNT + 1) * mem::BLOCK_MIN;
+    let mut blocks = mem::Blocks::new(1 << 32, COUNT * mem::BLOCK_MIN);
+    walk(input.rest(), |chain, ram| {
+        let Some(request) = mem::Request::read(chain, ram) else { return 0 };
+        if let mem::Verdict::Do(change) = blocks.judge(request, requested) {
+            let (before, (at, len)) = (blocks.plugged(), blocks.bytes(&change.blocks));
+            assert!(len > 0 && at + len <= blocks.region(), "{change:?}");
+            blocks.made(&change);
+            let after = if change.plug { before + len } else { blocks.plugged() };
+            assert!(after == blocks.plugged() && after != before && after <= requested, "{change:?}");
+        }
         0
     });
 }

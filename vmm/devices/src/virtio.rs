@@ -4,6 +4,7 @@ pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod config;
+pub mod mem;
 pub mod net;
 pub mod rng;
 pub mod transport;

@@ -87,6 +87,9 @@ pub enum GuestFault {
     /// Any other exit.
     #[error("unexpected exit: {0}")]
     Exit(String),
+    /// KVM found no memory where its slots have some.
+    #[error("the guest touched memory that is not plugged, or that its host has none for")]
+    Memory,
     /// KVM_RUN failed.
     #[error("KVM_RUN failed: {0}")]
     Run(kvm_ioctls::Error),

@@ -40,6 +40,9 @@ enum Command {
         /// MiB of guest memory.
         #[arg(long, value_parser = clap::value_parser!(u64).range(64..=524_288))]
         memory_mib: u64,
+        /// MiB more that can be plugged while the guest runs.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=524_288))]
+        pluggable_mib: u64,
         /// vCPUs.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
         cpus: u8,
@@ -82,10 +85,11 @@ fn start() -> Result<u8> {
             warren_vmm::log!("end: {end}");
             Ok(end.code())
         }
-        Command::Linux { memory_mib, cpus, disks, huge_pages } => {
+        Command::Linux { memory_mib, pluggable_mib, cpus, disks, huge_pages } => {
             let descriptors =
                 LinuxDescriptors::inherit().context("warren-vmm linux is started by warren-jailer")?;
-            let options = LinuxOptions { memory_bytes: memory_mib << 20, cpus, disks, huge_pages };
+            let (memory_bytes, pluggable_bytes) = (memory_mib << 20, pluggable_mib << 20);
+            let options = LinuxOptions { memory_bytes, pluggable_bytes, cpus, disks, huge_pages };
             let end = linux::run::run(descriptors, options);
             warren_vmm::log!("end: {end}");
             Ok(end.code())

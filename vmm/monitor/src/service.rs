@@ -215,9 +215,10 @@ impl Service {
             ControlRequest::PowerButton
             | ControlRequest::NewGeneration { .. }
             | ControlRequest::SetBalloon { .. }
-            | ControlRequest::Balloon => {
-                let why = "a Wasm guest has no such device".into();
-                self.reply(&ControlReply::NotTold { why })
+            | ControlRequest::Balloon
+            | ControlRequest::SetMemory { .. }
+            | ControlRequest::Memory => {
+                self.reply(&ControlReply::NotTold { why: "a Wasm guest has no such device".into() })
             }
         }
     }

@@ -10,7 +10,7 @@ pub mod vectored;
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -40,9 +40,11 @@ pub fn kvm(device: OwnedFd) -> Kvm {
 const LARGE: usize = 2 << 20;
 const _: () = assert!(LARGE as u64 == LARGE_PAGE_SIZE);
 
-/// Private anonymous memory, aligned to large pages, unmapped when dropped.
+/// Anonymous memory, aligned to large pages, unmapped when dropped.
 #[derive(Debug)]
 pub struct Reservation {
+    /// Private, or shared with other views of the same memory.
+    shared: bool,
     /// What was mapped, before alignment.
     whole: NonNull<libc::c_void>,
     whole_len: usize,
@@ -69,6 +71,15 @@ pub enum FileUse {
 impl Reservation {
     /// Reserves `len` bytes of address space; nothing is backed until touched.
     pub fn new(len: usize) -> io::Result<Self> {
+        Self::with(len, MapFlags::PRIVATE)
+    }
+
+    /// Reserves `len` bytes of address space that others can view too.
+    pub fn shared(len: usize) -> io::Result<Self> {
+        Self::with(len, MapFlags::SHARED)
+    }
+
+    fn with(len: usize, sharing: MapFlags) -> io::Result<Self> {
         let large = LARGE;
         let whole_len = len.checked_add(large).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: 1. no fixed address, so no existing mapping is touched.
@@ -77,7 +88,7 @@ impl Reservation {
                 std::ptr::null_mut(),
                 whole_len,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
+                sharing | MapFlags::NORESERVE,
             )
         }?;
         let whole = NonNull::new(whole).ok_or(io::ErrorKind::OutOfMemory)?;
@@ -85,10 +96,36 @@ impl Reservation {
         let skip = start.addr().get().next_multiple_of(large) - start.addr().get();
         // SAFETY: 1. `skip` < `large` and `whole_len` = `len` + `large`, so the result is inside the mapping.
         let start = unsafe { start.add(skip) };
-        let reservation = Self { whole, whole_len, start, len };
+        let shared = sharing == MapFlags::SHARED;
+        let reservation = Self { shared, whole, whole_len, start, len };
         // Where the host gives huge pages unasked, a guest that touches a dozen pages would hold dozens of MiB.
         reservation.advise(0, len, Advice::LinuxNoHugepage)?;
         Ok(reservation)
+    }
+
+    /// The same memory once more, at other addresses: what one view may not touch, the other may.
+    pub fn view(&self) -> io::Result<Self> {
+        if !self.shared {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let len = self.len;
+        // SAFETY: 1. an old length of 0 leaves the mapping where it is and maps its shared pages again, at addresses that
+        // the kernel chooses, so nothing that is there is replaced.
+        let whole = unsafe {
+            rustix::mm::mremap(self.start.as_ptr().cast(), 0, len, rustix::mm::MremapFlags::MAYMOVE)
+        }?;
+        let whole = NonNull::new(whole).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { shared: true, whole, whole_len: len, start: whole.cast(), len })
+    }
+
+    /// Lets whoever sees memory through this view touch a part of it, or not. Nothing here touches guest memory through a
+    /// view that was ever closed.
+    pub fn open(&self, at: usize, len: usize, open: bool) -> io::Result<()> {
+        let target = self.part(at, len)?;
+        let allowed = if open { MprotectFlags::READ | MprotectFlags::WRITE } else { MprotectFlags::empty() };
+        // SAFETY: 1. the range is ours (`part`); 2. no Rust reference points there, and regions for vm-memory are made of
+        // another view (`Ram`), so that a closed part is met by KVM alone, which takes it as memory that is not there.
+        Ok(unsafe { rustix::mm::mprotect(target.cast(), len, allowed) }?)
     }
 
     /// Bytes.
@@ -138,9 +175,11 @@ impl Reservation {
     /// somebody touches them.
     pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
         let target = self.part(at, len)?;
+        // Shared memory is the other views' too: taken from all of them, or not at all.
+        let advice = if self.shared { Advice::LinuxRemove } else { Advice::LinuxDontNeed };
         // SAFETY: 1. the range is ours (`part`) and holds guest memory only; 2. contents change as the guest's own writes
         // change them: everybody here reads guest memory by volatile accesses and trusts nothing that stands there.
-        Ok(unsafe { rustix::mm::madvise(target.cast(), len, Advice::LinuxDontNeed) }?)
+        Ok(unsafe { rustix::mm::madvise(target.cast(), len, advice) }?)
     }
 
     fn advise(&self, at: usize, len: usize, advice: Advice) -> io::Result<()> {

@@ -31,7 +31,7 @@ pub use warren_abi::{
 };
 
 /// The version of this protocol; checked in [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
 pub const MAX_MESSAGE: usize = 256 << 10;
@@ -99,6 +99,14 @@ pub enum ControlRequest {
     },
     /// Ask what a Linux guest lends, and what it last said of its memory. The guest is asked to say it anew.
     Balloon,
+    /// Say how much memory is to be plugged beside what a Linux guest was started with. Answered by `Told`; how far it is,
+    /// [`Self::Memory`] says.
+    SetMemory {
+        /// MiB: a multiple of the region's blocks, at most the region.
+        plugged_mib: u32,
+    },
+    /// Ask how much is plugged.
+    Memory,
 }
 
 /// A snapshot, without what its descriptors carry.
@@ -179,6 +187,8 @@ pub enum ControlReply {
     },
     /// Answer to `Balloon`.
     Balloon(linux::BalloonStatus),
+    /// Answer to `Memory`.
+    Memory(linux::MemoryStatus),
 }
 
 /// Why a load failed.

@@ -71,6 +71,25 @@ pub enum DeviceSpec {
         /// Whether the guest also gives back what it frees, without being asked.
         reports_free: bool,
     },
+    /// Memory that is plugged while the guest runs: no descriptor. At most one a guest, of a machine that was made with room
+    /// for it.
+    Memory {
+        /// MiB that are to be plugged from the start.
+        plugged_mib: u32,
+    },
+}
+
+/// Memory that is plugged, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// A block: sizes are its multiples.
+    pub block_bytes: u64,
+    /// The most that there can be.
+    pub region_bytes: u64,
+    /// What the host wants.
+    pub requested_bytes: u64,
+    /// What there is.
+    pub plugged_bytes: u64,
 }
 
 /// What a guest lends, and what it says of its memory.
@@ -180,7 +199,10 @@ impl LinuxSpec {
     pub fn descriptors(&self) -> usize {
         let of = |device: &DeviceSpec| match device {
             DeviceSpec::Block { .. } | DeviceSpec::LimitedBlock { .. } | DeviceSpec::Net { .. } => 1,
-            DeviceSpec::Rng | DeviceSpec::Vsock { .. } | DeviceSpec::Balloon { .. } => 0,
+            DeviceSpec::Rng
+            | DeviceSpec::Vsock { .. }
+            | DeviceSpec::Balloon { .. }
+            | DeviceSpec::Memory { .. } => 0,
         };
         1 + usize::from(self.initrd) + self.devices.iter().map(of).sum::<usize>()
     }

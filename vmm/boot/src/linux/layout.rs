@@ -112,6 +112,13 @@ impl Banks {
         let low = memory_bytes.min(LOW_MAX);
         fits.then_some(Self { low, high: memory_bytes - low })
     }
+
+    /// Where memory that is plugged later begins: above all other, aligned to the largest block that Linux adds memory in. No
+    /// memory map names it: its driver asks the device.
+    #[must_use]
+    pub const fn pluggable_base(self) -> u64 {
+        (HIGH_BASE + self.high).next_multiple_of(2 << 30)
+    }
 }
 
 /// What a range of the memory map is (ACPI 6.5, 15.1).

@@ -1,5 +1,6 @@
 //! The door through which a `LoadLinux` request comes in: what arrived is untrusted, what leaves is checked.
 
+use super::virtio::mem;
 use crate::cpuid::Template;
 use crate::program::Positioned;
 use crate::sys::tap::set_up;
@@ -9,6 +10,7 @@ use warren_boot::linux::image::Preference;
 use warren_boot::linux::layout::VIRTIO_MAX;
 use warren_boot::linux::{CommandLine, KernelImage, Placement};
 use warren_devices::rate;
+use warren_devices::virtio::mem::block_for;
 use warren_devices::virtio::net::{HEADER_LEN, is_station};
 use warren_sandbox_plan::name::SandboxName;
 use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, Limits, LinuxSpec, Rate};
@@ -68,6 +70,11 @@ pub enum DeviceFile {
         /// The guest's address.
         guest_cid: u32,
     },
+    /// Memory that is plugged.
+    Memory {
+        /// Bytes that are to be from the start.
+        requested: u64,
+    },
     /// Memory lent to the host.
     Balloon {
         /// And what is free.
@@ -82,6 +89,8 @@ pub struct Room {
     pub memory_bytes: u64,
     /// Threads for disks.
     pub disks: usize,
+    /// Bytes that can be plugged.
+    pub pluggable_bytes: u64,
 }
 
 /// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
@@ -91,27 +100,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
         return Err(format!("{} bytes of memory: this machine has {}", spec.memory_bytes, room.memory_bytes));
     }
     let template = Template::named(&spec.cpu_template).map_err(|error| error.to_string())?;
-    if spec.devices.len() > VIRTIO_MAX {
-        return Err(format!("{} devices: there is room for {VIRTIO_MAX}", spec.devices.len()));
-    }
-    let disks = spec.devices.iter().filter(|device| device.is_disk()).count();
-    if disks > room.disks {
-        return Err(format!("{disks} disks: this machine has threads for {}", room.disks));
-    }
-    let cids = spec.devices.iter().filter_map(|device| match device {
-        DeviceSpec::Vsock { guest_cid } => Some(*guest_cid),
-        _ => None,
-    });
-    if cids.clone().count() > 1 {
-        return Err("more than one vsock device".into());
-    }
-    if spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Balloon { .. })).count() > 1 {
-        return Err("more than one balloon".into());
-    }
-    // 0 to 2 are the hypervisor's and the host's, all ones is anybody's.
-    if let Some(cid) = cids.into_iter().find(|cid| !(3..u32::MAX).contains(cid)) {
-        return Err(format!("{cid} is no guest's address"));
-    }
+    check_counts(spec, room)?;
     let expected = spec.descriptors();
     if descriptors.len() != expected {
         return Err(format!("{} descriptors came, {expected} are needed", descriptors.len()));
@@ -124,6 +113,11 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
     for (index, device) in spec.devices.iter().enumerate() {
         devices.push(match device {
             DeviceSpec::Rng => DeviceFile::Rng,
+            DeviceSpec::Memory { plugged_mib } => {
+                let region = room.pluggable_bytes;
+                let requested = mem::checked(*plugged_mib, region, block_for(region));
+                DeviceFile::Memory { requested: requested.map_err(|error| format!("memory: {error}"))? }
+            }
             DeviceSpec::Balloon { reports_free } => DeviceFile::Balloon { reports_free: *reports_free },
             DeviceSpec::Vsock { guest_cid } => DeviceFile::Vsock { guest_cid: *guest_cid },
             DeviceSpec::Net { mac, receive, send } => {
@@ -179,6 +173,38 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
         memory_bytes,
         devices,
     })
+}
+
+/// Whether there may be so many devices of each kind.
+fn check_counts(spec: &LinuxSpec, room: Room) -> Result<(), String> {
+    if spec.devices.len() > VIRTIO_MAX {
+        return Err(format!("{} devices: there is room for {VIRTIO_MAX}", spec.devices.len()));
+    }
+    let disks = spec.devices.iter().filter(|device| device.is_disk()).count();
+    if disks > room.disks {
+        return Err(format!("{disks} disks: this machine has threads for {}", room.disks));
+    }
+    let cids = spec.devices.iter().filter_map(|device| match device {
+        DeviceSpec::Vsock { guest_cid } => Some(*guest_cid),
+        _ => None,
+    });
+    if cids.clone().count() > 1 {
+        return Err("more than one vsock device".into());
+    }
+    if spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Balloon { .. })).count() > 1 {
+        return Err("more than one balloon".into());
+    }
+    match spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Memory { .. })).count() {
+        0 => {}
+        1 if room.pluggable_bytes > 0 => {}
+        1 => return Err("this machine was made without room for memory that is plugged".into()),
+        _ => return Err("more than one device of memory that is plugged".into()),
+    }
+    // 0 to 2 are the hypervisor's and the host's, all ones is anybody's.
+    if let Some(cid) = cids.into_iter().find(|cid| !(3..u32::MAX).contains(cid)) {
+        return Err(format!("{cid} is no guest's address"));
+    }
+    Ok(())
 }
 
 fn disk(what: &str, file: OwnedFd, read_only: bool, of: &Limits) -> Result<DeviceFile, String> {

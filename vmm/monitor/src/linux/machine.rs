@@ -14,6 +14,7 @@ use super::vcpu::{Start, Vcpu};
 use super::virtio::Device;
 use super::virtio::balloon::{self, Balloon};
 use super::virtio::block::Block;
+use super::virtio::mem::{self, Mem};
 use super::virtio::net::Net;
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
@@ -41,6 +42,7 @@ use warren_boot::linux::layout::{
 use warren_boot::linux::registers::{Registers, write_tables};
 use warren_boot::linux::{acpi, params};
 use warren_devices::virtio::Identity;
+use warren_devices::virtio::mem::Blocks;
 use warren_devices::virtio::transport::QUEUE_NOTIFY;
 
 /// Where KVM may put its real-mode task state on processors that need one: in the gap, never used by us.
@@ -51,6 +53,8 @@ const TSS_ADDRESS: usize = 0xFFFB_D000;
 pub struct LinuxOptions {
     /// Bytes of memory slots; a guest may be given less.
     pub memory_bytes: u64,
+    /// Bytes more that can be plugged while a guest runs; whole blocks of it count.
+    pub pluggable_bytes: u64,
     /// vCPUs.
     pub cpus: u8,
     /// Disks that a guest may have.
@@ -67,6 +71,8 @@ pub struct Machine {
     cpus: u8,
     memory_bytes: u64,
     disks_max: u8,
+    /// What can be plugged; empty without room for it.
+    blocks: Blocks,
     exits: Arc<AtomicU64>,
     msr_filter: bool,
     /// What KVM can make a processor look like.
@@ -92,6 +98,8 @@ pub struct Loaded {
     pub events: Tellings,
     /// For the main thread, of a guest that has one.
     pub balloon: Option<balloon::Handle>,
+    /// The same.
+    pub memory: Option<mem::Handle>,
     /// To be kept as long as a vCPU runs.
     pub kept: Kept,
 }
@@ -149,6 +157,12 @@ impl Machine {
         if banks.high > 0 {
             ram.add_bank(&vm, HIGH_BASE, banks.high)?;
         }
+        let blocks = Blocks::new(banks.pluggable_base(), options.pluggable_bytes);
+        if blocks.region() > 0 {
+            // One slot for all: what is not plugged in it, the guest's view does not let it touch. A slot for each block would
+            // cost every vCPU its page tables whenever one goes.
+            ram.add_pluggable_bank(&vm, banks.pluggable_base(), blocks.region(), blocks.block())?;
+        }
         if options.huge_pages {
             ram.advise_huge(0, banks.low);
             if banks.high > 0 {
@@ -177,6 +191,7 @@ impl Machine {
             cpus,
             memory_bytes,
             disks_max,
+            blocks,
             exits,
             msr_filter,
             supported,
@@ -200,7 +215,8 @@ impl Machine {
     /// The most that a guest can be given.
     #[must_use]
     pub fn room(&self) -> Room {
-        Room { memory_bytes: self.memory_bytes, disks: self.disks_max.into() }
+        let pluggable_bytes = self.blocks.region();
+        Room { memory_bytes: self.memory_bytes, disks: self.disks_max.into(), pluggable_bytes }
     }
 
     /// Puts a kernel in and devices on. `lines` rings when the console has some.
@@ -237,7 +253,7 @@ impl Machine {
         let console = Arc::new(Console::new(interrupts.line(SERIAL_GSI), lines));
         let (mut windows, mut network) = (Vec::new(), Vec::new());
         let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
-        let mut balloon = None;
+        let (mut balloon, mut memory) = (None, None);
         for (index, device) in devices.into_iter().enumerate() {
             let line = interrupts.line(virtio_gsi(index));
             windows.push(match device {
@@ -251,6 +267,15 @@ impl Machine {
                 DeviceFile::Rng => {
                     let device = self.attach(index, format!("rng{index}"), Rng::identity(), line)?;
                     work.push((Arc::clone(&device), Box::new(Rng)));
+                    device
+                }
+                DeviceFile::Memory { requested } => {
+                    let blocks = self.blocks.clone();
+                    let identity = mem::identity(&blocks, requested);
+                    let device = self.attach(index, "memory".into(), identity, line)?;
+                    let back = Mem::new(blocks, Arc::clone(&device));
+                    memory = Some(back.handle());
+                    work.push((Arc::clone(&device), Box::new(back)));
                     device
                 }
                 DeviceFile::Balloon { reports_free } => {
@@ -280,7 +305,7 @@ impl Machine {
         let bus = Arc::new(Bus { console: console_too, keyboard, devices: windows, interrupts });
         let start = Start { bus, leaves, registers: Some(Registers::new(kernel.entry)) };
         let kept = Kept { _vm: self.vm, _ram: self.ram };
-        Ok(Loaded { start, work, disks, network, console, events, balloon, kept })
+        Ok(Loaded { start, work, disks, network, console, events, balloon, memory, kept })
     }
 
     /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share

@@ -7,7 +7,7 @@ use super::load;
 use super::machine::{Kept, LinuxError, Machine};
 use super::network::{Front, NetworkOrder};
 use super::vcpu::Start;
-use super::virtio::balloon;
+use super::virtio::{balloon, mem};
 use super::worker::Work;
 use crate::connection::{Connection, ConnectionError};
 use crate::end::End;
@@ -70,6 +70,7 @@ struct Running {
     has_vsock: bool,
     events: Tellings,
     balloon: Option<balloon::Handle>,
+    memory: Option<mem::Handle>,
     _kept: Kept,
 }
 
@@ -212,30 +213,36 @@ impl Service {
             }),
             ControlRequest::NewGeneration { id } => self.tell(|events| events.begin_generation(id)),
             ControlRequest::SetBalloon { target_mib } => {
-                self.with_balloon(|balloon| match balloon.set_target(target_mib) {
-                    Ok(()) => ControlReply::Told,
-                    Err(error) => not_told(error),
-                })
+                self.ask(|guest| guest.balloon.as_ref(), |balloon| told(balloon.set_target(target_mib)))
             }
-            ControlRequest::Balloon => self.with_balloon(|balloon| ControlReply::Balloon(balloon.status())),
+            ControlRequest::Balloon => {
+                self.ask(|guest| guest.balloon.as_ref(), |balloon| ControlReply::Balloon(balloon.status()))
+            }
+            ControlRequest::SetMemory { plugged_mib } => {
+                self.ask(|guest| guest.memory.as_ref(), |memory| told(memory.want(plugged_mib)))
+            }
+            ControlRequest::Memory => {
+                self.ask(|guest| guest.memory.as_ref(), |memory| ControlReply::Memory(memory.status()))
+            }
         }
     }
 
     /// Tells a running guest something.
     fn tell(&mut self, what: impl FnOnce(&mut Tellings) -> Result<(), OutOfRange>) -> ControlReply {
         let Some(running) = &mut self.running else { return not_told(NO_GUEST) };
-        match what(&mut running.events) {
-            Ok(()) => ControlReply::Told,
-            Err(error) => not_told(error),
-        }
+        told(what(&mut running.events))
     }
 
-    /// Asks a running guest's balloon.
-    fn with_balloon(&self, what: impl FnOnce(&balloon::Handle) -> ControlReply) -> ControlReply {
-        match self.running.as_ref().map(|running| running.balloon.as_ref()) {
+    /// Asks a device of a running guest.
+    fn ask<D>(
+        &self,
+        device: impl FnOnce(&Running) -> Option<&D>,
+        what: impl FnOnce(&D) -> ControlReply,
+    ) -> ControlReply {
+        match self.running.as_ref().map(device) {
             None => not_told(NO_GUEST),
-            Some(None) => not_told("the guest has no balloon"),
-            Some(Some(balloon)) => what(balloon),
+            Some(None) => not_told("the guest has no such device"),
+            Some(Some(device)) => what(device),
         }
     }
 
@@ -299,6 +306,7 @@ impl Service {
             has_vsock,
             events: loaded.events,
             balloon: loaded.balloon,
+            memory: loaded.memory,
             _kept: loaded.kept,
         });
         Ok(())
@@ -306,6 +314,10 @@ impl Service {
 }
 
 const NO_GUEST: &str = "there is no guest yet";
+
+fn told(result: Result<(), impl Display>) -> ControlReply {
+    result.map_or_else(not_told, |()| ControlReply::Told)
+}
 
 fn not_told(why: impl Display) -> ControlReply {
     ControlReply::NotTold { why: format!("{why}") }

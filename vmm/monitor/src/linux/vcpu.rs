@@ -95,6 +95,7 @@ impl Vcpu {
         loop {
             let exit = match self.fd.run() {
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => continue,
+                Err(error) if error.errno() == libc::EFAULT => return End::Guest(GuestFault::Memory),
                 Err(error) => return End::Guest(GuestFault::Run(error)),
                 Ok(exit) => exit,
             };

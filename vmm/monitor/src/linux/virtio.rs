@@ -9,10 +9,11 @@
 //! A reset is the one place where a vCPU thread waits for another: drivers of virtio-mmio do not ask again whether a
 //! reset is done, and free what the device may still be writing to.
 //!
-//! Modules: [`walk`] from rings to requests, [`balloon`], [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
+//! Modules: [`walk`] from rings to requests, [`balloon`], [`mem`], [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
 
 pub mod balloon;
 pub mod block;
+pub mod mem;
 pub mod net;
 pub mod rng;
 pub mod vsock;
@@ -153,6 +154,11 @@ impl Device {
     #[must_use]
     pub fn config<const N: usize>(&self, at: usize) -> [u8; N] {
         lock(&self.config).field(at)
+    }
+
+    /// Says something new in the configuration space that the driver knows already.
+    pub fn correct_config(&self, at: usize, bytes: &[u8]) {
+        lock(&self.config).change(at, bytes);
     }
 
     /// Says something new in the configuration space, and tells a driver that is there.

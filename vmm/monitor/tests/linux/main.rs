@@ -268,6 +268,9 @@ fn loads_that_cannot_be_are_refused_by_name() {
         &[b"a"],
         "more than one balloon",
     );
+    let memory = DeviceSpec::Memory { plugged_mib: 0 };
+    refused(|spec| spec.devices = vec![memory], &[b"a"], "without room for memory that is plugged");
+    refused(|spec| spec.devices = vec![memory; 2], &[b"a"], "more than one device of memory");
     // A bzImage that wants more memory than there is.
     let mut large = vec![0_u8; 8192];
     large[0x1F1] = 1;

@@ -1,16 +1,16 @@
 //! Memory that comes and goes under stock guests: what they give back, the host has again.
 //!
-//! What a guest holds of the host is counted: its VMM's anonymous memory. Where the host has something to do, the script waits
+//! What a guest holds of the host is counted: its VMM's resident memory. Where the host has something to do, the script waits
 //! and says so by a connection ([`Steps`]).
 
 use super::support;
-use super::support::linux::{Guest, Running, guests};
+use super::support::linux::{Ended, Guest, Running, guests};
 use super::support::vmm::{receive, send};
 use super::vsock::{park, stream};
-use super::{POWERED_OFF, soak};
+use super::{GUEST, POWERED_OFF, soak};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-use warren_vmm_protocol::linux::{BalloonStatus, DeviceSpec, VsockReply};
+use warren_vmm_protocol::linux::{BalloonStatus, DeviceSpec, MemoryStatus, VsockReply};
 use warren_vmm_protocol::{ControlReply, ControlRequest};
 
 const MIB: u64 = 1 << 20;
@@ -33,20 +33,30 @@ fn run(
     devices: &[DeviceSpec],
     case: impl FnOnce(&mut Steps<'_>),
 ) -> Option<String> {
+    let ended = run_with(kernel, script, |guest| guest.others = devices.to_vec(), case)?;
+    ended.with(POWERED_OFF, &["end: powered-off"]);
+    Some(ended.log)
+}
+
+/// The same with a guest that is changed first, to any end.
+fn run_with(
+    kernel: &str,
+    script: &str,
+    change: impl FnOnce(&mut Guest),
+    case: impl FnOnce(&mut Steps<'_>),
+) -> Option<Ended> {
     if !support::has_kvm() {
         return None;
     }
     let mut guest = Guest::with_probe(&guests()?, kernel, &format!("{TOOLS}\n{script}"));
-    guest.others = devices.to_vec();
+    change(&mut guest);
     let running = guest.start();
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&mut Steps::of(&running))));
     if let Err(panic) = done {
         println!("{}", running.kill().log);
         std::panic::resume_unwind(panic);
     }
-    let ended = running.end();
-    ended.with(POWERED_OFF, &["end: powered-off"]);
-    Some(ended.log)
+    Some(running.end())
 }
 
 /// A guest whose script waits for the host now and then.
@@ -89,7 +99,7 @@ fn ask(running: &Running, request: &ControlRequest) -> ControlReply {
 /// MiB of the host that the guest and its VMM hold.
 fn held(running: &Running) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.vmm.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
@@ -232,11 +242,102 @@ fn a_stock_6_12_guest_gives_back_what_it_frees() {
     }
 }
 
+/// Half as much again can be plugged, into zones that can be emptied.
+fn pluggable(guest: &mut Guest) {
+    guest.flags = vec!["--pluggable-mib", "256"];
+    guest.others = vec![DeviceSpec::Memory { plugged_mib: 0 }];
+    guest.command_line = format!("memhp_default_state=online_movable {}", guest.command_line);
+}
+
+fn memory(running: &Running) -> MemoryStatus {
+    match ask(running, &ControlRequest::Memory) {
+        ControlReply::Memory(status) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Wants so many MiB, and waits until they are there, or gone.
+fn plug(running: &Running, plugged_mib: u32) {
+    assert_eq!(ask(running, &ControlRequest::SetMemory { plugged_mib }), ControlReply::Told);
+    until(|| memory(running), |status| status.plugged_bytes == u64::from(plugged_mib) * MIB);
+}
+
+/// Memory comes, is used, and goes again, and the host has it; again after the driver came back.
+fn plugs(kernel: &str) {
+    let script = "
+        total() { until [ $(mib MemTotal) $1 $2 ]; do :; done; echo total $1 $2; }
+        wait
+        total -gt 400; fill $(( $(mib MemAvailable) - 48 )); wait
+        total -lt 300; fill 100
+        cd /sys/bus/virtio/drivers/virtio_mem; device=$(b ls | b grep virtio)
+        echo $device > unbind; echo $device > bind; cd /; wait
+        total -gt 300; fill 250; wait";
+    let ended = run_with(kernel, script, pluggable, |steps| {
+        let running = steps.running;
+        steps.arrive();
+        let now = memory(running);
+        assert_eq!((now.region_bytes, now.block_bytes, now.plugged_bytes), (256 * MIB, 2 * MIB, 0));
+        for wrong in [1, 255, 258] {
+            let reply = ask(running, &ControlRequest::SetMemory { plugged_mib: wrong });
+            assert!(matches!(reply, ControlReply::NotTold { .. }), "{reply:?}");
+        }
+        plug(running, 256);
+        steps.next();
+        let full = held(running);
+        assert!(full > 380, "{full} MiB are used");
+        plug(running, 0);
+        let left = held(running);
+        assert!(left < 256 + 24 && full - left > 120, "of {full} MiB {left} are left");
+        steps.next();
+        plug(running, 128);
+        steps.next();
+        assert!(held(running) > 280, "{}", held(running));
+        steps.go_on();
+    });
+    let Some(ended) = ended else { return };
+    ended.with(POWERED_OFF, &["console: total -gt 400", "console: total -lt 300", "console: total -gt 300"]);
+    ended.with(POWERED_OFF, &["console: filled 100", "console: filled 250"]);
+    assert_eq!(ended.log.matches("console: filled ").count(), 3, "{}", ended.log);
+}
+
 #[test]
-fn a_guest_without_a_balloon_says_so() {
+fn memory_is_plugged_into_a_stock_6_1_guest_and_unplugged() {
+    plugs("6.1");
+}
+
+#[test]
+fn memory_is_plugged_into_a_stock_6_12_guest_and_unplugged() {
+    if soak() {
+        plugs("6.12");
+    }
+}
+
+/// Whoever touches what is not plugged comes to an end that has a name.
+#[test]
+fn memory_that_is_not_plugged_cannot_be_touched() {
+    let script = "
+        cd /sys/bus/virtio/drivers/virtio_mem; echo $(b ls | b grep virtio) > unbind
+        wait
+        b devmem 0x100000000; echo it was there";
+    let ended = run_with("6.1", script, pluggable, |steps| {
+        steps.arrive();
+        steps.go_on();
+    });
+    let Some(ended) = ended else { return };
+    ended.with(GUEST, &["end: ", "touched memory that is not plugged"]);
+}
+
+#[test]
+fn a_machine_without_a_guest_says_so() {
     needs_kvm!();
     let (vmm, mut control) = super::empty();
-    for request in [ControlRequest::Balloon, ControlRequest::SetBalloon { target_mib: 1 }] {
+    let requests = [
+        ControlRequest::Balloon,
+        ControlRequest::SetBalloon { target_mib: 1 },
+        ControlRequest::Memory,
+        ControlRequest::SetMemory { plugged_mib: 2 },
+    ];
+    for request in requests {
         send(&mut control, &request);
         assert!(matches!(receive(&mut control), ControlReply::NotTold { .. }));
     }

@@ -41,6 +41,8 @@ pub struct Guest {
     pub card: Option<(OwnedFd, DeviceSpec)>,
     /// Devices without a descriptor.
     pub others: Vec<DeviceSpec>,
+    /// More flags of the VMM.
+    pub flags: Vec<&'static str>,
 }
 
 /// A guest that runs.
@@ -78,6 +80,7 @@ impl Guest {
             cid: None,
             card: None,
             others: Vec::new(),
+            flags: Vec::new(),
         }
     }
 
@@ -111,7 +114,8 @@ impl Guest {
     pub fn start(&self) -> Running {
         let words = [self.memory_mib, self.cpus.into(), self.disks.len() as u64].map(|word| word.to_string());
         let [memory, cpus, disks] = &words;
-        let flags = ["--memory-mib", memory, "--cpus", cpus, "--disks", disks];
+        let mut flags = vec!["--memory-mib", memory, "--cpus", cpus, "--disks", disks];
+        flags.extend(&self.flags);
         let vmm = Vmm::launch("linux", &flags, None);
         let mut control = vmm.control();
         let kernel: OwnedFd = fs::File::open(&self.kernel).unwrap().into();

@@ -9,6 +9,7 @@ mod balloons;
 mod disks;
 mod frames;
 mod hostile;
+mod memories;
 mod streams;
 
 const STATUS: u64 = 0x70;
@@ -60,14 +61,19 @@ struct Driver<S> {
 
 impl<S: Serve> Driver<S> {
     fn new(identity: Identity, front: S) -> Self {
-        let ram = Ram::detached(0, 0x10_0000).unwrap();
+        Self::over(Ram::detached(0, 0x10_0000).unwrap(), identity, |_| front)
+    }
+
+    fn over(ram: Ram, identity: Identity, front: impl FnOnce(&Arc<Device>) -> S) -> Self {
         let bell = || EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let queues = identity.queues.len();
         let (lines, _) = counted(1);
         let bells = (0..queues).map(|_| bell()).collect();
         let device = Device::new("test".into(), identity, lines.line(0), bells, ram.clone());
         let features = F_VERSION_1 | F_EVENT_IDX;
-        Self { device: Arc::new(device), front, ram, features, made: vec![0; queues], seen: vec![0; queues] }
+        let device = Arc::new(device);
+        let front = front(&device);
+        Self { device, front, ram, features, made: vec![0; queues], seen: vec![0; queues] }
     }
 
     fn set(&self, offset: u64, value: u32) {

@@ -69,7 +69,10 @@ impl Walk {
         queue.try_set_used_ring_address(GuestAddress(config.device))?;
         queue.set_event_idx(features & F_EVENT_IDX != 0);
         queue.set_ready(true);
-        if !queue.is_valid(ram.regions()) {
+        let size = u64::from(config.size);
+        let parts =
+            [(config.descriptors, 16 * size), (config.driver, 6 + 2 * size), (config.device, 6 + 8 * size)];
+        if !queue.is_valid(ram.regions()) || !parts.iter().all(|(gpa, len)| ram.is_plugged(*gpa, *len)) {
             return Err(WalkError::Place);
         }
         Ok(Some(Self { queue }))
@@ -136,6 +139,7 @@ impl Memory for Ram {
         usize::try_from(range.len).is_ok_and(|len| {
             GuestMemoryBackend::check_range(self.regions(), GuestAddress(range.gpa), len)
                 && range.gpa.checked_add(u64::from(range.len)).is_some()
+                && self.is_plugged(range.gpa, range.len.into())
         })
     }
 

@@ -2,6 +2,7 @@
 //! ring-walking adapter: nothing panics, everything ends, and nothing outside of what was offered is touched.
 
 use super::super::balloon::Balloon;
+use super::super::mem::Mem;
 use super::super::net::Net;
 use super::super::vsock::Vsock;
 use super::*;
@@ -150,6 +151,12 @@ fn page_numbers() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|numbers| numbers.into_iter().flat_map(u32::to_le_bytes).collect())
 }
 
+fn memory_request() -> impl Strategy<Value = Vec<u8>> {
+    let block = prop_oneof![8 => (0_u64..9).prop_map(|block| memories::START + block * memories::BLOCK), 1 => any::<u64>()];
+    let count = prop_oneof![8 => 0_u16..4, 1 => any::<u16>()];
+    (0_u16..5, block, count).prop_map(|(kind, gpa, count)| memories::request(kind, gpa, count))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
@@ -188,6 +195,18 @@ proptest! {
         driver.ram.put(KEPT.start, &[0x5A; 0x2000]).unwrap();
         drive(&mut driver, acts, |_| {});
         prop_assert!(driver.bytes(KEPT.start, 0x2000) == [0x5A; 0x2000]);
+    }
+
+    #[test]
+    fn no_more_is_plugged_than_was_wanted(acts in prop::collection::vec(act(memory_request()), 0..60)) {
+        let mut driver: Driver<Mem> = memories::memory(3);
+        let handle = driver.front.handle();
+        drive(&mut driver, acts, |driver| {
+            let plugged = handle.status().plugged_bytes;
+            assert!(plugged <= 3 * memories::BLOCK);
+            let there = (0..memories::BLOCKS).filter(|block| driver.ram.is_plugged(memories::START + block * memories::BLOCK, 1));
+            assert_eq!(there.count() as u64 * memories::BLOCK, plugged);
+        });
     }
 
     #[test]
