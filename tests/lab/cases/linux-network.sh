@@ -40,7 +40,8 @@ httpd -h /www/host -p 8080
 wget -q -O - http://203.0.113.1/ | grep -q 'the world' || fail "the world is not there"
 
 say "Warren starts"
-$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --network-open 10.9.0.0/16 > /tmp/up 2>&1 &
+# In the full form with so few slots that each is used many times.
+$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --network-open 10.9.0.0/16 ${WARREN_SOAK:+--slots=6} > /tmp/up 2>&1 &
 up=$!
 until grep -q '^ready' /tmp/up; do kill -0 $up 2> /dev/null || fail "$(cat /tmp/up)"; sleep 0.2; done
 expect 0 '"no_network_because": ""' $warren --json hosts
@@ -82,6 +83,40 @@ for pid in $before; do
 done
 kill -9 $before
 expect 0 'the world' fetch two http://203.0.113.1/
+
+# In the full form: what a slot had of the network is whole again for whoever has it next, whether its end was orderly or not.
+if [ -n "${WARREN_SOAK-}" ]; then
+    say "thirty rounds of three sandboxes on the same slots"
+    taps() { network | sed -n 's/.*"\(wt[0-9]*\)".*/\1/p'; }
+    quiet() { until [ -z "$(taps)" ]; do sleep 0.1; done; }
+    kill -9 $(pids)
+    quiet
+    : > /tmp/slots
+    for round in $(seq 30); do
+        $warren fn create brief --kind linux --runtime debian-base --code /functions/fetch --timeout-ms 60000 --network outbound \
+            > /tmp/created 2>&1 || fail "round $round: $(cat /tmp/created)"
+        for name in one two brief; do
+            fetch $name http://203.0.113.1/ > /tmp/round-$name 2>&1 &
+            echo $! > /tmp/pid-$name
+        done
+        for name in one two brief; do
+            wait "$(cat /tmp/pid-$name)"
+            grep -q 'the world' /tmp/round-$name || fail "round $round, $name: $(cat /tmp/round-$name)"
+        done
+        taps >> /tmp/slots
+        [ "$(taps | wc -l)" = 3 ] || fail "round $round: not three taps: $(network)"
+        [ "$(network | grep '"rules"')" = "$rules" ] || fail "round $round: other rules: $rules, $(network)"
+        $warren fn rm brief > /tmp/removed 2>&1 || fail "round $round: $(cat /tmp/removed)"
+        until [ "$(taps | wc -l)" = 2 ]; do sleep 0.1; done
+        kill -9 $(pids)
+        quiet
+        [ $((round % 5)) = 0 ] && say "round $round"
+    done
+    slots=$(sort -u /tmp/slots | wc -l)
+    [ "$slots" -le 6 ] || fail "$slots slots were used of six"
+    ip route | grep -q '^100\..* via .*wt' && fail "routes of slots are left: $(ip route)"
+    expect 0 'the world' fetch one http://203.0.113.1/
+fi
 
 say "how each ended has a name and is counted"
 kill -9 $(pids)

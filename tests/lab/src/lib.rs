@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod console;
+pub mod disk;
 pub mod guest;
 pub mod initramfs;
 pub mod kernel;

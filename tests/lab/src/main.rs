@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use warren_lab::{
-    guest,
+    disk, guest,
     initramfs::{self, Carry},
     kernel::{self, Series},
     machine::{Machine, Time, Verdict},
@@ -54,6 +54,9 @@ struct Arguments {
     /// Load what sandboxes' network needs of the kernel: taps, pairs of links, nftables.
     #[arg(long)]
     network: bool,
+    /// MiB of a disk for /var/lib, in memory that is charged to nobody; else that is memory of whoever writes it.
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
     /// The shell command, run as root with PATH=/bin:/opt/warren/bin.
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -76,6 +79,9 @@ fn main() -> Result<ExitCode> {
         }
         files.push(guest::root_image(&kernel, &arguments.cache)?);
         files.extend(guest::host_modules(&kernel)?);
+    }
+    if let Some(mib) = arguments.disk {
+        files.extend(disk::carries(&kernel, &arguments.cache, mib)?);
     }
     // One image a run, so that runs side by side do not meet.
     let image = arguments.cache.join(format!("initramfs-{}.cpio", std::process::id()));

@@ -8,17 +8,6 @@ use std::{
     process::Command,
 };
 
-/// The full form of everything about Linux guests.
-pub(crate) fn soak(programs: &[TestProgram]) -> Result<()> {
-    shell::step("soak linux", &mut monitor(programs, "WARREN_SOAK=1 ")?)?;
-    let clients = programs.iter().find(|program| program.name == "clients").context("no client tests")?;
-    shell::step("soak linux (clients)", clients.command().env("WARREN_SOAK", "1"))?;
-    shell::step("soak linux (supervisor)", &mut supervisor(programs, "WARREN_SOAK=1 ")?)?;
-    let drivers = programs.iter().find(|program| !program.beside && program.name == "warren_vmm");
-    let mut command = drivers.context("there are no unit tests of the monitor")?.command();
-    shell::step("soak linux (hostile drivers)", command.arg("hostile").env("WARREN_SOAK", "1"))
-}
-
 /// The monitor's Linux guests: stock kernels on the lab host.
 pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Command> {
     let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/monitor") && p.name == "linux";

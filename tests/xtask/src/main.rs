@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod fuzz;
 mod guests;
+mod linux;
 mod network;
 mod paths;
 mod prepare;
@@ -55,10 +56,15 @@ enum Task {
     /// Format, lints, documentation, dependency rules, file sizes.
     Check(check::Options),
     /// Run the full form of one suite.
-    #[command(after_help = "Examples:\n  cargo xtask soak warm\n  cargo xtask soak all")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask soak warm\n  cargo xtask soak linux\n  cargo xtask soak linux network\n  cargo xtask soak all"
+    )]
     Soak {
         /// Suite name; `cargo xtask soak list` prints them.
         name: String,
+        /// Of `linux` only the parts whose names begin so.
+        #[arg(default_value = "")]
+        part: String,
     },
     /// Run a benchmark with its floors.
     #[command(
@@ -93,7 +99,7 @@ fn main() -> ExitCode {
         Task::Up(options) => up::run(&options),
         Task::Test(options) => suites::run(&options),
         Task::Check(options) => check::run(&options),
-        Task::Soak { name } => suites::soak(&name),
+        Task::Soak { name, part } => suites::soak(&name, &part),
         Task::Bench { name, host, rest } if host == "lab" => suites::bench_in_lab(&name, &rest),
         Task::Bench { name, rest, .. } => suites::bench(&name, &rest),
         Task::Fuzz(options) => fuzz::run(&options),

@@ -17,13 +17,19 @@ const EXTENSIONS: &str = "extensions";
 /// The scratch disk that the functions have.
 const SCRATCH: &str = "scratch/1024.sparse";
 
-/// The lives of Linux functions' sandboxes, through the whole path; nothing where runtimes cannot be made.
-pub(crate) fn lives(root: &Path) -> Result<Option<Command>> {
+/// The lives of Linux functions' sandboxes, through the whole path, in the full form in virtual time; nothing where runtimes
+/// cannot be made.
+pub(crate) fn lives(root: &Path, full: bool) -> Result<Option<Command>> {
     let Some(mut carries) = carries(&["debian-base"])? else { return Ok(None) };
     carries.push((root.join("tests/functions/linux"), "/functions".to_owned()));
     let case = root.join("tests/lab/cases/linux-functions.sh");
     carries.push((case, "/opt/tests/linux-functions.sh".to_owned()));
-    Ok(Some(lab(&["--limit", "900"], &carries, "sh /opt/tests/linux-functions.sh")))
+    let words = "sh /opt/tests/linux-functions.sh";
+    Ok(Some(if full {
+        lab(&["--virtual-time", "--limit", "3600"], &carries, &format!("WARREN_SOAK=1 {words}"))
+    } else {
+        lab(&["--limit", "900"], &carries, words)
+    }))
 }
 
 /// Every runtime through every step: the suite `runtimes`, in virtual time, so that the product's time limits are exact and
@@ -45,8 +51,8 @@ pub(crate) fn every(root: &Path, programs: &[TestProgram], full: bool) -> Result
     }
     let words = "cd /opt/tests && WARREN_COLLECTED=/opt/warren WARREN_MATRIX=/matrix";
     let command = if full {
-        // More to carry, and disks that are full.
-        let flags = ["--virtual-time", "--limit", "7200", "--memory-mib", "5120"];
+        // More to carry; and scratch disks that are filled, on a disk, as they would be.
+        let flags = ["--virtual-time", "--limit", "7200", "--memory-mib", "6144", "--disk", "3072"];
         lab(&flags, &carries, &format!("{words} WARREN_SOAK=1 ./runtimes"))
     } else {
         lab(&["--limit", "600", "--memory-mib", "3072"], &carries, &format!("{words} ./runtimes python"))

@@ -1,7 +1,7 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, fuzz, guests, network, paths, prepare,
+    build, check, fuzz, guests, linux, network, paths, prepare,
     programs::{self, TestProgram},
     runtimes, setup, shell, systemd,
     tally::Tally,
@@ -173,9 +173,9 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         }
     }
     let guests = [
-        ("lab::linux-functions", runtimes::lives(root)),
+        ("lab::linux-functions", runtimes::lives(root, false)),
         ("lab::runtimes", runtimes::every(root, programs, false)),
-        ("lab::linux-network", network::lab(root, "6.1")),
+        ("lab::linux-network", network::lab(root, "6.1", false)),
         ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
         ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
     ];
@@ -202,8 +202,8 @@ fn lab_with(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Comma
     command
 }
 
-/// The full form of one suite.
-pub(crate) fn soak(name: &str) -> Result<()> {
+/// The full form of one suite; of `linux`, the parts whose names begin with `part`.
+pub(crate) fn soak(name: &str, part: &str) -> Result<()> {
     build::run(&build::Options::default())?;
     let programs = programs::build()?;
     let suites: Vec<_> = programs.iter().filter(|program| program.has_full_form()).collect();
@@ -225,18 +225,7 @@ pub(crate) fn soak(name: &str) -> Result<()> {
         }
     }
     if name == "linux" || name == "all" {
-        guests::soak(&programs)?;
-        for (name, command) in [
-            ("soak linux (lives of functions)", runtimes::lives(&paths::root())?),
-            ("soak linux (runtimes)", runtimes::every(&paths::root(), &programs, true)?),
-        ] {
-            if let Some(mut command) = command {
-                shell::step(name, &mut command)?;
-            }
-        }
-        if let Some(mut command) = network::lab(&paths::root(), "6.12")? {
-            shell::step("soak linux (network, kernel 6.12)", &mut command)?;
-        }
+        linux::soak(&programs, part)?;
         if name == "linux" {
             return Ok(());
         }
