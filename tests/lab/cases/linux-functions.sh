@@ -69,6 +69,17 @@ expect 2 'BAD_REQUEST' $warren fn create odd --kind linux --code /functions/shel
 printf 'PK\003\004 and no more' > /tmp/bad.zip
 expect 2 'ZIP_MALFORMED' $warren fn create odd --kind linux --runtime debian-base --code /tmp/bad.zip
 
+# In the full form: the largest that may be handed in arrives whole, and one byte more does not.
+if [ -n "${WARREN_SOAK-}" ]; then
+    say "a zip of 50 MB"
+    expect 2 '50 MiB' $warren fn create larger --kind linux --runtime debian-base --code /zips/larger.zip
+    $warren fn create largest --kind linux --runtime debian-base --code /zips/largest.zip --timeout-ms 60000 \
+        --memory-mib 256 || fail "create largest"
+    sum=$(unzip -p /zips/largest.zip ballast | md5sum)
+    expect 0 "\"${sum%% *}\"" invoke largest --payload '{}'
+    expect 0 "\"${sum%% *}\"" invoke largest --payload '{}'
+fi
+
 say "nothing stays behind"
 kill -TERM $up && wait $up || fail "the stop: $(cat /tmp/up)"
 left=$(ls /var/lib/warren/agent/run)

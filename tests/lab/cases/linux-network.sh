@@ -82,15 +82,18 @@ for pid in $before; do
     pids | grep -qx "$pid" || fail "sandbox $pid was not adopted: $(pids)"
 done
 kill -9 $before
+# Until that is noticed, an event may still be given to one of them, and is lost with it.
+for pid in $before; do
+    while pids | grep -qx "$pid"; do sleep 0.2; done
+done
 expect 0 'the world' fetch two http://203.0.113.1/
 
 # In the full form: what a slot had of the network is whole again for whoever has it next, whether its end was orderly or not.
 if [ -n "${WARREN_SOAK-}" ]; then
     say "thirty rounds of three sandboxes on the same slots"
     taps() { network | sed -n 's/.*"\(wt[0-9]*\)".*/\1/p'; }
-    quiet() { until [ -z "$(taps)" ]; do sleep 0.1; done; }
-    kill -9 $(pids)
-    quiet
+    end() { kill -9 $(pids); until [ -z "$(pids)$(taps)" ]; do sleep 0.1; done; }
+    end
     : > /tmp/slots
     for round in $(seq 30); do
         $warren fn create brief --kind linux --runtime debian-base --code /functions/fetch --timeout-ms 60000 --network outbound \
@@ -108,8 +111,7 @@ if [ -n "${WARREN_SOAK-}" ]; then
         [ "$(network | grep '"rules"')" = "$rules" ] || fail "round $round: other rules: $rules, $(network)"
         $warren fn rm brief > /tmp/removed 2>&1 || fail "round $round: $(cat /tmp/removed)"
         until [ "$(taps | wc -l)" = 2 ]; do sleep 0.1; done
-        kill -9 $(pids)
-        quiet
+        end
         [ $((round % 5)) = 0 ] && say "round $round"
     done
     slots=$(sort -u /tmp/slots | wc -l)

@@ -21,6 +21,7 @@ mod suites;
 mod systemd;
 mod tally;
 mod up;
+mod zip;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! What the lab's cases of Linux functions carry: runtimes and kernel, made once and kept in `target/guests`; programs and
 //! functions. And how they are called.
 
-use crate::{guests, paths, programs::TestProgram, shell};
+use crate::{guests, paths, programs::TestProgram, shell, zip};
 use anyhow::{Context as _, Result};
 use std::{
     path::{Path, PathBuf},
@@ -14,6 +14,8 @@ const FULL: [&str; 3] = ["debian-base", "debian-python", "debian-node"];
 const QUICK: [&str; 1] = ["debian-python"];
 /// A root file system with two extensions, which is imported.
 const EXTENSIONS: &str = "extensions";
+/// Most bytes of a function's zip.
+const LARGEST_ZIP: usize = 50 << 20;
 /// The scratch disk that the functions have.
 const SCRATCH: &str = "scratch/1024.sparse";
 
@@ -26,6 +28,9 @@ pub(crate) fn lives(root: &Path, full: bool) -> Result<Option<Command>> {
     carries.push((case, "/opt/tests/linux-functions.sh".to_owned()));
     let words = "sh /opt/tests/linux-functions.sh";
     Ok(Some(if full {
+        let zips = paths::target().join("guest-fixtures/zips");
+        zip::largest(&zips, &root.join("tests/functions/linux/weigh/bootstrap"), LARGEST_ZIP)?;
+        carries.push((zips, "/zips".to_owned()));
         lab(&["--virtual-time", "--limit", "3600"], &carries, &format!("WARREN_SOAK=1 {words}"))
     } else {
         lab(&["--limit", "900"], &carries, words)

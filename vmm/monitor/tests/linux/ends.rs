@@ -35,6 +35,14 @@ fn a_reboot_by_acpi_is_a_reset() {
     }
 }
 
+/// A kernel that reboots by a triple fault, as one does that has no other way left.
+#[test]
+fn a_reboot_by_a_triple_fault_is_a_fault_of_the_guest() {
+    if soak() {
+        ends("b reboot -f", "reboot=t ", GUEST, &["end: guest: triple fault"]);
+    }
+}
+
 #[test]
 fn a_power_off_is_one() {
     if soak() {
