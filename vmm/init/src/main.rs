@@ -63,7 +63,7 @@ fn outside_a_guest() -> ExitCode {
         // What programs leave behind is reaped here too.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let places = Places::below(Path::new(root));
-        let setup = Setup { listener: listener.into(), places, guest: false, api_port: 0 };
+        let setup = Setup { listener: listener.into(), places, guest: false, holds: false, api_port: 0 };
         serve::run(setup, |_| Ok(()))
     });
     match served {

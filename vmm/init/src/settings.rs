@@ -8,6 +8,7 @@
 //! | `warren.serve=1` | be a function's supervisor ([`crate::serve`]): the root file system comes under an overlay |
 //! | `warren.scratch=DEVICE` | then: the disk of the overlay's upper layer and `/tmp`; `/dev/vdb` if not given |
 //! | `warren.task=DEVICE` | then: the disk of the function's archive; `/dev/vdc` if not given |
+//! | `warren.hold=no` | then: programs run between events, too; for measuring what it costs that they do not |
 
 /// What init is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct Settings {
     pub scratch: String,
     /// The disk with the function's archive.
     pub task: String,
+    /// Let programs run between events.
+    pub restless: bool,
 }
 
 /// A root file system.
@@ -51,6 +54,7 @@ impl Settings {
             serve: value("warren.serve") == Some("1"),
             scratch: device("warren.scratch", "/dev/vdb"),
             task: device("warren.task", "/dev/vdc"),
+            restless: value("warren.hold") == Some("no"),
         }
     }
 
@@ -92,5 +96,6 @@ mod tests {
         assert_eq!((usual.scratch(), usual.task.as_str()), (Some("/dev/vdb"), "/dev/vdc"));
         let named = Settings::parse("warren.serve=1 warren.scratch=/dev/vdx warren.task=/dev/vdy");
         assert_eq!((named.scratch(), named.task.as_str()), (Some("/dev/vdx"), "/dev/vdy"));
+        assert!(!named.restless && Settings::parse("warren.serve=1 warren.hold=no").restless);
     }
 }

@@ -30,6 +30,16 @@ fn guest(
     files: &[(&str, &str)],
     change: impl FnOnce(Sandbox) -> Sandbox,
 ) -> Option<(Machine, Running)> {
+    guest_with("", kernel, files, change)
+}
+
+/// The same, with these words more for init.
+fn guest_with(
+    words: &str,
+    kernel: &str,
+    files: &[(&str, &str)],
+    change: impl FnOnce(Sandbox) -> Sandbox,
+) -> Option<(Machine, Running)> {
     let (guests, fixtures) = places()?;
     let program = std::fs::read(fixtures.join("bootstrap")).unwrap();
     let mut members = vec![("bootstrap", program.as_slice())];
@@ -41,7 +51,7 @@ fn guest(
     sandbox.config.task_len = task.len() as u64;
     sandbox.config.tmp = 16.try_into().unwrap();
     sandbox.config.wall_unix_ns = 1_900_000_000_000_000_000;
-    let machine = Machine::start(&guests.join(kernel), &fixtures, &task);
+    let machine = Machine::start(&guests.join(kernel), &fixtures, &task, words);
     let running = sandbox.over(machine.stream());
     Some((machine, running))
 }
@@ -132,6 +142,33 @@ fn nothing_runs_between_events() {
         assert!(running.invoke(&format!(r#"{{"value":{number}}}"#)).text().contains("echo"));
     }
     ends(machine, running);
+}
+
+/// What it costs a warm event that nothing runs between two: the same hundred events without, in virtual time, where a figure is
+/// the instructions that were run. Most of it is letting a group go, which every thread of it has to hear.
+#[test]
+fn holding_programs_costs_little() {
+    const EVENTS: u32 = 100;
+    if std::env::var_os("WARREN_VIRTUAL_TIME").is_none() {
+        return;
+    }
+    let us = |words: &str| {
+        let (machine, mut running) = guest_with(words, "6.1", &[], |sandbox| sandbox)?;
+        running.invoke(r#"{"value":0}"#);
+        let mut all = std::time::Duration::ZERO;
+        for number in 1..=EVENTS {
+            let began = std::time::Instant::now();
+            running.invoke(&format!(r#"{{"value":{number}}}"#));
+            all += began.elapsed();
+            // The next event finds them held, as one that comes a while later does.
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        ends(machine, running);
+        Some(all / EVENTS)
+    };
+    let Some((without, with)) = us("warren.hold=no").zip(us("")) else { return };
+    println!("a warm event: {with:?}; without holding programs: {without:?}");
+    assert!(with < without + without / 10, "{with:?} is more than a tenth over {without:?}");
 }
 
 /// A time, and what it has to be: no less, and in virtual time, where it is exact, hardly more.

@@ -32,6 +32,10 @@ use warren_proto::{
 };
 
 /// How long a destroy waits for an idle sandbox to be reclaimed before it answers.
+///
+/// Control waits for that answer in one case alone: when an event needs the memory that the sandbox still has, which nobody can
+/// give it sooner. All other ends are asked for by tasks of their own (`destroy_later`), and a sandbox's own end is its owner
+/// task's work: no event waits for either.
 const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A stream of answers.

@@ -42,7 +42,13 @@ pub(crate) fn serve(settings: &Settings) -> Result<(), Failure> {
         setrlimit(resource, limit).map_err(Failure::of("set limits"))?;
     }
     let listener = listen().map_err(Failure::of("listen on vsock"))?;
-    let setup = Setup { listener: listener.into(), places: Places::guest(), guest: true, api_port: API_PORT };
+    let setup = Setup {
+        listener: listener.into(),
+        places: Places::guest(),
+        guest: true,
+        holds: !settings.restless,
+        api_port: API_PORT,
+    };
     crate::say!("waiting for the host");
     crate::serve::run(setup, |config| prepare(settings, config)).map_err(Failure::of("serve"))
 }

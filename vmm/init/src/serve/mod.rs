@@ -29,6 +29,7 @@ pub(crate) use identifier::new as identifier;
 use crate::api;
 use crate::clock::Clock;
 use crate::core::Machine;
+use freezer::Freezer;
 use host::Listener;
 use outgoing::Outgoing;
 use places::Places;
@@ -53,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) places: Places,
     /// Whether this is the first process of a guest.
     pub(crate) guest: bool,
+    /// Whether nothing runs between events.
+    pub(crate) holds: bool,
     /// The port of the API on the loopback; 0 for any.
     pub(crate) api_port: u16,
 }
@@ -102,8 +105,9 @@ async fn live(setup: Setup, prepare: impl FnOnce(&GuestConfig) -> Result<(), Unp
     let api = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, setup.api_port))).await?;
     let address = api.local_addr()?.to_string();
     let outgoing = Rc::new(Outgoing::default());
-    let supervisor =
-        Supervisor::new(clock, *config, setup.places, address, setup.guest, Rc::clone(&outgoing));
+    let freezer = if setup.holds { Freezer::of_guest() } else { Freezer::default() };
+    let outside = (Rc::clone(&outgoing), Rc::new(freezer));
+    let supervisor = Supervisor::new(clock, *config, setup.places, address, setup.guest, outside);
     let mut children = signal(SignalKind::child())?;
     tokio::task::spawn_local(api::serve(api, supervisor.clone()));
     tokio::task::spawn_local(host::serve(listener, stream, supervisor.clone()));

@@ -82,7 +82,7 @@ impl Supervisor {
         places: Places,
         api: String,
         guest: bool,
-        outgoing: Rc<Outgoing>,
+        (outgoing, freezer): (Rc<Outgoing>, Rc<Freezer>),
     ) -> Self {
         let limit = Micros::from(config.init_timeout.get()) * 1000;
         let state = State {
@@ -94,7 +94,6 @@ impl Supervisor {
             event: None,
             hub: Hub::default(),
         };
-        let freezer = Rc::new(if guest { Freezer::of_guest() } else { Freezer::default() });
         let state = RefCell::new(state);
         let (alarm, off, over) = (Notify::new(), Cell::new(false), Notify::new());
         Self(Rc::new(Shared {

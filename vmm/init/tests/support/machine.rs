@@ -28,8 +28,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots one. The guest waits for its configuration.
-    pub fn start(kernel: &Path, fixtures: &Path, task: &[u8]) -> Self {
+    /// Boots one, with these words more for init. The guest waits for its configuration.
+    pub fn start(kernel: &Path, fixtures: &Path, task: &[u8], words: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("vmm");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -56,8 +56,9 @@ impl Machine {
         let disk = |read_only| DeviceSpec::Block { read_only };
         let spec = LinuxSpec {
             memory_bytes: 256 << 20,
-            command_line: "console=ttyS0 quiet panic=-1 reboot=k warren.serve=1 warren.root=/dev/vda"
-                .to_owned(),
+            command_line: format!(
+                "console=ttyS0 quiet panic=-1 reboot=k warren.serve=1 warren.root=/dev/vda {words}"
+            ),
             cpu_template: HOST_TEMPLATE.into(),
             initrd: true,
             entry: BootEntry::Long,
