@@ -8,6 +8,11 @@ use std::{
     process::Command,
 };
 
+/// Before every command that starts guests in the lab: a halted guest's CPU is given back at once. KVM would look for up to
+/// 200 us first whether something wakes it, a loop of PAUSE, and to software emulation one PAUSE is as dear as a thousand
+/// other instructions: most of some runs was that. (Benches leave it as it is: their peers' figures were measured so.)
+pub(crate) const NO_POLLING: &str = "echo 0 > /sys/module/kvm/parameters/halt_poll_ns && ";
+
 /// The monitor's Linux guests: stock kernels on the lab host.
 pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Command> {
     let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/monitor") && p.name == "linux";
@@ -25,7 +30,7 @@ pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Com
         command.arg("--carry").arg(format!("{}=/opt/tests/{to}", from.display()));
     }
     command.arg("--").arg(format!(
-        "cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
+        "{NO_POLLING}cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
          WARREN_PROBE=/opt/tests/guest-probe WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
     ));
     Ok(command)
@@ -56,7 +61,7 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
         command.arg("--carry").arg(format!("{}=/opt/tests/{to}", from.display()));
     }
     command.arg("--").arg(format!(
-        "cd /opt/tests && WARREN_GUESTS=/guest WARREN_FIXTURES=/opt/tests/fixtures \
+        "{NO_POLLING}cd /opt/tests && WARREN_GUESTS=/guest WARREN_FIXTURES=/opt/tests/fixtures \
          WARREN_INIT=/opt/tests/warren-init WARREN_VMM=/opt/tests/warren-vmm \
          {virtual_time}{environment}./guest --test-threads=1"
     ));

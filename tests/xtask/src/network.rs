@@ -1,6 +1,6 @@
 //! The lab's case of what Linux functions reach: a runtime with curl and a kernel, made in `target/guests`, and how it is called.
 
-use crate::{paths, shell};
+use crate::{guests, paths, shell};
 use anyhow::{Context as _, Result};
 use std::{path::Path, process::Command};
 
@@ -44,6 +44,6 @@ pub(crate) fn lab(root: &Path, kernel: &str, full: bool) -> Result<Option<Comman
     carry(&root.join("tests/functions/linux"), "/functions");
     carry(&root.join("tests/lab/cases").join(CASE), &format!("/opt/tests/{CASE}"));
     let form = if full { "WARREN_SOAK=1 " } else { "" };
-    command.args(["--", &format!("{form}sh /opt/tests/{CASE}")]);
+    command.arg("--").arg(format!("{}{form}sh /opt/tests/{CASE}", guests::NO_POLLING));
     Ok(Some(command))
 }

@@ -71,7 +71,7 @@ fn lab(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Command {
     for (from, to) in carries {
         command.arg("--carry").arg(format!("{}={to}", from.display()));
     }
-    command.args(["--", words]);
+    command.arg("--").arg(guests::NO_POLLING.to_owned() + words);
     command
 }
 
