@@ -49,7 +49,8 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
         command.arg("--virtual-time");
         "WARREN_VIRTUAL_TIME=1 "
     };
-    command.args(["--limit", "900", "--guests", "--memory-mib", "2048"]);
+    let limit = if environment.is_empty() { "900" } else { "3600" };
+    command.args(["--limit", limit, "--guests", "--memory-mib", "2048"]);
     for (from, to) in [
         (paths::built("warren-vmm"), "warren-vmm"),
         (paths::built("warren-init"), "warren-init"),
