@@ -144,10 +144,10 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     any(ALL, "futex", 202, "locks and queues between the threads"),
     // Memory.
     no_exec("mmap", 9, "memory"),
-    no_exec("mprotect", 10, "memory; a thread's guard page"),
+    no_exec("mprotect", 10, "memory; a thread's guard page; what a guest may touch"),
     any(ALL, "munmap", 11, "memory"),
     any(ALL, "mremap", 25, "memory"),
-    any(ALL, "madvise", 28, "memory; huge pages"),
+    any(ALL, "madvise", 28, "memory; huge pages; what a guest gives back"),
     any(ALL, "brk", 12, "memory"),
     // The end.
     any(ALL, "rt_sigprocmask", 14, "a thread's start and end; abort"),

@@ -1,16 +1,17 @@
 //! `warren-vmm`: the monitor of one microVM.
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
 use warren_boot::linux::layout::VIRTIO_MAX;
 use warren_sandbox_plan::linux::DISKS;
 use warren_vmm::linux;
-use warren_vmm::linux::machine::LinuxOptions;
+use warren_vmm::linux::machine::{LinuxOptions, Pages};
 use warren_vmm::linux::run::LinuxDescriptors;
 use warren_vmm::machine::MachineOptions;
 use warren_vmm::run::{Descriptors, run};
+use warren_vmm::sys::pool::HugePage;
 
 /// The monitor of one microVM.
 #[derive(Parser)]
@@ -52,6 +53,9 @@ enum Command {
         /// Ask for huge pages behind guest memory.
         #[arg(long)]
         huge_pages: bool,
+        /// Take guest memory from huge pages that the host has set aside, or do not start.
+        #[arg(long, value_name = "SIZE", conflicts_with = "huge_pages")]
+        reserved_pages: Option<PageSize>,
     },
     /// Find out by trying what this host's KVM can do. Status 0 if Wasm sandboxes can run, else 1.
     Probe {
@@ -59,6 +63,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Sizes of huge pages.
+#[derive(Clone, Copy, ValueEnum)]
+enum PageSize {
+    #[value(name = "2M")]
+    TwoMib,
+    #[value(name = "1G")]
+    OneGib,
 }
 
 fn main() -> ExitCode {
@@ -85,11 +98,17 @@ fn start() -> Result<u8> {
             warren_vmm::log!("end: {end}");
             Ok(end.code())
         }
-        Command::Linux { memory_mib, pluggable_mib, cpus, disks, huge_pages } => {
+        Command::Linux { memory_mib, pluggable_mib, cpus, disks, huge_pages, reserved_pages } => {
             let descriptors =
                 LinuxDescriptors::inherit().context("warren-vmm linux is started by warren-jailer")?;
             let (memory_bytes, pluggable_bytes) = (memory_mib << 20, pluggable_mib << 20);
-            let options = LinuxOptions { memory_bytes, pluggable_bytes, cpus, disks, huge_pages };
+            let pages = match (reserved_pages, huge_pages) {
+                (Some(PageSize::TwoMib), _) => Pages::Reserved(HugePage::TwoMib),
+                (Some(PageSize::OneGib), _) => Pages::Reserved(HugePage::OneGib),
+                (None, true) => Pages::HugeIfThere,
+                (None, false) => Pages::Small,
+            };
+            let options = LinuxOptions { memory_bytes, pluggable_bytes, cpus, disks, pages };
             let end = linux::run::run(descriptors, options);
             warren_vmm::log!("end: {end}");
             Ok(end.code())

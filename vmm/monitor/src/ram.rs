@@ -2,6 +2,7 @@
 //!
 //! Nothing here ever makes a Rust reference into guest memory.
 
+use crate::sys::pool::{HugePage, PoolError};
 use crate::sys::vectored::{Direction, send_behind, transfer, transfer_stream};
 use crate::sys::{FileUse, Reservation};
 use kvm_ioctls::VmFd;
@@ -55,6 +56,9 @@ pub enum RamError {
         /// Why.
         source: io::Error,
     },
+    /// No huge pages.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// KVM refused the slot.
     #[error("KVM refuses a memory slot of {len} bytes")]
     Slot {
@@ -85,12 +89,17 @@ impl Ram {
 
     /// Adds a bank as the next memory slot. Earlier clones do not see it.
     pub fn add_bank(&mut self, vm: &VmFd, base: u64, len: u64) -> Result<(), RamError> {
-        self.add(vm, base, len, false)
+        self.add(vm, base, Self::reserve(len)?, false)
     }
 
     /// The same, with a log of written pages.
     pub fn add_logged_bank(&mut self, vm: &VmFd, base: u64, len: u64) -> Result<(), RamError> {
-        self.add(vm, base, len, true)
+        self.add(vm, base, Self::reserve(len)?, true)
+    }
+
+    /// The same of huge pages that the host has set aside.
+    pub fn add_huge_bank(&mut self, vm: &VmFd, base: u64, len: u64, page: HugePage) -> Result<(), RamError> {
+        self.add(vm, base, Reservation::of_pool(len, page)?, false)
     }
 
     /// Adds a bank of blocks, none of them there yet, as the next memory slot. At most one, and the last.
@@ -149,8 +158,8 @@ impl Ram {
         blocks.is_some_and(|blocks| blocks.iter().all(|block| block.load(Ordering::SeqCst)))
     }
 
-    fn add(&mut self, vm: &VmFd, base: u64, len: u64, logged: bool) -> Result<(), RamError> {
-        let reservation = Self::reserve(len)?;
+    fn add(&mut self, vm: &VmFd, base: u64, reservation: Reservation, logged: bool) -> Result<(), RamError> {
+        let len = reservation.bytes() as u64;
         let base = GuestAddress(base);
         let slot = u32::try_from(self.banks.len()).unwrap_or(u32::MAX);
         reservation.attach(vm, slot, base, logged).map_err(|source| RamError::Slot { len, source })?;
@@ -199,6 +208,12 @@ impl Ram {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.banks.is_empty()
+    }
+
+    /// Whether files can be put over it ([`Self::map_file`]).
+    #[must_use]
+    pub fn takes_files(&self) -> bool {
+        self.banks.iter().all(|bank| bank.reservation.takes_files())
     }
 
     /// Puts pages of a file at a guest-physical address.

@@ -4,6 +4,7 @@
     reason = "the monitor's one module for descriptors, mappings, memory slots and signals"
 )]
 
+pub mod pool;
 pub mod tap;
 pub mod vectored;
 
@@ -40,11 +41,13 @@ pub fn kvm(device: OwnedFd) -> Kvm {
 const LARGE: usize = 2 << 20;
 const _: () = assert!(LARGE as u64 == LARGE_PAGE_SIZE);
 
-/// Anonymous memory, aligned to large pages, unmapped when dropped.
+/// Anonymous memory, aligned to the pages it may have, unmapped when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     /// Private, or shared with other views of the same memory.
     shared: bool,
+    /// Of huge pages that the host has set aside.
+    pool: bool,
     /// What was mapped, before alignment.
     whole: NonNull<libc::c_void>,
     whole_len: usize,
@@ -71,16 +74,15 @@ pub enum FileUse {
 impl Reservation {
     /// Reserves `len` bytes of address space; nothing is backed until touched.
     pub fn new(len: usize) -> io::Result<Self> {
-        Self::with(len, MapFlags::PRIVATE)
+        Self::aligned(len, MapFlags::PRIVATE, LARGE)
     }
 
     /// Reserves `len` bytes of address space that others can view too.
     pub fn shared(len: usize) -> io::Result<Self> {
-        Self::with(len, MapFlags::SHARED)
+        Self::aligned(len, MapFlags::SHARED, LARGE)
     }
 
-    fn with(len: usize, sharing: MapFlags) -> io::Result<Self> {
-        let large = LARGE;
+    fn aligned(len: usize, sharing: MapFlags, large: usize) -> io::Result<Self> {
         let whole_len = len.checked_add(large).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: 1. no fixed address, so no existing mapping is touched.
         let whole = unsafe {
@@ -97,7 +99,7 @@ impl Reservation {
         // SAFETY: 1. `skip` < `large` and `whole_len` = `len` + `large`, so the result is inside the mapping.
         let start = unsafe { start.add(skip) };
         let shared = sharing == MapFlags::SHARED;
-        let reservation = Self { shared, whole, whole_len, start, len };
+        let reservation = Self { shared, pool: false, whole, whole_len, start, len };
         // Where the host gives huge pages unasked, a guest that touches a dozen pages would hold dozens of MiB.
         reservation.advise(0, len, Advice::LinuxNoHugepage)?;
         Ok(reservation)
@@ -115,7 +117,7 @@ impl Reservation {
             rustix::mm::mremap(self.start.as_ptr().cast(), 0, len, rustix::mm::MremapFlags::MAYMOVE)
         }?;
         let whole = NonNull::new(whole).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { shared: true, whole, whole_len: len, start: whole.cast(), len })
+        Ok(Self { shared: true, pool: false, whole, whole_len: len, start: whole.cast(), len })
     }
 
     /// Lets whoever sees memory through this view touch a part of it, or not. Nothing here touches guest memory through a
@@ -126,6 +128,12 @@ impl Reservation {
         // SAFETY: 1. the range is ours (`part`); 2. no Rust reference points there, and regions for vm-memory are made of
         // another view (`Ram`), so that a closed part is met by KVM alone, which takes it as memory that is not there.
         Ok(unsafe { rustix::mm::mprotect(target.cast(), len, allowed) }?)
+    }
+
+    /// Whether a file's pages can be put over parts of it: not over parts of huge ones.
+    #[must_use]
+    pub fn takes_files(&self) -> bool {
+        !self.pool
     }
 
     /// Bytes.

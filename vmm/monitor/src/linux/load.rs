@@ -91,6 +91,8 @@ pub struct Room {
     pub disks: usize,
     /// Bytes that can be plugged.
     pub pluggable_bytes: u64,
+    /// Memory is of small pages, which can be given back one by one.
+    pub small_pages: bool,
 }
 
 /// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
@@ -191,14 +193,18 @@ fn check_counts(spec: &LinuxSpec, room: Room) -> Result<(), String> {
     if cids.clone().count() > 1 {
         return Err("more than one vsock device".into());
     }
-    if spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Balloon { .. })).count() > 1 {
-        return Err("more than one balloon".into());
+    match spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Balloon { .. })).count() {
+        2.. => return Err("more than one balloon".into()),
+        // What goes back would have to be whole ones, and could be somebody else's when the guest wants them again.
+        1 if !room.small_pages => return Err("a balloon: huge pages that were set aside are not lent".into()),
+        _ => {}
     }
     match spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Memory { .. })).count() {
-        0 => {}
-        1 if room.pluggable_bytes > 0 => {}
-        1 => return Err("this machine was made without room for memory that is plugged".into()),
-        _ => return Err("more than one device of memory that is plugged".into()),
+        2.. => return Err("more than one device of memory that is plugged".into()),
+        1 if room.pluggable_bytes == 0 => {
+            return Err("this machine was made without room for memory that is plugged".into());
+        }
+        _ => {}
     }
     // 0 to 2 are the hypervisor's and the host's, all ones is anybody's.
     if let Some(cid) = cids.into_iter().find(|cid| !(3..u32::MAX).contains(cid)) {

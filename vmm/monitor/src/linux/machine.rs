@@ -25,6 +25,7 @@ use crate::machine::MachineError;
 use crate::orders::Outgoing;
 use crate::ram::Ram;
 use crate::sys::FileUse;
+use crate::sys::pool::HugePage;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
 use rustix::fd::{AsFd, OwnedFd};
@@ -59,8 +60,19 @@ pub struct LinuxOptions {
     pub cpus: u8,
     /// Disks that a guest may have.
     pub disks: u8,
-    /// Ask for huge pages behind guest memory.
-    pub huge_pages: bool,
+    /// What guest memory consists of; memory that is plugged later always of small pages.
+    pub pages: Pages,
+}
+
+/// What guest memory consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// Small pages, each there once it is touched.
+    Small,
+    /// Huge ones where the host happens to have them.
+    HugeIfThere,
+    /// Huge ones that the host has set aside: all there from the start, or no machine.
+    Reserved(HugePage),
 }
 
 /// A VM without a kernel.
@@ -153,21 +165,22 @@ impl Machine {
         // while it has none.
         let msr_filter = msr::filter(kvm, &vm)?;
         let mut ram = Ram::empty();
-        ram.add_bank(&vm, 0, banks.low)?;
-        if banks.high > 0 {
-            ram.add_bank(&vm, HIGH_BASE, banks.high)?;
+        for (base, len) in [(0, banks.low), (HIGH_BASE, banks.high)] {
+            match options.pages {
+                _ if len == 0 => {}
+                Pages::Small => ram.add_bank(&vm, base, len)?,
+                Pages::HugeIfThere => {
+                    ram.add_bank(&vm, base, len)?;
+                    ram.advise_huge(base, len);
+                }
+                Pages::Reserved(page) => ram.add_huge_bank(&vm, base, len, page)?,
+            }
         }
         let blocks = Blocks::new(banks.pluggable_base(), options.pluggable_bytes);
         if blocks.region() > 0 {
             // One slot for all: what is not plugged in it, the guest's view does not let it touch. A slot for each block would
             // cost every vCPU its page tables whenever one goes.
             ram.add_pluggable_bank(&vm, banks.pluggable_base(), blocks.region(), blocks.block())?;
-        }
-        if options.huge_pages {
-            ram.advise_huge(0, banks.low);
-            if banks.high > 0 {
-                ram.advise_huge(HIGH_BASE, banks.high);
-            }
         }
         if kvm.check_extension(Cap::SetTssAddr) {
             vm.set_tss_address(TSS_ADDRESS).map_err(step("set the task-state address"))?;
@@ -215,8 +228,12 @@ impl Machine {
     /// The most that a guest can be given.
     #[must_use]
     pub fn room(&self) -> Room {
-        let pluggable_bytes = self.blocks.region();
-        Room { memory_bytes: self.memory_bytes, disks: self.disks_max.into(), pluggable_bytes }
+        Room {
+            memory_bytes: self.memory_bytes,
+            disks: self.disks_max.into(),
+            pluggable_bytes: self.blocks.region(),
+            small_pages: self.ram.takes_files(),
+        }
     }
 
     /// Puts a kernel in and devices on. `lines` rings when the console has some.
@@ -236,7 +253,7 @@ impl Machine {
             .leaves(self.supported.as_slice())
             .map_err(|lacks| LinuxError::Template { name: template.name, lacks })?;
         for segment in &kernel.segments {
-            self.place(segment, &kernel_file, kernel_sealed)?;
+            self.place(segment, &kernel_file, kernel_sealed && self.ram.takes_files())?;
         }
         if let (Some(place), Some(file)) = (placement.initrd, &initrd) {
             self.ram

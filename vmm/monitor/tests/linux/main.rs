@@ -27,6 +27,7 @@ const POWERED_OFF: i32 = 10;
 const RESET: i32 = 11;
 const GUEST: i32 = 21;
 const LOAD_FAILED: i32 = 22;
+const HOST: i32 = 23;
 const MIB: usize = 1 << 20;
 
 /// Runs a script in a guest with `kernel`, changed by `change`; nothing where there are no guests.
