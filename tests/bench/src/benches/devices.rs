@@ -1,7 +1,7 @@
 //! `block` and `net`: what a guest's disk and network card move, beside the same without a guest.
 //!
-//! - `block`: pieces of a file in memory, read and written by the guest past its page cache; the floor is pread and pwrite of
-//!   the same pieces here.
+//! - `block`: pieces of a file in memory, read and written by one thread of the guest past its page cache, one at a time and
+//!   eight at once; the floor is pread and pwrite of the same pieces by one thread here, which has them copied at once.
 //! - `net`: TCP between the guest and a thread at the other end of its tap device; the floor is the same TCP over the
 //!   loopback of the same host, one copy of every byte less than any tap device needs.
 
@@ -99,9 +99,9 @@ pub(crate) fn block(places: &Places, report: &mut Report) -> Result<()> {
     let guest = Probed::start(places, &[disk])?;
     for (name, kind, size, depth) in [
         ("read-64k", 0, PIECE, 1),
-        ("read-64k-by-4", 0, PIECE, 4),
+        ("read-64k-by-8", 0, PIECE, 8),
         ("write-64k", 1, PIECE, 1),
-        ("write-64k-by-4", 1, PIECE, 4),
+        ("write-64k-by-8", 1, PIECE, 8),
         ("read-4k", 0, SMALL, 1),
     ] {
         let large = size == PIECE;

@@ -43,6 +43,7 @@ use warren_boot::linux::layout::{
 use warren_boot::linux::registers::{Registers, write_tables};
 use warren_boot::linux::{acpi, params};
 use warren_devices::virtio::Identity;
+use warren_devices::virtio::block::ID as BLOCK;
 use warren_devices::virtio::mem::Blocks;
 use warren_devices::virtio::transport::QUEUE_NOTIFY;
 
@@ -351,7 +352,7 @@ impl Machine {
         let mut doorbells = Vec::new();
         let notify = IoEventAddress::Mmio(virtio_window(index) + QUEUE_NOTIFY);
         for (queue, _) in (0_u32..).zip(&identity.queues) {
-            let bell = event_descriptor()?;
+            let bell = doorbell(identity.id)?;
             self.vm
                 .register_ioevent(&bell, &notify, queue)
                 .map_err(|source| MachineError::Kvm { step: "register a doorbell", source })?;
@@ -361,6 +362,8 @@ impl Machine {
     }
 }
 
-fn event_descriptor() -> Result<EventFd, LinuxError> {
-    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(LinuxError::Event)
+/// A disk's thread waits in reading its one; all others are watched.
+fn doorbell(device: u32) -> Result<EventFd, LinuxError> {
+    let waits = if device == BLOCK { 0 } else { EFD_NONBLOCK };
+    EventFd::new(EFD_CLOEXEC | waits).map_err(LinuxError::Event)
 }

@@ -1,5 +1,6 @@
 //! `warren-vmm linux`: from inherited descriptors to the end of one Linux guest.
 
+use super::disk::Disk;
 use super::machine::{LinuxOptions, Machine};
 use super::network::Network;
 use super::service::{Queues, Service};
@@ -65,15 +66,16 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
         let (filter, end) = (seal.vcpu.clone(), Arc::clone(&end));
         spawn(&format!("vcpu{id}"), filter, &sealed, move || vcpu.live(&waits, &end))?;
     }
-    let worker = |name: &str, filter| -> Result<_> {
+    let (work, orders) = queue().context("make an event descriptor")?;
+    let (worker, ended) = (Worker::new(orders)?, Arc::clone(&end));
+    spawn("worker", seal.worker, &sealed, move || ended.send(End::Host(worker.work())))?;
+    let disk = |id| -> Result<_> {
         let (work, orders) = queue().context("make an event descriptor")?;
-        let (worker, end) = (Worker::new(orders)?, Arc::clone(&end));
-        spawn(name, filter, &sealed, move || end.send(End::Host(worker.work())))?;
+        let (disk, end) = (Disk::new(orders).context("make a disk's event loop")?, Arc::clone(&end));
+        spawn(&format!("disk{id}"), seal.disk.clone(), &sealed, move || end.send(End::Host(disk.work())))?;
         Ok(work)
     };
-    let work = worker("worker", seal.worker)?;
-    let disks = (0..options.disks).map(|id| worker(&format!("disk{id}"), seal.disk.clone()));
-    let disks = disks.collect::<Result<Vec<_>>>()?;
+    let disks = (0..options.disks).map(disk).collect::<Result<Vec<_>>>()?;
     let (network, orders) = queue().context("make an event descriptor")?;
     let streams = Network::new(orders).context("make the network thread's event loop")?;
     spawn("network", seal.network, &sealed, move || end.send(End::Host(streams.work())))?;

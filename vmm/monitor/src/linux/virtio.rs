@@ -30,7 +30,12 @@ use vmm_sys_util::eventfd::EventFd;
 use walk::{Walk, WalkError};
 use warren_devices::virtio::chain::slice;
 use warren_devices::virtio::transport::{Effect, INTERRUPT_CONFIG, INTERRUPT_USED, Signals};
-use warren_devices::virtio::{Chain, Config, Identity, Memory, Transport};
+use warren_devices::virtio::{Chain, Config, Identity, Memory, Range, Transport};
+
+/// How long what is done may go untold, so that one interrupt tells of several requests; and how long one may have taken for
+/// that: where requests are slow an interrupt each costs nothing, and a guest that waits for one must not wait for two.
+const UNTOLD_NS: u64 = 200_000;
+const SLOW_NS: u64 = UNTOLD_NS / 4;
 
 /// What is done with a device's requests, where each is worked on and given back. Runs on a thread of its own (a disk) or
 /// on the worker's.
@@ -59,7 +64,8 @@ fn work_on_next(
     let Some(walk) = queues.get(queue) else { return Ok(Step::Idle) };
     let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
     let written = backend.work(queue, &chain, ram)?;
-    Ok(Step::Done { notify: walk.finish(ram, head, written)? })
+    walk.finish(ram, head, written)?;
+    Ok(Step::Done)
 }
 
 /// The request is of no shape that could be answered: the driver's fault, and the device stops.
@@ -93,6 +99,10 @@ pub struct Queues {
     pub walks: Vec<Option<Walk>>,
     /// What the driver agreed to.
     pub features: u64,
+    /// Since when something is done that the guest was not told of.
+    untold: Option<u64>,
+    /// The last request took long.
+    slow: bool,
     /// Another number whenever a driver's queues were taken away: what was learned from them is over.
     pub era: u64,
 }
@@ -100,13 +110,10 @@ pub struct Queues {
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing can be done now, and the guest will ring.
+    /// Nothing can be done now, and the guest will ring. It is told of what was done.
     Idle,
-    /// Something was given back; there may be more.
-    Done {
-        /// The guest wants to know.
-        notify: bool,
-    },
+    /// Something was given back; there may be more. The guest is told at the last of several, or soon.
+    Done,
 }
 
 impl Device {
@@ -213,15 +220,17 @@ impl Device {
             return Step::Idle;
         }
         let mut queues = lock(&self.queues);
-        match step(&mut queues, &self.ram) {
-            Ok(step) => {
-                if step == (Step::Done { notify: true }) {
-                    self.raise(INTERRUPT_USED);
-                }
-                step
-            }
+        let stepped = step(&mut queues, &self.ram);
+        // Under the lock: a reset that waits for it comes after, and forgives.
+        let done = matches!(stepped, Ok(Step::Done));
+        let told =
+            if queues.is_due(done, monotonic_ns()) { queues.wants_interrupt(&self.ram) } else { Ok(false) };
+        if matches!(told, Ok(true)) {
+            self.raise(INTERRUPT_USED);
+        }
+        match stepped.and_then(|step| told.map(|_| step)) {
+            Ok(step) => step,
             Err(error) => {
-                // Under the lock: a reset that waits for it comes after, and forgives.
                 queues.take_away();
                 self.break_down(&error);
                 Step::Idle
@@ -229,21 +238,22 @@ impl Device {
         }
     }
 
-    /// Works on every request that waits in a queue, as far as limits allow: when to come back; working thread.
+    /// Works on every request that waits in a queue, as far as limits allow: when to come back; working thread. Who calls
+    /// has emptied the doorbell.
     pub fn serve(&self, queue: usize, backend: &mut dyn Backend) -> Option<u64> {
         let mut wake_ns = None;
-        if let Some(bell) = self.doorbells.get(queue) {
-            let _ = bell.read();
-        }
         let mut work = |queues: &mut Queues, ram: &Ram| {
             if queues.get(queue).is_none() {
                 return Ok(Step::Idle);
             }
-            if let Err(later) = backend.ready(monotonic_ns()) {
+            let began = monotonic_ns();
+            if let Err(later) = backend.ready(began) {
                 wake_ns = Some(later);
                 return Ok(Step::Idle);
             }
-            backend.step(queue, queues, ram)
+            let step = backend.step(queue, queues, ram)?;
+            queues.slow = step == Step::Done && monotonic_ns().saturating_sub(began) >= SLOW_NS;
+            Ok(step)
         };
         while self.step(&mut work) != Step::Idle {}
         wake_ns
@@ -269,18 +279,15 @@ impl Step {
     /// This and another.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Idle, step) | (step, Self::Idle) => step,
-            (Self::Done { notify: one }, Self::Done { notify: two }) => Self::Done { notify: one || two },
-        }
+        if self == Self::Idle { other } else { self }
     }
 }
 
-/// Writes bytes into what the device may write, from its `at`th byte on.
-fn put_at(chain: &Chain, at: u32, bytes: &[u8], ram: &Ram) -> Result<(), BadRequest> {
+/// Writes bytes into some ranges, from their `at`th byte on.
+fn put_at(ranges: &[Range], at: u32, bytes: &[u8], ram: &Ram) -> Result<(), BadRequest> {
     let short = BadRequest("a buffer that is too short");
     let mut rest = bytes;
-    for range in slice(chain.writable(), at, u32::try_from(bytes.len()).map_err(|_| short)?) {
+    for range in slice(ranges, at, u32::try_from(bytes.len()).map_err(|_| short)?) {
         let (now, later) = rest.split_at_checked(range.len as usize).ok_or(short)?;
         Memory::write(ram, range.gpa, now).map_err(|_| short)?;
         rest = later;
@@ -294,8 +301,29 @@ impl Queues {
         self.walks.get_mut(queue)?.as_mut()
     }
 
+    /// Whether the guest is to be told now, after a step.
+    fn is_due(&mut self, done: bool, now: u64) -> bool {
+        let slow = std::mem::take(&mut self.slow);
+        if done {
+            let since = *self.untold.get_or_insert(now);
+            if !slow && now.saturating_sub(since) < UNTOLD_NS {
+                return false;
+            }
+        }
+        self.untold.take().is_some()
+    }
+
+    fn wants_interrupt(&mut self, ram: &Ram) -> Result<bool, WalkError> {
+        let mut wants = false;
+        for walk in self.walks.iter_mut().flatten() {
+            wants |= walk.wants_interrupt(ram)?;
+        }
+        Ok(wants)
+    }
+
     fn take_away(&mut self) {
         self.walks.clear();
+        self.untold = None;
         self.era += 1;
     }
 }

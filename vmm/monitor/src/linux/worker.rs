@@ -1,6 +1,6 @@
-//! Threads that work on devices' requests, one at a time: one for each disk, and the worker for what needs no file.
+//! The worker: a thread for the requests of devices that need no file (disks have threads of their own, [`super::disk`]).
 //!
-//! What blocks (a disk) delays that disk alone, never a vCPU. A limit is waited for by the event loop's own timeout.
+//! A limit is waited for by the event loop's own timeout.
 
 use super::virtio::{Backend, Device};
 use crate::log;
@@ -77,6 +77,9 @@ impl Doors {
     fn serve(&mut self, door: usize) -> Option<()> {
         let (device, queue) = *self.by_token.get(door)?;
         let (device, backend) = self.devices.get_mut(device)?;
+        if let Some(bell) = device.doorbells().get(queue) {
+            let _ = bell.read();
+        }
         match device.serve(queue, backend.as_mut()) {
             Some(wake) => self.wakes.insert(door, wake),
             None => self.wakes.remove(&door),

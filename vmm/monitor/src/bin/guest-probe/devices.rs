@@ -1,5 +1,6 @@
 //! Work for the first disk and the network card, for measuring them.
 
+use super::aio::many_at_once;
 use super::check;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write};
@@ -18,26 +19,22 @@ const PIECE: usize = 64 << 10;
 pub(super) fn disk([kind, size, count, depth]: [u64; 4]) -> Result<()> {
     let disk = File::options().read(true).write(kind != 0).custom_flags(libc::O_DIRECT).open("/dev/vda")?;
     let size = usize::try_from(size).map_err(Error::other)?;
-    std::thread::scope(|scope| {
-        let work = |lane: u64| {
-            let disk = &disk;
-            scope.spawn(move || -> Result<()> {
-                let mut room = vec![0x5A; size + ALIGNMENT];
-                let skip = room.as_ptr().align_offset(ALIGNMENT);
-                let piece = room.get_mut(skip..skip + size).ok_or(ErrorKind::InvalidInput)?;
-                for at in (lane..count).step_by(usize::try_from(depth).unwrap_or(1)) {
-                    let offset = at * size as u64;
-                    match kind {
-                        0 => disk.read_exact_at(piece, offset)?,
-                        _ => disk.write_all_at(piece, offset)?,
-                    }
-                }
-                Ok(())
-            })
-        };
-        let lanes: Vec<_> = (0..depth).map(work).collect();
-        lanes.into_iter().try_for_each(|lane| lane.join().map_err(|_| Error::other("a thread panicked"))?)
-    })
+    let depth = usize::try_from(depth).map_err(Error::other)?;
+    // One piece of memory for each request on its way.
+    let mut room = vec![0x5A; size * depth.max(1) + ALIGNMENT];
+    let skip = room.as_ptr().align_offset(ALIGNMENT);
+    let pieces = room.get_mut(skip..).ok_or(ErrorKind::InvalidInput)?;
+    if depth > 1 {
+        return many_at_once(&disk, kind != 0, pieces, (size, count));
+    }
+    let piece = pieces.get_mut(..size).ok_or(ErrorKind::InvalidInput)?;
+    for offset in (0..count).map(|at| at * size as u64) {
+        match kind {
+            0 => disk.read_exact_at(piece, offset)?,
+            _ => disk.write_all_at(piece, offset)?,
+        }
+    }
+    Ok(())
 }
 
 /// The other side tells what was asked by the same numbers.

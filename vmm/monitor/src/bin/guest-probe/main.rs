@@ -19,6 +19,7 @@
 //! `guest-probe tcp ADDRESS FILE BACK` sends the file over TCP in one piece, ends, and keeps what comes back.
 #![allow(unsafe_code, reason = "the standard library knows no such sockets")]
 
+mod aio;
 mod devices;
 
 use std::io::{ErrorKind, Read, Result, Write};

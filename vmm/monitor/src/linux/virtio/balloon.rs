@@ -115,8 +115,8 @@ impl Balloon {
             buffer.replace(head)
         };
         self.held = buffer.map(|head| (era, head));
-        let notify = back.map(|head| walk.finish(ram, head, 0)).transpose()?;
-        Ok(Step::Done { notify: notify.unwrap_or(false) })
+        back.map(|head| walk.finish(ram, head, 0)).transpose()?;
+        Ok(Step::Done)
     }
 }
 

@@ -79,7 +79,7 @@ impl Backend for Mem {
             Verdict::Say(answer) => answer,
             Verdict::Do(change) => self.make(&change, ram),
         };
-        put_at(chain, 0, &answer.bytes(), ram)?;
+        put_at(chain.writable(), 0, &answer.bytes(), ram)?;
         Ok(u32::try_from(ANSWER_LEN).unwrap_or(0))
     }
 }

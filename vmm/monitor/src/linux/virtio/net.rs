@@ -4,6 +4,8 @@
 //! what it leaves is kept for the next. A frame from the guest goes straight out of its buffers, behind a header that was
 //! copied and judged. Frames that cannot go are dropped and counted, as a network does.
 
+mod spare;
+
 use super::walk::{Walk, WalkError};
 use super::{BadRequest, Queues, Step, put_at};
 use crate::log;
@@ -13,7 +15,7 @@ use crate::ram::Ram;
 use crate::sys::tap;
 use crate::sys::vectored::Direction;
 use rustix::fd::{AsFd, OwnedFd};
-use std::collections::VecDeque;
+use spare::{Buffer, Spare};
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, RawFd};
 use warren_devices::rate::{Limiter, Limits};
@@ -21,7 +23,7 @@ use warren_devices::virtio::chain::slice;
 use warren_devices::virtio::net::{
     self, F_MRG_RXBUF, HEADER_LEN, NUM_BUFFERS_AT, RX, TX, buffers_for, judge, takes,
 };
-use warren_devices::virtio::{Chain, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity, Range};
+use warren_devices::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity};
 
 /// The front half of a guest's network device.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub struct Net {
     /// The tap may have frames.
     readable: bool,
     /// Buffers of the driver's that no frame took yet.
-    spare: VecDeque<(u16, Chain)>,
+    spare: Spare,
     /// Whose buffers they are.
     era: u64,
     receive: Limiter,
@@ -50,7 +52,7 @@ impl Net {
             tap,
             mac,
             readable: true,
-            spare: VecDeque::new(),
+            spare: Spare::default(),
             era: 0,
             receive: Limiter::new(receive, now),
             send: Limiter::new(send, now),
@@ -93,7 +95,7 @@ impl Net {
         let features = queues.features;
         if self.era != queues.era && !queues.walks.is_empty() {
             self.era = queues.era;
-            self.spare.clear();
+            self.spare = Spare::default();
             self.readable = true;
             if let Err(error) = tap::set_offload(self.tap.as_fd(), takes(features)) {
                 log!("the tap device does not take its settings: {error}");
@@ -136,7 +138,8 @@ impl Net {
         if !sent && let Some(times) = self.dropped.count() {
             log!("a frame of the guest's cannot go and is dropped (time {times})");
         }
-        Ok(Step::Done { notify: walk.finish(ram, head, 0)? })
+        walk.finish(ram, head, 0)?;
+        Ok(Step::Done)
     }
 
     /// To the guest.
@@ -146,21 +149,16 @@ impl Net {
         }
         let merge = features & F_MRG_RXBUF != 0;
         let wanted = if merge { buffers_for(features) } else { 0 };
-        let mut room: u32 = self.spare.iter().map(|(_, chain)| chain.writable_len()).sum();
         // More than the queue holds cannot be had: then what there is must do.
-        while self.spare.is_empty() || room < wanted && self.spare.len() < walk.size().into() {
+        while self.spare.is_empty() || self.spare.room() < wanted && self.spare.len() < walk.size().into() {
             let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
             if chain.writable_len() < if merge { HEADER_LEN } else { buffers_for(features) } {
                 return Err(BadRequest("a buffer that is too short for a frame").into());
             }
-            room = room.checked_add(chain.writable_len()).ok_or(BadRequest("buffers beyond all measure"))?;
-            self.spare.push_back((head, chain));
+            self.spare.push(head, &chain)?;
         }
-        let buffers = if merge { self.spare.len() } else { 1 };
-        let ranges: Vec<Range> =
-            self.spare.iter().take(buffers).flat_map(|(_, chain)| chain.writable()).copied().collect();
-        match ram.transfer_stream(self.tap.as_fd(), &ranges, Direction::Read) {
-            Ok(len) => self.deliver(walk, u32::try_from(len).unwrap_or(room), ram),
+        match ram.transfer_stream(self.tap.as_fd(), self.spare.ranges(merge), Direction::Read) {
+            Ok(len) => self.deliver(walk, u32::try_from(len).unwrap_or(self.spare.room()), ram),
             Err(error) => {
                 // Whatever else it says (a link that is down), it says again when there is something.
                 self.readable = error.kind() == ErrorKind::Interrupted;
@@ -172,21 +170,17 @@ impl Net {
     /// Gives back the buffers that a frame took.
     fn deliver(&mut self, walk: &mut Walk, len: u32, ram: &Ram) -> Result<Step, WalkError> {
         self.receive.charge(len.saturating_sub(HEADER_LEN).into());
+        let count = self.spare.needed(len);
+        if count == 0 {
+            return Ok(Step::Idle);
+        }
+        let number = u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes();
+        put_at(self.spare.ranges(false), NUM_BUFFERS_AT, &number, ram)?;
         let mut left = len;
-        let mut taken = Vec::new();
-        while left > 0 {
-            let Some((head, chain)) = self.spare.pop_front() else { break };
-            let now = left.min(chain.writable_len());
-            left -= now;
-            taken.push((head, chain, now));
+        for Buffer { head, len, .. } in self.spare.take(count) {
+            walk.finish(ram, head, left.min(len))?;
+            left = left.saturating_sub(len);
         }
-        let Some((_, first, _)) = taken.first() else { return Ok(Step::Idle) };
-        let count = u16::try_from(taken.len()).unwrap_or(u16::MAX);
-        put_at(first, NUM_BUFFERS_AT, &count.to_le_bytes(), ram)?;
-        let mut notify = false;
-        for (head, _, len) in &taken {
-            notify |= walk.finish(ram, *head, *len)?;
-        }
-        Ok(Step::Done { notify })
+        Ok(Step::Done)
     }
 }

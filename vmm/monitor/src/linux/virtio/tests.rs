@@ -188,3 +188,31 @@ fn three_times<S: Serve>(driver: &mut Driver<S>, mut case: impl FnMut(&mut Drive
     driver.bring_up();
     case(driver);
 }
+
+#[test]
+fn what_is_done_is_told_at_the_last_of_several_or_soon() {
+    let mut queues = Queues::default();
+    let soon = 10 + UNTOLD_NS;
+    // Something was done; it took long; when; whether the guest is told.
+    for (at, (done, slow, now, told)) in [
+        (false, false, 0, false),
+        (true, false, 10, false),
+        (true, false, soon - 1, false),
+        (true, false, soon, true),
+        (false, false, soon, false),
+        (true, false, soon, false),
+        (false, false, soon, true),
+        (false, false, soon, false),
+        (true, true, soon, true),
+        (true, false, soon, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        queues.slow = slow;
+        assert_eq!(queues.is_due(done, now), told, "step {at}");
+    }
+    // What was taken away is nobody's any more.
+    queues.take_away();
+    assert!(!queues.is_due(false, soon));
+}

@@ -172,9 +172,10 @@ impl Vsock {
 
     fn tell_event(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Step, WalkError> {
         let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
-        put_at(&chain, 0, &EVENT_TRANSPORT_RESET.to_le_bytes(), ram)?;
+        put_at(chain.writable(), 0, &EVENT_TRANSPORT_RESET.to_le_bytes(), ram)?;
         self.interrupted = false;
-        Ok(Step::Done { notify: walk.finish(ram, head, 4)? })
+        walk.finish(ram, head, 4)?;
+        Ok(Step::Done)
     }
 
     /// From the guest.
@@ -189,7 +190,8 @@ impl Vsock {
             Received::Data(key) => self.take_data(key, &chain, header.len, ram)?,
             Received::Shut(key) => self.follow(key),
         }
-        Ok(Step::Done { notify: walk.finish(ram, head, 0)? })
+        walk.finish(ram, head, 0)?;
+        Ok(Step::Done)
     }
 
     /// The guest asks for a connection: the oldest that is parked for the port takes it.
@@ -272,9 +274,9 @@ impl Vsock {
                 Next::Data(key, most) => self.read_into(key, most, &chain, ram),
             };
             if let Some(header) = header {
-                put_at(&chain, 0, &header.bytes(), ram)?;
-                let notify = walk.finish(ram, head, HEADER_LEN + header.len)?;
-                return Ok(Step::Done { notify });
+                put_at(chain.writable(), 0, &header.bytes(), ram)?;
+                walk.finish(ram, head, HEADER_LEN + header.len)?;
+                return Ok(Step::Done);
             }
         }
         self.spare = Some((head, chain));

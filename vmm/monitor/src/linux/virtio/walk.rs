@@ -15,6 +15,8 @@ use warren_devices::virtio::{Chain, ChainError, F_EVENT_IDX, Memory, OutsideMemo
 #[derive(Debug)]
 pub struct Walk {
     queue: Queue,
+    /// Something was given back that the guest was not told of.
+    untold: bool,
 }
 
 /// Which rule the driver broke.
@@ -75,7 +77,7 @@ impl Walk {
         if !queue.is_valid(ram.regions()) || !parts.iter().all(|(gpa, len)| ram.is_plugged(*gpa, *len)) {
             return Err(WalkError::Place);
         }
-        Ok(Some(Self { queue }))
+        Ok(Some(Self { queue, untold: false }))
     }
 
     /// Entries.
@@ -127,10 +129,15 @@ impl Walk {
         if ended { Ok(Some((head, chain))) } else { Err(WalkError::Endless) }
     }
 
-    /// Gives a request back; whether the guest wants to be interrupted.
-    pub fn finish(&mut self, ram: &Ram, head: u16, written: u32) -> Result<bool, WalkError> {
-        self.queue.add_used(ram.regions(), head, written)?;
-        Ok(self.queue.needs_notification(ram.regions())?)
+    /// Gives a request back.
+    pub fn finish(&mut self, ram: &Ram, head: u16, written: u32) -> Result<(), WalkError> {
+        self.untold = true;
+        Ok(self.queue.add_used(ram.regions(), head, written)?)
+    }
+
+    /// Whether the guest wants to be interrupted for what was given back since this was asked last.
+    pub fn wants_interrupt(&mut self, ram: &Ram) -> Result<bool, WalkError> {
+        Ok(std::mem::take(&mut self.untold) && self.queue.needs_notification(ram.regions())?)
     }
 }
 
