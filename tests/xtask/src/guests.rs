@@ -10,7 +10,7 @@ use std::{
 
 /// Before every command that starts guests in the lab: a halted guest's CPU is given back at once. KVM would look for up to
 /// 200 us first whether something wakes it, a loop of PAUSE, and to software emulation one PAUSE is as dear as a thousand
-/// other instructions: most of some runs was that. (Benches leave it as it is: their peers' figures were measured so.)
+/// other instructions. (Benches leave it as it is: their peers' figures were measured so.)
 pub(crate) const NO_POLLING: &str = "echo 0 > /sys/module/kvm/parameters/halt_poll_ns && ";
 
 /// The monitor's Linux guests: stock kernels on the lab host.

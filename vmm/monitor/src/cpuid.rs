@@ -8,11 +8,12 @@
 //! Deny by default: a leaf, a register or a bit that no row names is zero, whatever a newer processor or KVM brings.
 //!
 //! Modules: [`table`] rows and how they apply, [`wasm`], [`host`] and [`family`] the tables, [`template`] those that
-//! Linux guests choose by name, [`place`] where one vCPU of several stands.
+//! Linux guests choose by name, [`place`] where one vCPU of several stands, [`software`] what emulated processors get wrong.
 
 pub mod family;
 pub mod host;
 pub mod place;
+pub mod software;
 pub mod table;
 pub mod template;
 pub mod wasm;

@@ -19,8 +19,8 @@ use super::virtio::net::Net;
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
 use super::worker::Work;
-use crate::cpuid::place::Place;
 use crate::cpuid::table::Lacks;
+use crate::cpuid::{place::Place, software};
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
 use crate::ram::Ram;
@@ -253,6 +253,7 @@ impl Machine {
         let leaves = template
             .leaves(self.supported.as_slice())
             .map_err(|lacks| LinuxError::Template { name: template.name, lacks })?;
+        let leaves = if software::is_here() { leaves.on_software() } else { leaves };
         for segment in &kernel.segments {
             self.place(segment, &kernel_file, kernel_sealed && self.ram.takes_files())?;
         }
