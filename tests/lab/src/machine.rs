@@ -24,7 +24,18 @@ pub enum Time {
     /// Wall time; several CPUs run in parallel.
     Wall,
     /// One instruction is one virtual nanosecond: repeatable figures, one CPU.
-    Virtual,
+    Virtual(Timers),
+}
+
+/// When the host's timers expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Timers {
+    /// To the nanosecond.
+    Fine,
+    /// At its ticks alone, 4 ms apart. Otherwise one may expire while a guest of the host's is in an interrupt's handler, and the
+    /// emulator, which then leaves its loop, can deliver that interrupt once more into the handler
+    /// (`vmm/monitor/src/cpuid/software.rs`): the guest waits for itself for ever.
+    Coarse,
 }
 
 /// The machine.
@@ -72,7 +83,7 @@ impl Machine {
             Time::Wall => {
                 qemu.args(["-accel", "tcg,thread=multi", "-smp", &self.cpus.to_string()]);
             }
-            Time::Virtual => {
+            Time::Virtual(timers) => {
                 qemu.args([
                     "-accel",
                     "tcg,thread=single",
@@ -85,6 +96,9 @@ impl Machine {
                 ]);
                 qemu.args(["-rtc", "base=2026-01-01,clock=vm"]);
                 append.push_str(" tsc=reliable random.trust_cpu=on");
+                if timers == Timers::Coarse {
+                    append.push_str(" highres=off");
+                }
             }
         }
         qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs).args(["-append", &append]);

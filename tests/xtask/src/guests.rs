@@ -46,7 +46,7 @@ pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<
     let virtual_time = if environment.is_empty() {
         ""
     } else {
-        command.arg("--virtual-time");
+        command.arg("--virtual-time=coarse");
         "WARREN_VIRTUAL_TIME=1 "
     };
     let limit = if environment.is_empty() { "900" } else { "3600" };
