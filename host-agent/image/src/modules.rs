@@ -9,8 +9,8 @@ use std::{
 };
 
 /// What a guest of ours needs, as far as its kernel has it as modules: transport, disks, entropy, network, vsock, file
-/// systems, memory that comes and goes.
-pub const GUEST: [&str; 9] = [
+/// systems.
+pub const GUEST: [&str; 7] = [
     "virtio_mmio",
     "virtio_blk",
     "virtio-rng",
@@ -18,11 +18,11 @@ pub const GUEST: [&str; 9] = [
     "vmw_vsock_virtio_transport",
     "overlay",
     "erofs",
-    "virtio_balloon",
-    "virtio_mem",
 ];
 /// Those of them that a kernel may lack: a guest without such a device does without.
-pub const OPTIONAL: [&str; 3] = ["virtio_net", "virtio_balloon", "virtio_mem"];
+pub const OPTIONAL: [&str; 1] = ["virtio_net"];
+/// Of devices that functions do not have: memory that comes and goes.
+pub const MEMORY: [&str; 2] = ["virtio_balloon", "virtio_mem"];
 
 /// The modules of one kernel by name, `-` and `_` being the same.
 #[derive(Debug)]

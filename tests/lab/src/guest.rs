@@ -23,7 +23,8 @@ pub fn carries(series: Series, kernel: &Kernel, cache: &Path) -> Result<Vec<Carr
         Carry { from: kernel.image.clone().into(), to: folder.join("vmlinuz") },
         Carry { from: elf.into(), to: folder.join("vmlinux") },
     ];
-    for (at, module) in load(&kernel.tree, &modules::GUEST)?.into_iter().enumerate() {
+    let names = [&modules::GUEST[..], &modules::MEMORY].concat();
+    for (at, module) in load(&kernel.tree, &names)?.into_iter().enumerate() {
         let to = folder.join("modules").join(format!("{at:02}-{}.ko", module.name));
         files.push(Carry { from: Source::Bytes(module.bytes), to });
     }

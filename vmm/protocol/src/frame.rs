@@ -74,7 +74,8 @@ mod tests {
         assert_eq!(read_len(prefix.try_into().unwrap()), Ok(body.len()));
         assert_eq!(decode::<Hello>(body), Ok(hello));
         assert_eq!(decode::<Hello>(&[body, &[0]].concat()), Err(FrameError::Malformed));
-        assert_eq!(decode::<ControlRequest>(&[9]), Err(FrameError::Malformed));
+        // No request has that number.
+        assert_eq!(decode::<ControlRequest>(&[0x7F]), Err(FrameError::Malformed));
         assert_eq!(read_len([0; 4]), Err(FrameError::Length(0)));
         assert_eq!(read_len([0xFF; 4]), Err(FrameError::Length(u32::MAX)));
     }
