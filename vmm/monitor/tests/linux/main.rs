@@ -257,7 +257,7 @@ fn loads_that_cannot_be_are_refused_by_name() {
     refused(|spec| spec.command_line = "a".repeat(2048), &[b"a"], "2048 bytes");
     refused(|spec| spec.command_line = "a\nb".into(), &[b"a"], "not printable");
     refused(|spec| spec.cpu_template = "zen".into(), &[b"a"], "there are host, amd-zen");
-    refused(|spec| spec.devices = vec![DeviceSpec::Rng; 129], &[b"a"], "129 devices: there is room for 128");
+    refused(|spec| spec.devices = vec![DeviceSpec::Rng; 49], &[b"a"], "49 devices: there is room for 48");
     for guest_cid in [0, 1, 2, u32::MAX] {
         let vsock = DeviceSpec::Vsock { guest_cid };
         refused(|spec| spec.devices = vec![vsock], &[b"a"], "is no guest's address");

@@ -7,11 +7,14 @@ use super::{POWERED_OFF, support};
 use rustix::fd::OwnedFd;
 use std::io::Write;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 use warren_boot::linux::layout::VIRTIO_MAX;
 use warren_vmm_protocol::Role;
 use warren_vmm_protocol::linux::{DeviceSpec, Limits, VsockReply};
 
 const DISK: usize = 64 << 10;
+/// When a guest that boots with so many devices, emulated, is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What stands on a disk before.
 fn content(disk: usize) -> Vec<u8> {
@@ -59,6 +62,7 @@ fn with_disks(kernel: &str, count: usize, cpus: u8) {
     let running = guest.start();
     // The stream device works beside all the others: the guest calls when it has done everything, and is told to end.
     let mut stream = running.vmm.connect(Role::VsockAccept { port: 78 });
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let called = receive::<VsockReply>(&mut stream) == VsockReply::Parked
         && receive::<VsockReply>(&mut stream) == VsockReply::Connected;
     let mut stream = running.vmm.connect(Role::Vsock { port: 1000 });
