@@ -14,7 +14,7 @@ use warren_vmm_protocol::linux::{DeviceSpec, Limits, VsockReply};
 
 const DISK: usize = 64 << 10;
 /// When a guest that boots with so many devices, emulated, is given up.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What stands on a disk before.
 fn content(disk: usize) -> Vec<u8> {
