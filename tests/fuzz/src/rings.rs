@@ -163,7 +163,7 @@ pub(crate) fn vsock_packet(bytes: &[u8]) {
 pub(crate) fn balloon_request(bytes: &[u8]) {
     let mut input = Input(bytes);
     let start = u64::from(input.half());
-    let kept = [start..start + u64::from(input.half())];
+    let kept = start..start + u64::from(input.half());
     let pages = |runs: &[balloon::Run]| -> Vec<u64> {
         runs.iter()
             .flat_map(|run| {
@@ -173,12 +173,11 @@ pub(crate) fn balloon_request(bytes: &[u8]) {
             })
             .collect()
     };
-    let may_go =
-        |page: &u64| kept[0].is_empty() || page + balloon::PAGE <= kept[0].start || kept[0].end <= *page;
+    let may_go = |page: &u64| kept.is_empty() || page + balloon::PAGE <= kept.start || kept.end <= *page;
     walk(input.rest(), |chain, ram| {
-        let lent = pages(&balloon::lent(chain, ram, &kept));
+        let lent = pages(&balloon::lent(chain, ram, std::slice::from_ref(&kept)));
         assert!(lent.is_sorted_by(|one, next| one < next) && lent.iter().all(may_go));
-        assert!(pages(&balloon::reported(chain, &kept)).iter().all(may_go));
+        assert!(pages(&balloon::reported(chain, std::slice::from_ref(&kept))).iter().all(may_go));
         let _told = balloon::statistics(chain, ram);
         0
     });
