@@ -30,9 +30,9 @@ pub const PLUGGED_AT: usize = 40;
 /// Where it says how much the host wants to be.
 pub const REQUESTED_AT: usize = 48;
 
-/// Bytes of a request, and of an answer.
+/// Bytes of a request.
 const REQUEST_LEN: usize = 24;
-/// See [`REQUEST_LEN`].
+/// Bytes of an answer.
 pub const ANSWER_LEN: usize = 10;
 
 /// What a driver asks for; nothing of it was judged.
