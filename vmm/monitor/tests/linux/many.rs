@@ -1,4 +1,4 @@
-//! As many devices as there are windows for, each with a line of its own; many of them busy at once.
+//! As many devices as a guest may have, each with a line of its own; many of them busy at once.
 
 use super::support::linux::{Guest, contents, guests};
 use super::support::tap::Peer;
@@ -91,7 +91,7 @@ fn forty_disks_and_all_other_devices() {
 }
 
 #[test]
-fn as_many_devices_as_there_are_windows() {
+fn as_many_devices_as_there_may_be() {
     if super::soak() {
         // Beside root, script, probe, entropy, stream and card.
         with_disks("6.12", VIRTIO_MAX - 6, 4);
