@@ -5,6 +5,8 @@
 //!   ([`report::EXIT_CODES`]).
 //! - It talks to Warren through the public gRPC API only. `warren up` additionally starts and watches processes.
 #![forbid(unsafe_code)]
+// They panic where nothing can be written: `screen` has what does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod charts;
 mod cli;

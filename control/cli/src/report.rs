@@ -23,18 +23,18 @@ pub(crate) fn show(failure: &Failure) -> ExitCode {
     match failure {
         Failure::Interrupted => {}
         Failure::Wire(error) => {
-            eprintln!("{} {}", screen::red("error:"), error.message);
-            eprintln!("  reason  {} ({:?})", error.reason, error.code);
-            eprintln!("  fault   {}", error.fault.name());
+            screen::tell(&format!("{} {}", screen::red("error:"), error.message));
+            screen::tell(&format!("  reason  {} ({:?})", error.reason, error.code));
+            screen::tell(&format!("  fault   {}", error.fault.name()));
             if let Some(said) = &error.said {
-                eprintln!("  type    {}", said.error_type);
+                screen::tell(&format!("  type    {}", said.error_type));
             }
-            eprintln!("  retry   {}", retry(error));
+            screen::tell(&format!("  retry   {}", retry(error)));
         }
         Failure::Local { message, source: Some(source) } => {
-            eprintln!("{} {message}: {source}", screen::red("error:"));
+            screen::tell(&format!("{} {message}: {source}", screen::red("error:")));
         }
-        other => eprintln!("{} {other}", screen::red("error:")),
+        other => screen::tell(&format!("{} {other}", screen::red("error:"))),
     }
     ExitCode::from(failure.code())
 }

@@ -51,6 +51,13 @@ pub(crate) fn print(text: &str) {
     }
 }
 
+/// Tells the person at the terminal. Where nobody can be told (a full disk below `2> file`) the work goes on.
+pub(crate) fn tell(text: &str) {
+    let mut line = text.to_owned();
+    line.push('\n');
+    let _nobody = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
 /// Prints a value as one JSON document.
 pub(crate) fn print_json(value: &serde_json::Value) {
     print(&format!("{value:#}"));

@@ -108,7 +108,7 @@ pub(crate) async fn run(options: &Options, config_path: &Path, json: bool) -> Ou
         () = stop.wait() => if options.once { Err(Failure::Interrupted) } else { Ok(()) },
     };
     if !json {
-        eprintln!("stopping");
+        screen::tell("stopping");
     }
     let stopped = host.stop(&mut stop).await;
     result.and(stopped)

@@ -10,6 +10,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
 };
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
@@ -47,7 +48,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         Counting::begin(Arc::new(store.clone()), epoch, limits).await.context("cannot begin to count")?;
     let counting = Arc::new(counting);
     let admission = Admission::new(Arc::clone(&counting));
-    tokio::spawn(Arc::clone(&admission).tend());
+    // These end by a defect alone; control ends with them and is started again, rather than look alive.
+    let mut chores = JoinSet::new();
+    chores.spawn(Arc::clone(&admission).tend());
     let frontend = Arc::new(Frontend {
         gate,
         catalog,
@@ -65,8 +68,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     frontend.hub.set_zone(frontend.fleet.choosers().inventory.zone(&args.zone));
     tracing::info!(epoch, functions = frontend.catalog.len(), "the store is read");
     let old = Duration::from_secs(args.collect_seconds);
-    tokio::spawn(collect::garbage(Arc::clone(&frontend), args.data.join("policies"), old));
-    tokio::spawn(watch::hosts(Arc::clone(&frontend), Arc::clone(&assignment)));
+    chores.spawn(collect::garbage(Arc::clone(&frontend), args.data.join("policies"), old));
+    chores.spawn(watch::hosts(Arc::clone(&frontend), Arc::clone(&assignment)));
 
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -118,6 +121,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     announce(address)?;
     tokio::select! {
         end = server => end.context("the server failed")?,
+        Some(ended) = chores.join_next() => anyhow::bail!("a part of control ended: {:?}", ended.err()),
         // Streams that follow logs never end by themselves.
         () = async { let _ = stopped.await; tokio::time::sleep(LAST_WORDS).await } => {}
     }

@@ -23,6 +23,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
+    task::JoinSet,
     time::timeout,
 };
 use tonic::transport::{Server, server::TcpIncoming};
@@ -53,8 +54,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let (close, closing) = oneshot::channel::<()>();
     let mut server = tokio::spawn(serve(Arc::clone(&host), config.clone(), listener, closing));
-    tokio::spawn(Arc::clone(&host).make_room());
-    let reporter = tokio::spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
+    // These end by a defect alone. An agent without one of them would look alive and be of no use: it ends, is started
+    // again, and adopts what runs.
+    let mut chores = JoinSet::new();
+    chores.spawn(Arc::clone(&host).make_room());
+    chores.spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;
     let mut out = std::io::stdout();
@@ -69,12 +73,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         ended = &mut server => Some(ended),
+        Some(ended) = chores.join_next() => {
+            return Err(anyhow::anyhow!("a part of the agent ended: {:?}", ended.err()));
+        }
     };
     host.stop();
     if !config.leave {
         destroy_all(&host, Duration::from_millis(config.drain_ms)).await;
     }
-    reporter.abort();
+    chores.abort_all();
     let _ = close.send(());
     // Every line published so far is on its way to the disk when this answers.
     host.logs.tail("", 0).await;

@@ -40,7 +40,12 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// Run it as this user, on a machine prepared for him.
     pub user: Option<User>,
+    /// Nothing that it or its services tell can be written anywhere: the disk of their logs is full.
+    pub mute: bool,
 }
+
+/// What takes no byte at all.
+const FULL: &str = "/dev/full";
 
 /// A user without any privilege, and the machine he sees.
 #[derive(Clone, Debug)]
@@ -68,6 +73,8 @@ impl User {
     }
 }
 
+/// What the services tell.
+const LOGS: [&str; 3] = ["jailer.log", "control.log", "agent.log"];
 /// Of each suite's Warren.
 const UIDS: u32 = 5_000;
 
@@ -127,6 +134,12 @@ impl Installation {
             Some(data) => data.clone(),
             None => fresh_directory(name)?,
         };
+        if options.mute {
+            std::fs::create_dir_all(data.join("log"))?;
+            for log in LOGS {
+                std::os::unix::fs::symlink(FULL, data.join("log").join(log))?;
+            }
+        }
         let config = data.join("client.toml");
         let warren = || options.user.as_ref().map_or_else(|| Command::new(program("warren")), User::warren);
         let mut command = warren();
@@ -137,6 +150,9 @@ impl Installation {
             command.arg(format!("--uid-base={}", first_uid(options)));
         }
         command.args(options.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        if options.mute {
+            command.stderr(std::fs::File::options().write(true).open(FULL)?);
+        }
         let mut up =
             command.spawn().context("start warren up; is target/warren built (cargo xtask build)?")?;
         let output = up.stdout.take().context("no output")?;
@@ -349,7 +365,9 @@ fn fresh_directory(name: &str) -> Result<PathBuf> {
 
 fn tails(data: &Path) -> String {
     let tail = |name: &str| {
-        let text = std::fs::read(data.join("log").join(name)).unwrap_or_default();
+        let path = data.join("log").join(name);
+        // Of a device there is no end to read.
+        let text = if path.is_file() { std::fs::read(path).unwrap_or_default() } else { Vec::new() };
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<_> = text.lines().collect();
         format!(
@@ -357,5 +375,5 @@ fn tails(data: &Path) -> String {
             lines.get(lines.len().saturating_sub(25)..).unwrap_or_default().join("\n  ")
         )
     };
-    ["jailer.log", "control.log", "agent.log"].map(tail).concat()
+    LOGS.map(tail).concat()
 }

@@ -6,6 +6,7 @@ use tonic::Code;
 use warren_proto::{
     error::{Fault, WireError},
     reason,
+    v1::InvokeResponse,
 };
 use warren_suites::{Deploy, Expected, Installation, Options, Suite, cases, expect_error, function, modules};
 
@@ -21,7 +22,11 @@ fn main() -> ExitCode {
         println!("warren-skipped: disk: no small file system can be mounted here ({error:#})");
         return ExitCode::SUCCESS;
     }
-    let cases = cases![a_full_disk_refuses_a_deploy, invocations_go_on_though_the_disk_is_full];
+    let cases = cases![
+        a_full_disk_refuses_a_deploy,
+        invocations_go_on_though_the_disk_is_full,
+        services_do_not_live_on_what_they_tell,
+    ];
     let options = Options { number: 6, data: Some(place.join("data")), ..Options::default() };
     let code = Suite { name: "disk", options, cases }.main();
     if !listing {
@@ -86,22 +91,8 @@ async fn invocations_go_on_though_the_disk_is_full(warren: &Installation) -> Res
     // A new control process holds no slot of any limit: it has to make a grant durable before it admits anything.
     let pid = rustix::process::Pid::from_raw(warren.service("warren-control").await?).context("pid")?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-    let again = async {
-        loop {
-            match warren.invoke(&name, "{}").await {
-                Ok(answer) => return answer,
-                Err(status) => {
-                    println!("    after control was killed: {}", WireError::from_status(&status).reason);
-                }
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
-    let answer = tokio::time::timeout(std::time::Duration::from_mins(1), again).await;
-    ensure!(
-        !answer.context("no invocation after control was killed")?.timing.is_some_and(|t| t.cold),
-        "cold"
-    );
+    let answer = again(warren, &name, "warren-control").await?;
+    ensure!(!answer.timing.is_some_and(|timing| timing.cold), "cold");
     // A cold start needs files of its own; if there is no room for them it says so, and whose fault that is.
     let cold = warren.name("cold");
     if let Err(status) = warren.deploy(&cold, modules::assemble(&modules::exit(0))?, Deploy::default()).await
@@ -116,6 +107,36 @@ async fn invocations_go_on_though_the_disk_is_full(warren: &Installation) -> Res
     warren.invoke(&name, "{}").await?;
     warren.settled().await?;
     Ok(())
+}
+
+/// No line of any service can be written, and of `warren up` itself: nothing ends of it, and what is killed comes back.
+async fn services_do_not_live_on_what_they_tell(_: &Installation) -> Result<()> {
+    let mute = Installation::start("mute", &Options { number: 7, mute: true, ..Options::default() }).await?;
+    mute.deploy("mute", modules::assemble(&modules::good())?, Deploy::default()).await?;
+    for service in ["warren-control", "warren-agent", "warren-jailer"] {
+        mute.invoke("mute", "{}").await.with_context(|| format!("before {service} was killed"))?;
+        let pid = rustix::process::Pid::from_raw(mute.service(service).await?).context("pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        again(&mute, "mute", service).await?;
+    }
+    mute.stop().await
+}
+
+/// The answer that comes once what was killed is there again.
+async fn again(warren: &Installation, name: &str, killed: &str) -> Result<InvokeResponse> {
+    let answered = async {
+        loop {
+            match warren.invoke(name, "{}").await {
+                Ok(answer) => return answer,
+                Err(status) => {
+                    println!("    after {killed} was killed: {}", WireError::from_status(&status).reason);
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let answer = tokio::time::timeout(std::time::Duration::from_mins(1), answered).await;
+    answer.with_context(|| format!("no invocation after {killed} was killed"))
 }
 
 /// Writes until nothing more goes in.

@@ -63,13 +63,13 @@ pub(crate) async fn run(options: &Options, client: &Client, json: bool) -> Outco
     drop(shown);
     if options.log {
         for line in &answer.log_tail {
-            eprintln!("{line}");
+            screen::tell(line);
         }
     }
     if options.timing {
         let timing = answer.timing.unwrap_or_default();
         let title = if timing.cold { "cold invocation" } else { "warm invocation" };
-        eprint!("{}", charts::timing(title, &timing));
+        screen::tell(charts::timing(title, &timing).trim_end());
     }
     deliver(options, &answer, json)
 }

@@ -12,7 +12,7 @@
 
 use std::{
     fs::File,
-    io::Write as _,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -32,6 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A process that ran so long starts again without much of a pause.
 const STEADY: Duration = Duration::from_secs(20);
 const TRIES: u32 = 3;
+/// Bytes at the end of a log that are looked at for its last lines.
+const LAST_WORDS: u64 = 64 << 10;
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// What to run.
@@ -142,7 +144,11 @@ impl Machine {
                 pause = FIRST_PAUSE;
             }
             self.status.send_replace(Status::Starting);
-            eprintln!("{} ended ({exit}), starting it again in {} ms", self.spec.name, pause.as_millis());
+            crate::screen::tell(&format!(
+                "{} ended ({exit}), starting it again in {} ms",
+                self.spec.name,
+                pause.as_millis()
+            ));
             tokio::select! {
                 () = sleep(pause) => {}
                 () = stopping(&mut self.stop) => {}
@@ -178,7 +184,8 @@ impl Machine {
             if let Some(said) = line.strip_prefix("ready") {
                 self.became_ready(said);
             }
-            writeln!(log, "{line}")?;
+            // The process does not depend on it: a full disk takes its words, not its life.
+            let _lost = writeln!(log, "{line}");
         }
     }
 
@@ -245,10 +252,20 @@ async fn end(child: &mut Child) -> std::io::Result<()> {
 }
 
 fn last_lines(path: &Path, count: usize) -> String {
-    let text = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+    let text = String::from_utf8_lossy(&end_of(path).unwrap_or_default()).into_owned();
     let lines: Vec<_> = text.lines().collect();
     let tail = lines.get(lines.len().saturating_sub(count)..).unwrap_or_default();
     format!("  {}", tail.join("\n  "))
+}
+
+/// What the last lines stand in: logs can be long.
+fn end_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let begin = file.metadata()?.len().saturating_sub(LAST_WORDS);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut end = Vec::new();
+    file.take(LAST_WORDS).read_to_end(&mut end)?;
+    Ok(end)
 }
 
 #[cfg(test)]

@@ -123,11 +123,11 @@ fn usable(mut found: Finding, root: &Path) -> Outcome<Finding> {
         Err(why) => return Err(unprepared(&format!("this machine is prepared for you, but {why}"), root)),
     }
     if found.is_other_build {
-        eprintln!(
+        crate::screen::tell(&format!(
             "note: the prepared programs are of another build ({}) than these; that works, and this updates them:\n  {}",
             found.build,
             sudo_line(root)
-        );
+        ));
     }
     Ok(found)
 }

@@ -76,7 +76,7 @@ pub(crate) fn end_orphans_of(socket: &Path) {
 /// Ends what is found, politely first.
 fn end(find: impl Fn() -> Vec<Process>) {
     for process in find() {
-        eprintln!("ending {} of an earlier run", process.pid);
+        crate::screen::tell(&format!("ending {} of an earlier run", process.pid));
         let Some(pidfd) =
             Pid::from_raw(process.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
         else {

@@ -138,7 +138,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         .into_iter()
         .filter_map(|it| it.as_ref().err())
     {
-        eprintln!("warren-jailer: {missing}: spawns that need it are refused");
+        tell(&format!("{missing}: spawns that need it are refused"));
     }
     let processes =
         openat(CWD, "/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -151,7 +151,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     let network =
         network::prepare(&options.network, options.place.number(), options.slots, &living(&parents)?);
     if let Err(why) = &network {
-        eprintln!("warren-jailer: sandboxes have no network: {why}");
+        tell(&format!("sandboxes have no network: {why}"));
     }
 
     // From here on the host's files are out of reach but for what is open.
@@ -179,8 +179,10 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     let peers = Peers { uid: options.agent_uid, one_process: options.one_agent };
     let mut server = Server::new(listener.try_clone()?, signals, peers, jails)?;
     listen(&listener, 64)?;
-    println!("ready socket={} adopted={adopted}", options.socket.display());
-    std::io::stdout().flush()?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready socket={} adopted={adopted}", options.socket.display())?;
+    out.flush()?;
+    drop(out);
 
     let end = server.run()?;
     if let Some(name) = options.socket.file_name() {
@@ -188,6 +190,11 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     }
     server.finish(end);
     Ok(())
+}
+
+/// Into the log; where nothing can be written (a full disk) the jails matter more.
+fn tell(text: &str) {
+    let _lost = writeln!(std::io::stderr(), "warren-jailer: {text}");
 }
 
 /// What `network` is told.
