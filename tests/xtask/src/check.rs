@@ -1,6 +1,6 @@
 //! `check`: what CI runs before tests, cheapest first.
 
-use crate::{paths, setup, shell, sizes};
+use crate::{names, paths, setup, shell, sizes};
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, process::Command, time::Instant};
 
@@ -10,7 +10,7 @@ use std::{path::PathBuf, process::Command, time::Instant};
     after_help = "Examples:\n  cargo xtask check\n  cargo xtask check --fast   only what takes seconds"
 )]
 pub(crate) struct Options {
-    /// Only formatting, file sizes and dependency rules.
+    /// Only formatting, file sizes, names of tests and dependency rules.
     #[arg(long)]
     pub fast: bool,
     /// Everything but what `--fast` did.
@@ -38,6 +38,7 @@ fn fast() -> Result<()> {
         shell::step(&name, shell::cargo(&directory).args(["fmt", "--all", "--check"]))?;
     }
     sizes::report()?;
+    names::report()?;
     deny()
 }
 

@@ -9,6 +9,7 @@ mod check;
 mod fuzz;
 mod guests;
 mod linux;
+mod names;
 mod network;
 mod paths;
 mod prepare;

@@ -56,6 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             tally.skipped += 1;
             println!("warren-skipped: {}: needs root; the lab host runs the jail's", program.label());
         }
+        own(&mut tally, &root);
     }
     if wanted("guest") {
         guest(&mut tally, &root);
@@ -80,6 +81,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("failed: {}", tally.broken.join(", "));
     }
     Ok(())
+}
+
+/// This command's own. For the host, as it was itself built: everything below it is there, and its tests are one crate more.
+fn own(tally: &mut Tally, root: &Path) {
+    let mut command = shell::cargo(root);
+    command.args(["test", "--locked", "--package", "xtask", "--target", "host-tuple"]);
+    tally.part("unit tests of xtask", &mut command);
 }
 
 fn guest(tally: &mut Tally, root: &Path) {

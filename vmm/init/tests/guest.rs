@@ -16,12 +16,30 @@ fn places() -> Option<(PathBuf, PathBuf)> {
     let place = |name| std::env::var_os(name).map(PathBuf::from);
     let found = place("WARREN_GUESTS").zip(place("WARREN_FIXTURES"));
     if found.is_none() {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("?").to_owned();
-        let line = format!("warren-skipped: init::guest::{name}: no guests here, they run on the lab host\n");
-        rustix::io::write(std::io::stdout(), line.as_bytes()).unwrap();
+        skipped("no guests here, they run on the lab host");
     }
     found
+}
+
+/// Says that a case did nothing, and why, past libtest's capturing.
+fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let line = format!("warren-skipped: init::guest::{}: {why}\n", thread.name().unwrap_or("?"));
+    rustix::io::write(std::io::stdout(), line.as_bytes()).unwrap();
+}
+
+/// Whether the full form was asked for; a case of that alone says so where it was not.
+fn full_form() -> bool {
+    let full = std::env::var_os("WARREN_SOAK").is_some();
+    if !full && places().is_some() {
+        skipped("in the full form, `cargo xtask soak linux supervisor`");
+    }
+    full
+}
+
+/// Whether time is the guest's work alone.
+fn virtual_time() -> bool {
+    std::env::var_os("WARREN_VIRTUAL_TIME").is_some()
 }
 
 /// The Rust function in a guest with `kernel`, configured further by `change`.
@@ -119,7 +137,7 @@ fn everything_with_6_1() {
 /// In the full form; `WARREN_SOAK=1`.
 #[test]
 fn everything_with_6_12() {
-    if std::env::var_os("WARREN_SOAK").is_some() {
+    if full_form() {
         everything("6.12");
     }
 }
@@ -149,7 +167,10 @@ fn nothing_runs_between_events() {
 #[test]
 fn holding_programs_costs_little() {
     const EVENTS: u32 = 100;
-    if std::env::var_os("WARREN_VIRTUAL_TIME").is_none() {
+    if !virtual_time() {
+        if places().is_some() {
+            skipped("in virtual time alone, so in the full form, `cargo xtask soak linux supervisor`");
+        }
         return;
     }
     let us = |words: &str| {
@@ -174,7 +195,7 @@ fn holding_programs_costs_little() {
 /// A time, and what it has to be: no less, and in virtual time, where it is exact, hardly more.
 #[track_caller]
 fn lasted(what: &str, us: u64, ms: u64) {
-    let exact = std::env::var_os("WARREN_VIRTUAL_TIME").is_some();
+    let exact = virtual_time();
     let most = if exact { ms + 250 } else { u64::MAX };
     assert!((ms..=most).contains(&(us / 1000)), "{what} lasted {us} us, not {ms} ms");
     println!("{what}: {us} us of {ms} ms{}", if exact { ", virtual" } else { "" });

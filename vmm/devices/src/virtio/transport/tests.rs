@@ -159,7 +159,62 @@ fn the_configuration_is_written_once_features_are_agreed() {
     assert_eq!(two, [0; 2], "registers are words");
 }
 
+/// The states as they are drawn, by themselves: what a write to the status makes of one.
+fn drawn(status: u32, agreed: bool, value: u32) -> u32 {
+    let (state, failed) = (status & !FAILED, (status | value) & FAILED);
+    let way = [0, 1, 3, 11, 15];
+    let next = way.iter().skip_while(|at| **at != state).nth(1);
+    match (value & !(FAILED | NEEDS_RESET), next) {
+        _ if value == 0 => 0,
+        (11, Some(11)) if !agreed => state | failed,
+        (wanted, Some(next)) if wanted == *next => wanted | failed,
+        _ => state | failed,
+    }
+}
+
 proptest! {
+    /// Any driver at all, and a device that breaks now and then: the status is the drawn one, and so is what is to be done.
+    #[test]
+    fn the_status_is_the_drawn_one(
+        steps in prop::collection::vec(
+            (prop_oneof![8 => 0_usize..5, 1 => Just(9)], prop_oneof![9 => Just(0_u32), 1 => Just(FAILED), 1 => any::<u32>()],
+             prop_oneof![Just(OFFERED), Just(F_VERSION_1), Just(1 << 5), any::<u64>()], prop::bool::weighted(0.1)),
+            0..60)
+    ) {
+        let mut device = device();
+        let (mut status, mut features, mut broken) = (0, 0, false);
+        for (at, bits, wish, breaks) in steps {
+            for selector in [0, 1] {
+                set(&mut device, register::DRIVER_FEATURES_SEL, selector);
+                set(&mut device, register::DRIVER_FEATURES, half(wish, selector));
+            }
+            if status & !FAILED == 3 {
+                features = wish;
+            }
+            if breaks {
+                device.signals().needs_reset.store(true, Ordering::SeqCst);
+                broken = true;
+            }
+            let value = [0, 1, 3, 11, 15].get(at).map_or(bits, |state| state | bits);
+            let agreed = features & !OFFERED == 0 && features & F_VERSION_1 != 0;
+            let next = drawn(status, agreed, value);
+            let effect = set(&mut device, register::STATUS, value);
+            if value == 0 {
+                (features, broken) = (0, false);
+                prop_assert_eq!(&effect, &Effect::Reset);
+            } else if next & !FAILED == 15 && status & !FAILED != 15 {
+                let live = matches!(&effect, Effect::Activate { features: taken, .. } if *taken == features);
+                prop_assert!(live, "{:?}", effect);
+            } else {
+                prop_assert_eq!(&effect, &Effect::None);
+            }
+            status = next;
+            let shown = status | if broken { NEEDS_RESET } else { 0 };
+            prop_assert_eq!(get(&device, register::STATUS), shown);
+            prop_assert_eq!(device.signals().live.load(Ordering::SeqCst), status & !FAILED == 15);
+        }
+    }
+
     /// Any driver: activation happens only on the drawn way, and only with sound queues.
     #[test]
     fn only_sound_queues_become_live(
