@@ -12,6 +12,7 @@ mod host;
 mod jailer;
 mod layout;
 mod leftovers;
+mod log;
 mod probe;
 mod programs;
 

@@ -5,14 +5,15 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+use tokio::sync::oneshot;
 use tonic::{Code, Request, Response, Status};
 use warren_placement::{HostState, Worker};
 use warren_policy_engine::{By, Explained, Status as PolicyFigures};
 use warren_proto::v1::{
     Candidate, Decision, DrainHostRequest, DrainHostResponse, ExplainPolicyRequest, ExplainPolicyResponse,
     Host, ListAllSandboxesRequest, ListAllSandboxesResponse, ListHostsRequest, ListHostsResponse,
-    ListPoliciesRequest, ListPoliciesResponse, ListSandboxesRequest, PolicyStatus, Sandbox, StatusRequest,
-    StatusResponse, admin_service_server,
+    ListPoliciesRequest, ListPoliciesResponse, ListSandboxesRequest, PolicyStatus, RetryPoliciesRequest,
+    RetryPoliciesResponse, Sandbox, StatusRequest, StatusResponse, admin_service_server,
 };
 use warren_proto::{
     error::{Fault, WireError},
@@ -76,13 +77,19 @@ impl admin_service_server::AdminService for Admin {
         &self,
         _: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
-        let choosers = self.0.fleet.choosers();
-        let policies = vec![
-            policy(choosers.packing.status(), "assignment"),
-            policy(choosers.placement.status(), "assignment"),
-            policy(self.0.hub.routing().status(), "frontend"),
-        ];
-        Ok(Response::new(ListPoliciesResponse { policies }))
+        Ok(Response::new(ListPoliciesResponse { policies: policies(&self.0) }))
+    }
+
+    async fn retry_policies(
+        &self,
+        _: Request<RetryPoliciesRequest>,
+    ) -> Result<Response<RetryPoliciesResponse>, Status> {
+        let (tried, done) = oneshot::channel();
+        // Nobody takes it where no policies are to be loaded: then they are as they are.
+        if self.0.retry_policies.send(tried).await.is_ok() {
+            let _ended = done.await;
+        }
+        Ok(Response::new(RetryPoliciesResponse { policies: policies(&self.0) }))
     }
 
     async fn explain_policy(
@@ -161,6 +168,15 @@ fn host(worker: &Worker) -> Host {
 fn no_such_host(name: &str) -> WireError {
     let message = format!("there is no host {name:?}; `warren hosts` lists them");
     WireError::new(Code::NotFound, reason::NO_SUCH_HOST, Fault::Caller, message)
+}
+
+fn policies(frontend: &Frontend) -> Vec<PolicyStatus> {
+    let choosers = frontend.fleet.choosers();
+    vec![
+        policy(choosers.packing.status(), "assignment"),
+        policy(choosers.placement.status(), "assignment"),
+        policy(frontend.hub.routing().status(), "frontend"),
+    ]
 }
 
 fn policy(figures: PolicyFigures, location: &str) -> PolicyStatus {

@@ -36,6 +36,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
     time::Instant,
 };
+use tokio::sync::{mpsc, oneshot};
 use warren_counting::{Admission, Counting};
 use warren_identity::Gate;
 use warren_placement::Fleet;
@@ -62,6 +63,8 @@ pub struct Frontend {
     pub drains: Drains,
     /// The sandboxes held here.
     pub hub: Arc<Hub>,
+    /// Whoever loads policies: asked to try those again that are not loaded, it says when it has.
+    pub retry_policies: mpsc::Sender<oneshot::Sender<()>>,
     /// Names for invocations.
     pub ids: RequestIds,
     /// Invocations taken since this process began.

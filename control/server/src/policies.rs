@@ -1,7 +1,8 @@
 //! Policies: read from a directory, compiled by a worker (jailed there), loaded, kept.
 //!
 //! Until one is loaded, the engine's built-in default decides; no invocation waits for any of this. A policy that
-//! cannot be compiled or loaded is tried again when the next worker registers.
+//! cannot be compiled or loaded (a full disk, a worker that went away) is tried again: after a pause that grows, when a
+//! worker registers, and when somebody asks (`warren policy retry`).
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -9,8 +10,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use warren_artefact::VerifyingKey;
 use warren_frontend::Frontend;
 use warren_placement::Worker;
@@ -20,6 +22,10 @@ use warren_store::Digest;
 
 /// A worker that registered, and the key of the builder it signs artefacts with.
 pub(crate) type Builder = Option<(Arc<Worker>, Vec<u8>)>;
+
+/// The pause after a first failure; each is twice the one before, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// One component of the directory.
 struct Component {
@@ -34,6 +40,7 @@ pub(crate) async fn load(
     dir: PathBuf,
     kept: PathBuf,
     mut builders: watch::Receiver<Builder>,
+    mut retries: mpsc::Receiver<oneshot::Sender<()>>,
 ) -> anyhow::Result<()> {
     let components = read(&dir)?;
     for component in &components {
@@ -41,24 +48,52 @@ pub(crate) async fn load(
     }
     let runtime = Runtime::start(Limits::default()).context("cannot start the policy runtime")?;
     fs::create_dir_all(&kept).context("cannot make the directory of compiled policies")?;
+    let mut pause = FIRST_PAUSE;
+    let mut asked: Option<oneshot::Sender<()>> = None;
     loop {
         let builder = builders.borrow_and_update().clone();
+        let mut failures = false;
         if let Some((worker, key)) = builder {
-            for component in components.iter().filter(|component| !is_active(&frontend, component.kind)) {
+            for component in components.iter().filter(|component| !is_loaded(&frontend, component.kind)) {
                 if let Err(error) = load_one(&frontend, &runtime, component, &worker, &key, &kept).await {
+                    failures = true;
+                    let (kind, error) = (component.kind.as_str(), format!("{error:#}"));
+                    let again = pause.as_secs();
                     tracing::error!(
-                        kind = component.kind.as_str(),
-                        error = format!("{error:#}"),
-                        "this policy is not loaded"
+                        kind,
+                        error,
+                        again,
+                        "this policy is not loaded; tried again in so many seconds"
                     );
-                    failed(&frontend, component.kind, format!("{error:#}"));
+                    failed(&frontend, component.kind, told(&error, pause));
                 }
             }
         }
-        if builders.changed().await.is_err() {
-            return Ok(());
+        // Whoever asked for this try may have gone meanwhile.
+        if let Some(asked) = asked.take() {
+            let _gone = asked.send(());
+        }
+        tokio::select! {
+            changed = builders.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                pause = FIRST_PAUSE;
+            }
+            Some(somebody) = retries.recv() => (pause, asked) = (FIRST_PAUSE, Some(somebody)),
+            () = tokio::time::sleep(pause), if failures => pause = longer(pause),
         }
     }
+}
+
+/// The failure, and that it is not the last word.
+fn told(error: &str, pause: Duration) -> String {
+    let seconds = pause.as_secs();
+    format!("{error} (tried again {seconds} s later, when a worker registers, and by `warren policy retry`)")
+}
+
+fn longer(pause: Duration) -> Duration {
+    pause.saturating_mul(2).min(LONGEST_PAUSE)
 }
 
 fn read(dir: &Path) -> anyhow::Result<Vec<Component>> {
@@ -140,7 +175,7 @@ fn failed(frontend: &Frontend, kind: Kind, error: String) {
 }
 
 /// Loaded, whether it decides now or rests after failures: the engine sees to the latter by itself.
-fn is_active(frontend: &Frontend, kind: Kind) -> bool {
+fn is_loaded(frontend: &Frontend, kind: Kind) -> bool {
     let choosers = frontend.fleet.choosers();
     let state = match kind {
         Kind::Packing => choosers.packing.status().state,
@@ -148,4 +183,22 @@ fn is_active(frontend: &Frontend, kind: Kind) -> bool {
         Kind::Routing => frontend.hub.routing().status().state,
     };
     matches!(state, State::Active | State::Fallback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_five_minutes() {
+        let pauses = std::iter::successors(Some(FIRST_PAUSE), |pause| Some(longer(*pause)));
+        let seconds: Vec<u64> = pauses.take(11).map(|pause| pause.as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    }
+
+    #[test]
+    fn what_failed_is_said_and_that_it_is_tried_again() {
+        let said = told("no space", Duration::from_secs(8));
+        assert!(said.starts_with("no space (tried again 8 s later"), "{said}");
+    }
 }

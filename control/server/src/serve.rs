@@ -51,6 +51,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // These end by a defect alone; control ends with them and is started again, rather than look alive.
     let mut chores = JoinSet::new();
     chores.spawn(Arc::clone(&admission).tend());
+    let (retry_policies, retries) = tokio::sync::mpsc::channel(1);
     let frontend = Arc::new(Frontend {
         gate,
         catalog,
@@ -60,6 +61,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         fleet,
         drains,
         hub: Hub::new(Arc::clone(&assignment), routing),
+        retry_policies,
         lingering: Lingering::default(),
         ids: RequestIds::new(getrandom::u64().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?),
         invocations: AtomicU64::new(0),
@@ -85,10 +87,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(dir) = args.policies() {
         let (frontend, kept) = (Arc::clone(&frontend), args.data.join("policies"));
         tokio::spawn(async move {
-            if let Err(error) = policies::load(frontend, dir, kept, builders).await {
+            if let Err(error) = policies::load(frontend, dir, kept, builders, retries).await {
                 tracing::error!(error = format!("{error:#}"), "no policies: the built-in defaults decide");
             }
         });
+    } else {
+        // Nobody loads any: who asks for another try is told so at once.
+        drop(retries);
     }
     let fleets =
         Fleets { frontend: Arc::clone(&frontend), assignment, identity: args.identity.clone(), builder };

@@ -61,6 +61,8 @@ pub enum WhyNative {
     NoPolicy,
     /// The policy is still being compiled.
     Compiling,
+    /// The policy could not be compiled or loaded.
+    NotLoaded,
     /// The policy trapped in this decision.
     Trap,
     /// The policy passed its deadline in this decision.
@@ -82,6 +84,7 @@ impl WhyNative {
         match self {
             Self::NoPolicy => "no policy",
             Self::Compiling => "compiling",
+            Self::NotLoaded => "not loaded",
             Self::Trap => "trap",
             Self::Timeout => "timeout",
             Self::Fuel => "fuel",
@@ -99,6 +102,8 @@ pub enum State {
     Native,
     /// A policy is announced and not loaded yet: the built-in default decides.
     Compiling,
+    /// The announced policy could not be compiled or loaded: the built-in default decides until a later try succeeds.
+    Failed,
     /// The policy decides.
     Active,
     /// The policy failed repeatedly and rests: the built-in default decides, the policy is tried again later.
@@ -112,6 +117,7 @@ impl State {
         match self {
             Self::Native => "native",
             Self::Compiling => "compiling",
+            Self::Failed => "failed",
             Self::Active => "active",
             Self::Fallback => "fallback",
         }
@@ -138,7 +144,7 @@ pub struct Status {
     pub state: State,
     /// Decisions in all, whoever made them.
     pub decisions: u64,
-    /// Of them, made by the built-in default although a policy is loaded.
+    /// Of them, made by the built-in default although a policy was to decide.
     pub fallbacks: u64,
     /// Of the fallbacks, by a trap.
     pub traps: u64,
@@ -148,7 +154,7 @@ pub struct Status {
     pub out_of_fuel: u64,
     /// By an invalid answer.
     pub invalid: u64,
-    /// While an instance was rebuilt or the policy rested.
+    /// While an instance was rebuilt, the policy rested or could not be loaded.
     pub unavailable: u64,
     /// Instances made since the policy was loaded.
     pub instances: u64,

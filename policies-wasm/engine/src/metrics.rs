@@ -51,7 +51,7 @@ impl Metrics {
                 WhyNative::Timeout => self.timeouts += 1,
                 WhyNative::Fuel => self.out_of_fuel += 1,
                 WhyNative::Invalid => self.invalid += 1,
-                WhyNative::Rebuilding | WhyNative::Resting => self.unavailable += 1,
+                WhyNative::Rebuilding | WhyNative::Resting | WhyNative::NotLoaded => self.unavailable += 1,
             },
         }
     }

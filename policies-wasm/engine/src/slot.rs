@@ -4,18 +4,19 @@
 //!            announce                  load
 //!   Native ----------> Compiling ---------------> Active <-----------------------------+
 //!      ^                   | compilation failed     | trap, deadline, fuel, nonsense:  |
-//!      |                   v                        | the default decides this very    |
-//!      |               Fallback                     | decision, the instance is dropped|
-//!      |                   ^                        v                                  |
-//!      |                   | too many strikes   (failed) --- one in waiting: it is next+
-//!      |                   +------------------------|                                  |
-//!      |                   |                        | none: the default decides until  |
+//!      |                   v               load     | the default decides this very    |
+//!      |                Failed ------------> Active | decision, the instance is dropped|
+//!      |                                            v                                  |
+//!      |               Fallback                 (failed) --- one in waiting: it is next+
+//!      |                   ^  ^ too many strikes    |                                  |
+//!      |                   |  +---------------------| none: the default decides until  |
 //!      |                   | time over              v the builder has made one         |
 //!      |                   +-------------------> (rebuilding) -------------------------+
 //!      +--- unload, from any
 //! ```
 //! `(failed)` lasts no time and `(rebuilding)` shows as `Active`: decisions made meanwhile carry
-//! [`WhyNative::Rebuilding`]. In `Fallback` they carry [`WhyNative::Resting`].
+//! [`WhyNative::Rebuilding`]. In `Fallback` they carry [`WhyNative::Resting`], in `Failed`
+//! [`WhyNative::NotLoaded`]; who compiles sees to it that a failed one is tried again.
 //!
 //! Locks: one mutex a slot, held for one decision (a microsecond; a policy's deadline at worst). Under it the
 //! inventory's is taken for some copies, never the other way round. Instances are made and dropped outside it.
@@ -161,11 +162,11 @@ impl<I: Interface> Slot<I> {
         }
     }
 
-    /// The announced policy does not come.
+    /// The announced policy does not come for now.
     pub(crate) fn failed(&self, error: String) {
         let mut inner = self.shared.lock();
         if inner.policy.is_none() {
-            inner.state = State::Fallback;
+            inner.state = State::Failed;
         }
         inner.last_error = error;
     }
@@ -303,6 +304,7 @@ impl<I: Interface> Inner<I> {
             return Asked::Absent(match self.state {
                 State::Native => WhyNative::NoPolicy,
                 State::Compiling => WhyNative::Compiling,
+                State::Failed => WhyNative::NotLoaded,
                 State::Active => WhyNative::Rebuilding,
                 State::Fallback => WhyNative::Resting,
             });

@@ -32,7 +32,7 @@ fn every_state_is_told_and_every_decision_says_who_made_it() {
     assert_eq!(packing.status().identity, Some(identity));
 
     packing.compilation_failed("no compiler".to_owned());
-    assert_eq!((packing.status().state, by(&packing)), (State::Fallback, By::Native(WhyNative::Resting)));
+    assert_eq!((packing.status().state, by(&packing)), (State::Failed, By::Native(WhyNative::NotLoaded)));
     assert_eq!(packing.status().last_error, "no compiler");
 
     packing.load(&PACKING).expect("it loads");

@@ -6,7 +6,7 @@ use tonic::Code;
 use warren_proto::{
     error::{Fault, WireError},
     reason,
-    v1::InvokeResponse,
+    v1::{InvokeResponse, ListPoliciesRequest},
 };
 use warren_suites::{Deploy, Expected, Installation, Options, Suite, cases, expect_error, function, modules};
 
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let cases = cases![
         a_full_disk_refuses_a_deploy,
         invocations_go_on_though_the_disk_is_full,
+        policies_that_found_no_room_are_tried_again,
         services_do_not_live_on_what_they_tell,
     ];
     let options = Options { number: 6, data: Some(place.join("data")), ..Options::default() };
@@ -106,6 +107,62 @@ async fn invocations_go_on_though_the_disk_is_full(warren: &Installation) -> Res
     std::fs::remove_file(&ballast)?;
     warren.invoke(&name, "{}").await?;
     warren.settled().await?;
+    Ok(())
+}
+
+/// Control starts on a full disk and has no compiled policy at hand: the built-in rules decide, what is wrong is said, and once
+/// there is room the policies come, by themselves and at once when asked for. Nothing is started again for it.
+async fn policies_that_found_no_room_are_tried_again(warren: &Installation) -> Result<()> {
+    for ask in [false, true] {
+        for kept in ["control/policies", "agent/artefacts"] {
+            remove_artefacts(&warren.data().join(kept))?;
+        }
+        let ballast = warren.data().join("ballast");
+        fill(&ballast)?;
+        let pid = rustix::process::Pid::from_raw(warren.service("warren-control").await?).context("pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        policies_are(warren, "failed").await?;
+        let said = String::from_utf8(warren.cli(&["policy", "status"]).await?.stdout)?;
+        ensure!(said.contains("cannot ") && said.contains("(tried again "), "{said}");
+        std::fs::remove_file(&ballast)?;
+        if ask {
+            let tried = warren.cli_json(&["policy", "retry"]).await?;
+            let active = |tried: &serde_json::Value| tried["state"] == "active" && tried["last_error"] == "";
+            ensure!(tried.as_array().is_some_and(|all| all.len() == 3 && all.iter().all(active)), "{tried}");
+        }
+        policies_are(warren, "active").await?;
+    }
+    Ok(())
+}
+
+/// Waits until all three are in this state.
+async fn policies_are(warren: &Installation, state: &str) -> Result<()> {
+    let mut states = Vec::new();
+    let reached = async {
+        loop {
+            if let Ok(list) = warren.client.admin().list_policies(ListPoliciesRequest {}).await {
+                let policies = list.into_inner().policies;
+                states = policies.into_iter().map(|policy| (policy.state, policy.last_error)).collect();
+                if states.len() == 3 && states.iter().all(|(is, _)| is == state) {
+                    return;
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let reached = tokio::time::timeout(std::time::Duration::from_mins(1), reached).await;
+    reached.with_context(|| format!("not {state}: {states:#?}"))
+}
+
+fn remove_artefacts(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            remove_artefacts(&path)?;
+        } else if path.extension().is_some_and(|end| end == "artefact") {
+            std::fs::remove_file(&path)?;
+        }
+    }
     Ok(())
 }
 

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         the_cli_does_the_same,
         a_drained_host_takes_nothing_until_it_is_back,
         what_nothing_names_is_collected,
+        a_services_log_does_not_grow_for_ever,
     ];
     let options = Options { number: 1, arguments: &["--collect-seconds=2"], ..Options::default() };
     Suite { name: "functional", options, cases }.main()
@@ -256,6 +257,29 @@ async fn what_nothing_names_is_collected(warren: &Installation) -> Result<()> {
     let pid = rustix::process::Pid::from_raw(warren.service("warren-agent").await?).context("pid")?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     until(async || warren.invoke(&stays, "{}").await.ok()).await.context("after the agent was killed")?;
+    Ok(())
+}
+
+/// A log at its bound is put aside once, and the service, which has had it open all along, goes on in an empty one.
+async fn a_services_log_does_not_grow_for_ever(warren: &Installation) -> Result<()> {
+    const BOUND: u64 = 16 << 20;
+    let log = warren.data().join("log/control.log");
+    let older = warren.data().join("log/control.log.1");
+    // As if that much had been told: no need to tell it.
+    std::fs::File::options().append(true).open(&log)?.set_len(BOUND)?;
+    let small = async || (log.metadata().ok()?.len() < BOUND).then_some(());
+    until(small).await.context("the log stays large")?;
+    ensure!(older.metadata()?.len() >= BOUND, "what was told is gone");
+    let host = warren.cli_json(&["hosts"]).await?[0]["id"].as_str().context("no host")?.to_owned();
+    for words in ["drain", "undrain"] {
+        warren.cli_json(&["hosts", words, &host]).await?;
+    }
+    let said = std::fs::read(&log)?;
+    ensure!(
+        !said.contains(&0) && said.windows(7).any(|at| at == b"drained"),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
     Ok(())
 }
 

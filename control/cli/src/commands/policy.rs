@@ -2,7 +2,9 @@
 
 use crate::{screen, shape};
 use warren_client::{Client, Outcome};
-use warren_proto::v1::{Candidate, ExplainPolicyRequest, ListPoliciesRequest, PolicyStatus};
+use warren_proto::v1::{
+    Candidate, ExplainPolicyRequest, ListPoliciesRequest, PolicyStatus, RetryPoliciesRequest,
+};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
@@ -28,6 +30,9 @@ Examples:
     /// Show how policies fare: decisions, fallbacks, traps, time, fuel.
     #[command(after_help = "Examples:\n  warren policy status\n  warren policy status --json")]
     Status,
+    /// Try now to load the policies that could not be loaded so far.
+    #[command(after_help = "Examples:\n  warren policy retry")]
+    Retry,
 }
 
 /// Runs one.
@@ -51,13 +56,10 @@ pub(crate) async fn run(command: Command, client: &Client, json: bool) -> Outcom
             let header = ["kind", "name", "state", "runs in", "digest"];
             screen::print(&screen::table(&header, &[], rows.collect()));
         }
-        Command::Status => {
-            let policies = policies(client).await?;
-            if json {
-                screen::print_json(&policies.iter().map(shape::policy).collect());
-                return Ok(());
-            }
-            screen::print(&status(&policies));
+        Command::Status => show(&policies(client).await?, json),
+        Command::Retry => {
+            let tried = client.admin().retry_policies(RetryPoliciesRequest {}).await?.into_inner().policies;
+            show(&tried, json);
         }
         Command::Explain { kind, function, last } => {
             let request = ExplainPolicyRequest { kind, function, last };
@@ -99,6 +101,18 @@ async fn policies(client: &Client) -> Outcome<Vec<PolicyStatus>> {
     Ok(client.admin().list_policies(ListPoliciesRequest {}).await?.into_inner().policies)
 }
 
+/// How they fare; what is wrong with one has a line of its own, for it is long.
+fn show(policies: &[PolicyStatus], json: bool) {
+    if json {
+        screen::print_json(&policies.iter().map(shape::policy).collect());
+        return;
+    }
+    screen::print(&status(policies));
+    for policy in policies.iter().filter(|policy| !policy.last_error.is_empty()) {
+        screen::print(&format!("{}: {}: {}", policy.kind, policy.state, policy.last_error));
+    }
+}
+
 fn status(policies: &[PolicyStatus]) -> String {
     let rows = policies.iter().map(|policy| {
         vec![
@@ -113,7 +127,6 @@ fn status(policies: &[PolicyStatus]) -> String {
             format!("{} ns", policy.p50_ns),
             format!("{} ns", policy.p99_ns),
             policy.fuel_p50.to_string(),
-            policy.last_error.clone(),
         ]
     });
     let header = [
@@ -128,7 +141,6 @@ fn status(policies: &[PolicyStatus]) -> String {
         "p50",
         "p99",
         "fuel",
-        "last error",
     ];
     screen::table(&header, &[3, 4, 5, 6, 7, 8, 9, 10], rows.collect())
 }

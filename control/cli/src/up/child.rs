@@ -10,11 +10,12 @@
 //! ```
 //! One task owns the machine; everybody else sees [`Status`] through a watch channel.
 
+use super::log;
 use std::{
     fs::File,
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    io::Write as _,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use tokio::{
     process::{Child, Command},
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use warren_client::{Failure, Outcome};
 
@@ -32,8 +33,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A process that ran so long starts again without much of a pause.
 const STEADY: Duration = Duration::from_secs(20);
 const TRIES: u32 = 3;
-/// Bytes at the end of a log that are looked at for its last lines.
-const LAST_WORDS: u64 = 64 << 10;
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// What to run.
@@ -163,14 +162,20 @@ impl Machine {
 
     /// One life of the process.
     async fn once(&mut self) -> std::io::Result<Ended> {
-        let mut log = File::options().create(true).append(true).open(&self.spec.log)?;
+        let mut log = log::open(&self.spec.log)?;
         let mut child = self.spawn(&log)?;
         let output = child.stdout.take().ok_or_else(|| std::io::Error::other("no standard output"))?;
         let mut lines = BufReader::new(output).lines();
         let mut open = true;
+        let mut looks = interval(log::LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let said = tokio::select! {
                 line = lines.next_line(), if open => line?,
+                _ = looks.tick() => {
+                    self.keep_bounded();
+                    continue;
+                }
                 exit = child.wait() => return Ok(Ended::Exited(exit?)),
                 () = stopping(&mut self.stop) => {
                     end(&mut child).await?;
@@ -186,6 +191,12 @@ impl Machine {
             }
             // The process does not depend on it: a full disk takes its words, not its life.
             let _lost = writeln!(log, "{line}");
+        }
+    }
+
+    fn keep_bounded(&self) {
+        if let Err(error) = log::bound(&self.spec.log, log::LARGEST) {
+            crate::screen::tell(&format!("the older part of {} is lost: {error}", self.spec.log.display()));
         }
     }
 
@@ -226,7 +237,7 @@ impl Machine {
 
     fn obituary(&self, exit: &str) -> String {
         let Spec { name, log, .. } = &self.spec;
-        let last = last_lines(log, 8);
+        let last = log::last_lines(log, 8);
         format!(
             "{name} ended {TRIES} times before it was ready ({exit}); the end of {}:\n{last}",
             log.display()
@@ -251,26 +262,10 @@ async fn end(child: &mut Child) -> std::io::Result<()> {
     }
 }
 
-fn last_lines(path: &Path, count: usize) -> String {
-    let text = String::from_utf8_lossy(&end_of(path).unwrap_or_default()).into_owned();
-    let lines: Vec<_> = text.lines().collect();
-    let tail = lines.get(lines.len().saturating_sub(count)..).unwrap_or_default();
-    format!("  {}", tail.join("\n  "))
-}
-
-/// What the last lines stand in: logs can be long.
-fn end_of(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let begin = file.metadata()?.len().saturating_sub(LAST_WORDS);
-    file.seek(SeekFrom::Start(begin))?;
-    let mut end = Vec::new();
-    file.take(LAST_WORDS).read_to_end(&mut end)?;
-    Ok(end)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn shell(script: &str, log: &Path) -> Supervised {
         Supervised::start(Spec {
