@@ -4,14 +4,17 @@ use crate::BuildError;
 use std::{io, path::Path, process::Command};
 
 /// The programs used here, and the Debian packages they come in.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 16] = [
     ("apt-cache", "apt"),
     ("apt-get", "apt"),
     ("debugfs", "e2fsprogs"),
     ("dpkg-deb", "dpkg"),
+    ("dpkg-query", "dpkg"),
+    ("dpkg-source", "dpkg-dev"),
     ("lz4", "lz4"),
     ("mke2fs", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
+    ("ninja", "ninja-build"),
     ("npm", "npm"),
     ("pip3", "python3-pip"),
     ("tar", "tar"),

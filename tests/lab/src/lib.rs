@@ -10,6 +10,7 @@
 
 pub mod console;
 pub mod disk;
+pub mod emulator;
 pub mod guest;
 pub mod initramfs;
 pub mod kernel;

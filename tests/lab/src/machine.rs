@@ -2,6 +2,7 @@
 
 use crate::{
     console::{self, Line},
+    emulator::Emulator,
     kernel::Kernel,
 };
 use anyhow::{Context as _, Result};
@@ -24,18 +25,7 @@ pub enum Time {
     /// Wall time; several CPUs run in parallel.
     Wall,
     /// One instruction is one virtual nanosecond: repeatable figures, one CPU.
-    Virtual(Timers),
-}
-
-/// When the host's timers expire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Timers {
-    /// To the nanosecond.
-    Fine,
-    /// At its ticks alone, 4 ms apart. Otherwise one may expire while a guest of the host's is in an interrupt's handler, and the
-    /// emulator, which then leaves its loop, can deliver that interrupt once more into the handler
-    /// (`vmm/monitor/src/cpuid/software.rs`): the guest waits for itself for ever.
-    Coarse,
+    Virtual,
 }
 
 /// The machine.
@@ -47,6 +37,8 @@ pub struct Machine {
     pub cpus: u32,
     /// Clock.
     pub time: Time,
+    /// Who emulates it.
+    pub emulator: Emulator,
     /// Wall time after which the machine is ended.
     pub limit: Duration,
 }
@@ -64,8 +56,8 @@ pub enum Verdict {
 
 impl Machine {
     /// The QEMU command line (the peers' figures in README were measured with exactly the [`Time::Virtual`] one).
-    fn command(&self, kernel: &Kernel, initramfs: &Path) -> Command {
-        let mut qemu = Command::new("qemu-system-x86_64");
+    fn command(&self, kernel: &Kernel, initramfs: &Path, cache: &Path) -> Result<Command> {
+        let mut qemu = self.emulator.command(cache)?;
         qemu.args([
             "-M",
             "q35",
@@ -83,7 +75,7 @@ impl Machine {
             Time::Wall => {
                 qemu.args(["-accel", "tcg,thread=multi", "-smp", &self.cpus.to_string()]);
             }
-            Time::Virtual(timers) => {
+            Time::Virtual => {
                 qemu.args([
                     "-accel",
                     "tcg,thread=single",
@@ -96,18 +88,22 @@ impl Machine {
                 ]);
                 qemu.args(["-rtc", "base=2026-01-01,clock=vm"]);
                 append.push_str(" tsc=reliable random.trust_cpu=on");
-                if timers == Timers::Coarse {
-                    append.push_str(" highres=off");
-                }
             }
         }
         qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs).args(["-append", &append]);
-        qemu
+        Ok(qemu)
     }
 
-    /// Runs to the end. Each console line that is not the lab's own goes to `show` as it comes.
-    pub fn run(&self, kernel: &Kernel, initramfs: &Path, mut show: impl FnMut(&str)) -> Result<Verdict> {
-        let mut command = self.command(kernel, initramfs);
+    /// Runs to the end. Each console line that is not the lab's own goes to `show` as it comes. What has to be built first is
+    /// kept in `cache`.
+    pub fn run(
+        &self,
+        kernel: &Kernel,
+        initramfs: &Path,
+        cache: &Path,
+        mut show: impl FnMut(&str),
+    ) -> Result<Verdict> {
+        let mut command = self.command(kernel, initramfs, cache)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             command.spawn().context("qemu-system-x86_64 does not start (Debian package qemu-system-x86)")?;

@@ -10,10 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 use warren_lab::{
-    disk, guest,
+    disk,
+    emulator::Emulator,
+    guest,
     initramfs::{self, Carry},
     kernel::{self, Series},
-    machine::{Machine, Time, Timers, Verdict},
+    machine::{Machine, Time, Verdict},
 };
 
 /// Boot a whole worker host (stock Debian kernel, KVM on emulated SVM, cgroup v2, Landlock) and run a command on it.
@@ -35,10 +37,13 @@ struct Arguments {
     /// as KVM makes it do for a host's first and last VM.
     #[arg(long, default_value_t = 1)]
     cpus: u32,
-    /// One instruction is one virtual nanosecond: repeatable figures on one CPU. With `=coarse` the host's timers expire at its
-    /// ticks alone, 4 ms apart: for long runs of guests, where emulation otherwise now and then delivers an interrupt twice.
-    #[arg(long, value_enum, value_name = "TIMERS", num_args = 0..=1, require_equals = true, default_missing_value = "fine")]
-    virtual_time: Option<Timers>,
+    /// One instruction is one virtual nanosecond: repeatable figures on one CPU.
+    #[arg(long)]
+    virtual_time: bool,
+    /// Who emulates the machine. `mended` builds a QEMU first, minutes, once: the installed one now and then delivers an
+    /// interrupt to a guest twice, which long runs in virtual time do not survive.
+    #[arg(long, value_enum, default_value = "installed")]
+    emulator: Emulator,
     /// Seconds of wall time.
     #[arg(long, default_value_t = 600)]
     limit: u64,
@@ -90,10 +95,11 @@ fn main() -> Result<ExitCode> {
     let machine = Machine {
         memory_mib: arguments.memory_mib,
         cpus: arguments.cpus,
-        time: arguments.virtual_time.map_or(Time::Wall, Time::Virtual),
+        time: if arguments.virtual_time { Time::Virtual } else { Time::Wall },
+        emulator: arguments.emulator,
         limit: Duration::from_secs(arguments.limit),
     };
-    let verdict = machine.run(&kernel, &image, |line| {
+    let verdict = machine.run(&kernel, &image, &arguments.cache, |line| {
         // A closed pipe on our side must not end the machine half way.
         let _ = writeln!(io::stdout(), "{line}");
     });

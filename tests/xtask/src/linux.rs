@@ -3,7 +3,7 @@
 //! Its parts are programs that emulate one processor each, so two run side by side where there are two. Every line is marked
 //! with its part; a part that fails stops no other, so that one run tells all.
 
-use crate::{guests, network, paths, programs::TestProgram, runtimes, shell};
+use crate::{guests, network, paths, programs::TestProgram, runtimes, setup, shell};
 use anyhow::{Context as _, Result, bail};
 use std::{
     collections::VecDeque,
@@ -35,6 +35,7 @@ struct Ended {
 
 /// Every part, or those whose names begin so.
 pub(crate) fn soak(programs: &[TestProgram], only: &str) -> Result<()> {
+    setup::for_emulator()?;
     let parts = parts(programs, only)?;
     if parts.is_empty() {
         bail!("no part of soak linux begins with {only:?}");

@@ -26,7 +26,7 @@ pub(crate) fn lab(root: &Path, kernel: &str, full: bool) -> Result<Option<Comman
     command.args(["--network", "--limit", if full { "3600" } else { "900" }]);
     if full {
         // Three guests boot at once: whether they do within the product's limits is then the machine's matter, not its load's.
-        command.arg("--virtual-time=coarse");
+        command.args(guests::IN_VIRTUAL_TIME);
     }
     let mut carry = |from: &Path, to: &str| {
         command.arg("--carry").arg(format!("{}={to}", from.display()));

@@ -31,7 +31,8 @@ pub(crate) fn lives(root: &Path, full: bool) -> Result<Option<Command>> {
         let zips = paths::target().join("guest-fixtures/zips");
         zip::largest(&zips, &root.join("tests/functions/linux/weigh/bootstrap"), LARGEST_ZIP)?;
         carries.push((zips, "/zips".to_owned()));
-        lab(&["--virtual-time=coarse", "--limit", "3600"], &carries, &format!("WARREN_SOAK=1 {words}"))
+        let flags = [&guests::IN_VIRTUAL_TIME[..], &["--limit=3600"]].concat();
+        lab(&flags, &carries, &format!("WARREN_SOAK=1 {words}"))
     } else {
         lab(&["--limit", "900"], &carries, words)
     }))
@@ -57,7 +58,8 @@ pub(crate) fn every(root: &Path, programs: &[TestProgram], full: bool) -> Result
     let words = "cd /opt/tests && WARREN_COLLECTED=/opt/warren WARREN_MATRIX=/matrix";
     let command = if full {
         // More to carry; and scratch disks that are filled, on a disk, as they would be.
-        let flags = ["--virtual-time=coarse", "--limit=7200", "--memory-mib=6144", "--disk=3072"];
+        let more = ["--limit=7200", "--memory-mib=6144", "--disk=3072"];
+        let flags = [&guests::IN_VIRTUAL_TIME[..], &more].concat();
         lab(&flags, &carries, &format!("{words} WARREN_SOAK=1 ./runtimes"))
     } else {
         lab(&["--limit", "600", "--memory-mib", "3072"], &carries, &format!("{words} ./runtimes python"))

@@ -82,6 +82,37 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
+/// What building the lab's own emulator needs: long runs in virtual time alone (`warren-lab --emulator mended`).
+const EMULATOR: &[Package] = &[
+    Package {
+        name: "dpkg-dev",
+        why: "the sources of QEMU",
+        present: || shell::which("dpkg-source").is_some(),
+    },
+    Package { name: "meson", why: "building QEMU", present: || shell::which("meson").is_some() },
+    Package { name: "ninja-build", why: "building QEMU", present: || shell::which("ninja").is_some() },
+    Package {
+        name: "libglib2.0-dev",
+        why: "building QEMU",
+        present: || Path::new("/usr/include/glib-2.0/glib.h").exists(),
+    },
+    Package {
+        name: "libpixman-1-dev",
+        why: "building QEMU",
+        present: || Path::new("/usr/include/pixman-1/pixman.h").exists(),
+    },
+    Package {
+        name: "libfdt-dev",
+        why: "building QEMU",
+        present: || Path::new("/usr/include/libfdt.h").exists(),
+    },
+    Package {
+        name: "zlib1g-dev",
+        why: "building QEMU",
+        present: || Path::new("/usr/include/zlib.h").exists(),
+    },
+];
+
 /// The `setup` task: everything that building and testing need.
 pub(crate) fn task(options: &Options) -> Result<()> {
     prepare::require(&run(options)?, prepare::Programs::NotNeeded)
@@ -142,6 +173,14 @@ pub(crate) fn for_build() -> Result<()> {
         return Ok(());
     }
     prepare::require(&install(&Options::default(), needed)?, prepare::Programs::NotBuilt)
+}
+
+/// What building the lab's emulator needs besides.
+pub(crate) fn for_emulator() -> Result<()> {
+    if EMULATOR.iter().all(|package| (package.present)()) {
+        return Ok(());
+    }
+    prepare::require(&install(&Options::default(), EMULATOR)?, prepare::Programs::NotNeeded)
 }
 
 fn missing_targets() -> Result<Vec<&'static str>> {

@@ -32,7 +32,6 @@ pub(crate) fn bound(path: &Path, largest: u64) -> io::Result<()> {
         return Ok(());
     }
     let log = File::options().read(true).write(true).open(path)?;
-    // Emptied first, so that it makes room for what comes.
     let copied = File::create(older(path)).and_then(|mut older| {
         // One that is written to faster than it is read has an end as well.
         io::copy(&mut (&log).take(largest.saturating_mul(2)), &mut older)

@@ -3,7 +3,8 @@
 //! When the emulator goes back to its main loop between an interrupt's injection by VMRUN and the guest's next exit, it delivers the
 //! interrupt once more, whatever the guest's IF says: inside the handler, which then waits for its own locks for ever. With KVM's
 //! paravirtual end of interrupt a handler runs to its end without an exit; without it, it exits as soon as it ends the interrupt.
-//! What comes before that (the kernel's way in, longer where it wakes from idle) can still be hit: this makes it rarer.
+//! What comes before that (the kernel's way in, longer where it wakes from idle) can still be hit: this makes it rarer. It is
+//! gone where the emulator itself is mended (`tests/lab/src/emulator.rs`).
 
 use super::Leaves;
 use std::arch::x86_64::__cpuid;
