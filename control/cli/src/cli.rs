@@ -90,7 +90,10 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Policy(command) => policy::run(command, &connect().await?, json).await,
         Command::Doctor(options) => doctor::run(&options, &path, json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
+            // Not straight to standard output: whoever reads may stop before the end.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut script);
+            crate::screen::print(&String::from_utf8_lossy(&script));
             Ok(())
         }
     }

@@ -41,7 +41,8 @@ pub(crate) struct Options {
     /// Where Warren keeps its state [default: /var/lib/warren for root, else ~/.local/share/warren].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where `warren runtime` put what Linux functions run on [default: --data].
+    /// Where `warren runtime` put what Linux functions run on [default: --data, and what root made for this machine in
+    /// /var/lib/warren].
     #[arg(long, value_name = "DIR")]
     guests: Option<PathBuf>,
     /// Where the API listens; port 0 takes a free one.

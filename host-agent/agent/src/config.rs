@@ -29,9 +29,10 @@ pub struct Config {
     /// Control's address.
     #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:7070")]
     pub control: String,
-    /// Where runtimes, kernels and scratch disks of Linux functions are, as `warren runtime` makes them [default: --data].
+    /// Where runtimes, kernels and scratch disks of Linux functions are, as `warren runtime` makes them; may be repeated, what
+    /// comes first counts first [default: --data].
     #[arg(long, value_name = "DIR")]
-    pub guests: Option<PathBuf>,
+    pub guests: Vec<PathBuf>,
     /// What `warren-vmm probe --json` says of this host's KVM; without it no Linux function runs here.
     #[arg(long, value_name = "FILE")]
     pub probe: Option<PathBuf>,

@@ -81,7 +81,11 @@ impl Host {
         let memory = MemoryBudget::new(config.memory_mib()?);
         let limits = config.compile_limits().on_host_of(memory.total_mib());
         let compiler = Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone());
-        let shelf = Shelf::new(config.guests.clone().unwrap_or_else(|| data.clone()));
+        let (own, beside) = match config.guests.split_first() {
+            Some((own, beside)) => (own, beside),
+            None => (data, &[][..]),
+        };
+        let shelf = beside.iter().fold(Shelf::new(own), Shelf::beside);
         let offer = Arc::new(Offer::open(shelf, config.probe.as_deref()));
         let versions =
             Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"), Arc::clone(&offer))?;

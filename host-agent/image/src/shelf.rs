@@ -14,10 +14,11 @@ use std::{
 /// Digits of a digest in the name of an older build.
 const SHORT: usize = 16;
 
-/// That folder; what is not there is simply empty.
+/// That folder, and others that are read after it; what is not there is simply empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shelf {
     root: PathBuf,
+    beside: Vec<PathBuf>,
 }
 
 /// One thing on it.
@@ -48,48 +49,68 @@ impl Drop for Stage {
 }
 
 impl Shelf {
+    /// Where root puts what every user of the machine may run.
+    pub const MACHINE: &str = "/var/lib/warren";
+
     /// At this place.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), beside: Vec::new() }
     }
 
-    /// The place.
+    /// What is here counts as well, after what it has itself; nothing is written here.
+    #[must_use]
+    pub fn beside(mut self, other: impl Into<PathBuf>) -> Self {
+        let other = other.into();
+        if !self.roots().any(|root| root == other) {
+            self.beside.push(other);
+        }
+        self
+    }
+
+    /// Every place that is read, its own first.
+    pub fn roots(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.root).chain(&self.beside).map(PathBuf::as_path)
+    }
+
+    /// The place where things are put.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Every runtime whose manifest reads, older builds too, by folder name.
+    /// Every runtime whose manifest reads, older builds too, by place and folder name.
     #[must_use]
     pub fn runtimes(&self) -> Vec<Item<RuntimeManifest>> {
-        items(&self.root.join("runtimes"))
+        self.roots().flat_map(|root| items(&root.join("runtimes"))).collect()
     }
 
     /// Every kernel whose manifest reads, the oldest first.
     #[must_use]
     pub fn kernels(&self) -> Vec<Item<KernelManifest>> {
-        let mut found: Vec<Item<KernelManifest>> = items(&self.root.join("kernels"));
+        let mut found: Vec<Item<KernelManifest>> =
+            self.roots().flat_map(|root| items(&root.join("kernels"))).collect();
         found.sort_by_key(|kernel| numbers(&kernel.manifest.package));
         found
     }
 
-    /// The present build of a runtime.
+    /// The present build of a runtime of its own.
     pub fn runtime(&self, name: &str) -> Result<Item<RuntimeManifest>, BuildError> {
         let folder = self.place("runtimes", name)?;
         manifest::read(&folder).map(|manifest| Item { folder, manifest })
     }
 
-    /// A kernel.
+    /// A kernel of its own.
     pub fn kernel(&self, name: &str) -> Result<Item<KernelManifest>, BuildError> {
         let folder = self.place("kernels", name)?;
         manifest::read(&folder).map(|manifest| Item { folder, manifest })
     }
 
-    /// An empty scratch disk of this size.
+    /// An empty scratch disk of this size: where there is one, else where it belongs.
     #[must_use]
     pub fn scratch(&self, mib: u32) -> PathBuf {
-        self.root.join("scratch").join(format!("{mib}.sparse"))
+        let place = |root: &Path| root.join("scratch").join(format!("{mib}.sparse"));
+        self.roots().map(place).find(|path| path.exists()).unwrap_or_else(|| place(&self.root))
     }
 
     /// Where packages are unpacked and kept.
@@ -209,6 +230,27 @@ mod tests {
         let all = shelf.runtimes();
         let digests: Vec<_> = all.iter().map(|item| item.manifest.digest.chars().next().unwrap()).collect();
         assert_eq!(digests, ['b', 'a']);
+    }
+
+    #[test]
+    fn what_lies_beside_comes_after_and_is_never_written() {
+        let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let machine = Shelf::new(other.path());
+        let shelf = Shelf::new(own.path()).beside(other.path()).beside(own.path());
+        assert_eq!(shelf.roots().collect::<Vec<_>>(), [own.path(), other.path()]);
+        for (shelf, digest) in [(&machine, "a"), (&shelf, "b")] {
+            let stage = shelf.stage("base").unwrap();
+            manifest::write(stage.path(), &runtime(digest)).unwrap();
+            shelf.put_runtime(&stage, &runtime(digest)).unwrap();
+        }
+        let digests = |shelf: &Shelf| -> Vec<String> {
+            shelf.runtimes().into_iter().map(|item| item.manifest.digest).collect()
+        };
+        assert_eq!((digests(&shelf), digests(&machine)), (vec!["b".into(), "a".into()], vec!["a".into()]));
+        assert!(shelf.scratch(8).starts_with(own.path()));
+        fs::create_dir(other.path().join("scratch")).unwrap();
+        fs::write(machine.scratch(8), "").unwrap();
+        assert!(shelf.scratch(8).starts_with(other.path()));
     }
 
     #[test]

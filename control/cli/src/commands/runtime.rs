@@ -80,8 +80,8 @@ fn build_help() -> String {
 /// Where it all lies.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Place {
-    /// Where runtimes, kernels and scratch disks are kept; what `warren up --guests` was given [default: the data
-    /// directory of `warren up`: /var/lib/warren for root, else ~/.local/share/warren].
+    /// Where runtimes, kernels and scratch disks are kept; what `warren up --guests` was given [default: /var/lib/warren
+    /// for root, where every `warren up` of this machine finds them, else ~/.local/share/warren].
     #[arg(long, value_name = "DIR", env = "WARREN_GUESTS_DIR")]
     pub(crate) guests: Option<PathBuf>,
 }
@@ -90,7 +90,8 @@ impl Place {
     /// The folder.
     pub(crate) fn shelf(&self) -> Shelf {
         let root = rustix::process::geteuid().is_root();
-        Shelf::new(self.guests.clone().unwrap_or_else(|| crate::up::default_data(root)))
+        let default = || Shelf::new(crate::up::default_data(root)).beside(Shelf::MACHINE);
+        self.guests.as_ref().map_or_else(default, Shelf::new)
     }
 }
 
@@ -150,7 +151,14 @@ fn blocking(command: &Command, json: bool) -> Outcome {
 
 /// Takes an image as a runtime, and makes the scratch disks it needs.
 pub(crate) fn import(name: &str, image: &Path, shelf: &Shelf) -> Outcome<warren_image::RuntimeManifest> {
-    let made = runtime::import(name, image, shelf).map_err(failure)?;
+    let made = runtime::import(name, image, shelf).map_err(|error| match error {
+        // The image is the caller's.
+        BuildError::Malformed { .. } => Failure::Usage(error.to_string()),
+        BuildError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Failure::Usage(format!("{}: {source}", image.display()))
+        }
+        other => failure(other),
+    })?;
     scratch::build(shelf, EPOCH).map_err(failure)?;
     Ok(made)
 }
@@ -174,6 +182,13 @@ fn list(shelf: &Shelf, json: bool) {
     let kernels: Vec<_> = shelf.kernels().into_iter().map(|item| item.manifest).collect();
     if json {
         return screen::print_json(&json!({ "runtimes": runtimes, "kernels": kernels }));
+    }
+    if runtimes.len() + kernels.len() == 0 {
+        let places: Vec<_> = shelf.roots().map(|root| root.display().to_string()).collect();
+        screen::tell(&format!(
+            "nothing is made yet in {}; `warren runtime kernel` and `warren runtime build debian-python` do it, as root",
+            places.join(" and ")
+        ));
     }
     let short = |digest: &str| digest.get(..16).unwrap_or(digest).to_owned();
     let rows = runtimes.iter().map(|one| {

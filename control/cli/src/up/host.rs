@@ -16,6 +16,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 use warren_client::{Client, Config, Failure, Outcome};
 use warren_identity::Owners;
+use warren_image::Shelf;
 use warren_proto::v1::ListHostsRequest;
 
 /// How often to look whether the worker has registered.
@@ -30,7 +31,7 @@ pub(crate) struct Host {
     agent_listen: SocketAddr,
     control_extra: Vec<String>,
     agent_extra: Vec<String>,
-    guests: PathBuf,
+    guests: Vec<PathBuf>,
     children: Children,
 }
 
@@ -47,7 +48,10 @@ impl Host {
             }
             Jailer::Own { .. } => options.memory_mib,
         };
-        let guests = options.guests.clone().unwrap_or_else(|| layout.root().to_owned());
+        let guests = match &options.guests {
+            Some(only) => vec![only.clone()],
+            None => vec![layout.root().to_owned(), PathBuf::from(Shelf::MACHINE)],
+        };
         let port = if options.listen.port() == 0 { 0 } else { 7_071 };
         let number = |name: &str, value: Option<u64>| value.map(|value| format!("--{name}={value}"));
         Ok(Self {
@@ -201,8 +205,8 @@ impl Host {
                 Jailer::Prepared(found) => format!("--jailer={}", found.socket.display()),
             },
             format!("--control=https://{control}"),
-            format!("--guests={}", self.guests.display()),
         ];
+        arguments.extend(self.guests.iter().map(|place| format!("--guests={}", place.display())));
         arguments.extend(probe.map(|file| format!("--probe={}", file.display())));
         arguments.extend(self.agent_extra.iter().cloned());
         self.spec("agent", arguments, Some(self.agent_listen), self.jailer.users().map(|users| users.agent))

@@ -90,7 +90,7 @@ fn network(options: &Options) -> Vec<String> {
 /// Where root's, or this user's, state is kept if nothing is said.
 pub(crate) fn default_data(roots: bool) -> PathBuf {
     if roots {
-        return "/var/lib/warren".into();
+        return warren_image::Shelf::MACHINE.into();
     }
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || set("HOME").unwrap_or_else(|| "/".into()).join(".local/share");

@@ -121,7 +121,7 @@ pub struct Offer {
 #[derive(Debug, Default)]
 struct Seen {
     /// When the folders were last changed that `runtimes` and `kernels` were read from.
-    at: Option<[Option<SystemTime>; 2]>,
+    at: Option<Vec<Option<SystemTime>>>,
     runtimes: Vec<Item<RuntimeManifest>>,
     kernels: Vec<Item<KernelManifest>>,
     /// Digests of files by what tells one state of a file from another.
@@ -240,15 +240,16 @@ impl Offer {
 
     /// What is on the shelf now.
     fn look(&self) -> MutexGuard<'_, Seen> {
-        let changed = ["runtimes", "kernels"]
-            .map(|part| fs::metadata(self.shelf.root().join(part)).and_then(|about| about.modified()).ok());
+        let parts = self.shelf.roots().flat_map(|root| ["runtimes", "kernels"].map(|part| root.join(part)));
+        let changed: Vec<_> =
+            parts.map(|part| fs::metadata(part).and_then(|about| about.modified()).ok()).collect();
         let mut seen = self.lock();
-        if seen.at != Some(changed) {
+        if seen.at.as_ref() != Some(&changed) {
             seen.runtimes = self.shelf.runtimes();
             seen.kernels = self.shelf.kernels();
             seen.at = Some(changed);
             let (runtimes, kernels) = (seen.runtimes.len(), seen.kernels.len());
-            tracing::info!(runtimes, kernels, shelf = %self.shelf.root().display(), "what Linux functions run on");
+            tracing::info!(runtimes, kernels, shelf = ?self.shelf.roots().collect::<Vec<_>>(), "what Linux functions run on");
         }
         seen
     }
