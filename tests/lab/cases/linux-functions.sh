@@ -69,15 +69,21 @@ expect 2 'BAD_REQUEST' $warren fn create odd --kind linux --code /functions/shel
 printf 'PK\003\004 and no more' > /tmp/bad.zip
 expect 2 'ZIP_MALFORMED' $warren fn create odd --kind linux --runtime debian-base --code /tmp/bad.zip
 
-# In the full form: the largest that may be handed in arrives whole, and one byte more does not.
+# In the full form: the largest that may be handed in, and the largest that may come out of it, arrive whole, and one byte more
+# does not.
 if [ -n "${WARREN_SOAK-}" ]; then
-    say "a zip of 50 MB"
-    expect 2 '50 MiB' $warren fn create larger --kind linux --runtime debian-base --code /zips/larger.zip
-    $warren fn create largest --kind linux --runtime debian-base --code /zips/largest.zip --timeout-ms 60000 \
-        --memory-mib 256 || fail "create largest"
-    sum=$(unzip -p /zips/largest.zip ballast | md5sum)
-    expect 0 "\"${sum%% *}\"" invoke largest --payload '{}'
-    expect 0 "\"${sum%% *}\"" invoke largest --payload '{}'
+    for kind in zip unpacked; do
+        case $kind in zip) bound='50 MiB' ;; unpacked) bound='250 MiB' ;; esac
+        say "files of $bound ($kind)"
+        expect 2 "$bound" $warren fn create over --kind linux --runtime debian-base --code /zips/$kind-and-a-byte.zip
+        [ $kind = zip ] || echo "$said" | grep -q CODE_TOO_LARGE || fail "the reason: $said"
+        $warren fn create largest-$kind --kind linux --runtime debian-base --code /zips/$kind.zip --timeout-ms 60000 \
+            --memory-mib 256 || fail "create largest-$kind"
+        expect 0 "\"$(cat /zips/$kind.sum)\"" invoke largest-$kind --payload '{}'
+        say "arrived whole"
+        expect 0 "\"$(cat /zips/$kind.sum)\"" invoke largest-$kind --payload '{}'
+        $warren fn rm largest-$kind || fail "rm largest-$kind"
+    done
 fi
 
 say "nothing stays behind"

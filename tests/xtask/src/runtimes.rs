@@ -14,8 +14,6 @@ const FULL: [&str; 3] = ["debian-base", "debian-python", "debian-node"];
 const QUICK: [&str; 1] = ["debian-python"];
 /// A root file system with two extensions, which is imported.
 const EXTENSIONS: &str = "extensions";
-/// Most bytes of a function's zip.
-const LARGEST_ZIP: usize = 50 << 20;
 /// The scratch disk that the functions have.
 const SCRATCH: &str = "scratch/1024.sparse";
 
@@ -29,9 +27,12 @@ pub(crate) fn lives(root: &Path, full: bool) -> Result<Option<Command>> {
     let words = "sh /opt/tests/linux-functions.sh";
     Ok(Some(if full {
         let zips = paths::target().join("guest-fixtures/zips");
-        zip::largest(&zips, &root.join("tests/functions/linux/weigh/bootstrap"), LARGEST_ZIP)?;
+        zip::largest(&zips, &root.join("tests/functions/linux/weigh/bootstrap"))?;
         carries.push((zips, "/zips".to_owned()));
-        let flags = [&guests::IN_VIRTUAL_TIME[..], &["--limit=3600"]].concat();
+        // 250 MiB of files are there several times while they are deployed. What a sandbox writes is on a disk, as it would be:
+        // in the lab's memory it would be charged to the sandbox.
+        let flags =
+            [&guests::IN_VIRTUAL_TIME[..], &["--limit=3600", "--memory-mib=6144", "--disk=2560"]].concat();
         lab(&flags, &carries, &format!("WARREN_SOAK=1 {words}"))
     } else {
         lab(&["--limit", "900"], &carries, words)
