@@ -22,9 +22,9 @@ Examples:
 
 {EXIT_CODES}"))]
 pub(crate) struct Cli {
-    /// JSON instead of tables.
+    /// JSON instead of tables, and of error messages.
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
     /// Client configuration [default: ~/.config/warren/client.toml].
     #[arg(long, global = true, env = "WARREN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,

@@ -24,8 +24,9 @@ use std::process::ExitCode;
 #[tokio::main(flavor = "multi_thread")]
 async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    let json = cli.json;
     match cli::run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report::show(&failure),
+        Err(failure) => report::show(&failure, json),
     }
 }

@@ -121,6 +121,12 @@ async fn serve(
 fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announcement {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (guests, no_linux_because) = host.offer.guests();
+    // A jailer without Linux guests is told to make no network: that is no wish of its operator's.
+    let no_network_because = if no_linux_because.is_empty() {
+        host.no_network_because().unwrap_or_default()
+    } else {
+        "it runs no Linux functions"
+    };
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     Announcement {
         address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
@@ -132,7 +138,7 @@ fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announceme
             kernel,
             guests,
             no_linux_because,
-            no_network_because: host.no_network_because().unwrap_or_default().to_owned(),
+            no_network_because: no_network_because.to_owned(),
         },
     }
 }

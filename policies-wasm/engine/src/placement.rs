@@ -95,7 +95,7 @@ impl Interface for Interfaced {
                     Reason::LessLoaded => "it is less busy",
                 };
                 let host = host_name(inventory, choice.host);
-                format!("on {host}: {why} ({} of {} hosts)", choice.score, entry.candidates)
+                format!("on {host}: {why} (score {}, of {} hosts)", choice.score, entry.candidates)
             }
         }
     }

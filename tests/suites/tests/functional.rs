@@ -187,6 +187,9 @@ async fn the_cli_does_the_same(warren: &Installation) -> Result<()> {
     ensure!(code(&["fn", "update", &name, "--timeout-ms", "5000"]).await? == Some(0), "update");
     ensure!(warren.cli_json(&["fn", "show", &name]).await?["timeout_ms"] == 5000, "show");
     ensure!(code(&["invoke", "no-such"]).await? == Some(4), "unknown function");
+    let done = warren.cli(&["--json", "invoke", "no-such"]).await?;
+    let said: serde_json::Value = serde_json::from_slice(&done.stderr).context("an error as JSON")?;
+    ensure!(said["error"]["reason"] == reason::NO_SUCH_FUNCTION && said["error"]["exit"] == 4, "{said}");
     ensure!(code(&["invoke", &name, "--repeat", "x"]).await? == Some(2), "nonsense");
     ensure!(code(&["fn", "rm", &name]).await? == Some(0), "rm");
     // The failure type the CLI uses is the one of the library.
