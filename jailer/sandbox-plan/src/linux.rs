@@ -105,7 +105,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     ioctl(ALL, 0x4020_AEA5, "KVM_SIGNAL_MSI: interrupts"),
     ioctl(MAIN, 0x4040_AE79, "KVM_IOEVENTFD: doorbells"),
     any(MAIN, "pread64", 17, "headers of the kernel"),
-    any(MAIN | DISK, "preadv", 295, "kernel and initrd; disks"),
+    any(MAIN | VCPU | DISK, "preadv", 295, "kernel and initrd; disks"),
     with(MAIN, "fcntl", (72, 1), 1034, "F_GET_SEALS: a sealed kernel is mapped, not copied"),
     any(MAIN, "fstat", 5, "lengths of files"),
     // Running it.

@@ -15,7 +15,7 @@
 //! The jail is that of the Wasm machine with a table of its own ([`warren_sandbox_plan::linux`]): every descriptor
 //! arrives, nothing is opened.
 //!
-//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building,
+//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`filling`] kernel and initrd,
 //! [`vcpu`], [`disk`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`interrupts`] their lines, [`console`] the serial port, [`events`] what a running guest is told, [`virtio`] devices,
 //! [`msr`] the registers of the processor that the guest may touch (what it sees of it: [`crate::cpuid`]).
 
@@ -24,6 +24,7 @@ pub mod console;
 pub mod disk;
 pub mod door;
 pub mod events;
+pub mod filling;
 pub mod interrupts;
 pub mod load;
 pub mod machine;

@@ -2,6 +2,8 @@
 //!
 //! Nothing here ever makes a Rust reference into guest memory.
 
+pub mod held;
+
 use crate::sys::pool::{HugePage, PoolError};
 use crate::sys::vectored::{Direction, send_behind, transfer, transfer_stream};
 use crate::sys::{FileUse, Reservation};
@@ -70,6 +72,12 @@ pub enum RamError {
     /// Banks overlap, which the plan rules out.
     #[error("memory banks overlap")]
     Overlap,
+    /// A part could not be held back.
+    #[error("cannot hold memory back")]
+    Hold {
+        /// Why.
+        source: io::Error,
+    },
     /// A file could not be mapped.
     #[error("cannot map {what}")]
     Map {
@@ -340,7 +348,7 @@ impl Ram {
         &self.regions
     }
 
-    fn locate(&self, gpa: u64, len: u64) -> io::Result<(&Bank, usize, usize)> {
+    fn locate(&self, gpa: u64, len: u64) -> io::Result<(&Arc<Bank>, usize, usize)> {
         let found = self.banks.iter().rev().find(|bank| bank.base.0 <= gpa);
         let bank = found.ok_or(io::ErrorKind::InvalidInput)?;
         let size = |value: u64| usize::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);

@@ -174,6 +174,24 @@ impl Reservation {
         Ok(())
     }
 
+    /// Puts the pages of another reservation, all of them, over a part of this one, which is as they were; the other is empty
+    /// afterwards. Both are private memory.
+    pub fn replace(&self, at: usize, other: &Self) -> io::Result<()> {
+        if self.shared || self.pool || other.shared || other.pool {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let target = self.part(at, other.len)?;
+        // What is left behind must stay a mapping: it is unmapped once more when the other is dropped.
+        let flags = rustix::mm::MremapFlags::MAYMOVE | rustix::mm::MremapFlags::DONTUNMAP;
+        // SAFETY: 1. the replaced range lies in this reservation (`part`), which holds guest memory only: no Rust value lives
+        // there and no Rust reference points there; 2. what moves is the other reservation's own range, of which the same is
+        // true; 3. they do not overlap: each owns its mapping.
+        unsafe {
+            rustix::mm::mremap_fixed(other.start.as_ptr().cast(), other.len, other.len, flags, target.cast())
+        }?;
+        Ok(())
+    }
+
     /// Asks for huge pages behind part of the reservation.
     pub fn advise_huge(&self, at: usize, len: usize) -> io::Result<()> {
         self.advise(at, len, Advice::LinuxHugepage)

@@ -30,6 +30,8 @@ pub struct Admitted {
     pub placement: Placement,
     /// The initrd's file, if there is one.
     pub initrd: Option<OwnedFd>,
+    /// It, too, is such a memfd, or there is none.
+    pub initrd_sealed: bool,
     /// The command line.
     pub command_line: CommandLine,
     /// Bytes of memory.
@@ -162,7 +164,8 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
     };
     let placement =
         Placement::new(&kernel, initrd_len, spec.memory_bytes).map_err(|error| error.to_string())?;
-    let kernel_sealed = fcntl_get_seals(&kernel_file).is_ok_and(|seals| seals.contains(crate::load::SEALS));
+    let sealed = |file| fcntl_get_seals(file).is_ok_and(|seals| seals.contains(crate::load::SEALS));
+    let (kernel_sealed, initrd_sealed) = (sealed(&kernel_file), initrd.as_ref().is_none_or(sealed));
     let memory_bytes = spec.memory_bytes;
     Ok(Admitted {
         kernel,
@@ -171,6 +174,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
         template,
         placement,
         initrd,
+        initrd_sealed,
         command_line,
         memory_bytes,
         devices,

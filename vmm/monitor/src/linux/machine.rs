@@ -6,6 +6,7 @@
 use super::bus::Bus;
 use super::console::Console;
 use super::events::{Generation, Tellings};
+use super::filling::{self, FillError, Filling};
 use super::interrupts::{Interrupts, Line, Vm, local_controllers};
 use super::load::{Admitted, DeviceFile, Room};
 use super::msr;
@@ -84,6 +85,7 @@ pub struct Machine {
     cpus: u8,
     memory_bytes: u64,
     disks_max: u8,
+    pages: Pages,
     /// What can be plugged; empty without room for it.
     blocks: Blocks,
     exits: Arc<AtomicU64>,
@@ -147,6 +149,9 @@ pub enum LinuxError {
         /// What the host lacks.
         lacks: Lacks,
     },
+    /// Memory could not be filled: the host's fault.
+    #[error(transparent)]
+    Fill(#[from] FillError),
     /// No event descriptor: the host's fault.
     #[error("cannot make an event descriptor")]
     Event(#[source] io::Error),
@@ -198,13 +203,14 @@ impl Machine {
             let place = Place { id, count: options.cpus, tsc_deadline: deadline };
             vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits)));
         }
-        let LinuxOptions { memory_bytes, cpus, disks: disks_max, .. } = options;
+        let LinuxOptions { memory_bytes, cpus, disks: disks_max, pages, .. } = options;
         let machine = Self {
             vm: Arc::new(vm),
             ram,
             cpus,
             memory_bytes,
             disks_max,
+            pages,
             blocks,
             exits,
             msr_filter,
@@ -246,6 +252,7 @@ impl Machine {
             template,
             placement,
             initrd,
+            initrd_sealed,
             command_line,
             memory_bytes,
             devices,
@@ -254,14 +261,21 @@ impl Machine {
             .leaves(self.supported.as_slice())
             .map_err(|lacks| LinuxError::Template { name: template.name, lacks })?;
         let leaves = if software::is_here() { leaves.on_software() } else { leaves };
-        for segment in &kernel.segments {
-            self.place(segment, &kernel_file, kernel_sealed && self.ram.takes_files())?;
-        }
-        if let (Some(place), Some(file)) = (placement.initrd, &initrd) {
-            self.ram
-                .fill(file.as_fd(), 0, place.gpa, place.len)
-                .map_err(|source| LinuxError::Read { what: "the initrd", source })?;
-        }
+        let initrd = placement.initrd.zip(initrd);
+        let filling = if self.pages == Pages::HugeIfThere && kernel_sealed && initrd_sealed {
+            let end = Banks::new(self.memory_bytes).map_or(0, |banks| banks.low);
+            Some(Filling::of(&self.ram, (&kernel, kernel_file), initrd, end)?)
+        } else {
+            for segment in &kernel.segments {
+                self.place(segment, &kernel_file, kernel_sealed && self.ram.takes_files())?;
+            }
+            if let Some((place, file)) = &initrd {
+                self.ram
+                    .fill(file.as_fd(), 0, place.gpa, place.len)
+                    .map_err(|source| LinuxError::Read { what: "the initrd", source })?;
+            }
+            None
+        };
         let hardware = acpi::Hardware { cpus: self.cpus, virtio_devices: devices.len() };
         let rsdp = acpi::write(&mut self.ram, hardware)?;
         params::write(&mut self.ram, &kernel, &placement, &command_line, rsdp)?;
@@ -322,7 +336,12 @@ impl Machine {
         let events = Tellings::new(self.ram.clone(), button, generation, self.generation)?;
         let (console_too, keyboard) = (Arc::clone(&console), Mutex::default());
         let bus = Arc::new(Bus { console: console_too, keyboard, devices: windows, interrupts });
-        let start = Start { bus, leaves, registers: Some(Registers::new(kernel.entry)) };
+        let start = Start {
+            bus,
+            leaves,
+            registers: Some(Registers::new(kernel.entry)),
+            filling: filling::Shared::new(filling, self.ram.clone()),
+        };
         let kept = Kept { _vm: self.vm, _ram: self.ram };
         Ok(Loaded { start, work, disks, network, console, events, balloon, memory, kept })
     }

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  waiting --Start--> running --exit--> bus --> running ...
+//!                        |  at its first exit, or at memory that is not there (yet): fills memory, or waits for who does
 //!                        |  reset, power-off, triple fault, what KVM cannot do: reported once, the thread ends
 //! ```
 //! There is no way to be stopped from outside: the main thread ends the process, and with it every vCPU.
 
 use super::bus::Bus;
+use super::filling;
 use crate::cpu::{GuestFault, MXCSR, X87_CONTROL, set_segments, table};
 use crate::cpuid::Leaves;
 use crate::cpuid::place::Place;
@@ -33,6 +35,8 @@ pub struct Start {
     pub leaves: Leaves,
     /// The first vCPU's registers; the others wait in KVM until the guest starts them.
     pub registers: Option<Registers>,
+    /// What of memory is not filled yet. Before it is, a guest may run and do nothing else.
+    pub filling: filling::Shared,
 }
 
 /// A vCPU and what its thread needs.
@@ -55,7 +59,7 @@ impl Vcpu {
         // Without a sender the process is ending.
         let Ok(start) = start.recv() else { return };
         let end = match self.enter(start.leaves, start.registers.as_ref()) {
-            Ok(()) => self.run(&start.bus),
+            Ok(()) => self.run(&start.bus, &start.filling),
             Err(error) => End::Host(error.into()),
         };
         ends.send(end);
@@ -91,14 +95,23 @@ impl Vcpu {
         self.fd.set_regs(&regs).map_err(step("set registers"))
     }
 
-    fn run(&mut self, bus: &Bus) -> End {
+    fn run(&mut self, bus: &Bus, filling: &filling::Shared) -> End {
+        let mut unfinished = Some(filling);
         loop {
             let exit = match self.fd.run() {
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => continue,
-                Err(error) if error.errno() == libc::EFAULT => return End::Guest(GuestFault::Memory),
-                Err(error) => return End::Guest(GuestFault::Run(error)),
-                Ok(exit) => exit,
+                Err(error) if error.errno() == libc::EFAULT && unfinished.is_none() => {
+                    return End::Guest(GuestFault::Memory);
+                }
+                Err(error) if error.errno() != libc::EFAULT => return End::Guest(GuestFault::Run(error)),
+                result => result,
             };
+            // Also before an exit is handled: devices may touch memory from here on.
+            if let Some(Err(error)) = unfinished.take().map(filling::Shared::finish) {
+                return End::Host(error.into());
+            }
+            // Memory that was not there is tried again.
+            let Ok(exit) = exit else { continue };
             self.exits.fetch_add(1, Ordering::Relaxed);
             let power = match exit {
                 VcpuExit::IoIn(port, data) => {
@@ -107,11 +120,15 @@ impl Vcpu {
                 }
                 VcpuExit::IoOut(port, data) => bus.port_write(port, data),
                 VcpuExit::MmioRead(address, data) => {
-                    bus.window_read(address, data);
+                    if !filling.read(address, data) {
+                        bus.window_read(address, data);
+                    }
                     None
                 }
                 VcpuExit::MmioWrite(address, data) => {
-                    bus.window_write(address, data);
+                    if !filling.write(address, data) {
+                        bus.window_write(address, data);
+                    }
                     None
                 }
                 VcpuExit::Intr => None,

@@ -11,6 +11,7 @@ mod support;
 mod disks;
 mod ends;
 mod events;
+mod filling;
 mod many;
 mod memory;
 mod net;
@@ -53,6 +54,8 @@ struct Shape {
     elf: Option<BootEntry>,
     cpus: u8,
     memory_mib: u64,
+    /// Of sealed files into huge pages, which come when the guest first reaches for them.
+    late: bool,
 }
 
 /// Copies a disk to another, writes a sector, discards some, reads entropy; all of it again after their drivers came back;
@@ -81,6 +84,10 @@ fn everything(shape: Shape) {
         guest.disks.push((source.try_clone().unwrap(), true));
         guest.disks.push((target.try_clone().unwrap(), false));
         guest.shape(shape.elf, shape.cpus, shape.memory_mib);
+        if shape.late {
+            guest.sealed = true;
+            guest.flags.push("--huge-pages");
+        }
     }) else {
         return;
     };
@@ -113,12 +120,12 @@ fn everything(shape: Shape) {
 
 #[test]
 fn stock_6_1_bzimage_does_everything() {
-    everything(Shape { kernel: "6.1", elf: None, cpus: 1, memory_mib: 128 });
+    everything(Shape { kernel: "6.1", elf: None, cpus: 1, memory_mib: 128, late: false });
 }
 
 #[test]
 fn stock_6_12_elf_with_four_vcpus_and_6_gib_does_everything() {
-    everything(Shape { kernel: "6.12", elf: Some(BootEntry::Pvh), cpus: 4, memory_mib: 6144 });
+    everything(Shape { kernel: "6.12", elf: Some(BootEntry::Pvh), cpus: 4, memory_mib: 6144, late: true });
 }
 
 #[test]
@@ -128,8 +135,10 @@ fn every_combination_does_everything() {
     }
     for kernel in ["6.1", "6.12"] {
         for elf in [None, Some(BootEntry::Long), Some(BootEntry::Pvh)] {
-            for (cpus, memory_mib) in [(1, 128), (4, 128), (1, 6144), (4, 6144)] {
-                everything(Shape { kernel, elf, cpus, memory_mib });
+            for (cpus, memory_mib, late) in
+                [(1, 128, true), (4, 128, false), (1, 6144, false), (4, 6144, true)]
+            {
+                everything(Shape { kernel, elf, cpus, memory_mib, late });
             }
         }
     }

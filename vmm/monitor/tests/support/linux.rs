@@ -1,6 +1,6 @@
 //! Linux guests: what they are made of (on the lab host), and a VMM that runs one.
 
-use super::vmm::{Vmm, memfd, send_with, try_receive};
+use super::vmm::{Vmm, memfd, sealed, send_with, try_receive};
 use rustix::fd::OwnedFd;
 use std::fs;
 use std::io::{Read, Seek};
@@ -25,6 +25,8 @@ pub fn guests() -> Option<PathBuf> {
 /// A guest to be.
 pub struct Guest {
     pub kernel: PathBuf,
+    /// Kernel and initrd are given as sealed memory.
+    pub sealed: bool,
     pub modules: PathBuf,
     pub entry: BootEntry,
     pub memory_mib: u64,
@@ -67,6 +69,7 @@ impl Guest {
         let folder = folder.join(kernel);
         Self {
             kernel: folder.join("vmlinuz"),
+            sealed: false,
             modules: folder.join("modules"),
             entry: BootEntry::Long,
             memory_mib: 256,
@@ -118,8 +121,12 @@ impl Guest {
         flags.extend(&self.flags);
         let vmm = Vmm::launch("linux", &flags, None);
         let mut control = vmm.control();
-        let kernel: OwnedFd = fs::File::open(&self.kernel).unwrap().into();
-        let initrd = memfd(&initrd(&self.modules));
+        let initrd = initrd(&self.modules);
+        let (kernel, initrd) = if self.sealed {
+            (sealed(&fs::read(&self.kernel).unwrap()), sealed(&initrd))
+        } else {
+            (fs::File::open(&self.kernel).unwrap().into(), memfd(&initrd))
+        };
         let mut devices: Vec<_> =
             self.disks.iter().map(|(_, read_only)| DeviceSpec::Block { read_only: *read_only }).collect();
         if let (Some(last), Some(limits)) = (devices.last_mut(), self.limits)
