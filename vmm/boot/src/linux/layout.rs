@@ -57,7 +57,8 @@ pub const SERIAL_GSI: u32 = 4;
 /// First interrupt of the virtio devices.
 pub const VIRTIO_GSI: u32 = 5;
 /// Most virtio devices: a window, an interrupt line and, if it is a disk, a thread each. Windows and lines are there for many more;
-/// with 128 a 6.12 kernel on four vCPUs stood still early in its boot, and it is not known why.
+/// with 128 a 6.12 kernel on four vCPUs did not get through its boot on the lab host, and it is not known why (an emulator that
+/// delivers interrupts once makes no difference).
 pub const VIRTIO_MAX: usize = 48;
 /// The I/O APIC's address, as KVM has it.
 pub const IO_APIC: u32 = 0xFEC0_0000;
