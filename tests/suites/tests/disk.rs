@@ -1,7 +1,14 @@
 //! A full disk: a deploy is refused with a typed error, nothing half-made stays, and the next one succeeds.
 
 use anyhow::{Context as _, Result, ensure};
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::mpsc,
+    thread::JoinHandle,
+    time::Duration,
+};
 use tonic::Code;
 use warren_proto::{
     error::{Fault, WireError},
@@ -15,7 +22,7 @@ const SMALL: &str = "size=64m,mode=755";
 
 fn main() -> ExitCode {
     // Everything of this suite's Warren lies on a file system of its own, so that filling it hurts nobody else.
-    let place = std::path::PathBuf::from(format!("/var/tmp/warren-disk-{}", std::process::id()));
+    let place = PathBuf::from(format!("/var/tmp/warren-disk-{}", std::process::id()));
     let listing = std::env::args().any(|word| word == "--list");
     if !listing && let Err(error) = mount(&place) {
         let _ = std::fs::remove_dir(&place);
@@ -114,17 +121,19 @@ async fn invocations_go_on_though_the_disk_is_full(warren: &Installation) -> Res
 /// there is room the policies come, by themselves and at once when asked for. Nothing is started again for it.
 async fn policies_that_found_no_room_are_tried_again(warren: &Installation) -> Result<()> {
     for ask in [false, true] {
+        // What another case left to be tried again would free what it had begun to write.
+        warren.cli(&["policy", "retry"]).await?;
+        policies_are(warren, "active").await?;
         for kept in ["control/policies", "agent/artefacts"] {
             remove_artefacts(&warren.data().join(kept))?;
         }
-        let ballast = warren.data().join("ballast");
-        fill(&ballast)?;
+        let full = Full::keep(warren.data().join("ballast"))?;
         let pid = rustix::process::Pid::from_raw(warren.service("warren-control").await?).context("pid")?;
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
         policies_are(warren, "failed").await?;
         let said = String::from_utf8(warren.cli(&["policy", "status"]).await?.stdout)?;
         ensure!(said.contains("cannot ") && said.contains("(tried again "), "{said}");
-        std::fs::remove_file(&ballast)?;
+        full.end()?;
         if ask {
             let tried = warren.cli_json(&["policy", "retry"]).await?;
             let active = |tried: &serde_json::Value| tried["state"] == "active" && tried["last_error"] == "";
@@ -147,10 +156,10 @@ async fn policies_are(warren: &Installation, state: &str) -> Result<()> {
                     return;
                 }
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let reached = tokio::time::timeout(std::time::Duration::from_mins(1), reached).await;
+    let reached = tokio::time::timeout(Duration::from_mins(1), reached).await;
     reached.with_context(|| format!("not {state}: {states:#?}"))
 }
 
@@ -189,19 +198,50 @@ async fn again(warren: &Installation, name: &str, killed: &str) -> Result<Invoke
                     println!("    after {killed} was killed: {}", WireError::from_status(&status).reason);
                 }
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let answer = tokio::time::timeout(std::time::Duration::from_mins(1), answered).await;
+    let answer = tokio::time::timeout(Duration::from_mins(1), answered).await;
     answer.with_context(|| format!("no invocation after {killed} was killed"))
 }
 
 /// Writes until nothing more goes in.
 fn fill(path: &Path) -> Result<()> {
-    let mut file = std::fs::File::create(path)?;
+    fill_up(&std::fs::File::create(path).context("ballast")?);
+    Ok(())
+}
+
+fn fill_up(mut file: &std::fs::File) {
     for size in [1 << 20, 4096, 1] {
         let block = vec![0_u8; size];
         while file.write_all(&block).is_ok() {}
     }
-    Ok(())
+}
+
+/// A disk that stays full: what services give back (a file half written, a database made smaller) is taken at once, so that
+/// nobody finds room by luck.
+struct Full {
+    ballast: PathBuf,
+    end: mpsc::Sender<()>,
+    filler: JoinHandle<()>,
+}
+
+impl Full {
+    fn keep(ballast: PathBuf) -> Result<Self> {
+        let file = std::fs::File::create(&ballast).context("ballast")?;
+        fill_up(&file);
+        let (end, ended) = mpsc::channel();
+        let filler = std::thread::spawn(move || {
+            while ended.recv_timeout(Duration::from_millis(2)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                fill_up(&file);
+            }
+        });
+        Ok(Self { ballast, end, filler })
+    }
+
+    fn end(self) -> Result<()> {
+        drop(self.end);
+        self.filler.join().map_err(|_| anyhow::anyhow!("the filler panicked"))?;
+        std::fs::remove_file(&self.ballast).context("ballast")
+    }
 }
