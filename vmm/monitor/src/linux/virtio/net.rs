@@ -41,6 +41,7 @@ pub struct Net {
     /// When a limit lets go on.
     wake_ns: Option<u64>,
     dropped: Seldom,
+    unset: Seldom,
 }
 
 impl Net {
@@ -58,6 +59,7 @@ impl Net {
             send: Limiter::new(send, now),
             wake_ns: None,
             dropped: Seldom::default(),
+            unset: Seldom::default(),
         }
     }
 
@@ -97,8 +99,10 @@ impl Net {
             self.era = queues.era;
             self.spare = Spare::default();
             self.readable = true;
-            if let Err(error) = tap::set_offload(self.tap.as_fd(), takes(features)) {
-                log!("the tap device does not take its settings: {error}");
+            if let Err(error) = tap::set_offload(self.tap.as_fd(), takes(features))
+                && let Some(times) = self.unset.count()
+            {
+                log!("the tap device does not take its settings: {error} (time {times})");
             }
         }
         let mut step = Step::Idle;
