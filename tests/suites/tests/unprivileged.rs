@@ -10,12 +10,16 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::{ExitCode, Output, Stdio},
+    sync::LazyLock,
 };
 use warren_suites::{Deploy, Installation, Options, Suite, User, cases, collected, modules, plain};
 
-/// Whom the machine is prepared for, and somebody else.
-const USER: u32 = 61_234;
-const OTHER: u32 = 61_235;
+/// Whom the machine is prepared for: the first from 61,234 on that has no process, such as a run that was killed may have left.
+static USER: LazyLock<u32> = LazyLock::new(|| {
+    let running = processes().unwrap_or_default();
+    let is_free = |uid: &u32| !running.iter().any(|(_, status)| is_of(status, *uid));
+    (61_234..62_234).step_by(2).find(is_free).unwrap_or(61_234)
+});
 /// Sandboxes' uids; other suites begin at 100,000.
 const UID_BASE: u32 = 180_000;
 const MEMORY_MIB: u64 = 4096;
@@ -83,14 +87,9 @@ async fn nothing_of_it_has_any_privilege(warren: &Installation) -> Result<()> {
     let mut seen = Vec::new();
     for (pid, status) in processes()? {
         let field = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .map(str::trim)
-                .unwrap_or_default()
-                .to_owned()
+            status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
         };
-        if !field("Uid:").split_whitespace().any(|uid| uid == USER.to_string()) {
+        if !is_of(&status, *USER) {
             continue;
         }
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
@@ -128,14 +127,14 @@ async fn sandboxes_stay_within_what_was_given(warren: &Installation) -> Result<(
 
 async fn nobody_else_is_served(warren: &Installation) -> Result<()> {
     let machine = Machine::of(warren)?;
-    let other = User { uid: OTHER, home: "/nonexistent".into(), ..machine.user() };
+    let other = User { uid: *USER + 1, home: "/nonexistent".into(), ..machine.user() };
     let (code, said) = end(other.warren().args(["up", "--once", "--listen", "127.0.0.1:0"]).output().await?);
     ensure!(
         code == Some(7) && said.contains("prepared for") && said.contains("host unprepare"),
         "{code:?} {said}"
     );
     // A record that lies changes nothing: the socket is closed to him, and the jailer asks the kernel who he is.
-    let lie = machine.copied("lie", |record| record["wish"]["uid"] = OTHER.into())?;
+    let lie = machine.copied("lie", |record| record["wish"]["uid"] = (*USER + 1).into())?;
     let socket = machine.root.join("run/warren/jailer.sock");
     let liar = User { root: lie, ..other };
     for mode in [0o600, 0o666] {
@@ -178,7 +177,7 @@ impl Machine {
         for part in ["bin", "policies"] {
             copy(&collected().join(part), &machine.home().join(part))?;
         }
-        chown(machine.home(), Some(USER), Some(USER))?;
+        chown(machine.home(), Some(*USER), Some(*USER))?;
         Ok(machine)
     }
 
@@ -193,7 +192,7 @@ impl Machine {
     }
 
     fn user(&self) -> User {
-        User { uid: USER, programs: self.home().join("bin"), root: self.root.clone(), home: self.home() }
+        User { uid: *USER, programs: self.home().join("bin"), root: self.root.clone(), home: self.home() }
     }
 
     /// `warren host ...` as root.
@@ -224,8 +223,9 @@ impl Machine {
     fn unprepared(&self) -> Result<()> {
         let (code, said) = Self::up(&self.user(), &[])?;
         let line = format!(
-            "sudo {}/bin/warren host prepare --user {USER} --root {}",
+            "sudo {}/bin/warren host prepare --user {} --root {}",
             self.home().display(),
+            *USER,
             self.root.display()
         );
         ensure!(code == Some(7), "{code:?} {said}");
@@ -238,12 +238,12 @@ impl Machine {
     }
 
     fn prepare_twice(&self) -> Result<()> {
-        let (code, said) = self.prepare(USER)?;
+        let (code, said) = self.prepare(*USER)?;
         ensure!(code == Some(0), "{said}");
         let before = std::fs::read_to_string(self.root.join("etc/warren/host.json"))?;
         let pid = std::fs::read_to_string(self.root.join("run/warren/jailer.pid"))?;
         // What is not said stays as it was.
-        for again in [self.prepare(USER)?, self.host(&["prepare"])?] {
+        for again in [self.prepare(*USER)?, self.host(&["prepare"])?] {
             let report: Value = serde_json::from_str(&again.1).with_context(|| again.1.clone())?;
             ensure!(again.0 == Some(0) && report["changed"] == serde_json::json!([]), "{report}");
         }
@@ -253,8 +253,8 @@ impl Machine {
     }
 
     fn second_user(&self) -> Result<()> {
-        let (code, said) = self.prepare(OTHER)?;
-        ensure!(code == Some(2) && said.contains(&format!("prepared for {USER}")), "{code:?} {said}");
+        let (code, said) = self.prepare(*USER + 1)?;
+        ensure!(code == Some(2) && said.contains(&format!("prepared for {}", *USER)), "{code:?} {said}");
         Ok(())
     }
 
@@ -269,8 +269,8 @@ impl Machine {
         let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()))?;
         ensure!(line.starts_with(&programs.join("warren-jailer").display().to_string()), "{line}");
         let vmm = programs.join("warren-vmm");
-        chown(&vmm, Some(USER), None)?;
-        let (code, said) = self.prepare(USER)?;
+        chown(&vmm, Some(*USER), None)?;
+        let (code, said) = self.prepare(*USER)?;
         ensure!(code == Some(0) && said.contains("programs: install"), "{said}");
         let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&vmm)?);
         ensure!(owner == 0, "{} belongs to {owner}", vmm.display());
@@ -278,10 +278,10 @@ impl Machine {
         let place = self.root.join("usr/local");
         std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o777))?;
         std::fs::remove_file(&vmm)?;
-        let (code, said) = self.prepare(USER)?;
+        let (code, said) = self.prepare(*USER)?;
         std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755))?;
         ensure!(code == Some(5) && said.contains("can be written by others"), "{code:?} {said}");
-        let (code, said) = self.prepare(USER)?;
+        let (code, said) = self.prepare(*USER)?;
         ensure!(code == Some(0), "{said}");
         Ok(())
     }
@@ -324,7 +324,7 @@ impl Machine {
         let data = self.home().join("orphan");
         let (code, said) = Self::up(&self.user(), &["--data", data.to_str().context("a path")?])?;
         ensure!(code == Some(0) && said.contains("of an earlier run"), "{code:?} {said}");
-        let left: Vec<_> = processes()?.into_iter().filter(|(_, status)| is_users(status)).collect();
+        let left: Vec<_> = processes()?.into_iter().filter(|(_, status)| is_of(status, *USER)).collect();
         ensure!(left.is_empty(), "left: {left:?}");
         Ok(())
     }
@@ -365,8 +365,10 @@ impl Machine {
     }
 }
 
-fn is_users(status: &str) -> bool {
-    status.lines().any(|line| line.starts_with("Uid:") && line.contains(&USER.to_string()))
+/// Whether a process has this among its user ids.
+fn is_of(status: &str, user: u32) -> bool {
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    ids.split_whitespace().any(|uid| uid == user.to_string())
 }
 
 /// Every process: its number and its status.
