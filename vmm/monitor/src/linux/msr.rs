@@ -73,10 +73,17 @@ pub fn filter(kvm: &Kvm, vm: &VmFd) -> Result<bool, MachineError> {
     Ok(true)
 }
 
-/// One bit a register, set for those allowed.
+/// One bit a register, set for those allowed. Counted from what is allowed, which is few: to ask for each of nine thousand
+/// registers whether it is took a sixth of the time to a guest's first instruction.
 fn bitmap(base: u32, len: u32) -> Vec<u8> {
-    let byte = |at: u32| (0..8).fold(0, |byte, bit| byte | u8::from(is_allowed(base + at * 8 + bit)) << bit);
-    (0..len / 8).map(byte).collect()
+    let mut bits = vec![0; len as usize / 8];
+    for register in ALLOWED.iter().flat_map(|(first, count, _)| *first..first + count) {
+        let at = register.checked_sub(base).map(|at| at as usize);
+        if let Some((at, byte)) = at.and_then(|at| Some((at, bits.get_mut(at / 8)?))) {
+            *byte |= 1 << (at % 8);
+        }
+    }
+    bits
 }
 
 #[cfg(test)]
@@ -92,6 +99,12 @@ mod tests {
                 let at = register - base;
                 assert_ne!(bitmap(*base, *len)[at as usize / 8] & 1 << (at % 8), 0, "{what}");
             }
+        }
+        for (base, len) in BLOCKS {
+            let bits = bitmap(base, len);
+            assert_eq!(bits.len(), len as usize / 8);
+            let is_set = |at: u32| bits[at as usize / 8] & 1 << (at % 8) != 0;
+            assert!((0..len).all(|at| is_set(at) == is_allowed(base + at)), "{base:#x}");
         }
         let set: u32 = BLOCKS.iter().flat_map(|(base, len)| bitmap(*base, *len)).map(u8::count_ones).sum();
         assert_eq!(set, ALLOWED.iter().map(|(_, count, _)| *count).sum::<u32>());
