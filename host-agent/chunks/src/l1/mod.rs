@@ -1,0 +1,11 @@
+//! The first tier: this worker's own memory and disk.
+//!
+//! [`memory`] holds sealed bytes in a bounded map, [`disk`] in a bounded folder; [`index`] is the disk's decisions
+//! without a disk.
+
+pub mod disk;
+pub mod index;
+pub mod memory;
+
+pub use disk::{Disk, DiskError, Found, Pinned, Put};
+pub use memory::Memory;
