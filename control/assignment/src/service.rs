@@ -36,13 +36,16 @@ pub struct StartTiming {
     pub vm_us: u64,
     /// The guest's init.
     pub init_us: u64,
+    /// Bringing it back from a snapshot instead.
+    pub restore_us: u64,
 }
 
 impl StartTiming {
     /// All parts together.
     #[must_use]
     pub fn total_us(&self) -> u64 {
-        [self.placement_us, self.jail_us, self.vm_us, self.init_us].into_iter().fold(0, u64::saturating_add)
+        let parts = [self.placement_us, self.jail_us, self.vm_us, self.init_us, self.restore_us];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -173,8 +176,13 @@ impl Assignment {
             self.destroy_later(Arc::clone(id), worker, "withdrawn");
             return Err(AssignError::Withdrawn);
         }
-        let start =
-            StartTiming { placement_us, jail_us: made.jail_us, vm_us: made.vm_us, init_us: made.init_us };
+        let start = StartTiming {
+            placement_us,
+            jail_us: made.jail_us,
+            vm_us: made.vm_us,
+            init_us: made.init_us,
+            restore_us: made.restore_us,
+        };
         Ok(Leased {
             sandbox: Arc::new(Sandbox { id: Arc::clone(id), worker, memory_mib }),
             start: Some(start),

@@ -19,7 +19,7 @@ fn bar(part: u64, whole: u64) -> String {
 }
 
 /// The phases of an invocation in the order they happen; `other` is what no phase covers.
-pub(crate) fn phases(timing: &Timing) -> [(&'static str, u64); 8] {
+pub(crate) fn phases(timing: &Timing) -> [(&'static str, u64); 9] {
     let known = [
         timing.admission_us,
         timing.assignment_us,
@@ -27,9 +27,10 @@ pub(crate) fn phases(timing: &Timing) -> [(&'static str, u64); 8] {
         timing.jail_us,
         timing.vm_us,
         timing.init_us,
+        timing.restore_us,
         timing.handler_us,
     ];
-    let [admission, assignment, placement, jail, vm, init, handler] = known;
+    let [admission, assignment, placement, jail, vm, init, restore, handler] = known;
     [
         ("admission", admission),
         ("assignment", assignment),
@@ -37,6 +38,7 @@ pub(crate) fn phases(timing: &Timing) -> [(&'static str, u64); 8] {
         ("jail", jail),
         ("vm", vm),
         ("init", init),
+        ("restore", restore),
         ("handler", handler),
         ("forwarding", timing.total_us.saturating_sub(known.iter().sum())),
     ]

@@ -46,6 +46,7 @@ pub(crate) fn answer(answer: &InvokeResponse) -> Value {
         "report": {
             "duration_us": report.duration_us, "billed_ms": report.billed_ms, "memory_mib": report.memory_mib,
             "memory_peak_bytes": report.memory_peak_bytes, "init_us": report.init_us,
+            "restore_us": report.restore_us,
         },
         "log_tail": answer.log_tail,
     })
@@ -56,7 +57,7 @@ pub(crate) fn timing(timing: &Timing) -> Value {
     json!({
         "admission_us": timing.admission_us, "assignment_us": timing.assignment_us,
         "placement_us": timing.placement_us, "jail_us": timing.jail_us, "vm_us": timing.vm_us,
-        "init_us": timing.init_us, "handler_us": timing.handler_us, "total_us": timing.total_us,
+        "init_us": timing.init_us, "restore_us": timing.restore_us, "handler_us": timing.handler_us, "total_us": timing.total_us,
         "cold": timing.cold,
     })
 }
@@ -72,7 +73,7 @@ pub(crate) fn sandbox(sandbox: &Sandbox) -> Value {
         "id": sandbox.id, "host_id": sandbox.host_id, "function": sandbox.function, "version": sandbox.version,
         "state": state(sandbox), "memory_mib": sandbox.memory_mib, "invocations": sandbox.invocations,
         "age_ms": sandbox.age_ms, "idle_ms": sandbox.idle_ms, "request_id": sandbox.request_id,
-        "pid": sandbox.pid, "partition": sandbox.partition, "epoch": sandbox.epoch,
+        "pid": sandbox.pid, "restored": sandbox.restored, "partition": sandbox.partition, "epoch": sandbox.epoch,
     })
 }
 

@@ -88,6 +88,9 @@ pub(crate) struct Options {
     /// Destroy sandboxes idle for so long, ms [default: the agent's choice].
     #[arg(long)]
     idle_ms: Option<u64>,
+    /// Keep snapshots of Wasm functions up to so much, MiB; 0: every cold start boots [default: the agent's choice].
+    #[arg(long)]
+    snapshots_mib: Option<u64>,
     /// Most invocations at once on this installation [default: 1000].
     #[arg(long)]
     account_concurrency: Option<u32>,

@@ -146,6 +146,7 @@ fn respond(
         jail_us: made.jail_us,
         vm_us: made.vm_us,
         init_us: made.init_us,
+        restore_us: made.restore_us,
         handler_us: response.handler_us,
         total_us: micros(began),
         cold: start.is_some(),

@@ -66,6 +66,9 @@ pub struct Config {
     /// CPU time of one compilation; on the wall it may take twice as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub compile_seconds: u32,
+    /// Keep snapshots of Wasm functions up to so much, MiB; 0 keeps none, and every cold start boots.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(..1 << 24))]
+    pub snapshots_mib: u64,
     /// Threads that serve [default: half the cores]. The host's cores are its sandboxes', and every thread more is woken
     /// for work that the one awake would have done sooner.
     #[arg(long, value_name = "N")]

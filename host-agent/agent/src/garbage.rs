@@ -1,10 +1,17 @@
-//! What control says that nothing needs: artefacts, archives and logs of functions that are gone.
+//! What control says that nothing needs: artefacts, archives, snapshots and logs of functions that are gone.
 //!
-//! Artefacts and archives are copies: what is removed too soon is fetched and compiled again. Young files stay in any case,
+//! All but logs can be had again: what is removed too soon is fetched, compiled and written down again. Young files stay in any case,
 //! for a deploy that is under way is named by nobody yet.
 
 use crate::{host::Host, version::PrepareError};
-use std::{collections::HashSet, ffi::OsString, fs, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
+    fs, io,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 use warren_artefact::{ArtefactKey, Digest, Purpose};
 use warren_proto::v1::{RetainRequest, RetainResponse};
 
@@ -28,7 +35,9 @@ impl Removed {
 /// Removes what the request does not name.
 pub async fn retain(host: &Arc<Host>, request: RetainRequest) -> Result<RetainResponse, PrepareError> {
     let min_age = Duration::from_millis(request.min_age_ms);
-    let logs = host.logs.retain(request.functions.into_iter().collect(), min_age).await;
+    let functions: HashSet<String> = request.functions.into_iter().collect();
+    let logs = host.logs.retain(functions.clone(), min_age).await;
+    let shelf = host.snapshots.shelf().cloned();
     let isa = host.versions.compiler().isa();
     let (artefacts, tasks) =
         (host.versions.compiler().store().root().to_owned(), host.versions.task_dir().to_owned());
@@ -40,12 +49,16 @@ pub async fn retain(host: &Arc<Host>, request: RetainRequest) -> Result<RetainRe
         let keys: HashSet<OsString> = keys.collect();
         let archives: HashSet<OsString> =
             digests(&request.task_digests).map(|digest| format!("{digest}.tar").into()).collect();
-        let mut removed = sweep(&tasks, &archives, min_age)?;
+        let sources: HashSet<String> =
+            digests(&request.code_digests).map(|digest| digest.to_string()).collect();
+        let snapshots = shelf.map(|shelf| shelf.retain(&sources, &functions, min_age)).transpose()?;
+        let mut removed = snapshots.unwrap_or_default();
+        removed = removed.and(sweep(&tasks, |name| archives.contains(name), min_age)?);
         for shard in fs::read_dir(&artefacts)? {
             let shard = shard?;
             // Two hex digits; `tmp` holds what is being written and is tidied at start.
             if shard.file_type()?.is_dir() && shard.file_name().len() == 2 {
-                removed = removed.and(sweep(&shard.path(), &keys, min_age)?);
+                removed = removed.and(sweep(&shard.path(), |name| keys.contains(name), min_age)?);
             }
         }
         Ok(removed)
@@ -62,14 +75,14 @@ fn digests(hex: &[String]) -> impl Iterator<Item = Digest> {
     hex.iter().filter_map(|text| blake3::Hash::from_hex(text).ok()).map(|hash| Digest(*hash.as_bytes()))
 }
 
-/// Removes the files of a directory that are not named and are old enough.
-pub(crate) fn sweep(dir: &Path, keep: &HashSet<OsString>, min_age: Duration) -> io::Result<Removed> {
+/// Removes the files of a directory that are not kept and are old enough.
+pub(crate) fn sweep(dir: &Path, keep: impl Fn(&OsStr) -> bool, min_age: Duration) -> io::Result<Removed> {
     let mut removed = Removed::default();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let Ok(facts) = entry.metadata() else { continue };
         let age = facts.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        if !facts.is_file() || age < min_age || keep.contains(&entry.file_name()) {
+        if !facts.is_file() || age < min_age || keep(&entry.file_name()) {
             continue;
         }
         match fs::remove_file(entry.path()) {
@@ -92,9 +105,9 @@ mod tests {
             fs::write(dir.path().join(name), name).unwrap();
         }
         fs::create_dir(dir.path().join("directory")).unwrap();
-        let keep = HashSet::from(["kept".into()]);
-        assert_eq!(sweep(dir.path(), &keep, Duration::from_hours(1)).unwrap(), Removed::default());
-        assert_eq!(sweep(dir.path(), &keep, Duration::ZERO).unwrap(), Removed { files: 2, bytes: 13 });
+        let keep = |name: &OsStr| name == "kept";
+        assert_eq!(sweep(dir.path(), keep, Duration::from_hours(1)).unwrap(), Removed::default());
+        assert_eq!(sweep(dir.path(), keep, Duration::ZERO).unwrap(), Removed { files: 2, bytes: 13 });
         assert!(dir.path().join("kept").exists() && dir.path().join("directory").exists());
     }
 }

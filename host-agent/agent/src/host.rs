@@ -11,6 +11,7 @@ use crate::{
         Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, machine::Event,
         record::RunDir,
     },
+    snapshot::{Shelf, Snapshots},
     version::{Compiler, Versions},
 };
 use anyhow::Context as _;
@@ -23,7 +24,6 @@ use std::{
 };
 use warren_abi::isa::IsaSet;
 use warren_artefact::{SigningKey, Store};
-use warren_image::Shelf;
 use warren_sandbox_plan::facts::Availability;
 use warren_vmm_protocol::linux::Limits;
 
@@ -40,6 +40,8 @@ pub struct Host {
     pub control: ControlClient,
     /// Code that can be started here.
     pub versions: Arc<Versions>,
+    /// Functions at rest, from which cold starts begin.
+    pub snapshots: Snapshots,
     /// What Linux functions run on.
     pub offer: Arc<Offer>,
     /// Every sandbox.
@@ -80,15 +82,20 @@ impl Host {
         );
         let memory = MemoryBudget::new(config.memory_mib()?);
         let limits = config.compile_limits().on_host_of(memory.total_mib());
-        let compiler = Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone());
+        let compiler = Arc::new(Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone()));
         let (own, beside) = match config.guests.split_first() {
             Some((own, beside)) => (own, beside),
             None => (data, &[][..]),
         };
-        let shelf = beside.iter().fold(Shelf::new(own), Shelf::beside);
-        let offer = Arc::new(Offer::open(shelf, config.probe.as_deref()));
+        let guests = beside.iter().fold(warren_image::Shelf::new(own), warren_image::Shelf::beside);
+        let offer = Arc::new(Offer::open(guests, config.probe.as_deref()));
         let versions =
-            Versions::new(Arc::new(compiler), control.clone(), data.join("tasks"), Arc::clone(&offer))?;
+            Versions::new(Arc::clone(&compiler), control.clone(), data.join("tasks"), Arc::clone(&offer))?;
+        let shelf = match config.snapshots_mib {
+            0 => None,
+            mib => Some(Shelf::open(data.join("snapshots"), mib << 20).context("cannot open the snapshots")?),
+        };
+        let snapshots = Snapshots::new(shelf, compiler, jailer.clone());
         let grants = GrantLedger::default();
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
@@ -98,6 +105,7 @@ impl Host {
             jailer,
             control,
             versions: Arc::new(versions),
+            snapshots,
             offer,
             sandboxes: SandboxTable::default(),
             run: RunDir::open(data.join("run"))?,

@@ -4,7 +4,10 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::{
     fs::File,
     io::{self, Seek as _, Write as _},
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt as _,
+    },
 };
 
 /// A memory file that nobody can write, grow or shrink any more. Holding one proves the seals, not the content.
@@ -17,11 +20,27 @@ pub struct SealedFile {
 impl SealedFile {
     /// Copies `bytes` into a new file and seals it.
     pub fn new(name: &str, bytes: &[u8]) -> io::Result<Self> {
+        Self::filled(name, |file| file.write_all(bytes))
+    }
+
+    /// A new file, sealed once `fill` has written into it.
+    pub fn filled<E: From<io::Error>>(
+        name: &str,
+        fill: impl FnOnce(&mut File) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let mut file = unsealed(name)?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         file.rewind()?;
-        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-        Ok(Self { file, len: bytes.len() as u64 })
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        fcntl_add_seals(&file, seals).map_err(io::Error::from)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file, len })
+    }
+
+    /// Reads it from its beginning, whoever reads it beside.
+    #[must_use]
+    pub const fn reader(&self) -> Reader<'_> {
+        Reader { file: &self.file, at: 0 }
     }
 
     /// Its length.
@@ -34,6 +53,21 @@ impl SealedFile {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+/// A place in a sealed file of its own: descriptors that were passed on share the file's.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at = self.at.saturating_add(count as u64);
+        Ok(count)
     }
 }
 
@@ -64,5 +98,8 @@ mod tests {
         let mut back = Vec::new();
         file.read_to_end(&mut back).unwrap();
         assert_eq!((back.as_slice(), sealed.len()), (&b"module"[..], 6));
+        let mut again = Vec::new();
+        sealed.reader().read_to_end(&mut again).unwrap();
+        assert_eq!(again, back, "though the file's own offset is at its end");
     }
 }

@@ -139,6 +139,13 @@ impl MemoryBudget {
         self.take(host_mib(guest, memory_mib))
     }
 
+    /// Takes so much if it is free now. For what ends soon, like [`Self::reserve_soon`].
+    pub fn reserve_brief(&self, mib: u64) -> Result<Reservation, HostFull> {
+        let mut reservation = self.take(mib)?;
+        reservation.brief = true;
+        Ok(reservation)
+    }
+
     /// Takes memory that is in use already, whether it fits or not (adoption after a restart with a smaller budget).
     #[must_use]
     pub fn reserve_adopted(&self, guest: Guest, memory_mib: u32) -> Reservation {

@@ -12,7 +12,7 @@
 //!
 //! Modules: [`digest`] BLAKE3 digests, [`metadata`] key and metadata, [`signing`] keys and signatures, [`keyfile`] the
 //! builder's key on disk, [`envelope`] metadata, signature and code in one byte string, [`store`] the directory store,
-//! [`result`] what `warren-compile` answers, [`settings`] the policy engine's Wasmtime settings.
+//! [`snapshot`] functions at rest, signed like code, [`result`] what `warren-compile` answers, [`settings`] the policy engine's Wasmtime settings.
 #![forbid(unsafe_code)]
 
 pub mod digest;
@@ -22,6 +22,7 @@ pub mod metadata;
 pub mod result;
 pub mod settings;
 pub mod signing;
+pub mod snapshot;
 pub mod store;
 
 pub use digest::Digest;
@@ -29,4 +30,5 @@ pub use envelope::{Artefact, EnvelopeError};
 pub use metadata::{ArtefactKey, MemoryDemand, Metadata, Purpose, World, code_version};
 pub use result::{CompileError, CompileResult, Compiled, ResultError};
 pub use signing::{SigningKey, VerifyError, VerifyingKey, sign, verify};
+pub use snapshot::{SnapshotError, SnapshotHead, SnapshotKey, SnapshotOf};
 pub use store::{Lookup, Store, StoreError};

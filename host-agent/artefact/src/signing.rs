@@ -7,13 +7,14 @@ use crate::digest::Digest;
 use crate::metadata::{FORMAT_VERSION, Metadata};
 use core::fmt;
 use ed25519_dalek::Signer as _;
+use serde::{Serialize, de::DeserializeOwned};
 
 /// Most bytes of signed metadata that are looked at.
 pub const MAX_METADATA_BYTES: usize = 64 << 10;
 
 #[expect(clippy::cast_possible_truncation, reason = "format versions are small and this is a constant")]
 const HEADER: [u8; 8] = [b'W', b'R', b'N', b'M', b'E', b'T', b'A', FORMAT_VERSION as u8];
-const SIGNATURE_BYTES: usize = ed25519_dalek::SIGNATURE_LENGTH;
+pub(crate) const SIGNATURE_BYTES: usize = ed25519_dalek::SIGNATURE_LENGTH;
 
 /// The builder's secret key; its memory is overwritten when it is dropped.
 pub struct SigningKey(ed25519_dalek::SigningKey);
@@ -100,8 +101,13 @@ pub enum VerifyError {
 /// Never: metadata is plain data that always encodes.
 #[must_use]
 pub fn sign(metadata: &Metadata, key: &SigningKey) -> Vec<u8> {
-    // `to_extend` into a Vec fails only for types whose length is unknown while encoding; `Metadata` has none.
-    let mut bytes = postcard::to_extend(metadata, HEADER.to_vec()).unwrap_or_default();
+    sign_value(&HEADER, metadata, key)
+}
+
+/// The same for any plain data, behind a header that nothing else is signed under.
+pub(crate) fn sign_value<T: Serialize>(header: &[u8; 8], value: &T, key: &SigningKey) -> Vec<u8> {
+    // `to_extend` into a Vec fails only for types whose length is unknown while encoding; plain data has none.
+    let mut bytes = postcard::to_extend(value, header.to_vec()).unwrap_or_default();
     let signature = key.0.sign(&bytes);
     bytes.extend_from_slice(&signature.to_bytes());
     bytes
@@ -123,16 +129,25 @@ pub fn verify(signed: &[u8], code: &[u8], trusted: &[VerifyingKey]) -> Result<Me
 /// The first half of [`verify`], for callers that do not have the code at hand. What it returns says nothing yet about
 /// any code.
 pub fn verify_metadata(signed: &[u8], trusted: &[VerifyingKey]) -> Result<Metadata, VerifyError> {
+    verify_value(&HEADER, signed, trusted)
+}
+
+/// The same for what [`sign_value`] signed under this header.
+pub(crate) fn verify_value<T: DeserializeOwned>(
+    header: &[u8; 8],
+    signed: &[u8],
+    trusted: &[VerifyingKey],
+) -> Result<T, VerifyError> {
     if signed.len() > MAX_METADATA_BYTES {
         return Err(VerifyError::Unrecognised);
     }
     let (body, signature) = signed.split_last_chunk::<SIGNATURE_BYTES>().ok_or(VerifyError::Unrecognised)?;
-    let encoded = body.strip_prefix(&HEADER).ok_or(VerifyError::Unrecognised)?;
+    let encoded = body.strip_prefix(header).ok_or(VerifyError::Unrecognised)?;
     let signature = ed25519_dalek::Signature::from_bytes(signature);
     // Strict verification: one signature has one encoding, so a changed byte never verifies by luck of the format.
     if !trusted.iter().any(|key| key.0.verify_strict(body, &signature).is_ok()) {
         return Err(VerifyError::Untrusted);
     }
-    let (metadata, rest) = postcard::take_from_bytes(encoded).map_err(VerifyError::Undecodable)?;
-    if rest.is_empty() { Ok(metadata) } else { Err(VerifyError::Unrecognised) }
+    let (value, rest) = postcard::take_from_bytes(encoded).map_err(VerifyError::Undecodable)?;
+    if rest.is_empty() { Ok(value) } else { Err(VerifyError::Unrecognised) }
 }

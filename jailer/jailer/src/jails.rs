@@ -225,6 +225,11 @@ impl Jails {
         self.host.network.as_ref().map_or_else(|why| Availability::No(why.clone()), |_| Availability::Yes)
     }
 
+    /// BLAKE3 of the guest program.
+    pub(crate) const fn guest_digest(&self) -> Option<[u8; 32]> {
+        self.host.programs.guest_digest
+    }
+
     /// The pipe that a living one writes its log to, opened once more to be read. It is there as long as the writer is: nothing
     /// has to be kept for it.
     pub(crate) fn log(&self, name: &SandboxName) -> Result<OwnedFd, Errno> {

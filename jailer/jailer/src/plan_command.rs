@@ -47,6 +47,8 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Kind {
     Vmm,
+    /// The VMM of a Wasm guest that is brought back from a snapshot.
+    Restore,
     Compile,
     /// The VMM of a Linux guest.
     Linux,
@@ -72,6 +74,7 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
     };
     let program = match options.program {
         Kind::Vmm => Program::Vmm,
+        Kind::Restore => Program::Restore,
         Kind::Linux => {
             Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false })
         }
@@ -99,7 +102,9 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         for line in second {
             println!("  {line}");
         }
-        if let (Program::Vmm | Program::Linux(_), Availability::No(why)) = (program, &facts.kvm) {
+        if let (Program::Vmm | Program::Restore | Program::Linux(_), Availability::No(why)) =
+            (program, &facts.kvm)
+        {
             println!("on this host such a jail is refused: {why}");
         }
     }

@@ -9,7 +9,7 @@ use rustix::{
 };
 use std::{
     fs::File,
-    io,
+    io::{self, Seek as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -23,6 +23,8 @@ pub(crate) struct Programs {
     pub(crate) vmm: Held,
     pub(crate) compile: Held,
     pub(crate) guest: Held,
+    /// BLAKE3 of the guest program, if it is there.
+    pub(crate) guest_digest: Option<[u8; 32]>,
     pub(crate) kvm: Held,
     pub(crate) null: OwnedFd,
 }
@@ -30,10 +32,12 @@ pub(crate) struct Programs {
 impl Programs {
     /// Opens them.
     pub(crate) fn open(vmm: &Path, guest: &Path, compile: &Path) -> io::Result<Self> {
+        let guest = copy(guest, "guest", Mode::from_raw_mode(0o400));
         Ok(Self {
             vmm: copy(vmm, "vmm", Mode::from_raw_mode(0o111)),
             compile: copy(compile, "compile", Mode::from_raw_mode(0o111)),
-            guest: copy(guest, "guest", Mode::from_raw_mode(0o400)),
+            guest_digest: guest.as_ref().ok().map(digest).transpose()?,
+            guest,
             kvm: device("/dev/kvm"),
             null: device("/dev/null").map_err(io::Error::other)?,
         })
@@ -42,7 +46,7 @@ impl Programs {
     /// The file of a program.
     pub(crate) const fn program(&self, program: Program) -> &Held {
         match program {
-            Program::Vmm | Program::Linux(_) => &self.vmm,
+            Program::Vmm | Program::Restore | Program::Linux(_) => &self.vmm,
             Program::Compile(_) => &self.compile,
         }
     }
@@ -86,6 +90,15 @@ fn copy(path: &Path, name: &str, mode: Mode) -> Held {
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fchmod(&to, mode).and_then(|()| fcntl_add_seals(&to, seals)).map_err(|error| explain(error.into()))?;
     Ok(to.into())
+}
+
+/// Of a file that cannot change any more.
+fn digest(file: &OwnedFd) -> io::Result<[u8; 32]> {
+    let mut file = File::from(file.try_clone()?);
+    file.rewind()?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(&mut file)?;
+    Ok(*hasher.finalize().as_bytes())
 }
 
 fn device(path: &str) -> Held {

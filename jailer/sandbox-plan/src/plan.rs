@@ -234,10 +234,10 @@ impl Step {
 pub fn places(program: Program) -> Vec<Descriptor> {
     let log = |index| Descriptor::Request { index, kind: DescriptorKind::Log };
     match program {
-        Program::Vmm | Program::Linux(_) => {
+        Program::Vmm | Program::Restore | Program::Linux(_) => {
             let listener = Descriptor::Request { index: 0, kind: DescriptorKind::Listener };
             let mut places = vec![Descriptor::Null, log(1), log(1), listener, Descriptor::Kvm];
-            if program == Program::Vmm {
+            if matches!(program, Program::Vmm | Program::Restore) {
                 places.push(Descriptor::GuestImage);
             }
             places
@@ -257,6 +257,7 @@ pub fn places(program: Program) -> Vec<Descriptor> {
 pub fn argv(program: Program) -> Vec<String> {
     match program {
         Program::Vmm => vec![program.file_name().to_string(), "run".to_string()],
+        Program::Restore => ["warren-vmm", "run", "--restore"].map(String::from).into(),
         Program::Linux(machine) => {
             let words = [program.file_name().to_string(), "linux".to_string()];
             let options = [("memory-mib", machine.memory_mib), ("cpus", machine.cpus.into())];

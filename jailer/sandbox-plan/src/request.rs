@@ -8,7 +8,7 @@ use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages; a mismatch is refused.
-pub const JAILER_PROTOCOL_VERSION: u32 = 2;
+pub const JAILER_PROTOCOL_VERSION: u32 = 3;
 /// Most bytes of a packet.
 pub const MAX_PACKET: usize = 64 << 10;
 /// Most descriptors on one request.
@@ -75,6 +75,8 @@ pub enum Program {
     /// `warren-vmm linux`: \[0\] listening control socket, \[1\] log pipe or socket (write end).
     /// In the jail: 0 = /dev/null, 1 and 2 = log, 3 = control socket, 4 = /dev/kvm.
     Linux(LinuxMachine),
+    /// `warren-vmm run --restore`: a VMM that waits for a snapshot of a Wasm guest, with the descriptors of [`Program::Vmm`].
+    Restore,
 }
 
 /// What a VMM for a Linux guest is made with.
@@ -96,7 +98,7 @@ impl Program {
     #[must_use]
     pub const fn file_name(&self) -> &'static str {
         match self {
-            Self::Vmm | Self::Linux(_) => "warren-vmm",
+            Self::Vmm | Self::Restore | Self::Linux(_) => "warren-vmm",
             Self::Compile(_) => "warren-compile",
         }
     }
@@ -142,6 +144,8 @@ pub enum Reply {
     Hello {
         /// [`JAILER_PROTOCOL_VERSION`].
         version: u32,
+        /// BLAKE3 of the guest program that its Wasm machines get, if it has one: a snapshot holds the program it was made with.
+        guest: Option<[u8; 32]>,
     },
     /// Started; a pidfd of the program rides along, and behind it the tap of a machine that has a network.
     Spawned(Jailed),

@@ -21,7 +21,7 @@ const BEFORE_THE_FILTER: [&str; 2] = [
 pub fn lines(program: Program) -> Vec<String> {
     let mut lines: Vec<String> = BEFORE_THE_FILTER.iter().map(ToString::to_string).collect();
     match program {
-        Program::Vmm => {
+        Program::Vmm | Program::Restore => {
             let rows = &monitor::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
             lines.push("the VM is made, the vCPU thread started".to_string());
@@ -86,7 +86,9 @@ mod tests {
     #[test]
     fn every_rule_is_printed_once() {
         let shown = |program| lines(program).iter().filter(|line| line.starts_with("    ")).count();
-        assert_eq!(shown(Program::Vmm), monitor::SYSTEM_CALLS.len());
+        for program in [Program::Vmm, Program::Restore] {
+            assert_eq!(shown(program), monitor::SYSTEM_CALLS.len());
+        }
         let machine = LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false };
         assert_eq!(shown(Program::Linux(machine)), linux::SYSTEM_CALLS.len());
         let compile = Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 });

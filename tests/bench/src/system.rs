@@ -27,12 +27,17 @@ pub(crate) type Invoker = InvokeServiceClient<Wire>;
 pub(crate) struct System {
     process: Child,
     config: Config,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl System {
     /// Starts one and waits until it serves.
     pub(crate) async fn start(bin: &Path) -> Result<Self> {
+        Self::start_with(bin, &[]).await
+    }
+
+    /// Starts one with more arguments for `warren up`.
+    pub(crate) async fn start_with(bin: &Path, arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("warren-bench-").tempdir()?;
         // The services run as users of their own and must reach their folders in here.
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
@@ -40,6 +45,7 @@ impl System {
         let mut process = Command::new(bin.join("warren"))
             .args(["up", "--listen", "127.0.0.1:0", "--data"])
             .arg(folder.path().join("data"))
+            .args(arguments)
             .env("WARREN_CONFIG", &config)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -64,7 +70,7 @@ impl System {
         // Whatever it says later must not fill the pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let config = Config::load(&config)?;
-        Ok(Self { process, config, _folder: folder })
+        Ok(Self { process, config, folder })
     }
 
     /// A client with a connection of its own.
@@ -86,6 +92,22 @@ impl System {
         };
         Client::connect(&self.config).await?.functions().create_function(request).await?;
         Ok(())
+    }
+
+    /// Waits until so many functions can be brought back from snapshots.
+    pub(crate) async fn snapshots(&self, wanted: usize) -> Result<()> {
+        let place = self.folder.path().join("data/agent/snapshots");
+        let made = async {
+            loop {
+                let there = fs::read_dir(&place)?.flatten().map(|entry| entry.path());
+                if there.filter(|path| path.extension().is_some_and(|it| it == "snapshot")).count() >= wanted
+                {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(PATIENCE, made).await.context("snapshots are not made within a minute")?
     }
 
     /// Stops it as a person would, and waits.

@@ -267,13 +267,18 @@ impl Installation {
         }
     }
 
+    /// Jailed processes of this installation: sandboxes, and what is compiled or written down.
+    pub fn jailed(&self) -> Result<Vec<i32>> {
+        processes_of(&self.uids)
+    }
+
     /// Waits until the machine runs as many jailed processes of this installation as `warren ps` lists sandboxes: whatever
     /// was killed, nothing is left over that nobody knows.
     pub async fn no_strays(&self) -> Result<()> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         loop {
             let mut listed: Vec<i32> = self.settled().await?.iter().map(|sandbox| sandbox.pid).collect();
-            let mut there = processes_of(&self.uids)?;
+            let mut there = self.jailed()?;
             listed.sort_unstable();
             there.sort_unstable();
             if listed == there {

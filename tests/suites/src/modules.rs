@@ -104,6 +104,84 @@ pub fn talk() -> String {
     )
 }
 
+/// Answers sixteen random bytes, then the wall clock in nanoseconds.
+pub const DRAWS: &str = r#"(module
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\10\00\00\00\18\00\00\00")
+  (func (export "_start")
+    (drop (call $random (i32.const 16) (i32.const 16)))
+    (drop (call $clock (i32.const 0) (i64.const 1) (i32.const 32)))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
+/// A component with this `init`, which may draw (`$random`: how many, where to) and leaves bytes from 64 on; every event is
+/// answered with eight of them.
+fn component(init: &str) -> String {
+    format!(
+        r#"(component
+  (type $t (instance
+    (type (record (field "request-id" string) (field "function-name" string)
+      (field "function-version" u64) (field "remaining-ns" u64) (field "memory-mib" u32)))
+    (export "context" (type (eq 0)))))
+  (import "warren:function/types@0.1.0" (instance $types (type $t)))
+  (alias export $types "context" (type $context))
+  (import "warren:function/host@0.1.0" (instance $host
+    (export "random" (func (param "len" u32) (result (list u8))))))
+  (core module $library
+    (memory (export "memory") 2)
+    (global $next (mut i32) (i32.const 4096))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+      (global.set $next (i32.add (local.get $at) (local.get 3)))
+      (local.get $at)))
+  (core instance $library (instantiate $library))
+  (core func $random (canon lower (func $host "random") (memory $library "memory")
+    (realloc (func $library "realloc"))))
+  (core module $function
+    (import "library" "memory" (memory 2))
+    (import "host" "random" (func $random (param i32 i32)))
+    (data (i32.const 64) "warrened")
+    (func $well (param $at i32) (param $len i32) (result i32)
+      (i32.store8 (i32.const 16) (i32.const 0))
+      (i32.store (i32.const 20) (local.get $at))
+      (i32.store (i32.const 24) (local.get $len))
+      (i32.const 16))
+    (func (export "init") (result i32) (local $n i64) {init}
+      (call $well (i32.const 0) (i32.const 0)))
+    (func (export "handle") (param i32 i32 i32 i32 i32 i32 i64 i64 i32) (result i32)
+      (call $well (i32.const 64) (i32.const 8))))
+  (core instance $i (instantiate $function
+    (with "library" (instance $library))
+    (with "host" (instance (export "random" (func $random))))))
+  (func (export "init") (result (result (error string)))
+    (canon lift (core func $i "init") (memory $library "memory") (realloc (func $library "realloc"))))
+  (func (export "handle") (param "event" (list u8)) (param "context" $context)
+      (result (result (list u8) (error string)))
+    (canon lift (core func $i "handle") (memory $library "memory") (realloc (func $library "realloc")))))"#
+    )
+}
+
+/// A component that answers what it drew in `init`.
+#[must_use]
+pub fn drawn_in_init() -> String {
+    component(
+        "(call $random (i32.const 8) (i32.const 40))
+      (i64.store (i32.const 64) (i64.load (i32.load (i32.const 40))))",
+    )
+}
+
+/// A component whose `init` takes a while; it answers `warrened`.
+#[must_use]
+pub fn slow_in_init() -> String {
+    component(
+        "(loop $again
+      (local.set $n (i64.add (local.get $n) (i64.const 1)))
+      (br_if $again (i64.lt_u (local.get $n) (i64.const 2000000000))))",
+    )
+}
+
 /// Imports what nobody offers.
 pub const ODD_IMPORT: &str = r#"(module (import "env" "secret" (func)) (memory (export "memory") 1)
   (func (export "_start")))"#;
@@ -180,6 +258,9 @@ mod tests {
             &many_modules(),
             &many_types(),
             &component_bomb(),
+            DRAWS,
+            &drawn_in_init(),
+            &slow_in_init(),
         ] {
             assemble(text).unwrap();
         }

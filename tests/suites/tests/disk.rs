@@ -19,6 +19,8 @@ use warren_suites::{Deploy, Expected, Installation, Options, Suite, cases, expec
 
 /// Size of the small file system that holds everything of this Warren.
 const SMALL: &str = "size=64m,mode=755";
+/// Enough for a small function and its sandbox; a snapshot takes more.
+const ROOM_WITHOUT_SNAPSHOT: u64 = 900 << 10;
 
 fn main() -> ExitCode {
     // Everything of this suite's Warren lies on a file system of its own, so that filling it hurts nobody else.
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         a_full_disk_refuses_a_deploy,
         invocations_go_on_though_the_disk_is_full,
         policies_that_found_no_room_are_tried_again,
+        what_has_no_room_for_a_snapshot_boots,
         services_do_not_live_on_what_they_tell,
     ];
     let options = Options { number: 6, data: Some(place.join("data")), ..Options::default() };
@@ -172,6 +175,36 @@ fn remove_artefacts(folder: &Path) -> Result<()> {
             std::fs::remove_file(&path)?;
         }
     }
+    Ok(())
+}
+
+/// The disk takes a function and not its snapshot: cold starts go on without one.
+async fn what_has_no_room_for_a_snapshot_boots(warren: &Installation) -> Result<()> {
+    let ballast = warren.data().join("ballast");
+    fill(&ballast)?;
+    let file = std::fs::File::options().write(true).open(&ballast)?;
+    file.set_len(file.metadata()?.len().saturating_sub(ROOM_WITHOUT_SNAPSHOT))?;
+    let name = warren.name("narrow");
+    warren.deploy(&name, modules::assemble(&modules::good())?, Deploy::default()).await?;
+    let told = async {
+        loop {
+            let log = std::fs::read_to_string(warren.data().join("log/agent.log"))?;
+            let says = |line: &str| line.contains("no snapshot was made") && line.contains(&name);
+            if let Some(line) = log.lines().find(|line| says(line)) {
+                return anyhow::Ok(line.to_owned());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let line = tokio::time::timeout(std::time::Duration::from_mins(1), told).await.context("not told")??;
+    ensure!(line.contains("No space left"), "{line}");
+    let answer = warren.invoke(&name, "{}").await.context("a cold start without a snapshot")?;
+    let timing = answer.timing.context("no timing")?;
+    ensure!(timing.cold && timing.restore_us == 0, "{timing:?}");
+    let half = std::fs::read_dir(warren.data().join("agent/snapshots/tmp"))?.count();
+    ensure!(half == 0, "{half} half-made ones stay");
+    std::fs::remove_file(&ballast)?;
+    warren.settled().await?;
     Ok(())
 }
 

@@ -69,7 +69,8 @@ pub struct ReplyHeader {
     pub kind: u32,
     /// A [`FunctionError`] as a number when `kind` is [`ReplyKind::Error`], else 0.
     pub error: u32,
-    /// Exit code, when `error` is [`FunctionError::Exit`].
+    /// Exit code, when `error` is [`FunctionError::Exit`]; with [`ReplyKind::Ready`] 1 if the function drew random bytes in init,
+    /// else 0.
     pub exit_code: u32,
     /// Bytes of text at [`DETAIL_OFFSET`].
     pub detail_len: u32,
@@ -112,7 +113,10 @@ pub struct Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyBody {
     /// See [`ReplyKind::Ready`].
-    Ready,
+    Ready {
+        /// Whether the function drew random bytes in init: clones of it would all have the same.
+        drew: bool,
+    },
     /// See [`ReplyKind::Response`]; at most [`PAYLOAD_MAX`] bytes.
     Response {
         /// Bytes in the reply area.
@@ -164,7 +168,7 @@ impl Reply {
             return Err(ReplyFault::Payload(raw.payload_len));
         }
         let body = match raw.kind {
-            kind if kind == ReplyKind::Ready as u32 => ReplyBody::Ready,
+            kind if kind == ReplyKind::Ready as u32 => ReplyBody::Ready { drew: raw.exit_code != 0 },
             kind if kind == ReplyKind::Response as u32 => {
                 ReplyBody::Response { payload_len: raw.payload_len }
             }
@@ -199,6 +203,8 @@ mod tests {
         check(|r| r.payload_len = six_mib + 1, Err(ReplyFault::Payload(six_mib + 1)));
         check(|r| r.log_len = u32::MAX, Err(ReplyFault::Log(u32::MAX)));
         check(|r| r.detail_len = 0x4001, Err(ReplyFault::Detail(0x4001)));
+        check(|r| r.kind = 1, Ok(ReplyBody::Ready { drew: false }));
+        check(|r| (r.kind, r.exit_code) = (1, 1), Ok(ReplyBody::Ready { drew: true }));
         check(|r| r.kind = 0, Err(ReplyFault::Kind(0)));
         check(|r| r.kind = 6, Err(ReplyFault::Kind(6)));
         check(|r| r.kind = ReplyKind::Error as u32, Err(ReplyFault::Error(0)));

@@ -112,7 +112,7 @@ fn set_up(boot: &BootHeader) -> Result<Function, Failure> {
 
 /// Ready, then one event after the other.
 fn serve(mut function: Function) -> ! {
-    let mut answer = Reply::Ready;
+    let mut answer = Reply::Ready { drew: function.sandbox().wasi.host.drew() };
     loop {
         let sandbox = function.sandbox();
         outside::reply(&answer, sandbox.limits.peak());

@@ -12,6 +12,7 @@ const LOG_FLUSH_NS: u64 = 100_000_000;
 pub(crate) struct Outside {
     time: Timeline,
     random: Random,
+    drew: bool,
     generation: u64,
     /// Where the payload lies in the event area.
     payload: (u32, u32),
@@ -28,6 +29,7 @@ impl Outside {
         let mut outside = Self {
             time: Timeline::new(ticks_per_second),
             random: Random::new(first.seed),
+            drew: false,
             generation: first.generation,
             payload: (0, 0),
             context_len: 0,
@@ -70,6 +72,11 @@ impl Outside {
         self.deadline_ns.saturating_sub(self.monotonic_ns())
     }
 
+    /// Whether anybody drew random bytes.
+    pub(crate) const fn drew(&self) -> bool {
+        self.drew
+    }
+
     /// Bytes of response so far.
     pub(crate) const fn response_len(&self) -> usize {
         self.response_len
@@ -97,6 +104,7 @@ impl Host for Outside {
     }
 
     fn fill_random(&mut self, out: &mut [u8]) {
+        self.drew = true;
         self.random.fill(out);
     }
 
@@ -135,7 +143,7 @@ impl Host for Outside {
 /// Rings with a reply and comes back with the next event in the mailbox.
 pub(crate) fn reply(reply: &Reply, memory_peak_bytes: u64) {
     let (kind, error, exit_code) = match reply {
-        Reply::Ready => (ReplyKind::Ready, 0, 0),
+        Reply::Ready { drew } => (ReplyKind::Ready, 0, u32::from(*drew)),
         Reply::Response { payload_len } => {
             Field::PayloadLen.set(u32::try_from(*payload_len).unwrap_or(0));
             (ReplyKind::Response, 0, 0)
@@ -158,7 +166,10 @@ pub(crate) fn reply(reply: &Reply, memory_peak_bytes: u64) {
 #[derive(Debug)]
 pub(crate) enum Reply {
     /// Set up; waits for the first event.
-    Ready,
+    Ready {
+        /// Whether the function drew random bytes so far.
+        drew: bool,
+    },
     /// A response lies in the reply area.
     Response {
         /// Its bytes.

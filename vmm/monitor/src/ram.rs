@@ -245,6 +245,13 @@ impl Ram {
         }
     }
 
+    /// The reverse: how memory begins.
+    pub fn refuse_huge(&self, gpa: u64, len: u64) {
+        if let Ok((bank, at, len)) = self.locate(gpa, len) {
+            let _ = bank.reservation.refuse_huge(at, len);
+        }
+    }
+
     /// Gives whole pages back to the host, as far as they are memory; the guest may touch them again at any time.
     pub fn give_back(&self, gpa: u64, len: u64) -> io::Result<()> {
         let end = gpa.saturating_add(len);

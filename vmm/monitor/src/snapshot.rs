@@ -89,7 +89,11 @@ pub fn take(machine: &Machine, cpu: CpuState, generation: u64, file: OwnedFd) ->
     let mut pages = Pages::into_file(file)?;
     for bank in banks {
         for piece in without(bank, &apart) {
-            pages.write(&bare.ram, piece)?;
+            // Most of it was never touched: so it is looked at as huge pages of zeroes, not as hundreds of small ones each.
+            bare.ram.advise_huge(piece.gpa, piece.len);
+            let written = pages.write(&bare.ram, piece);
+            bare.ram.refuse_huge(piece.gpa, piece.len);
+            written?;
         }
     }
     let (runs, memory_len) = (pages.runs, pages.len as u64);

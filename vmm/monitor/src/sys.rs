@@ -197,6 +197,11 @@ impl Reservation {
         self.advise(at, len, Advice::LinuxHugepage)
     }
 
+    /// The reverse: how a reservation begins.
+    pub fn refuse_huge(&self, at: usize, len: usize) -> io::Result<()> {
+        self.advise(at, len, Advice::LinuxNoHugepage)
+    }
+
     /// Gives pages back to the host: they read as they did at first (zero, or the file's bytes), and are taken anew when
     /// somebody touches them.
     pub fn give_back(&self, at: usize, len: usize) -> io::Result<()> {

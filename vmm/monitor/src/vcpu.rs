@@ -57,6 +57,8 @@ pub struct Life {
     sequence: u64,
     /// One more for every time this guest was restored: it forgets what it drew and knew of time before.
     generation: u64,
+    /// Whether the function drew random bytes in init: no clone is made of it.
+    drew: bool,
     seeds: Seeds,
 }
 
@@ -87,7 +89,7 @@ impl Life {
     #[must_use]
     pub fn new(cpu: Cpu, orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
         let (link, sequence, generation, seeds) = (None, 0, FIRST_GENERATION, Seeds::default());
-        Self { cpu, orders, reports, progress, link, sequence, generation, seeds }
+        Self { cpu, orders, reports, progress, link, sequence, generation, drew: false, seeds }
     }
 
     /// Lives, on the calling thread, and reports the end.
@@ -172,7 +174,10 @@ impl Life {
                     let room = INIT_LOG_MAX.saturating_sub(log.len());
                     log.extend(more.into_iter().take(room));
                 }
-                ReplyBody::Ready => return Ok(None),
+                ReplyBody::Ready { drew } => {
+                    self.drew = drew;
+                    return Ok(None);
+                }
                 ReplyBody::Error { error, detail_len, .. } => {
                     let detail = start.mailbox.detail(detail_len)?;
                     return Ok(Some(LoadError::Function { error, detail }));
@@ -378,7 +383,7 @@ fn hand_over(mailbox: &Mailbox, seeds: &mut Seeds, header: EventHeader) -> Resul
 fn fault_of(body: ReplyBody, mailbox: &Mailbox) -> Result<GuestFault, Halted> {
     Ok(match body {
         ReplyBody::Panic { detail_len } => GuestFault::Panic(mailbox.detail(detail_len)?),
-        ReplyBody::Ready => GuestFault::Unexpected("ready again"),
+        ReplyBody::Ready { .. } => GuestFault::Unexpected("ready again"),
         ReplyBody::Response { .. } => GuestFault::Unexpected("a response to no event"),
         ReplyBody::Error { .. } => GuestFault::Unexpected("an error to no event"),
         ReplyBody::LogFlush => GuestFault::Unexpected("a log flush"),

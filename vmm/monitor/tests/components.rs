@@ -4,10 +4,11 @@
 #[macro_use]
 mod support;
 
+use rustix::fs::ftruncate;
 use support::real::{compile, error_of, image, module, try_compile};
-use support::vmm::{Invocation, call, call_with, load};
+use support::vmm::{Invocation, call, call_with, load, memfd, receive, send_with};
 use support::{Life, Vmm, sealed, spec};
-use warren_vmm_protocol::{ControlReply, FunctionError, LoadError, LoadSpec, Outcome, World};
+use warren_vmm_protocol::{ControlReply, ControlRequest, FunctionError, LoadError, LoadSpec, Outcome, World};
 
 in_both_lives!(
     the_real_one_keeps_its_state,
@@ -26,6 +27,7 @@ const COMPONENT: &str = r#"(component
   (alias export $types "context" (type $context))
   (import "warren:function/host@0.1.0" (instance $host
     (export "log" (func (param "line" string)))
+    (export "random" (func (param "len" u32) (result (list u8))))
     (export "write-file" (func (param "path" string) (param "contents" (list u8))
       (result (result (error string)))))))
   (core module $library
@@ -39,10 +41,13 @@ const COMPONENT: &str = r#"(component
   (core func $log (canon lower (func $host "log") (memory $library "memory")))
   (core func $write (canon lower (func $host "write-file") (memory $library "memory")
     (realloc (func $library "realloc"))))
+  (core func $random (canon lower (func $host "random") (memory $library "memory")
+    (realloc (func $library "realloc"))))
   (core module $function
     (import "library" "memory" (memory 2))
     (import "library" "next" (global $next (mut i32)))
     (import "host" "log" (func $log (param i32 i32)))
+    (import "host" "random" (func $random (param i32 i32)))
     (import "host" "write" (func $write (param i32 i32 i32 i32 i32)))
     (data (i32.const 64) "fine")
     (data (i32.const 80) "/tmp/f")
@@ -84,7 +89,7 @@ const COMPONENT: &str = r#"(component
       (call $answer (i32.const 0) (i32.const 64) (i32.const 4))))
   (core instance $i (instantiate $function
     (with "library" (instance $library))
-    (with "host" (instance (export "log" (func $log)) (export "write" (func $write))))))
+    (with "host" (instance (export "log" (func $log)) (export "random" (func $random)) (export "write" (func $write))))))
   (func (export "init") (result (result (error string)))
     (canon lift (core func $i "init") (memory $library "memory") (realloc (func $library "realloc")) ENCODING))
   HANDLE)"#;
@@ -185,6 +190,28 @@ fn init_can_fail() {
         assert_eq!(error, FunctionError::Init);
         assert!(detail.contains(words), "{detail}");
         vmm.ends(22, "end: load-failed");
+    }
+}
+
+/// What init drew, every copy would have.
+#[test]
+fn who_drew_in_init_is_not_written_down() {
+    needs_kvm!();
+    let drew = format!("(call $random (i32.const 8) (i32.const 40)) {WELL}");
+    for (init, is_written) in [(WELL, true), (drew.as_str(), false)] {
+        let code = compile(&text(init, HANDLE, ""));
+        let (vmm, mut control) = Life::Built.give(&component(&code), &[&sealed(&code)]);
+        let memory = memfd(&[]);
+        ftruncate(&memory, 1 << 30).unwrap();
+        send_with(&mut control, &ControlRequest::Snapshot, &[&memory]);
+        match receive(&mut control) {
+            ControlReply::Snapshot { .. } => assert!(is_written),
+            ControlReply::NoSnapshot { reason } => {
+                assert!(!is_written && reason.contains("random"), "{reason}")
+            }
+            other => panic!("{other:?}"),
+        }
+        is_fine(&call(&mut vmm.invoke(), b"o"));
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outco
             sandbox.id.clone(),
             format!("{}:{}", sandbox.function, sandbox.version),
             shape::state(sandbox),
+            if sandbox.restored { "restored" } else { "booted" }.to_owned(),
             sandbox.host_id.clone(),
             format!("{} MiB", sandbox.memory_mib),
             sandbox.invocations.to_string(),
@@ -33,8 +34,8 @@ pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outco
             sandbox.pid.to_string(),
         ]
     });
-    let header = ["sandbox", "function", "state", "host", "memory", "calls", "age", "idle", "pid"];
-    screen::print(&screen::table(&header, &[4, 5, 6, 7, 8], rows.collect()));
+    let header = ["sandbox", "function", "state", "start", "host", "memory", "calls", "age", "idle", "pid"];
+    screen::print(&screen::table(&header, &[5, 6, 7, 8, 9], rows.collect()));
     Ok(())
 }
 

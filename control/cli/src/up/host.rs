@@ -69,10 +69,14 @@ impl Host {
             .into_iter()
             .flatten()
             .collect(),
-            agent_extra: [number("memory-mib", memory_mib), number("idle-ms", options.idle_ms)]
-                .into_iter()
-                .flatten()
-                .collect(),
+            agent_extra: [
+                number("memory-mib", memory_mib),
+                number("idle-ms", options.idle_ms),
+                number("snapshots-mib", options.snapshots_mib),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             guests,
             children: Children::new(),
         })

@@ -268,6 +268,7 @@ impl server::WorkerService for ScriptedWorker {
             jail_us: 1,
             vm_us: 2,
             init_us: 3,
+            restore_us: 0,
         }))
     }
 

@@ -14,10 +14,11 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
+use warren_artefact::Digest;
 use warren_sandbox_plan::{
     facts::Availability,
     name::SandboxName,
@@ -108,6 +109,7 @@ impl Display for Ending {
 #[derive(Clone, Debug)]
 pub struct JailerClient {
     queue: mpsc::Sender<Job>,
+    guest: Arc<Mutex<Option<Digest>>>,
 }
 
 struct Job {
@@ -120,8 +122,17 @@ impl JailerClient {
     /// Starts the thread; it connects at the first request.
     pub fn start(socket: PathBuf) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        std::thread::Builder::new().name("jailer-client".to_owned()).spawn(move || serve(&socket, jobs))?;
-        Ok(Self { queue })
+        let guest = Arc::default();
+        let seen = Arc::clone(&guest);
+        let work = move || serve(&socket, jobs, &seen);
+        std::thread::Builder::new().name("jailer-client".to_owned()).spawn(work)?;
+        Ok(Self { queue, guest })
+    }
+
+    /// The guest program that Wasm machines get, as the jailer said when it was last connected to.
+    #[must_use]
+    pub fn guest(&self) -> Option<Digest> {
+        *self.guest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a jailed program with these descriptors, in the order of its documentation.
@@ -209,12 +220,15 @@ impl JailerClient {
     }
 }
 
-fn serve(socket: &Path, mut jobs: mpsc::Receiver<Job>) {
+fn serve(socket: &Path, mut jobs: mpsc::Receiver<Job>, guest: &Mutex<Option<Digest>>) {
     let mut connection: Option<Connection> = None;
     while let Some(job) = jobs.blocking_recv() {
         let answer = exchange(socket, &mut connection, &job);
         if answer.is_err() {
             connection = None;
+        }
+        if let Some(connection) = &connection {
+            *guest.lock().unwrap_or_else(PoisonError::into_inner) = connection.guest;
         }
         // Whoever asked may have gone; a Spawn's pidfd is closed then and the name is reclaimed by its owner task.
         let _ = job.answer.send(answer);

@@ -16,6 +16,7 @@ use std::{
     path::Path,
     time::Duration,
 };
+use warren_artefact::Digest;
 use warren_sandbox_plan::request::{JAILER_PROTOCOL_VERSION, MAX_FDS, MAX_PACKET, Reply, Request};
 
 /// A jailer that does not answer for so long is taken for dead; a spawn takes milliseconds.
@@ -43,6 +44,8 @@ impl ExchangeError {
 pub(super) struct Connection {
     socket: OwnedFd,
     packet: Vec<u8>,
+    /// Of the guest program that this jailer's Wasm machines get.
+    pub(super) guest: Option<Digest>,
 }
 
 impl Connection {
@@ -51,10 +54,13 @@ impl Connection {
         connect(&socket, &SocketAddrUnix::new(path)?)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
         set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
-        let mut connection = Self { socket, packet: vec![0; MAX_PACKET] };
+        let mut connection = Self { socket, packet: vec![0; MAX_PACKET], guest: None };
         let hello = Request::Hello { version: JAILER_PROTOCOL_VERSION };
         match connection.exchange(&hello, &[]).map_err(ExchangeError::into_io)? {
-            (Reply::Hello { version: JAILER_PROTOCOL_VERSION }, _) => Ok(connection),
+            (Reply::Hello { version: JAILER_PROTOCOL_VERSION, guest }, _) => {
+                connection.guest = guest.map(Digest);
+                Ok(connection)
+            }
             (Reply::Failed { message, .. }, _) => {
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
             }

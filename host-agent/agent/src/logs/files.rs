@@ -94,7 +94,7 @@ impl LogFiles {
         let keep: HashSet<OsString> =
             keep.filter_map(|path| path.file_name().map(std::ffi::OsStr::to_owned)).collect();
         self.open.retain(|function, _| functions.contains(function));
-        sweep(&self.dir, &keep, min_age).unwrap_or_else(|error| {
+        sweep(&self.dir, |name| keep.contains(name), min_age).unwrap_or_else(|error| {
             tracing::warn!(%error, "old logs stay");
             Removed::default()
         })

@@ -1,6 +1,7 @@
 //! The numbers of an invocation, and the REPORT line made of them.
 //!
-//! Billed time is the handler's, plus init's on the invocation that started the sandbox, rounded up to a millisecond.
+//! Billed time is the handler's, plus init's on the invocation that started the sandbox, rounded up to a millisecond. Bringing
+//! a sandbox back from a snapshot is not billed: nothing of the function runs in it.
 
 use std::fmt;
 use warren_proto::v1::Report;
@@ -28,10 +29,11 @@ impl fmt::Display for ReportLine<'_> {
             report.billed_ms,
             report.memory_mib,
         )?;
-        match report.init_us {
-            0 => Ok(()),
-            init => write!(f, "\tInit Duration: {} ms", Millis(init)),
-        }
+        let start = [("Init", report.init_us), ("Restore", report.restore_us)];
+        start
+            .into_iter()
+            .filter(|(_, us)| *us > 0)
+            .try_for_each(|(what, us)| write!(f, "\t{what} Duration: {} ms", Millis(us)))
     }
 }
 
@@ -65,10 +67,13 @@ mod tests {
             memory_mib: 128,
             memory_peak_bytes: 35 << 20,
             init_us: 0,
+            restore_us: 0,
         };
         let warm = "REPORT RequestId: r1\tDuration: 1.23 ms\tBilled Duration: 2 ms\tMemory Size: 128 MB\tMax Memory Used: 35 MB";
         assert_eq!(ReportLine(&report).to_string(), warm);
         report.init_us = 12_005;
         assert_eq!(ReportLine(&report).to_string(), format!("{warm}\tInit Duration: 12.00 ms"));
+        (report.init_us, report.restore_us) = (0, 510);
+        assert_eq!(ReportLine(&report).to_string(), format!("{warm}\tRestore Duration: 0.51 ms"));
     }
 }

@@ -11,7 +11,7 @@ use super::{
     birth::Vitals,
     grants::Running,
     invoke::parse_running_id,
-    live::{Guest, Sandbox},
+    live::{Guest, Sandbox, Startup},
     machine::{Cause, Event, Machine},
     owner,
     record::Record,
@@ -124,6 +124,7 @@ async fn adopt(
     let reservation = host.memory.reserve_adopted(record.about.guest, record.about.memory_mib);
     let sandbox = Sandbox::new(record.about, Machine::with_finished(status.invocations));
     sandbox.set_pid(jailed.pid);
+    sandbox.set_restored(record.restored);
     let drain = follow_log(host, &sandbox).await;
     if sandbox.about.guest == Guest::Linux {
         let found = Found { vitals: Vitals { pidfd, control, _kept: None }, reservation, drain };
@@ -132,7 +133,7 @@ async fn adopt(
     let counted = match status.state {
         VmState::Idle => {
             let channel = InvokeChannel::connect(&socket).await?;
-            sandbox.ready(Event::Adopt(None), channel, 0).map_err(|_| AdoptError::Taken)?;
+            sandbox.ready(Event::Adopt(None), channel, Startup::default()).map_err(|_| AdoptError::Taken)?;
             None
         }
         VmState::Busy => Some(adopt_busy(host, &sandbox, status)?),
@@ -225,6 +226,6 @@ async fn until_idle(
     }
     let channel = InvokeChannel::connect(socket).await?;
     // Refused if it was killed meanwhile; the owner sees that by itself.
-    let _ = sandbox.ready(Event::End(None), channel, 0);
+    let _ = sandbox.ready(Event::End(None), channel, Startup::default());
     Ok(())
 }

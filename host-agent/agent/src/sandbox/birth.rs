@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! words, epoch, id, memory checked ─▶ version ready ─▶ socket listens ─▶ jailed ─▶ loaded ─▶ invoke connection ─▶ idle
+//!        │                                              ▲   or, where there is a snapshot: restored
+//!        │                                              └── the VMM refuses the snapshot: again, without it
 //!        └ refused, nothing made         └───────────────────┴── failed: the owner reclaims, then the error goes out
 //! ```
 //! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`.
@@ -12,7 +14,7 @@ mod wasm;
 
 use super::{
     error::CreateError,
-    live::{About, Guest, Sandbox},
+    live::{About, Guest, Sandbox, Startup},
     machine::{Cause, Event, Machine, State},
     owner,
     record::Record,
@@ -23,6 +25,7 @@ use crate::{
     logs::InvocationLog,
     pidfd::Pidfd,
     resources::Reservation,
+    snapshot::SealedSnapshot,
     version::{BadVersion, PrepareError, Startable, VersionSpec, What},
     vmm::{ChannelError, ControlChannel, InvokeChannel},
 };
@@ -37,13 +40,7 @@ use std::{
 };
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 use warren_proto::v1::CreateSandboxRequest;
-use warren_sandbox_plan::{
-    name::SandboxName,
-    request::{Limits, Program, Spawn},
-};
-
-/// How long init may take, as in Lambda.
-const INIT_TIMEOUT_MS: u32 = 10_000;
+use warren_sandbox_plan::{name::SandboxName, request::Spawn};
 
 /// How long a failed creation's answer waits for the reclaim.
 const RECLAIM_PATIENCE: Duration = Duration::from_secs(3);
@@ -57,6 +54,8 @@ pub struct Timings {
     pub vm_us: u64,
     /// The guest's init.
     pub init_us: u64,
+    /// Bringing it back from a snapshot instead.
+    pub restore_us: u64,
 }
 
 /// What the owner watches of a living sandbox.
@@ -64,14 +63,20 @@ pub struct Timings {
 pub(super) struct Vitals {
     pub(super) pidfd: Pidfd,
     pub(super) control: ControlChannel,
-    /// Kept so that every VM of a version shares one copy of its code, files and kernel.
-    pub(super) _kept: Option<Startable>,
+    pub(super) _kept: Option<Kept>,
+}
+
+/// Kept so that every VM of a version shares one copy of its code, files and kernel, and of its snapshot.
+#[derive(Debug)]
+pub(super) struct Kept {
+    _version: Startable,
+    _snapshot: Option<Arc<SealedSnapshot>>,
 }
 
 /// A function that waits for events.
 struct Up {
     channel: InvokeChannel,
-    init_us: u64,
+    startup: Startup,
 }
 
 /// Creates a sandbox and waits until it can be invoked.
@@ -160,46 +165,93 @@ async fn bring_up(
     spec: &VersionSpec,
     drain: &mut Option<JoinHandle<()>>,
 ) -> Result<(Vitals, Timings), CreateError> {
-    let about = &sandbox.about;
     let prepared = host.versions.prepare(spec, Bytes::new(), Bytes::new()).await?;
     let version = prepared.version;
-    let socket = host.run.socket(&about.id);
-    let began = Instant::now();
-    let listener = OwnedFd::from(UnixListener::bind(&socket)?);
-    let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-    rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
-    *drain = Some(tokio::spawn(sandbox.vmm_log.clone().drain(about.id.to_string(), log_read)));
-    let (program, limits) = machine(host, spec, &version)?;
-    let spawn = Spawn { name: about.id.clone(), program, limits };
-    let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
-    let jailed = Instant::now();
-    sandbox.set_pid(started.jailed.pid);
-    moved(sandbox, Event::Jailed)?;
-    let pidfd = Pidfd::new(started.pidfd)?;
-    let tap = started.tap;
-
-    let mut control = ControlChannel::connect(&socket).await.map_err(not_up)?;
-    let up = match &version {
-        Startable::Wasm(version) => wasm::load(host, sandbox, spec, version, &mut control, &socket).await?,
-        Startable::Linux(version) => {
-            let wanted = linux::Wanted { spec, version, tap };
-            linux::load(host, sandbox, wanted, &mut control, &socket).await?
-        }
-    };
-    let Up { channel, init_us } = up;
-    let up_us = micros(jailed);
-    host.run.write(&Record { about: about.clone(), pid: started.jailed.pid })?;
-    sandbox.ready(Event::Ready, channel, init_us).map_err(|_| destroyed(sandbox))?;
-    let jail_us = u64::try_from(jailed.duration_since(began).as_micros()).unwrap_or(u64::MAX);
-    let timings = Timings { jail_us, vm_us: up_us.saturating_sub(init_us), init_us };
-    Ok((Vitals { pidfd, control, _kept: Some(version) }, timings))
+    let mut snapshot = host.snapshots.find(spec, &version).await;
+    let birth = Birth { host, sandbox, spec, version: &version };
+    let mut started = birth.start(snapshot.as_deref(), drain).await;
+    if let (Err(CreateError::Load { failure, .. }), Some(refused)) = (&started, snapshot.take()) {
+        host.snapshots.refused(&refused, &format!("{failure:?}: {}", sandbox.vmm_log.text())).await;
+        // The name is free again when this returns.
+        host.jailer.kill_until_gone(&sandbox.about.id).await;
+        host.run.remove(&sandbox.about.id);
+        started = birth.start(None, drain).await;
+    }
+    let Started { pid, pidfd, control, up: Up { channel, startup }, jail_us, up_us } = started?;
+    if snapshot.is_none() {
+        host.snapshots.want(host, spec, &version);
+    }
+    sandbox.set_restored(snapshot.is_some());
+    host.run.write(&Record { about: sandbox.about.clone(), pid, restored: snapshot.is_some() })?;
+    sandbox.ready(Event::Ready, channel, startup).map_err(|_| destroyed(sandbox))?;
+    let Startup { init_us, restore_us } = startup;
+    let vm_us = up_us.saturating_sub(init_us + restore_us);
+    let kept = Some(Kept { _version: version, _snapshot: snapshot });
+    Ok((Vitals { pidfd, control, _kept: kept }, Timings { jail_us, vm_us, init_us, restore_us }))
 }
 
-/// Which program the jailer starts, and what it may use.
-fn machine(host: &Host, spec: &VersionSpec, version: &Startable) -> Result<(Program, Limits), CreateError> {
-    match version {
-        Startable::Wasm(version) => Ok(wasm::machine(spec, version)),
-        Startable::Linux(_) => linux::machine(host, spec),
+/// One try at a sandbox.
+struct Birth<'a> {
+    host: &'a Arc<Host>,
+    sandbox: &'a Arc<Sandbox>,
+    spec: &'a VersionSpec,
+    version: &'a Startable,
+}
+
+/// A sandbox that came up.
+struct Started {
+    pid: i32,
+    pidfd: Pidfd,
+    control: ControlChannel,
+    up: Up,
+    jail_us: u64,
+    up_us: u64,
+}
+
+impl Birth<'_> {
+    /// Jails a VMM and brings its guest to where it takes events, from a snapshot if there is one.
+    async fn start(
+        &self,
+        snapshot: Option<&SealedSnapshot>,
+        drain: &mut Option<JoinHandle<()>>,
+    ) -> Result<Started, CreateError> {
+        let Self { host, sandbox, spec, version } = *self;
+        let id = &sandbox.about.id;
+        let socket = host.run.socket(id);
+        let began = Instant::now();
+        let listener = OwnedFd::from(UnixListener::bind(&socket)?);
+        let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
+        *drain = Some(tokio::spawn(sandbox.vmm_log.clone().drain(id.to_string(), log_read)));
+        let (program, limits) = match version {
+            Startable::Wasm(version) => wasm::machine(spec, version, snapshot.is_some()),
+            Startable::Linux(_) => linux::machine(host, spec)?,
+        };
+        let spawn = Spawn { name: id.clone(), program, limits };
+        let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
+        let jailed = Instant::now();
+        let pid = started.jailed.pid;
+        sandbox.set_pid(pid);
+        // Not again at a second try.
+        if sandbox.state() == State::Creating {
+            moved(sandbox, Event::Jailed)?;
+        }
+        let pidfd = Pidfd::new(started.pidfd)?;
+        let mut control = ControlChannel::connect(&socket).await.map_err(not_up)?;
+        let up = match (version, snapshot) {
+            (Startable::Wasm(version), Some(snapshot)) => {
+                wasm::restore(sandbox, version, snapshot, &mut control, &socket).await?
+            }
+            (Startable::Wasm(version), None) => {
+                wasm::load(host, sandbox, spec, version, &mut control, &socket).await?
+            }
+            (Startable::Linux(version), _) => {
+                let wanted = linux::Wanted { spec, version, tap: started.tap };
+                linux::load(host, sandbox, wanted, &mut control, &socket).await?
+            }
+        };
+        let jail_us = u64::try_from(jailed.duration_since(began).as_micros()).unwrap_or(u64::MAX);
+        Ok(Started { pid, pidfd, control, up, jail_us, up_us: micros(jailed) })
     }
 }
 

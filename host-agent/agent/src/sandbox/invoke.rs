@@ -216,10 +216,11 @@ fn report(
     Report {
         request_id: invocation.request_id.clone(),
         duration_us,
-        billed_ms: billed_ms(duration_us, begun.init_us),
+        billed_ms: billed_ms(duration_us, begun.startup.init_us),
         memory_mib: sandbox.about.memory_mib,
         memory_peak_bytes,
-        init_us: begun.init_us,
+        init_us: begun.startup.init_us,
+        restore_us: begun.startup.restore_us,
     }
 }
 

@@ -87,10 +87,21 @@ struct Inner {
     channel: Option<InvokeChannel>,
     quiet_since: Instant,
     pid: i32,
-    /// Init time that no invocation was billed for yet.
-    init_us: u64,
+    /// What its start took, until an invocation has told it.
+    startup: Startup,
+    /// Whether it began from a snapshot.
+    restored: bool,
     /// What its invocations really used.
     used: Used,
+}
+
+/// What the start of a sandbox took, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Startup {
+    /// The function's init: billed with the first invocation.
+    pub init_us: u64,
+    /// Bringing it back from a snapshot instead.
+    pub restore_us: u64,
 }
 
 /// Mean and squared deviations of what invocations used, MiB (Welford's recurrence).
@@ -139,8 +150,8 @@ pub struct Begun {
     channel: Option<InvokeChannel>,
     ended: bool,
     _counted: Running,
-    /// Init time to be billed with this invocation.
-    pub init_us: u64,
+    /// What the start took that this is the first invocation of.
+    pub startup: Startup,
 }
 
 impl Sandbox {
@@ -153,7 +164,8 @@ impl Sandbox {
             channel: None,
             quiet_since: Instant::now(),
             pid: 0,
-            init_us: 0,
+            startup: Startup::default(),
+            restored: false,
             used: Used::default(),
         };
         Arc::new(Self {
@@ -181,12 +193,12 @@ impl Sandbox {
         let mut inner = self.lock();
         inner.machine.apply(Event::Begin(request_id.to_owned()))?;
         let channel = inner.channel.take();
-        let init_us = core::mem::take(&mut inner.init_us);
+        let startup = core::mem::take(&mut inner.startup);
         drop(inner);
         if let Some(mark) = self.mark.get() {
             mark.busy(&running_id(request_id, grant));
         }
-        Ok(Begun { sandbox: Arc::clone(self), channel, ended: false, _counted: counted, init_us })
+        Ok(Begun { sandbox: Arc::clone(self), channel, ended: false, _counted: counted, startup })
     }
 
     /// Applies an event that needs no answer; wakes the owner when this is what killed it.
@@ -205,12 +217,17 @@ impl Sandbox {
     }
 
     /// Ready for invocations over `channel`.
-    pub(super) fn ready(&self, event: Event, channel: InvokeChannel, init_us: u64) -> Result<Step, Refused> {
+    pub(super) fn ready(
+        &self,
+        event: Event,
+        channel: InvokeChannel,
+        startup: Startup,
+    ) -> Result<Step, Refused> {
         let mut inner = self.lock();
         let step = inner.machine.apply(event)?;
         if *inner.machine.state() == State::Idle {
             inner.channel = Some(channel);
-            inner.init_us = init_us;
+            inner.startup = startup;
             inner.quiet_since = Instant::now();
         }
         drop(inner);
@@ -222,6 +239,10 @@ impl Sandbox {
 
     pub(super) fn set_pid(&self, pid: i32) {
         self.lock().pid = pid;
+    }
+
+    pub(super) fn set_restored(&self, restored: bool) {
+        self.lock().restored = restored;
     }
 
     /// The way to the VM of one that is dead, if nobody has it: for last words.
@@ -277,6 +298,7 @@ impl Sandbox {
             pid: inner.pid,
             partition: self.about.partition,
             epoch: self.about.epoch,
+            restored: inner.restored,
         }
     }
 

@@ -24,6 +24,9 @@ pub struct Record {
     pub about: About,
     /// Its process, as the jailer named it.
     pub pid: i32,
+    /// Whether it began from a snapshot; agents that made none say nothing.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// The directory of sockets and records.
@@ -142,7 +145,7 @@ mod tests {
             epoch: 2,
             created: SystemTime::UNIX_EPOCH,
         };
-        Record { about, pid: 7 }
+        Record { about, pid: 7, restored: false }
     }
 
     #[test]

@@ -97,6 +97,8 @@ impl WorkerService for Worker {
             }
             Startable::Linux(version) => (v1::World::Unspecified, 0, version.runtime.manifest.digest.clone()),
         };
+        // Made while nobody waits: the deploy is answered meanwhile.
+        self.host.snapshots.want(&self.host, &spec, &prepared.version);
         Ok(Response::new(v1::PrepareVersionResponse {
             world: world.into(),
             artefact_bytes,
@@ -126,6 +128,7 @@ impl WorkerService for Worker {
             jail_us: timings.jail_us,
             vm_us: timings.vm_us,
             init_us: timings.init_us,
+            restore_us: timings.restore_us,
         }))
     }
 

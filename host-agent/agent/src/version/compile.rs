@@ -163,6 +163,11 @@ impl Compiler {
         self.key.verifying_key()
     }
 
+    /// The builder's key: what else this host vouches for is signed with it, too.
+    pub(crate) const fn signing_key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// The instruction sets compiled for.
     #[must_use]
     pub const fn isa(&self) -> IsaSet {

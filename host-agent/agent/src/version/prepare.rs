@@ -21,8 +21,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use warren_abi::boot::World as GuestWorld;
 use warren_artefact::{Artefact, ArtefactKey, Digest, Purpose, World};
+use warren_vmm_protocol::LoadSpec;
 
+/// How long init may take, as in Lambda.
+pub(crate) const INIT_TIMEOUT_MS: u32 = 10_000;
 /// Most bytes of a module.
 const MAX_CODE_BYTES: usize = 64 << 20;
 
@@ -201,7 +205,13 @@ impl Versions {
                 return Err(PrepareError::WrongWorld(format!("{:?}", metadata.world)));
             }
             let file = SealedFile::new("function", artefact.code())?;
-            let code = SealedCode { file, world: metadata.world, isa: metadata.isa, memory: metadata.memory };
+            let code = SealedCode {
+                file,
+                digest: metadata.code,
+                world: metadata.world,
+                isa: metadata.isa,
+                memory: metadata.memory,
+            };
             Ok(versions.code.insert(key, code))
         })
         .await
@@ -280,6 +290,32 @@ impl Versions {
     fn task_path(&self, digest: Digest) -> PathBuf {
         self.task_dir.join(format!("{digest}.tar"))
     }
+}
+
+/// How a guest is told of a world.
+pub(crate) fn guest_world(world: World) -> Result<GuestWorld, PrepareError> {
+    match world {
+        World::Preview1 => Ok(GuestWorld::WasiPreview1),
+        World::Function => Ok(GuestWorld::Component),
+        other => Err(PrepareError::WrongWorld(format!("{other:?}"))),
+    }
+}
+
+/// What a VMM is told of a version that it loads, under this label.
+pub(crate) fn load_spec(
+    label: &str,
+    spec: &VersionSpec,
+    version: &SealedVersion,
+) -> Result<LoadSpec, PrepareError> {
+    Ok(LoadSpec {
+        function: spec.for_guest(guest_world(version.code.world)?),
+        memory_bytes: spec.memory_bytes(),
+        isa: version.code.isa,
+        code_len: version.code.file.len(),
+        task_len: version.task.as_ref().map_or(0, |task| task.len()),
+        init_timeout_ms: INIT_TIMEOUT_MS,
+        label: label.to_owned(),
+    })
 }
 
 fn check_size(len: usize) -> Result<(), PrepareError> {

@@ -24,6 +24,8 @@ const MAX_IDLE_BYTES: u64 = 256 << 20;
 pub struct SealedCode {
     /// The code.
     pub file: SealedFile,
+    /// Its digest.
+    pub digest: Digest,
     /// What it fulfils.
     pub world: World,
     /// What it was compiled for.
@@ -65,7 +67,7 @@ pub enum Startable {
 
 /// Sealed files by key: shared while somebody uses them, a bounded number of unused ones kept.
 #[derive(Debug)]
-pub(super) struct SealedCache<K, V> {
+pub(crate) struct SealedCache<K, V> {
     inner: Mutex<Inner<K, V>>,
 }
 
@@ -73,10 +75,11 @@ pub(super) struct SealedCache<K, V> {
 struct Inner<K, V> {
     known: HashMap<K, Weak<V>>,
     recent: VecDeque<Arc<V>>,
+    most_idle: usize,
 }
 
 /// How much memory an entry holds.
-pub(super) trait Weigh {
+pub(crate) trait Weigh {
     fn bytes(&self) -> u64;
 }
 
@@ -99,12 +102,19 @@ pub(super) type TaskCache = SealedCache<Digest, SealedFile>;
 
 impl<K, V> Default for SealedCache<K, V> {
     fn default() -> Self {
-        Self { inner: Mutex::new(Inner { known: HashMap::new(), recent: VecDeque::new() }) }
+        Self::of(MAX_IDLE)
+    }
+}
+
+impl<K, V> SealedCache<K, V> {
+    /// One that keeps so many unused entries at most.
+    pub(crate) fn of(most_idle: usize) -> Self {
+        Self { inner: Mutex::new(Inner { known: HashMap::new(), recent: VecDeque::new(), most_idle }) }
     }
 }
 
 impl<K: Copy + Eq + core::hash::Hash, V: Weigh> SealedCache<K, V> {
-    pub(super) fn get(&self, key: K) -> Option<Arc<V>> {
+    pub(crate) fn get(&self, key: K) -> Option<Arc<V>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let found = inner.known.get(&key)?.upgrade()?;
         inner.touch(&found);
@@ -112,7 +122,7 @@ impl<K: Copy + Eq + core::hash::Hash, V: Weigh> SealedCache<K, V> {
     }
 
     /// Keeps `fresh`, unless another is kept already: then that one is shared.
-    pub(super) fn insert(&self, key: K, fresh: V) -> Arc<V> {
+    pub(crate) fn insert(&self, key: K, fresh: V) -> Arc<V> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = if let Some(kept) = inner.known.get(&key).and_then(Weak::upgrade) {
             kept
@@ -125,6 +135,14 @@ impl<K: Copy + Eq + core::hash::Hash, V: Weigh> SealedCache<K, V> {
         inner.touch(&kept);
         kept
     }
+
+    /// From now on nobody gets it; users keep theirs.
+    pub(crate) fn forget(&self, key: K) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gone) = inner.known.remove(&key).and_then(|weak| weak.upgrade()) {
+            inner.recent.retain(|other| !Arc::ptr_eq(other, &gone));
+        }
+    }
 }
 
 impl<K, V: Weigh> Inner<K, V> {
@@ -133,7 +151,7 @@ impl<K, V: Weigh> Inner<K, V> {
         self.recent.retain(|other| !Arc::ptr_eq(other, entry));
         self.recent.push_back(Arc::clone(entry));
         let mut bytes: u64 = self.recent.iter().map(|entry| entry.bytes()).sum();
-        while self.recent.len() > 1 && (self.recent.len() > MAX_IDLE || bytes > MAX_IDLE_BYTES) {
+        while self.recent.len() > 1 && (self.recent.len() > self.most_idle || bytes > MAX_IDLE_BYTES) {
             if let Some(oldest) = self.recent.pop_front() {
                 bytes = bytes.saturating_sub(oldest.bytes());
             }
@@ -174,5 +192,7 @@ mod tests {
         let cache = SealedCache::<u32, Block>::default();
         let first = cache.insert(1, Block(10));
         assert!(Arc::ptr_eq(&first, &cache.insert(1, Block(10))));
+        cache.forget(1);
+        assert!(cache.get(1).is_none() && !Arc::ptr_eq(&first, &cache.insert(1, Block(10))));
     }
 }

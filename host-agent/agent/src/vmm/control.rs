@@ -4,13 +4,15 @@ use super::channel::{Channel, ChannelError};
 use std::{os::fd::BorrowedFd, path::Path, time::Duration};
 use tokio::time::timeout;
 use warren_vmm_protocol::{
-    ControlReply, ControlRequest, LoadError, LoadSpec, Role, Status, linux::LinuxSpec,
+    ControlReply, ControlRequest, LoadError, LoadSpec, RestoreSpec, Role, Status, linux::LinuxSpec,
 };
 
 /// A VMM answers status within this, whatever its guest does.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 /// What loading may take beyond the function's own init time.
 const LOAD_GRACE: Duration = Duration::from_secs(5);
+/// What writing a guest down may take.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A function that is initialised.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,20 @@ pub enum LoadFailure {
     Silent(Duration),
 }
 
+/// Why a guest was not written down.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotFailure {
+    /// The VMM said why.
+    #[error("the guest was not written down: {0}")]
+    Said(String),
+    /// The VMM could not be talked to.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// It did not answer in time.
+    #[error("the VMM did not write the guest down within {0:?}")]
+    Silent(Duration),
+}
+
 /// The connection.
 #[derive(Debug)]
 pub struct ControlChannel(Channel);
@@ -56,6 +72,20 @@ impl ControlChannel {
     pub async fn load(&mut self, spec: LoadSpec, fds: &[BorrowedFd<'_>]) -> Result<Loaded, LoadFailure> {
         let patience = Duration::from_millis(spec.init_timeout_ms.into()) + LOAD_GRACE;
         self.0.send_with_fds(&ControlRequest::Load(spec), fds).await?;
+        self.loaded(patience).await
+    }
+
+    /// Hands over a snapshot instead: its memory, then code and files as for [`Self::load`].
+    pub async fn restore(
+        &mut self,
+        spec: RestoreSpec,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Loaded, LoadFailure> {
+        self.0.send_with_fds(&ControlRequest::Restore(spec), fds).await?;
+        self.loaded(LOAD_GRACE).await
+    }
+
+    async fn loaded(&mut self, patience: Duration) -> Result<Loaded, LoadFailure> {
         match timeout(patience, self.0.receive()).await {
             Ok(Ok(ControlReply::Loaded { init_us, build_us, log })) => {
                 Ok(Loaded { load_us: init_us, build_us, log })
@@ -64,6 +94,18 @@ impl ControlChannel {
             Ok(Ok(_)) => Err(ChannelError::Unexpected("another answer to Load").into()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(LoadFailure::Silent(patience)),
+        }
+    }
+
+    /// Has the idle guest written down, its memory into this file: its state, and the bytes of memory.
+    pub async fn snapshot(&mut self, memory: BorrowedFd<'_>) -> Result<(Vec<u8>, u64), SnapshotFailure> {
+        self.0.send_with_fds(&ControlRequest::Snapshot, &[memory]).await?;
+        match timeout(SNAPSHOT_PATIENCE, self.0.receive()).await {
+            Ok(Ok(ControlReply::Snapshot { memory_len, state })) => Ok((state, memory_len)),
+            Ok(Ok(ControlReply::NoSnapshot { reason })) => Err(SnapshotFailure::Said(reason)),
+            Ok(Ok(_)) => Err(ChannelError::Unexpected("another answer to Snapshot").into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(SnapshotFailure::Silent(SNAPSHOT_PATIENCE)),
         }
     }
 

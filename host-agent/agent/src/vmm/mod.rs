@@ -10,7 +10,7 @@ mod invoke;
 mod log_tail;
 
 pub use channel::ChannelError;
-pub use control::{ControlChannel, LoadFailure, Loaded};
+pub use control::{ControlChannel, LoadFailure, Loaded, SnapshotFailure};
 pub use guest::{GuestFailure, GuestUp, bring_up, reconnect};
 pub use invoke::{InvokeChannel, Progress};
 pub use log_tail::LogTail;

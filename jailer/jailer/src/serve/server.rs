@@ -212,7 +212,8 @@ impl Server {
             }
             (Phase::New, Request::Hello { version: JAILER_PROTOCOL_VERSION }) => {
                 connection.phase = Phase::Open;
-                connection.send(&Reply::Hello { version: JAILER_PROTOCOL_VERSION }, &[])
+                let (version, guest) = (JAILER_PROTOCOL_VERSION, self.jails.guest_digest());
+                connection.send(&Reply::Hello { version, guest }, &[])
             }
             (Phase::New, Request::Hello { version }) => {
                 let message = format!("version {version} is not {JAILER_PROTOCOL_VERSION}");

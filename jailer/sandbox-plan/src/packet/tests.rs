@@ -10,6 +10,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     let name = "[a-z0-9][a-z0-9-]{0,39}".prop_map(|text| SandboxName::new(text).unwrap());
     let program = prop_oneof![
         Just(Program::Vmm),
+        Just(Program::Restore),
         (any::<u32>(), any::<u8>(), any::<u64>(), any::<bool>()).prop_map(
             |(memory_mib, cpus, disk_bytes, network)| Program::Linux(LinuxMachine {
                 memory_mib,

@@ -103,6 +103,7 @@ fn what_must_come_before_what() {
         for user in [Availability::Yes, Availability::No(String::new())] {
             for program in [
                 Program::Vmm,
+                Program::Restore,
                 Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
                 Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false }),
             ] {

@@ -78,28 +78,52 @@ pub(crate) async fn warm(places: &Places, report: &mut Report, runs: usize) -> R
     system.stop().await
 }
 
-/// As many functions as runs, each called once, so that no call finds a sandbox.
+/// As many functions as runs, each called once, so that no call finds a sandbox: first without snapshots, then with.
 pub(crate) async fn cold(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
-    let (system, echo) = (System::start(&places.bin).await?, EchoServer::start().await?);
+    let mut floors = Floors::default();
+    let booted = starts(places, &["--snapshots-mib=0"], runs, &mut floors).await?;
+    let restored = starts(places, &[], runs, &mut floors).await?;
+    let Floors { rpc, create } = floors;
+    report.floor("invoke-cold", "rpc-floor", &rpc);
+    report.floor("invoke-cold", "kvm-floor", &create);
+    let sum = ("5x kvm-floor + rpc-floor", 5.0f64.mul_add(create.p50_us(), rpc.p50_us()));
+    report.times("invoke-cold", "booted", &booted, sum, "");
+    report.times("invoke-cold", "p50", &restored, sum, "<= 1x");
+    report.times("invoke-cold", "p50", &restored, ("booted", booted.p50_us()), "");
+    Ok(())
+}
+
+/// Measured between cold starts.
+#[derive(Default)]
+struct Floors {
+    rpc: Samples,
+    create: Samples,
+}
+
+/// First calls of as many functions as runs.
+async fn starts(places: &Places, arguments: &[&str], runs: usize, floors: &mut Floors) -> Result<Samples> {
+    let (system, echo) = (System::start_with(&places.bin, arguments).await?, EchoServer::start().await?);
     for run in 0..runs {
         system.deploy(&places.functions, "hello", &format!("cold-{run}")).await?;
     }
+    let restored = arguments.is_empty();
+    if restored {
+        system.snapshots(runs).await?;
+    }
     let (mut client, mut bare) = (system.invoker().await?, echo.client().await?);
-    let (mut cold, mut rpc, mut create) = (Samples::default(), Samples::default(), Samples::default());
+    let mut cold = Samples::default();
     for run in 0..runs {
         let (took, response) = timed(&mut client, &format!("cold-{run}")).await?;
-        ensure!(response.timing.is_some_and(|timing| timing.cold), "run {run} was not cold");
+        let timing = response.timing.unwrap_or_default();
+        ensure!(timing.cold && (timing.restore_us > 0) == restored, "run {run}: {timing:?}");
         cold.push(took);
         let began = Instant::now();
         bare.invoke(event("hello")).await?;
-        rpc.push(began.elapsed());
-        create.push(kvm::create_to_first_exit()?.0);
+        floors.rpc.push(began.elapsed());
+        floors.create.push(kvm::create_to_first_exit()?.0);
     }
-    report.floor("invoke-cold", "rpc-floor", &rpc);
-    report.floor("invoke-cold", "kvm-floor", &create);
-    let reach = 5.0f64.mul_add(create.p50_us(), rpc.p50_us());
-    report.times("invoke-cold", "p50", &cold, ("5x kvm-floor + rpc-floor", reach), "<= 1x (with snapshots)");
-    system.stop().await
+    system.stop().await?;
+    Ok(cold)
 }
 
 /// Closed loops of 1 to 64 clients, each size beside the bare echo.

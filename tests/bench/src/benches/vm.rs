@@ -95,7 +95,7 @@ impl Running {
         let mut running =
             Self { cpu, mailbox, seeds: Seeds::default(), events: 0, generation: 1, entry, machine };
         running.next_event(b"", false)?;
-        ensure!(running.run()? == ReplyBody::Ready, "the guest is not ready");
+        ensure!(matches!(running.run()?, ReplyBody::Ready { .. }), "the guest is not ready");
         Ok(running)
     }
 

@@ -12,7 +12,7 @@ use crate::{
     sandbox::{
         grants::Running,
         invoke::parse_running_id,
-        live::Sandbox,
+        live::{Sandbox, Startup},
         machine::{Cause, Event},
         mark::Mark,
         owner,
@@ -33,7 +33,7 @@ pub(super) async fn adopt(host: &Arc<Host>, sandbox: Arc<Sandbox>, found: Found)
     let connected = timeout(PATIENCE, reconnect(&socket)).await;
     let channel = connected.map_err(|_| ChannelError::Unexpected("the guest does not answer"))??;
     let busy = if running.is_empty() {
-        sandbox.ready(Event::Adopt(None), channel, 0).map_err(|_| AdoptError::Taken)?;
+        sandbox.ready(Event::Adopt(None), channel, Startup::default()).map_err(|_| AdoptError::Taken)?;
         None
     } else {
         let (request_id, grant) = parse_running_id(&running);
@@ -68,7 +68,7 @@ async fn own(
                     mark.idle();
                 }
                 // Refused if it was killed meanwhile; the watch below sees that by itself.
-                let _ = sandbox.ready(Event::End(None), channel, 0);
+                let _ = sandbox.ready(Event::End(None), channel, Startup::default());
             }
             Ok(Err(error)) => sandbox.kill(Cause::Lost(error.to_string())),
             Err(_) => sandbox.kill(Cause::TimedOut),

@@ -7,14 +7,18 @@
 //! ```
 //! Disks: vda the runtime's root, read-only and shared; vdb the scratch disk, the sandbox's own; vdc the function's files.
 
-use super::{INIT_TIMEOUT_MS, Up, log_init};
+use super::{Up, log_init};
 use crate::{
     host::Host,
     linux::{LinuxError, guest_config, scratch},
     logs::InvocationLog,
     resources::{GUEST_SYSTEM_MIB, linux_limits, vcpus},
-    sandbox::{error::CreateError, live::Sandbox, mark::Mark},
-    version::{LinuxVersion, PrepareError, VersionSpec},
+    sandbox::{
+        error::CreateError,
+        live::{Sandbox, Startup},
+        mark::Mark,
+    },
+    version::{INIT_TIMEOUT_MS, LinuxVersion, PrepareError, VersionSpec},
     vmm::{ControlChannel, GuestFailure, LoadFailure, bring_up},
 };
 use std::{
@@ -161,7 +165,7 @@ pub(super) async fn load(
             }
             // Set once: a sandbox comes up once.
             let _ = sandbox.mark.set(Mark::new(&host.run.mark(&sandbox.about.id))?);
-            Ok(Up { channel: up.channel, init_us: up.init_us })
+            Ok(Up { channel: up.channel, startup: Startup { init_us: up.init_us, restore_us: 0 } })
         }
         Ok(Err(GuestFailure::Channel(error))) => Err(failed(error.into())),
         Ok(Err(GuestFailure::Init(error))) => Err(failed(said(&error))),

@@ -1,24 +1,25 @@
-//! A module in a machine without a kernel: one request loads code and files and runs its init.
+//! A module in a machine without a kernel: one request loads code and files and runs its init, or brings back a guest in which
+//! that is done.
 
-use super::{INIT_TIMEOUT_MS, Up, log_init, not_up};
+use super::{Up, log_init, not_up};
 use crate::{
     host::Host,
     resources::sandbox_limits,
     sandbox::{
         error::CreateError,
-        live::{About, Sandbox},
+        live::{Sandbox, Startup},
     },
-    version::{PrepareError, SealedVersion, VersionSpec},
+    snapshot::SealedSnapshot,
+    version::{SealedVersion, VersionSpec, load_spec},
     vmm::{ControlChannel, InvokeChannel, LoadFailure},
 };
 use std::{os::fd::AsFd as _, path::Path};
-use warren_abi::boot::World as GuestWorld;
-use warren_artefact::World;
 use warren_sandbox_plan::request::{Limits, Program};
-use warren_vmm_protocol::LoadSpec;
+use warren_vmm_protocol::RestoreSpec;
 
-pub(super) fn machine(spec: &VersionSpec, version: &SealedVersion) -> (Program, Limits) {
-    (Program::Vmm, sandbox_limits(spec.memory_mib, version.code.file.len()))
+pub(super) fn machine(spec: &VersionSpec, version: &SealedVersion, restore: bool) -> (Program, Limits) {
+    let program = if restore { Program::Restore } else { Program::Vmm };
+    (program, sandbox_limits(spec.memory_mib, version.code.file.len()))
 }
 
 pub(super) async fn load(
@@ -31,7 +32,7 @@ pub(super) async fn load(
 ) -> Result<Up, CreateError> {
     let mut fds = vec![version.code.file.as_fd()];
     fds.extend(version.task.as_ref().map(|task| task.as_fd()));
-    let loaded = match control.load(load_spec(&sandbox.about, spec, version)?, &fds).await {
+    let loaded = match control.load(load_spec(sandbox.about.id.as_str(), spec, version)?, &fds).await {
         Ok(loaded) => loaded,
         Err(failure) => {
             if let LoadFailure::Said { log, .. } = &failure {
@@ -42,22 +43,23 @@ pub(super) async fn load(
     };
     log_init(host, sandbox, &loaded.log);
     let init_us = loaded.load_us.saturating_sub(loaded.build_us);
-    Ok(Up { channel: InvokeChannel::connect(socket).await.map_err(not_up)?, init_us })
+    let startup = Startup { init_us, restore_us: 0 };
+    Ok(Up { channel: InvokeChannel::connect(socket).await.map_err(not_up)?, startup })
 }
 
-fn load_spec(about: &About, spec: &VersionSpec, version: &SealedVersion) -> Result<LoadSpec, PrepareError> {
-    let world = match version.code.world {
-        World::Preview1 => GuestWorld::WasiPreview1,
-        World::Function => GuestWorld::Component,
-        other => return Err(PrepareError::WrongWorld(format!("{other:?}"))),
-    };
-    Ok(LoadSpec {
-        function: spec.for_guest(world),
-        memory_bytes: spec.memory_bytes(),
-        isa: version.code.isa,
-        code_len: version.code.file.len(),
-        task_len: version.task.as_ref().map_or(0, |task| task.len()),
-        init_timeout_ms: INIT_TIMEOUT_MS,
-        label: about.id.to_string(),
-    })
+pub(super) async fn restore(
+    sandbox: &Sandbox,
+    version: &SealedVersion,
+    snapshot: &SealedSnapshot,
+    control: &mut ControlChannel,
+    socket: &Path,
+) -> Result<Up, CreateError> {
+    let mut fds = vec![snapshot.memory.as_fd(), version.code.file.as_fd()];
+    fds.extend(version.task.as_ref().map(|task| task.as_fd()));
+    let spec = RestoreSpec { state: snapshot.head.state().to_vec(), label: sandbox.about.id.to_string() };
+    let failed = |failure| CreateError::Load { failure, last_words: String::new() };
+    let restored = control.restore(spec, &fds).await.map_err(failed)?;
+    // Never none: it is how a restored one is told from one that was booted.
+    let startup = Startup { init_us: 0, restore_us: restored.load_us.max(1) };
+    Ok(Up { channel: InvokeChannel::connect(socket).await.map_err(not_up)?, startup })
 }

@@ -1,0 +1,213 @@
+//! Wasm functions at rest: made once for each version on this host, off the path of any request; cold starts begin from them.
+//!
+//! ```text
+//!   none ──want──▶ making ──made──▶ kept (file, signed) ──first use──▶ sealed memory, shared by its sandboxes
+//!    ▲ ▲             │ failed: not before RETRY                │ │
+//!    │ └─────────────┘                                         │ └─ a VMM refuses it ─▶ removed; not before RETRY
+//!    └──── damaged, of something else, collected, pushed out ──┘
+//! ```
+//! - Whoever finds none boots, and wants one for the next. Nobody ever waits for one to be made.
+//! - One is served for exactly what it was made of ([`SnapshotOf`]), or not at all.
+//! - It is taken before any event: nothing of a caller is in it.
+
+mod make;
+mod shelf;
+
+pub use shelf::{SealedSnapshot, Shelf};
+
+use crate::{
+    host::Host,
+    jailer::JailerClient,
+    version::{Compiler, SealedCache, SealedVersion, Startable, VersionSpec, What, guest_world},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+use warren_artefact::{Digest, SnapshotKey, SnapshotOf};
+
+/// A function larger than this is booted: a VMM looks at all of its memory to write it down.
+const MOST_MEMORY_MIB: u32 = 1024;
+/// Most unused ones in memory: a small function's is a megabyte, and the cache's bytes are bounded as well.
+const MOST_SEALED: usize = 256;
+/// How soon one that could not be made, or was refused, is tried again.
+const RETRY: Duration = Duration::from_mins(1);
+
+/// The snapshots of this host.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// `None`: this host keeps none.
+    shelf: Option<Arc<Shelf>>,
+    compiler: Arc<Compiler>,
+    jailer: JailerClient,
+    sealed: SealedCache<SnapshotKey, SealedSnapshot>,
+    tries: Mutex<Tries>,
+    /// One is made at a time: requests have the cores.
+    turn: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Tries {
+    making: HashSet<SnapshotKey>,
+    failed: HashMap<SnapshotKey, Instant>,
+}
+
+impl Tries {
+    /// Whether to begin with this one now; it is being made from then on.
+    fn begin(&mut self, key: SnapshotKey, now: Instant) -> bool {
+        self.failed.retain(|_, at| now.saturating_duration_since(*at) < RETRY);
+        !self.failed.contains_key(&key) && self.making.insert(key)
+    }
+
+    fn end(&mut self, key: SnapshotKey, made: bool, now: Instant) {
+        self.making.remove(&key);
+        if !made {
+            self.failed.insert(key, now);
+        }
+    }
+}
+
+impl Snapshots {
+    /// Kept on this shelf.
+    #[must_use]
+    pub fn new(shelf: Option<Shelf>, compiler: Arc<Compiler>, jailer: JailerClient) -> Self {
+        Self {
+            shelf: shelf.map(Arc::new),
+            compiler,
+            jailer,
+            sealed: SealedCache::of(MOST_SEALED),
+            tries: Mutex::default(),
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// Where they are kept.
+    #[must_use]
+    pub fn shelf(&self) -> Option<&Arc<Shelf>> {
+        self.shelf.as_ref()
+    }
+
+    /// The snapshot of a version, if there is one that fits.
+    pub async fn find(&self, spec: &VersionSpec, version: &Startable) -> Option<Arc<SealedSnapshot>> {
+        let (Startable::Wasm(version), Some(shelf)) = (version, &self.shelf) else { return None };
+        self.get(shelf, self.of(spec, version)?).await
+    }
+
+    /// Makes one in the background, if there is none and nobody is at it.
+    pub fn want(&self, host: &Arc<Host>, spec: &VersionSpec, version: &Startable) {
+        let (Startable::Wasm(version), Some(shelf)) = (version, &self.shelf) else { return };
+        let Some(of) = self.of(spec, version) else { return };
+        let key = of.key();
+        if host.is_stopping() || !self.tries().begin(key, Instant::now()) {
+            return;
+        }
+        let (host, shelf) = (Arc::clone(host), Arc::clone(shelf));
+        let (spec, version) = (spec.clone(), version.clone());
+        tokio::spawn(async move {
+            let snapshots = &host.snapshots;
+            let made = snapshots.make(&host, &shelf, of, (&spec, &version)).await;
+            snapshots.tries().end(key, made, Instant::now());
+        });
+    }
+
+    /// A VMM did not take it: it is not served again.
+    pub async fn refused(&self, snapshot: &SealedSnapshot, why: &str) {
+        let (of, key) = (snapshot.head.of().clone(), snapshot.head.of().key());
+        tracing::warn!(function = of.function, %key, why, "a snapshot was refused and is removed; booting instead");
+        self.sealed.forget(key);
+        self.tries().failed.insert(key, Instant::now());
+        if let Some(shelf) = self.shelf.clone() {
+            let _ = tokio::task::spawn_blocking(move || shelf.remove(&of)).await;
+        }
+    }
+
+    async fn get(&self, shelf: &Arc<Shelf>, of: SnapshotOf) -> Option<Arc<SealedSnapshot>> {
+        let key = of.key();
+        if let Some(sealed) = self.sealed.get(key) {
+            return Some(sealed);
+        }
+        let (shelf, trusted) = (Arc::clone(shelf), self.compiler.builder_key());
+        let found = tokio::task::spawn_blocking(move || shelf.get(&of, &[trusted])).await.ok()??;
+        Some(self.sealed.insert(key, found))
+    }
+
+    async fn make(
+        &self,
+        host: &Arc<Host>,
+        shelf: &Arc<Shelf>,
+        of: SnapshotOf,
+        what: (&VersionSpec, &SealedVersion),
+    ) -> bool {
+        let Ok(_turn) = self.turn.acquire().await else { return false };
+        if self.get(shelf, of.clone()).await.is_some() {
+            return true;
+        }
+        let (key, function, began) = (of.key(), of.function.clone(), Instant::now());
+        match make::make(host, shelf, &self.compiler, of, what).await {
+            Ok(made) => {
+                let (bytes, ms) = (made.memory.len(), began.elapsed().as_millis());
+                tracing::info!(function, %key, bytes, ms, "a snapshot was made");
+                self.sealed.insert(key, made);
+                true
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                tracing::warn!(function, %key, "no snapshot was made, its cold starts boot: {error:#}");
+                false
+            }
+        }
+    }
+
+    /// What a snapshot of this version has to be made of, if there can be one.
+    fn of(&self, spec: &VersionSpec, version: &SealedVersion) -> Option<SnapshotOf> {
+        let What::Wasm { code: source } = spec.what else { return None };
+        if spec.memory_mib > MOST_MEMORY_MIB {
+            return None;
+        }
+        let told = spec.for_guest(guest_world(version.code.world).ok()?);
+        Some(SnapshotOf {
+            function: spec.name.clone(),
+            source,
+            code: version.code.digest,
+            task: spec.task,
+            told: Digest::of(&postcard::to_allocvec(&told).ok()?),
+            guest: self.jailer.guest()?,
+            abi_version: warren_abi::ABI_VERSION,
+            isa: version.code.isa,
+        })
+    }
+
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        // Whole between any two statements.
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_abi::isa::IsaSet;
+
+    #[test]
+    fn one_at_a_time_and_not_again_at_once() {
+        let of = SnapshotOf {
+            function: "hello".into(),
+            source: Digest([1; 32]),
+            code: Digest([2; 32]),
+            task: None,
+            told: Digest([3; 32]),
+            guest: Digest([4; 32]),
+            abi_version: 2,
+            isa: IsaSet::BASELINE,
+        };
+        let (mut tries, key, now) = (Tries::default(), of.key(), Instant::now());
+        assert!(tries.begin(key, now) && !tries.begin(key, now), "it is being made");
+        tries.end(key, true, now);
+        assert!(tries.begin(key, now), "it was made, and is gone again");
+        tries.end(key, false, now);
+        assert!(!tries.begin(key, now), "it has just failed");
+        assert!(tries.begin(key, now + RETRY), "it may be tried again");
+    }
+}

@@ -1,0 +1,140 @@
+use super::*;
+use std::os::unix::fs::symlink;
+use warren_abi::isa::IsaSet;
+use warren_artefact::Digest;
+
+const MEMORY: usize = 8192;
+
+fn key() -> (tempfile::TempDir, SigningKey) {
+    let dir = tempfile::tempdir().unwrap();
+    let key = SigningKey::load_or_create(&dir.path().join("key")).unwrap();
+    (dir, key)
+}
+
+fn of(function: &str) -> SnapshotOf {
+    SnapshotOf {
+        function: function.into(),
+        source: Digest::of(b"module"),
+        code: Digest::of(b"code"),
+        task: None,
+        told: Digest::of(function.as_bytes()),
+        guest: Digest::of(b"guest"),
+        abi_version: 2,
+        isa: IsaSet::BASELINE,
+    }
+}
+
+fn snapshot(function: &str) -> SealedSnapshot {
+    let memory = [7; MEMORY];
+    let head = SnapshotHead::new(of(function), b"state".to_vec(), Digest::of(&memory), MEMORY as u64, 0);
+    SealedSnapshot { head, memory: SealedFile::new("memory", &memory).unwrap() }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "tmp")
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn kept_and_served_again() {
+    let (dir, (_keys, key)) = (tempfile::tempdir().unwrap(), key());
+    let shelf = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    assert!(shelf.get(&of("a"), &[key.verifying_key()]).is_none());
+    shelf.put(&snapshot("a"), &key).unwrap();
+    let found = shelf.get(&of("a"), &[key.verifying_key()]).unwrap();
+    assert_eq!((found.head, found.memory.len()), (snapshot("a").head, MEMORY as u64));
+    assert!(shelf.get(&of("b"), &[key.verifying_key()]).is_none());
+    shelf.remove(&of("a"));
+    shelf.remove(&of("a"));
+    assert!(names(dir.path()).is_empty());
+}
+
+/// Whatever is wrong with a file, it is not served and gone afterwards.
+#[test]
+fn what_is_not_right_is_removed() {
+    let (dir, (_keys, good), (_others, other)) = (tempfile::tempdir().unwrap(), key(), key());
+    let shelf = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    let path = shelf.path(&of("a"));
+    let flip = |at: usize| {
+        let mut bytes = fs::read(&path).unwrap();
+        let at = at.min(bytes.len() - 1);
+        bytes[at] ^= 4;
+        fs::write(&path, bytes).unwrap();
+    };
+    let cut = |len: u64| File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+    let cases: [(&str, &dyn Fn()); 9] = [
+        ("a bit of the beginning", &|| flip(3)),
+        ("a bit of what is signed", &|| flip(40)),
+        ("a bit of the padding", &|| flip(4000)),
+        ("a bit of the memory", &|| flip(4096 + 77)),
+        ("the last bit", &|| flip(usize::MAX)),
+        ("cut in the memory", &|| cut(4096 + 100)),
+        ("cut at the memory", &|| cut(4096)),
+        ("empty", &|| cut(0)),
+        ("longer", &|| File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap()),
+    ];
+    for (what, spoil) in cases {
+        shelf.put(&snapshot("a"), &good).unwrap();
+        spoil();
+        assert!(shelf.get(&of("a"), &[good.verifying_key()]).is_none(), "{what}");
+        assert!(names(dir.path()).is_empty(), "{what} stays");
+    }
+    shelf.put(&snapshot("a"), &other).unwrap();
+    assert!(shelf.get(&of("a"), &[good.verifying_key()]).is_none(), "signed by another");
+    // A good one of something else, under this name.
+    shelf.put(&snapshot("b"), &good).unwrap();
+    fs::rename(shelf.path(&of("b")), &path).unwrap();
+    assert!(shelf.get(&of("a"), &[good.verifying_key()]).is_none(), "another's");
+    // A link to a good one elsewhere.
+    shelf.put(&snapshot("a"), &good).unwrap();
+    fs::rename(&path, dir.path().join("tmp/elsewhere")).unwrap();
+    symlink(dir.path().join("tmp/elsewhere"), &path).unwrap();
+    assert!(shelf.get(&of("a"), &[good.verifying_key()]).is_none(), "a link");
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn the_oldest_makes_room() {
+    let (dir, (_keys, key)) = (tempfile::tempdir().unwrap(), key());
+    // Two fit, with their heads.
+    let shelf = Shelf::open(dir.path().to_owned(), 2 * (MEMORY as u64 + 4096)).unwrap();
+    let at = |function: &str, seconds| {
+        let file = File::options().append(true).open(shelf.path(&of(function))).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    };
+    shelf.put(&snapshot("a"), &key).unwrap();
+    shelf.put(&snapshot("b"), &key).unwrap();
+    at("a", 10);
+    at("b", 20);
+    // Used again: not the oldest any more.
+    assert!(shelf.get(&of("a"), &[key.verifying_key()]).is_some());
+    shelf.put(&snapshot("c"), &key).unwrap();
+    let there = |function| shelf.path(&of(function)).exists();
+    assert!(there("a") && !there("b") && there("c"));
+    let tiny = Shelf::open(dir.path().join("tiny"), 100).unwrap();
+    assert_eq!(tiny.put(&snapshot("a"), &key).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+}
+
+#[test]
+fn what_nothing_names_goes_and_half_made_ones_too() {
+    let (dir, (_keys, key)) = (tempfile::tempdir().unwrap(), key());
+    let shelf = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    for function in ["a", "b"] {
+        shelf.put(&snapshot(function), &key).unwrap();
+    }
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<HashSet<_>>();
+    let source = Digest::of(b"module").to_string();
+    let named = (set(&[&source]), set(&["a"]));
+    assert_eq!(shelf.retain(&named.0, &named.1, Duration::from_hours(1)).unwrap().files, 0, "young");
+    assert_eq!(shelf.retain(&named.0, &named.1, Duration::ZERO).unwrap().files, 1);
+    assert!(shelf.path(&of("a")).exists() && !shelf.path(&of("b")).exists());
+    assert_eq!(shelf.retain(&set(&[]), &named.1, Duration::ZERO).unwrap().files, 1, "its code is not named");
+    fs::write(dir.path().join("tmp/half"), "x").unwrap();
+    Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}

@@ -1,0 +1,238 @@
+//! Snapshots of functions at rest: what one is of, who vouches for it, and its file.
+//!
+//! ```text
+//! 0   b"WRNSNAP" version:u8
+//! 8   u32 LE: bytes of signed facts
+//! 12  signed facts (see [`crate::signing`])
+//!     state, an envelope of the VMM's
+//!     zeros up to the next multiple of 4096
+//!     memory, to the end
+//! ```
+//! A snapshot is served for exactly what it was made of: [`SnapshotOf`] is signed with it and compared as a whole.
+
+use crate::digest::Digest;
+use crate::signing::{MAX_METADATA_BYTES, SIGNATURE_BYTES, SigningKey, VerifyError, VerifyingKey};
+use crate::signing::{sign_value, verify_value};
+use core::fmt;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use warren_abi::isa::IsaSet;
+
+/// Version of the file and of what is signed in it.
+pub const SNAPSHOT_VERSION: u8 = 1;
+
+const MAGIC: [u8; 8] = [b'W', b'R', b'N', b'S', b'N', b'A', b'P', SNAPSHOT_VERSION];
+const SIGNED: [u8; 8] = [b'W', b'R', b'N', b'R', b'E', b'S', b'T', SNAPSHOT_VERSION];
+const PAGE: usize = 4096;
+/// Bytes copied at once.
+const CHUNK: usize = 256 << 10;
+/// Most bytes of state.
+pub const MAX_STATE_BYTES: u32 = 192 << 10;
+
+/// Everything a snapshot was made of. Equal values are the same function at the same point of its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotOf {
+    /// The function's name: no function ever gets another's memory.
+    pub function: String,
+    /// Digest of the module.
+    pub source: Digest,
+    /// Digest of the code it was compiled to.
+    pub code: Digest,
+    /// Digest of its files, if it has some.
+    pub task: Option<Digest>,
+    /// Digest of what the guest is told: version, arguments, environment, limits.
+    pub told: Digest,
+    /// Digest of the guest program.
+    pub guest: Digest,
+    /// The contract of guest and monitor.
+    pub abi_version: u32,
+    /// The instruction sets of its code; what else of a processor a guest depends on, the VMM compares.
+    pub isa: IsaSet,
+}
+
+/// The name of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SnapshotKey([u8; 32]);
+
+/// What is signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    of: SnapshotOf,
+    state: Digest,
+    state_len: u32,
+    memory: Digest,
+    memory_len: u64,
+    created_unix_s: u64,
+}
+
+/// A snapshot but for its memory. Holding one proves that a trusted key signed this state for what was asked for, and with it
+/// the digest of the memory; the memory itself is proven by [`SnapshotHead::copy_memory`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotHead {
+    facts: Facts,
+    state: Vec<u8>,
+}
+
+/// Why a file is no snapshot that could be served. Making it anew is the answer to all of them but [`Self::Io`].
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// It does not have the form: damaged, cut short, or of another version.
+    #[error("not a snapshot of version {SNAPSHOT_VERSION}: {0}")]
+    Malformed(&'static str),
+    /// No trusted key vouches for it.
+    #[error("refused")]
+    Refused(#[from] VerifyError),
+    /// A good snapshot of something else, or of an earlier guest program.
+    #[error("it was made of something else")]
+    Other,
+    /// The state is another than was signed.
+    #[error("its state does not have the digest that was signed")]
+    State,
+    /// The memory is another than was signed.
+    #[error("its memory does not have the {0} that was signed")]
+    Memory(&'static str),
+    /// It cannot be read or copied: the host's fault.
+    #[error("it cannot be read")]
+    Io(#[from] io::Error),
+}
+
+impl SnapshotOf {
+    /// Its name.
+    #[must_use]
+    pub fn key(&self) -> SnapshotKey {
+        // Plain data always encodes; should it not, the name is nobody's, for the facts are compared as well.
+        let bytes = postcard::to_allocvec(self).unwrap_or_default();
+        let mut hasher = blake3::Hasher::new_derive_key("warren-artefact 2026 key of a snapshot");
+        SnapshotKey(*hasher.update(&bytes).finalize().as_bytes())
+    }
+}
+
+impl fmt::Display for SnapshotKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Digest(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for SnapshotKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Digest(self.0).fmt(f)
+    }
+}
+
+impl SnapshotHead {
+    /// Of a fresh snapshot, whose memory has this digest and length.
+    #[must_use]
+    pub fn new(of: SnapshotOf, state: Vec<u8>, memory: Digest, memory_len: u64, created_unix_s: u64) -> Self {
+        let state_len = u32::try_from(state.len()).unwrap_or(u32::MAX);
+        let facts = Facts { of, state: Digest::of(&state), state_len, memory, memory_len, created_unix_s };
+        Self { facts, state }
+    }
+
+    /// Writes it, signed; the memory comes behind it.
+    pub fn write(&self, key: &SigningKey, to: &mut impl Write) -> io::Result<()> {
+        let signed = sign_value(&SIGNED, &self.facts, key);
+        let mut head = MAGIC.to_vec();
+        head.extend(u32::try_from(signed.len()).unwrap_or(u32::MAX).to_le_bytes());
+        head.extend(&signed);
+        head.extend(&self.state);
+        head.resize(head.len().next_multiple_of(PAGE), 0);
+        to.write_all(&head)
+    }
+
+    /// Reads one that was made of this and that one of these keys signed; what follows is the memory.
+    pub fn read(
+        from: &mut impl Read,
+        of: &SnapshotOf,
+        trusted: &[VerifyingKey],
+    ) -> Result<Self, SnapshotError> {
+        let begin: [u8; 12] =
+            take(from, 12)?.try_into().map_err(|_| SnapshotError::Malformed("cut short"))?;
+        let [magic @ .., l0, l1, l2, l3] = begin;
+        if magic != MAGIC {
+            return Err(SnapshotError::Malformed("unknown beginning"));
+        }
+        let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if !(SIGNATURE_BYTES..=MAX_METADATA_BYTES).contains(&len) {
+            return Err(SnapshotError::Malformed("facts of no length"));
+        }
+        let facts: Facts = verify_value(&SIGNED, &take(from, len)?, trusted)?;
+        if facts.of != *of {
+            return Err(SnapshotError::Other);
+        }
+        if facts.state_len > MAX_STATE_BYTES {
+            return Err(SnapshotError::Malformed("state of no length"));
+        }
+        let state = take(from, facts.state_len as usize)?;
+        if Digest::of(&state) != facts.state {
+            return Err(SnapshotError::State);
+        }
+        let end = begin.len() + len + state.len();
+        let padding = take(from, end.next_multiple_of(PAGE) - end)?;
+        // The one part that no signature covers: it must say nothing.
+        if padding.iter().any(|byte| *byte != 0) {
+            return Err(SnapshotError::Malformed("padding is not zero"));
+        }
+        Ok(Self { facts, state })
+    }
+
+    /// Copies the memory, and says whether what was copied is what was signed: used before it is known, it is nobody's.
+    pub fn copy_memory(&self, from: &mut impl Read, to: &mut impl Write) -> Result<(), SnapshotError> {
+        // One byte more, to tell "as long" from "longer".
+        let (digest, len) = copy(&mut from.take(self.facts.memory_len.saturating_add(1)), to)?;
+        match (len == self.facts.memory_len, digest == self.facts.memory) {
+            (true, true) => Ok(()),
+            (false, _) => Err(SnapshotError::Memory("length")),
+            (true, false) => Err(SnapshotError::Memory("digest")),
+        }
+    }
+
+    /// The state, as the VMM gave it.
+    #[must_use]
+    pub fn state(&self) -> &[u8] {
+        &self.state
+    }
+
+    /// Bytes of memory.
+    #[must_use]
+    pub const fn memory_len(&self) -> u64 {
+        self.facts.memory_len
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub const fn of(&self) -> &SnapshotOf {
+        &self.facts.of
+    }
+}
+
+/// Copies to the end; digest and length of what was copied.
+pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<(Digest, u64)> {
+    let (mut hasher, mut len, mut chunk) = (blake3::Hasher::new(), 0_u64, vec![0; CHUNK]);
+    loop {
+        let count = match from.read(&mut chunk) {
+            Ok(0) => return Ok((Digest(*hasher.finalize().as_bytes()), len)),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let bytes = chunk.get(..count).unwrap_or_default();
+        to.write_all(bytes)?;
+        hasher.update(bytes);
+        len = len.saturating_add(count as u64);
+    }
+}
+
+/// So many bytes; fewer are a snapshot cut short.
+fn take(from: &mut impl Read, len: usize) -> Result<Vec<u8>, SnapshotError> {
+    let mut bytes = vec![0; len];
+    match from.read_exact(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(SnapshotError::Malformed("cut short"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
