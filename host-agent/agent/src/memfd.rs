@@ -23,13 +23,13 @@ impl SealedFile {
         Self::filled(name, |file| file.write_all(bytes))
     }
 
-    /// A new file, sealed once `fill` has written into it.
+    /// A new file, sealed once `content` has been written into it.
     pub fn filled<E: From<io::Error>>(
         name: &str,
-        fill: impl FnOnce(&mut File) -> Result<(), E>,
+        content: impl FnOnce(&mut File) -> Result<(), E>,
     ) -> Result<Self, E> {
         let mut file = unsealed(name)?;
-        fill(&mut file)?;
+        content(&mut file)?;
         file.rewind()?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         fcntl_add_seals(&file, seals).map_err(io::Error::from)?;

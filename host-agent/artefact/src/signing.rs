@@ -101,11 +101,11 @@ pub enum VerifyError {
 /// Never: metadata is plain data that always encodes.
 #[must_use]
 pub fn sign(metadata: &Metadata, key: &SigningKey) -> Vec<u8> {
-    sign_value(&HEADER, metadata, key)
+    sign_value(HEADER, metadata, key)
 }
 
 /// The same for any plain data, behind a header that nothing else is signed under.
-pub(crate) fn sign_value<T: Serialize>(header: &[u8; 8], value: &T, key: &SigningKey) -> Vec<u8> {
+pub(crate) fn sign_value<T: Serialize>(header: [u8; 8], value: &T, key: &SigningKey) -> Vec<u8> {
     // `to_extend` into a Vec fails only for types whose length is unknown while encoding; plain data has none.
     let mut bytes = postcard::to_extend(value, header.to_vec()).unwrap_or_default();
     let signature = key.0.sign(&bytes);
@@ -129,12 +129,12 @@ pub fn verify(signed: &[u8], code: &[u8], trusted: &[VerifyingKey]) -> Result<Me
 /// The first half of [`verify`], for callers that do not have the code at hand. What it returns says nothing yet about
 /// any code.
 pub fn verify_metadata(signed: &[u8], trusted: &[VerifyingKey]) -> Result<Metadata, VerifyError> {
-    verify_value(&HEADER, signed, trusted)
+    verify_value(HEADER, signed, trusted)
 }
 
 /// The same for what [`sign_value`] signed under this header.
 pub(crate) fn verify_value<T: DeserializeOwned>(
-    header: &[u8; 8],
+    header: [u8; 8],
     signed: &[u8],
     trusted: &[VerifyingKey],
 ) -> Result<T, VerifyError> {
@@ -142,7 +142,7 @@ pub(crate) fn verify_value<T: DeserializeOwned>(
         return Err(VerifyError::Unrecognised);
     }
     let (body, signature) = signed.split_last_chunk::<SIGNATURE_BYTES>().ok_or(VerifyError::Unrecognised)?;
-    let encoded = body.strip_prefix(header).ok_or(VerifyError::Unrecognised)?;
+    let encoded = body.strip_prefix(&header).ok_or(VerifyError::Unrecognised)?;
     let signature = ed25519_dalek::Signature::from_bytes(signature);
     // Strict verification: one signature has one encoding, so a changed byte never verifies by luck of the format.
     if !trusted.iter().any(|key| key.0.verify_strict(body, &signature).is_ok()) {

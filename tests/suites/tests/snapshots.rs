@@ -140,22 +140,24 @@ async fn spoiled_ones_are_removed(warren: &Installation) -> Result<()> {
         }),
         ("something behind", |path| Ok(File::options().append(true).open(path)?.write_all(b"x")?)),
     ];
+    let mut spoiled = Vec::new();
     for (what, spoil) in cases {
         let name = warren.deploy_built("hello", Deploy::default()).await?;
-        let path = made(warren, &name).await?;
-        // What is in memory was judged already: only a new agent looks at the file.
-        killed(warren).await?;
-        spoil(&path).context(what)?;
-        booted_then_restored(warren, &name).await.context(what)?;
+        spoiled.push((what, spoil, made(warren, &name).await?, name));
     }
     // Another function's, good and signed, under this one's name.
-    let (name, other) = (
-        warren.deploy_built("hello", Deploy::default()).await?,
-        warren.deploy_built("hello", Deploy::default()).await?,
-    );
-    let (path, others) = (made(warren, &name).await?, made(warren, &other).await?);
+    let name = warren.deploy_built("hello", Deploy::default()).await?;
+    let path = made(warren, &name).await?;
+    let others = spoiled.first().map(|(_, _, path, _)| path.clone()).context("no other")?;
+    // What is in memory was judged already: only a new agent looks at the files.
     killed(warren).await?;
     fs::copy(others, path)?;
+    for (what, spoil, path, _) in &spoiled {
+        spoil(path).context(*what)?;
+    }
+    for (what, _, _, name) in &spoiled {
+        booted_then_restored(warren, name).await.context(*what)?;
+    }
     booted_then_restored(warren, &name).await.context("another's")
 }
 

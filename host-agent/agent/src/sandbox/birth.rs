@@ -170,8 +170,12 @@ async fn bring_up(
     let mut snapshot = host.snapshots.find(spec, &version).await;
     let birth = Birth { host, sandbox, spec, version: &version };
     let mut started = birth.start(snapshot.as_deref(), drain).await;
-    if let (Err(CreateError::Load { failure, .. }), Some(refused)) = (&started, snapshot.take()) {
-        host.snapshots.refused(&refused, &format!("{failure:?}: {}", sandbox.vmm_log.text())).await;
+    if let Err(CreateError::Load { failure, .. }) = &started
+        && let Some(refused) = snapshot.take()
+    {
+        host.snapshots
+            .refused(&refused, &format!("{}; its log: {}", failure.words(), sandbox.vmm_log.text()))
+            .await;
         // The name is free again when this returns.
         host.jailer.kill_until_gone(&sandbox.about.id).await;
         host.run.remove(&sandbox.about.id);

@@ -53,7 +53,7 @@ pub(super) enum MakeError {
     #[error(transparent)]
     Jailer(#[from] JailerError),
     /// The function does not come up: its own fault, mostly, and told to who invokes it.
-    #[error("{failure:?}; its log: {log}")]
+    #[error("{}; its log: {log}", failure.words())]
     Load {
         /// How.
         failure: LoadFailure,
@@ -78,6 +78,13 @@ pub(super) enum MakeError {
     /// A task of this agent ended.
     #[error("a task of the agent's ended")]
     Internal,
+}
+
+impl MakeError {
+    /// Whether another try of the same would end the same.
+    pub(super) const fn is_final(&self) -> bool {
+        matches!(self, Self::Snapshot(SnapshotFailure::Said(_)))
+    }
 }
 
 /// Makes one and keeps it.

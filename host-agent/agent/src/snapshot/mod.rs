@@ -3,7 +3,8 @@
 //! ```text
 //!   none ──want──▶ making ──made──▶ kept (file, signed) ──first use──▶ sealed memory, shared by its sandboxes
 //!    ▲ ▲             │ failed: not before RETRY                │ │
-//!    │ └─────────────┘                                         │ └─ a VMM refuses it ─▶ removed; not before RETRY
+//!    │ ├─────────────┘                                         │ └─ a VMM refuses it ─▶ removed; not before RETRY
+//!    │ └─ cannot be: the VMM says why, and this agent does not ask again
 //!    └──── damaged, of something else, collected, pushed out ──┘
 //! ```
 //! - Whoever finds none boots, and wants one for the next. Nobody ever waits for one to be made.
@@ -32,6 +33,8 @@ use warren_artefact::{Digest, SnapshotKey, SnapshotOf};
 const MOST_MEMORY_MIB: u32 = 1024;
 /// Most unused ones in memory: a small function's is a megabyte, and the cache's bytes are bounded as well.
 const MOST_SEALED: usize = 256;
+/// Most versions known that cannot be written down.
+const MOST_HOPELESS: usize = 4096;
 /// How soon one that could not be made, or was refused, is tried again.
 const RETRY: Duration = Duration::from_mins(1);
 
@@ -52,19 +55,40 @@ pub struct Snapshots {
 struct Tries {
     making: HashSet<SnapshotKey>,
     failed: HashMap<SnapshotKey, Instant>,
+    /// Of functions that cannot be written down.
+    hopeless: HashSet<SnapshotKey>,
+}
+
+/// How a try at one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It is there.
+    Made,
+    /// Not this time.
+    Failed,
+    /// The VMM said that it cannot be: again it would say the same.
+    Hopeless,
 }
 
 impl Tries {
     /// Whether to begin with this one now; it is being made from then on.
     fn begin(&mut self, key: SnapshotKey, now: Instant) -> bool {
         self.failed.retain(|_, at| now.saturating_duration_since(*at) < RETRY);
-        !self.failed.contains_key(&key) && self.making.insert(key)
+        !self.hopeless.contains(&key) && !self.failed.contains_key(&key) && self.making.insert(key)
     }
 
-    fn end(&mut self, key: SnapshotKey, made: bool, now: Instant) {
+    fn end(&mut self, key: SnapshotKey, ended: Ended, now: Instant) {
         self.making.remove(&key);
-        if !made {
-            self.failed.insert(key, now);
+        match ended {
+            Ended::Made => {}
+            Ended::Failed => drop(self.failed.insert(key, now)),
+            Ended::Hopeless => {
+                // Asking some of them again is cheaper than remembering all for ever.
+                if self.hopeless.len() >= MOST_HOPELESS {
+                    self.hopeless.clear();
+                }
+                self.hopeless.insert(key);
+            }
         }
     }
 }
@@ -91,24 +115,24 @@ impl Snapshots {
 
     /// The snapshot of a version, if there is one that fits.
     pub async fn find(&self, spec: &VersionSpec, version: &Startable) -> Option<Arc<SealedSnapshot>> {
-        let (Startable::Wasm(version), Some(shelf)) = (version, &self.shelf) else { return None };
-        self.get(shelf, self.of(spec, version)?).await
+        let (Startable::Wasm(version), Some(place)) = (version, &self.shelf) else { return None };
+        self.get(place, self.of(spec, version)?).await
     }
 
     /// Makes one in the background, if there is none and nobody is at it.
     pub fn want(&self, host: &Arc<Host>, spec: &VersionSpec, version: &Startable) {
-        let (Startable::Wasm(version), Some(shelf)) = (version, &self.shelf) else { return };
+        let (Startable::Wasm(version), Some(place)) = (version, &self.shelf) else { return };
         let Some(of) = self.of(spec, version) else { return };
         let key = of.key();
         if host.is_stopping() || !self.tries().begin(key, Instant::now()) {
             return;
         }
-        let (host, shelf) = (Arc::clone(host), Arc::clone(shelf));
+        let (host, place) = (Arc::clone(host), Arc::clone(place));
         let (spec, version) = (spec.clone(), version.clone());
         tokio::spawn(async move {
             let snapshots = &host.snapshots;
-            let made = snapshots.make(&host, &shelf, of, (&spec, &version)).await;
-            snapshots.tries().end(key, made, Instant::now());
+            let ended = snapshots.make(&host, &place, of, (&spec, &version)).await;
+            snapshots.tries().end(key, ended, Instant::now());
         });
     }
 
@@ -123,39 +147,43 @@ impl Snapshots {
         }
     }
 
-    async fn get(&self, shelf: &Arc<Shelf>, of: SnapshotOf) -> Option<Arc<SealedSnapshot>> {
+    async fn get(&self, place: &Arc<Shelf>, of: SnapshotOf) -> Option<Arc<SealedSnapshot>> {
         let key = of.key();
         if let Some(sealed) = self.sealed.get(key) {
             return Some(sealed);
         }
-        let (shelf, trusted) = (Arc::clone(shelf), self.compiler.builder_key());
-        let found = tokio::task::spawn_blocking(move || shelf.get(&of, &[trusted])).await.ok()??;
+        let (place, trusted) = (Arc::clone(place), self.compiler.builder_key());
+        let found = tokio::task::spawn_blocking(move || place.get(&of, &[trusted])).await.ok()??;
         Some(self.sealed.insert(key, found))
     }
 
     async fn make(
         &self,
         host: &Arc<Host>,
-        shelf: &Arc<Shelf>,
+        place: &Arc<Shelf>,
         of: SnapshotOf,
         what: (&VersionSpec, &SealedVersion),
-    ) -> bool {
-        let Ok(_turn) = self.turn.acquire().await else { return false };
-        if self.get(shelf, of.clone()).await.is_some() {
-            return true;
+    ) -> Ended {
+        let Ok(_turn) = self.turn.acquire().await else { return Ended::Failed };
+        if self.get(place, of.clone()).await.is_some() {
+            return Ended::Made;
+        }
+        if host.is_stopping() {
+            return Ended::Failed;
         }
         let (key, function, began) = (of.key(), of.function.clone(), Instant::now());
-        match make::make(host, shelf, &self.compiler, of, what).await {
+        match make::make(host, place, &self.compiler, of, what).await {
             Ok(made) => {
                 let (bytes, ms) = (made.memory.len(), began.elapsed().as_millis());
                 tracing::info!(function, %key, bytes, ms, "a snapshot was made");
                 self.sealed.insert(key, made);
-                true
+                Ended::Made
             }
             Err(error) => {
+                let ended = if error.is_final() { Ended::Hopeless } else { Ended::Failed };
                 let error = anyhow::Error::from(error);
                 tracing::warn!(function, %key, "no snapshot was made, its cold starts boot: {error:#}");
-                false
+                ended
             }
         }
     }
@@ -204,10 +232,12 @@ mod tests {
         };
         let (mut tries, key, now) = (Tries::default(), of.key(), Instant::now());
         assert!(tries.begin(key, now) && !tries.begin(key, now), "it is being made");
-        tries.end(key, true, now);
+        tries.end(key, Ended::Made, now);
         assert!(tries.begin(key, now), "it was made, and is gone again");
-        tries.end(key, false, now);
+        tries.end(key, Ended::Failed, now);
         assert!(!tries.begin(key, now), "it has just failed");
         assert!(tries.begin(key, now + RETRY), "it may be tried again");
+        tries.end(key, Ended::Hopeless, now);
+        assert!(!tries.begin(key, now + 2 * RETRY), "it cannot be");
     }
 }

@@ -11,6 +11,8 @@ use warren_vmm_protocol::{
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 /// What loading may take beyond the function's own init time.
 const LOAD_GRACE: Duration = Duration::from_secs(5);
+/// What bringing a guest back may take, on a host that is busy beyond measure.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(15);
 /// What writing a guest down may take.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,6 +44,17 @@ pub enum LoadFailure {
     /// It did not answer in time, although it had to.
     #[error("the VMM did not answer a load within {0:?}")]
     Silent(Duration),
+}
+
+impl LoadFailure {
+    /// All that is known of why, for the agent's own log.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Said { reason, .. } => format!("{self}: {reason:?}"),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Why a guest was not written down.
@@ -82,7 +95,7 @@ impl ControlChannel {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Loaded, LoadFailure> {
         self.0.send_with_fds(&ControlRequest::Restore(spec), fds).await?;
-        self.loaded(LOAD_GRACE).await
+        self.loaded(RESTORE_PATIENCE).await
     }
 
     async fn loaded(&mut self, patience: Duration) -> Result<Loaded, LoadFailure> {

@@ -17,5 +17,6 @@ mod fleet;
 mod life;
 mod logs;
 mod rig;
+mod snapshots;
 mod soak;
 mod young;

@@ -24,9 +24,10 @@ impl Life {
 
     /// Holds still for a snapshot.
     pub(super) fn hold(&mut self, guest: &Guest) -> Result<(), End> {
-        let saved = match self.drew {
-            true => Err(DREW.to_owned()),
-            false => self.cpu.save(&guest.entry).map_err(|error| error.to_string()),
+        let saved = if self.drew {
+            Err(DREW.to_owned())
+        } else {
+            self.cpu.save(&guest.entry).map_err(|error| error.to_string())
         };
         // A word to stop that came while the vCPU was entered to no end is lost on it, not here.
         if let Some(cause) = self.progress.stop_cause() {
