@@ -207,7 +207,7 @@ fn who_drew_in_init_is_not_written_down() {
         match receive(&mut control) {
             ControlReply::Snapshot { .. } => assert!(is_written),
             ControlReply::NoSnapshot { reason } => {
-                assert!(!is_written && reason.contains("random"), "{reason}")
+                assert!(!is_written && reason.contains("random"), "{reason}");
             }
             other => panic!("{other:?}"),
         }

@@ -31,7 +31,7 @@ async fn what_a_vmm_refuses_is_removed_and_the_same_start_boots() {
     assert!(booted.restore_us == 0 && booted.init_us > 0, "{booted:?}");
     assert!(!booted.sandbox.unwrap().restored);
     assert_eq!(caller.invoke("s2", b"hello").await.unwrap().payload, "hello");
-    assert_eq!(snapshots(&place), [PathBuf::new(); 0], "it is still there");
+    assert!(snapshots(&place).is_empty(), "it is still there");
     for id in ["s1", "s2"] {
         caller.destroy(id, 1).await.unwrap();
     }
