@@ -130,7 +130,7 @@ async fn policies_that_found_no_room_are_tried_again(warren: &Installation) -> R
         for kept in ["control/policies", "agent/artefacts"] {
             remove_artefacts(&warren.data().join(kept))?;
         }
-        let full = Full::keep(warren.data().join("ballast"))?;
+        let full = Full::keep(warren.data().join("ballast"), 0)?;
         let pid = rustix::process::Pid::from_raw(warren.service("warren-control").await?).context("pid")?;
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
         policies_are(warren, "failed").await?;
@@ -180,10 +180,7 @@ fn remove_artefacts(folder: &Path) -> Result<()> {
 
 /// The disk takes a function and not its snapshot: cold starts go on without one.
 async fn what_has_no_room_for_a_snapshot_boots(warren: &Installation) -> Result<()> {
-    let ballast = warren.data().join("ballast");
-    fill(&ballast)?;
-    let file = std::fs::File::options().write(true).open(&ballast)?;
-    file.set_len(file.metadata()?.len().saturating_sub(ROOM_WITHOUT_SNAPSHOT))?;
+    let full = Full::keep(warren.data().join("ballast"), ROOM_WITHOUT_SNAPSHOT)?;
     let name = warren.name("narrow");
     warren.deploy(&name, modules::assemble(&modules::good())?, Deploy::default()).await?;
     let told = async {
@@ -193,17 +190,17 @@ async fn what_has_no_room_for_a_snapshot_boots(warren: &Installation) -> Result<
             if let Some(line) = log.lines().find(|line| says(line)) {
                 return anyhow::Ok(line.to_owned());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let line = tokio::time::timeout(std::time::Duration::from_mins(1), told).await.context("not told")??;
+    let line = tokio::time::timeout(Duration::from_mins(1), told).await.context("not told")??;
     ensure!(line.contains("No space left"), "{line}");
     let answer = warren.invoke(&name, "{}").await.context("a cold start without a snapshot")?;
     let timing = answer.timing.context("no timing")?;
     ensure!(timing.cold && timing.restore_us == 0, "{timing:?}");
     let half = std::fs::read_dir(warren.data().join("agent/snapshots/tmp"))?.count();
     ensure!(half == 0, "{half} half-made ones stay");
-    std::fs::remove_file(&ballast)?;
+    full.end()?;
     warren.settled().await?;
     Ok(())
 }
@@ -240,19 +237,22 @@ async fn again(warren: &Installation, name: &str, killed: &str) -> Result<Invoke
 
 /// Writes until nothing more goes in.
 fn fill(path: &Path) -> Result<()> {
-    fill_up(&std::fs::File::create(path).context("ballast")?);
+    fill_up(&std::fs::File::create(path).context("ballast")?, 0);
     Ok(())
 }
 
-fn fill_up(mut file: &std::fs::File) {
+/// Writes until no more than `room` bytes are left.
+fn fill_up(file: &std::fs::File, room: u64) {
+    let (left, mut ballast) =
+        (|| rustix::fs::fstatvfs(file).map_or(0, |disk| disk.f_bavail * disk.f_frsize), file);
     for size in [1 << 20, 4096, 1] {
         let block = vec![0_u8; size];
-        while file.write_all(&block).is_ok() {}
+        while left() >= room + size as u64 && ballast.write_all(&block).is_ok() {}
     }
 }
 
-/// A disk that stays full: what services give back (a file half written, a database made smaller) is taken at once, so that
-/// nobody finds room by luck.
+/// A disk that stays full, but for some room: what services give back (a file half written, a database made smaller) is taken
+/// at once, so that nobody finds more by luck.
 struct Full {
     ballast: PathBuf,
     end: mpsc::Sender<()>,
@@ -260,13 +260,13 @@ struct Full {
 }
 
 impl Full {
-    fn keep(ballast: PathBuf) -> Result<Self> {
+    fn keep(ballast: PathBuf, room: u64) -> Result<Self> {
         let file = std::fs::File::create(&ballast).context("ballast")?;
-        fill_up(&file);
+        fill_up(&file, room);
         let (end, ended) = mpsc::channel();
         let filler = std::thread::spawn(move || {
             while ended.recv_timeout(Duration::from_millis(2)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                fill_up(&file);
+                fill_up(&file, room);
             }
         });
         Ok(Self { ballast, end, filler })
