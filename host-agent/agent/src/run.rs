@@ -158,7 +158,8 @@ async fn destroy_all(host: &Host, drain: Duration) {
             tracing::error!("not everything was reclaimed before the stop; the next start does it");
         }
     }
-    // Compilations under way are no sandboxes, but jailed all the same.
+    // Compilations and what is written down are no sandboxes, but jailed all the same.
+    host.jailer.close();
     let left = timeout(CLOSE_PATIENCE, host.jailer.list()).await;
     for jailed in left.ok().and_then(Result::ok).unwrap_or_default() {
         let _ = timeout(CLOSE_PATIENCE, host.jailer.kill(&jailed.name)).await;

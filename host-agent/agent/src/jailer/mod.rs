@@ -14,7 +14,10 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -57,6 +60,9 @@ pub enum JailerError {
     /// More requests wait than are allowed.
     #[error("{QUEUE} requests wait for the jailer already")]
     Overloaded,
+    /// This agent stops and starts nothing any more.
+    #[error("the agent stops")]
+    Stopping,
     /// It answered something else than what was asked.
     #[error("the jailer broke the protocol: {0}")]
     Protocol(&'static str),
@@ -67,7 +73,7 @@ impl JailerError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Overloaded => true,
+            Self::Unreachable { .. } | Self::Overloaded | Self::Stopping => true,
             Self::Failed { retryable, .. } => *retryable,
             Self::Protocol(_) => false,
         }
@@ -110,6 +116,7 @@ impl Display for Ending {
 pub struct JailerClient {
     queue: mpsc::Sender<Job>,
     guest: Arc<Mutex<Option<Digest>>>,
+    closed: Arc<AtomicBool>,
 }
 
 struct Job {
@@ -123,10 +130,16 @@ impl JailerClient {
     pub fn start(socket: PathBuf) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let guest = Arc::default();
-        let seen = Arc::clone(&guest);
-        let work = move || serve(&socket, jobs, &seen);
+        let closed = Arc::default();
+        let (seen, over) = (Arc::clone(&guest), Arc::clone(&closed));
+        let work = move || serve(&socket, jobs, &seen, &over);
         std::thread::Builder::new().name("jailer-client".to_owned()).spawn(work)?;
-        Ok(Self { queue, guest })
+        Ok(Self { queue, guest, closed })
+    }
+
+    /// From now on nothing is started: what [`Self::list`] gives afterwards is all that there will be.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// The guest program that Wasm machines get, as the jailer said when it was last connected to.
@@ -220,9 +233,14 @@ impl JailerClient {
     }
 }
 
-fn serve(socket: &Path, mut jobs: mpsc::Receiver<Job>, guest: &Mutex<Option<Digest>>) {
+fn serve(socket: &Path, mut jobs: mpsc::Receiver<Job>, guest: &Mutex<Option<Digest>>, closed: &AtomicBool) {
     let mut connection: Option<Connection> = None;
     while let Some(job) = jobs.blocking_recv() {
+        // Here, where one job comes after another: no start is missed by a list that was asked for after the end.
+        if closed.load(Ordering::Acquire) && matches!(job.request, Request::Spawn(_)) {
+            let _ = job.answer.send(Err(JailerError::Stopping));
+            continue;
+        }
         let answer = exchange(socket, &mut connection, &job);
         if answer.is_err() {
             connection = None;
