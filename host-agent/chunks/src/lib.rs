@@ -12,22 +12,27 @@
 //!
 //! Modules: [`cut`] images into chunks, [`image`] where each page is, [`manifest`] what an image is made of, [`pages`]
 //! grain and sets, [`seal`] convergent encryption, [`salt`] who shares with whom, [`name`] names and keys; [`l1`] memory
-//! and disk, [`l3`] the origin, [`files`] crash-safe files.
+//! and disk, [`l2`] other workers, [`l3`] the origin, [`files`] crash-safe files.
 #![forbid(unsafe_code)]
 
 pub mod cut;
 pub mod files;
+pub mod gc;
 pub mod image;
 pub mod l1;
+pub mod l2;
 pub mod l3;
 pub mod manifest;
+pub mod metrics;
 pub mod name;
 pub mod pages;
 pub mod salt;
 pub mod seal;
+pub mod store;
 
 pub use image::Image;
 pub use manifest::Manifest;
 pub use name::{ChunkKey, Name, TenantKey};
 pub use pages::ChunkSize;
 pub use salt::{LayerKind, Salts};
+pub use store::Store;

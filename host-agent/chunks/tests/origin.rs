@@ -3,9 +3,8 @@
 
 mod common;
 
-use bytes::Bytes;
 use common::{
-    block_on, hasty, object,
+    block_on, contract, get, hasty, object,
     s3::{Mood, Scripted},
 };
 use std::{
@@ -15,58 +14,16 @@ use std::{
     sync::atomic::Ordering,
     time::{Duration, SystemTime},
 };
-use warren_chunks::{
-    Name,
-    l3::{Area, Origin, OriginError, OriginLimits},
-};
+use warren_chunks::l3::{Area, Origin, OriginError, OriginLimits};
 
 fn folder(root: &Path) -> Origin {
     Origin::folder(root, hasty()).unwrap()
 }
 
-async fn get(origin: &Origin, name: Name) -> Result<Bytes, OriginError> {
-    origin.get(Area::Live, name, 1 << 20).await
-}
-
-/// What any origin does, whatever it is made of.
-async fn contract(origin: Origin, other_worker: Origin) {
-    let (name, sealed) = object(1, 100_000);
-    assert!(matches!(get(&origin, name).await, Err(OriginError::Absent)));
-    assert!(origin.put(name, sealed.clone()).await.unwrap());
-    assert!(!other_worker.put(name, sealed.clone()).await.unwrap(), "stored twice");
-    assert_eq!(get(&other_worker, name).await.unwrap(), sealed);
-    assert!(matches!(origin.get(Area::Live, name, 99_999).await, Err(OriginError::Damaged)));
-    let held = origin.held(Area::Live, name).await.unwrap();
-    assert_eq!((held.name, held.bytes), (name, 100_000));
-    assert_eq!(origin.list(Area::Live).await.unwrap().len(), 1);
-    // Out of service, and back.
-    origin.shift(name, Area::Live, Area::Retired).await.unwrap();
-    assert!(matches!(get(&origin, name).await, Err(OriginError::Absent)));
-    assert!(matches!(origin.shift(name, Area::Live, Area::Retired).await, Err(OriginError::Absent)));
-    assert_eq!(origin.get(Area::Retired, name, 1 << 20).await.unwrap(), sealed);
-    assert_eq!(origin.list(Area::Retired).await.unwrap().len(), 1);
-    assert!(origin.put(name, sealed.clone()).await.unwrap(), "what is retired is not there");
-    origin.remove(Area::Retired, name).await.unwrap();
-    origin.remove(Area::Retired, name).await.unwrap();
-    // Two workers, one chunk, at once: each time exactly one stores it, and both may read it then.
-    for number in 10..30 {
-        let (name, sealed) = object(number, 50_000);
-        let (one, two) =
-            tokio::join!(origin.put(name, sealed.clone()), other_worker.put(name, sealed.clone()));
-        assert_eq!(u8::from(one.unwrap()) + u8::from(two.unwrap()), 1, "object {number}");
-        assert_eq!(get(&origin, name).await.unwrap(), sealed);
-    }
-    // Something else under the name: never given for it, and replaced by who has it.
-    origin.replace(name, Bytes::from_static(b"something else")).await.unwrap();
-    assert!(matches!(get(&origin, name).await, Err(OriginError::Damaged)));
-    assert!(origin.put(name, sealed.clone()).await.unwrap());
-    assert_eq!(get(&origin, name).await.unwrap(), sealed);
-}
-
 #[test]
 fn a_folder_keeps_the_contract_and_its_objects() {
     let dir = tempfile::tempdir().unwrap();
-    block_on(contract(folder(dir.path()), folder(dir.path())));
+    block_on(contract(folder(dir.path()), folder(dir.path()), true));
     // One that died in the middle of a write, long ago, and one that writes now.
     for (name, age) in [("1-1", 7200), ("2-1", 0)] {
         let file = fs::File::create(dir.path().join("tmp").join(name)).unwrap();

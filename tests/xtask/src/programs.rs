@@ -10,8 +10,12 @@ use std::{
 /// The package whose test programs are the end-to-end suites.
 const SUITES: &str = "suites";
 /// Package and name of other tests that have a full form.
-const FULL_FORMS: [(&str, &str); 3] =
-    [("host-agent/agent", "worker"), ("host-agent/image", "runtime"), ("vmm/monitor", "snapshots")];
+const FULL_FORMS: [(&str, &str); 4] = [
+    ("host-agent/agent", "worker"),
+    ("host-agent/chunks", "crash"),
+    ("host-agent/image", "runtime"),
+    ("vmm/monitor", "snapshots"),
+];
 
 /// One program of libtest's, or one with a runner that speaks like it.
 #[derive(Clone, Debug)]

@@ -157,7 +157,8 @@ pub struct OriginLimits {
     pub deadline: Duration,
     /// How often, how long between.
     pub retry: Retry,
-    /// A put of what was put this long ago makes it young again, so that no collection takes it.
+    /// A put of what was put this long ago makes it young again, so that no collection takes it. A collection's `min_age` is
+    /// longer than this and an upload together.
     pub refresh_after: Duration,
 }
 
@@ -210,9 +211,7 @@ impl Origin {
         }
         let there = self.held(Area::Live, name).await;
         let sound = there.as_ref().is_ok_and(|held| held.bytes == sealed.len() as u64);
-        let young = there.as_ref().is_ok_and(|held| {
-            SystemTime::now().duration_since(held.since).is_ok_and(|age| age < self.limits.refresh_after)
-        });
+        let young = there.as_ref().is_ok_and(|held| self.is_young(held));
         match there {
             Ok(_) if sound && young => Ok(false),
             Ok(_) if sound => self.refresh(name, sealed).await.map(|()| false),
@@ -220,6 +219,12 @@ impl Origin {
             Ok(_) | Err(OriginError::Absent) => self.replace(name, sealed).await.map(|()| true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether it was put so lately that no collection looks at it.
+    #[must_use]
+    pub fn is_young(&self, held: &Held) -> bool {
+        SystemTime::now().duration_since(held.since).is_ok_and(|age| age < self.limits.refresh_after)
     }
 
     /// Keeps an object in place of what is there.

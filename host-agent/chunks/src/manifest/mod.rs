@@ -10,7 +10,7 @@
 //! Zero pages are in no chunk, windows of zeros have no entry. A diff names its base and holds what is dirty alone;
 //! `depth` counts the bases below, so a chain ends and cannot meet itself.
 //!
-//! [`Parts`] is what somebody says; [`Manifest`] is what [`Manifest::judge`] let through. [`sealed`](super::sealed)
+//! [`Parts`] is what somebody says; [`Manifest`] is what [`Manifest::judge`] let through. [`sealed`]
 //! carries it, [`image`](crate::image) answers from it.
 
 mod judge;
