@@ -306,6 +306,10 @@ fn state_of(sandbox: &v1::Sandbox) -> Reported {
     match sandbox.state() {
         SandboxState::Idle => Reported::Idle,
         SandboxState::Busy | SandboxState::Creating | SandboxState::Initialising => Reported::Busy,
-        SandboxState::Draining | SandboxState::Dead | SandboxState::Unspecified => Reported::Dead,
+        SandboxState::Draining
+        | SandboxState::Dead
+        | SandboxState::Unspecified
+        // Nobody's yet: never among what a worker tells of its sandboxes.
+        | SandboxState::Zygote => Reported::Dead,
     }
 }

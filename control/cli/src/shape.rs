@@ -79,7 +79,7 @@ pub(crate) fn sandbox(sandbox: &Sandbox) -> Value {
 
 /// One host.
 pub(crate) fn host(host: &Host) -> Value {
-    let resources = host.resources.clone().unwrap_or_default();
+    let (resources, zygotes) = (host.resources.clone().unwrap_or_default(), host.zygotes.unwrap_or_default());
     json!({
         "id": host.id, "address": host.address, "state": host.state, "free_memory_mib": host.free_memory_mib,
         "memory_mib": resources.memory_mib, "cpu_millis": resources.cpu_millis, "zone": resources.zone,
@@ -87,6 +87,9 @@ pub(crate) fn host(host: &Host) -> Value {
         "no_network_because": resources.no_network_because,
         "runtimes": host.runtimes.iter().map(|one| json!({ "name": one.name, "digest": one.digest })).collect::<Vec<_>>(),
          "ends": host.ends.iter().map(|(reason, count)| (reason.clone(), Value::from(*count))).collect::<serde_json::Map<_, _>>(),
+        "zygotes": {
+            "waiting": zygotes.waiting, "adopted": zygotes.adopted, "missed": zygotes.missed, "died": zygotes.died,
+        },
         "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
         "last_heartbeat_ms": host.last_heartbeat_ms,
     })

@@ -91,6 +91,9 @@ pub(crate) struct Options {
     /// Keep snapshots of Wasm functions up to so much, MiB; 0: every cold start boots [default: the agent's choice].
     #[arg(long)]
     snapshots_mib: Option<u64>,
+    /// Keep jailed VMs ready for cold starts in up to so much memory, MiB; 0: none [default: the agent's choice].
+    #[arg(long)]
+    zygotes_mib: Option<u64>,
     /// Most invocations at once on this installation [default: 1000].
     #[arg(long)]
     account_concurrency: Option<u32>,

@@ -157,6 +157,7 @@ fn host(worker: &Worker) -> Host {
         state: status.state.as_str().to_owned(),
         runtimes: status.runtimes,
         ends: status.ends,
+        zygotes: Some(status.zygotes),
         last_heartbeat_ms: millis(status.heard.elapsed()),
         free_memory_mib: status.free_memory_mib,
         sandboxes: status.sandboxes,

@@ -15,7 +15,7 @@ use std::{
 };
 use tokio::sync::{Notify, futures::Notified};
 use warren_policy_engine::{HostReport, rules::Health};
-use warren_proto::v1::{FunctionVersion, HeartbeatRequest, RegisterWorkerRequest};
+use warren_proto::v1::{FunctionVersion, HeartbeatRequest, RegisterWorkerRequest, Zygotes};
 
 /// How often agents report.
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -139,6 +139,7 @@ impl Fleet {
             load: 0,
             used_memory_mib: (0, 0),
             ends: HashMap::new(),
+            zygotes: Zygotes::default(),
             heard: now,
         };
         let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
@@ -174,6 +175,7 @@ impl Fleet {
         status.load = request.load.min(1000);
         status.ends =
             request.ends.iter().take(ENDS_OF).map(|(reason, count)| (reason.clone(), *count)).collect();
+        status.zygotes = request.zygotes.unwrap_or_default();
         status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
         self.tell(&worker, &status);

@@ -14,7 +14,8 @@ use tonic::transport::Channel;
 use warren_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
-        FunctionVersion, HostResources, Kind, Network, Runtime, worker_service_client::WorkerServiceClient,
+        FunctionVersion, HostResources, Kind, Network, Runtime, Zygotes,
+        worker_service_client::WorkerServiceClient,
     },
 };
 
@@ -86,6 +87,8 @@ pub struct HostStatus {
     pub used_memory_mib: (u64, u64),
     /// How its sandboxes ended, by reason; few, as a host has few words for it.
     pub ends: HashMap<String, u64>,
+    /// Its jails that wait for cold starts.
+    pub zygotes: Zygotes,
     /// When it was last heard of.
     pub heard: Instant,
 }

@@ -69,6 +69,9 @@ pub struct Config {
     /// Keep snapshots of Wasm functions up to so much, MiB; 0 keeps none, and every cold start boots.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(..1 << 24))]
     pub snapshots_mib: u64,
+    /// Keep jailed VMMs ready for cold starts from snapshots, in up to so much memory, 4 MiB each; 0 keeps none ready.
+    #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(..1 << 24))]
+    pub zygotes_mib: u64,
     /// Threads that serve [default: half the cores]. The host's cores are its sandboxes', and every thread more is woken
     /// for work that the one awake would have done sooner.
     #[arg(long, value_name = "N")]

@@ -6,13 +6,14 @@ use crate::{
     jailer::JailerClient,
     linux::Offer,
     logs::LogHub,
-    resources::MemoryBudget,
+    resources::{HostFull, MemoryBudget, Reservation},
     sandbox::{
-        Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, machine::Event,
+        Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, live::Guest, machine::Event,
         record::RunDir,
     },
     snapshot::{Shelf, Snapshots},
     version::{Compiler, Versions},
+    zygote::Zygotes,
 };
 use anyhow::Context as _;
 use std::{
@@ -42,6 +43,8 @@ pub struct Host {
     pub versions: Arc<Versions>,
     /// Functions at rest, from which cold starts begin.
     pub snapshots: Snapshots,
+    /// Jails that wait for one of them.
+    pub zygotes: Zygotes,
     /// What Linux functions run on.
     pub offer: Arc<Offer>,
     /// Every sandbox.
@@ -106,6 +109,7 @@ impl Host {
             control,
             versions: Arc::new(versions),
             snapshots,
+            zygotes: Zygotes::new(config.zygotes_mib),
             offer,
             sandboxes: SandboxTable::default(),
             run: RunDir::open(data.join("run"))?,
@@ -154,6 +158,9 @@ impl Host {
     pub async fn make_room(self: Arc<Self>) {
         loop {
             self.memory.wanted().await;
+            if self.zygotes.give_up_one(&self) {
+                continue;
+            }
             let idle = self.sandboxes.all().into_iter().filter_map(|one| Some((one.idle_for()?, one)));
             if let Some((_, oldest)) = idle.max_by_key(|(idle, _)| *idle) {
                 tracing::info!(sandbox = %oldest.about.id, "idle, and its memory is wanted");
@@ -161,6 +168,22 @@ impl Host {
                 let _ = oldest.apply(Event::Expire);
             }
         }
+    }
+
+    /// Takes a new sandbox's memory; zygotes make room.
+    pub fn reserve(self: &Arc<Self>, guest: Guest, memory_mib: u32) -> Result<Reservation, HostFull> {
+        loop {
+            match self.memory.reserve(guest, memory_mib) {
+                Err(_) if self.zygotes.give_up_one(self) => {}
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Memory that a new sandbox can have, MiB.
+    #[must_use]
+    pub fn free_mib(&self) -> u64 {
+        self.memory.free_mib() + self.zygotes.held_mib()
     }
 
     /// Control shall hear of this sandbox.

@@ -11,7 +11,8 @@
 //! - Every queue, cache, log and tail is bounded; what does not fit is counted and said.
 //!
 //! Modules: [`config`] flags, [`run`] start and stop, [`host`] what everything shares, [`service`] gRPC in, [`fleet`]
-//! gRPC out, [`sandbox`] life of a sandbox, [`version`] code made startable, [`snapshot`] functions at rest, from which cold starts begin, [`vmm`] and [`jailer`] the two local
+//! gRPC out, [`sandbox`] life of a sandbox, [`version`] code made startable, [`snapshot`] functions at rest, from which cold starts begin, [`zygote`] VMMs that
+//! wait for them, [`vmm`] and [`jailer`] the two local
 //! protocols, [`linux`] what Linux functions run on, [`logs`] function logs, [`resources`] memory and CPU shares, [`memfd`] sealed files,
 //! [`pidfd`] the end of a process.
 #![forbid(unsafe_code)]
@@ -32,5 +33,6 @@ pub mod service;
 pub mod snapshot;
 pub mod version;
 pub mod vmm;
+pub mod zygote;
 
 pub use run::run;

@@ -139,6 +139,11 @@ impl MemoryBudget {
         self.take(host_mib(guest, memory_mib))
     }
 
+    /// Takes so much if it is free now.
+    pub fn reserve_mib(&self, mib: u64) -> Result<Reservation, HostFull> {
+        self.take(mib)
+    }
+
     /// Takes so much if it is free now. For what ends soon, like [`Self::reserve_soon`].
     pub fn reserve_brief(&self, mib: u64) -> Result<Reservation, HostFull> {
         let mut reservation = self.take(mib)?;

@@ -14,7 +14,7 @@ use crate::{
         Sandbox, adopt,
         machine::{Cause, Event},
     },
-    service,
+    service, zygote,
 };
 use anyhow::Context as _;
 use futures::future::join_all;
@@ -58,6 +58,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // again, and adopts what runs.
     let mut chores = JoinSet::new();
     chores.spawn(Arc::clone(&host).make_room());
+    chores.spawn(zygote::tend(Arc::clone(&host)));
     chores.spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;
@@ -78,6 +79,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     host.stop();
+    let _ = timeout(STOP_PATIENCE, host.zygotes.close(&host)).await;
     if !config.leave {
         destroy_all(&host, Duration::from_millis(config.drain_ms)).await;
     }

@@ -69,6 +69,8 @@ enum Bench {
     InvokeWarm,
     /// The same with none.
     InvokeCold,
+    /// Sandboxes created a second, jailed, from snapshots.
+    CreateRate,
     /// Warm calls a second, 1 to 64 clients.
     Throughput,
     /// A Linux guest from process start to its own end; on the lab host, in virtual time.
@@ -133,6 +135,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::VmWarm => benches::vm::warm(&places, &mut report, arguments.runs)?,
             Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,
+            Bench::CreateRate => benches::create::rate(&places, &mut report, arguments.runs.min(200)).await?,
             Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
             Bench::Vsock => benches::streams::vsock(&places, &mut report, arguments.runs)?,
             Bench::Block => benches::devices::block(&places, &mut report)?,

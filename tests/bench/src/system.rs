@@ -14,7 +14,8 @@ use tokio::{
 };
 use warren_client::{Client, Config, Wire};
 use warren_proto::v1::{
-    CreateFunctionRequest, FunctionConfig, FunctionLimits, invoke_service_client::InvokeServiceClient,
+    CreateFunctionRequest, FunctionConfig, FunctionLimits, ListHostsRequest,
+    invoke_service_client::InvokeServiceClient,
 };
 
 /// How long a start or a stop may take before it counts as failed.
@@ -108,6 +109,15 @@ impl System {
             }
         };
         timeout(PATIENCE, made).await.context("snapshots are not made within a minute")?
+    }
+
+    /// Cold starts that found a zygote, as the last heartbeats said.
+    pub(crate) async fn zygotes_adopted(&self) -> Result<u32> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let client = Client::connect(&self.config).await?;
+        let hosts = client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts;
+        let adopted = hosts.first().and_then(|host| host.zygotes).map_or(0, |zygotes| zygotes.adopted);
+        Ok(u32::try_from(adopted)?)
     }
 
     /// Stops it as a person would, and waits.

@@ -19,7 +19,7 @@ use tonic::Status;
 use warren_client::{Client, Config};
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, Function, FunctionConfig, FunctionLimits, InvokeRequest,
-    InvokeResponse, ListAllSandboxesRequest, Sandbox, SandboxState,
+    InvokeResponse, ListAllSandboxesRequest, ListHostsRequest, Sandbox, SandboxState, Zygotes,
 };
 
 /// What an invocation gave.
@@ -248,10 +248,26 @@ impl Installation {
         self.client.functions().delete_function(request).await.map(drop)
     }
 
-    /// What `warren ps` shows.
+    /// What `warren ps` shows of functions.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, Status> {
+        Ok(self.listed().await?.0)
+    }
+
+    /// What `warren ps` shows that waits for one.
+    pub async fn zygotes(&self) -> Result<Vec<Sandbox>, Status> {
+        Ok(self.listed().await?.1)
+    }
+
+    async fn listed(&self) -> Result<(Vec<Sandbox>, Vec<Sandbox>), Status> {
         let request = ListAllSandboxesRequest::default();
-        Ok(self.client.admin().list_all_sandboxes(request).await?.into_inner().sandboxes)
+        let all = self.client.admin().list_all_sandboxes(request).await?.into_inner().sandboxes;
+        Ok(all.into_iter().partition(|sandbox| sandbox.state() != SandboxState::Zygote))
+    }
+
+    /// What became of zygotes, by the agent's count.
+    pub async fn zygotes_so_far(&self) -> Result<Zygotes> {
+        let hosts = self.client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts;
+        hosts.first().and_then(|host| host.zygotes).context("no host tells of zygotes")
     }
 
     /// Waits until nothing is on its way: every sandbox is idle. Gives them.
@@ -272,12 +288,22 @@ impl Installation {
         processes_of(&self.uids)
     }
 
+    /// Those of them that are no zygotes.
+    pub async fn jailed_for_somebody(&self) -> Result<Vec<i32>> {
+        let zygotes = self.zygotes().await?;
+        let mut jailed = self.jailed()?;
+        jailed.retain(|pid| zygotes.iter().all(|zygote| zygote.pid != *pid));
+        Ok(jailed)
+    }
+
     /// Waits until the machine runs as many jailed processes of this installation as `warren ps` lists sandboxes: whatever
     /// was killed, nothing is left over that nobody knows.
     pub async fn no_strays(&self) -> Result<()> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         loop {
-            let mut listed: Vec<i32> = self.settled().await?.iter().map(|sandbox| sandbox.pid).collect();
+            self.settled().await?;
+            let (sandboxes, zygotes) = self.listed().await?;
+            let mut listed: Vec<_> = sandboxes.iter().chain(&zygotes).map(|one| one.pid).collect();
             let mut there = self.jailed()?;
             listed.sort_unstable();
             there.sort_unstable();

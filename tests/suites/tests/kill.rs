@@ -25,8 +25,14 @@ const STEADY: u64 = 30;
 const RECOVERED_WITHIN: Duration = Duration::from_mins(2);
 
 fn main() -> ExitCode {
-    let cases =
-        cases![a_sandbox, the_agent, the_jailer, the_control_process, an_agent_in_the_middle_of_a_call];
+    let cases = cases![
+        a_sandbox,
+        the_agent,
+        the_jailer,
+        the_control_process,
+        an_agent_in_the_middle_of_a_call,
+        an_agent_whose_zygotes_wait,
+    ];
     Suite { name: "kill", options: Options { number: 4, ..Options::default() }, cases }.main()
 }
 
@@ -79,6 +85,48 @@ async fn an_agent_in_the_middle_of_a_call(warren: &Installation) -> Result<()> {
     ensure!(error.code == Code::Unavailable && error.fault == Fault::System && error.retryable, "{error:?}");
     recovered(warren, &name, "good").await?;
     warren.no_strays().await
+}
+
+/// What waited is ended by the next agent; what was adopted before goes on, under the name its jail had from the beginning.
+async fn an_agent_whose_zygotes_wait(warren: &Installation) -> Result<()> {
+    let name = warren.deploy_built("hello", Deploy::default()).await?;
+    let event = r#"{"name":"x"}"#;
+    let mut waiting = zygotes_wait(warren).await?;
+    let adopted = loop {
+        warren.invoke(&name, event).await?;
+        let all = warren.sandboxes().await?;
+        let sandbox = all.into_iter().find(|sandbox| sandbox.function == name).context("no sandbox")?;
+        if waiting.contains(&sandbox.pid) {
+            break sandbox;
+        }
+        // It came before its snapshot, or its zygote.
+        kill(sandbox.pid)?;
+        warren.gone(&name).await?;
+        waiting = zygotes_wait(warren).await?;
+    };
+    let left = zygotes_wait(warren).await?;
+    kill_service(warren, "warren-agent").await?;
+    recovered(warren, &name, event).await?;
+    let same = warren.sandboxes().await?.into_iter().find(|sandbox| sandbox.id == adopted.id);
+    let same = same.context("the adopted one is gone")?;
+    ensure!(same.pid == adopted.pid && same.restored && same.invocations >= 2, "{adopted:?}, then {same:?}");
+    warren.no_strays().await?;
+    let still: Vec<_> = warren.jailed()?.into_iter().filter(|pid| left.contains(pid)).collect();
+    ensure!(still.is_empty(), "{still:?} wait for an agent that is gone");
+    Ok(())
+}
+
+/// Pids of those that wait, once some do.
+async fn zygotes_wait(warren: &Installation) -> Result<Vec<i32>> {
+    let deadline = Instant::now() + RECOVERED_WITHIN;
+    loop {
+        let waiting: Vec<_> = warren.zygotes().await?.iter().map(|zygote| zygote.pid).collect();
+        if !waiting.is_empty() {
+            return Ok(waiting);
+        }
+        ensure!(Instant::now() < deadline, "no zygote waits");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Whether clients keep somebody to talk to.

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use warren_proto::v1::{InvokeRequest, InvokeResponse, Timing};
+use warren_proto::v1::{InvokeRequest, InvokeResponse, Sandbox, Timing};
 use warren_suites::{Deploy, Installation, Options, Suite, cases, full, modules};
 
 /// Bounds what hangs.
@@ -24,6 +24,8 @@ const WITHIN: Duration = Duration::from_mins(1);
 fn main() -> ExitCode {
     let cases = cases![
         cold_starts_are_restores,
+        cold_starts_adopt_zygotes,
+        a_zygote_that_is_killed_is_replaced,
         clones_draw_differently_and_know_the_time,
         who_drew_in_init_boots,
         spoiled_ones_are_removed,
@@ -79,16 +81,72 @@ async fn shown(warren: &Installation, name: &str, event: &str) -> Result<()> {
     Ok(())
 }
 
+/// A process that waited becomes the sandbox, once; nothing else of it is new but what it runs.
+async fn cold_starts_adopt_zygotes(warren: &Installation) -> Result<()> {
+    let name = warren.deploy_built("hello", Deploy::default()).await?;
+    made(warren, &name).await?;
+    let mut adopted = BTreeSet::new();
+    for round in 0..if full() { 50 } else { 5 } {
+        let waiting: Vec<_> = some_zygotes(warren).await?.iter().map(|zygote| zygote.pid).collect();
+        let before = warren.zygotes_so_far().await?.adopted;
+        let answer = answered(warren, &name).await?;
+        ensure!(is_restore(&answer)?, "round {round}: {:?}", answer.timing);
+        let sandboxes = warren.sandboxes().await?;
+        let pid = sandboxes.iter().find(|sandbox| sandbox.function == name).context("no sandbox")?.pid;
+        ensure!(waiting.contains(&pid), "round {round}: {pid} is none of {waiting:?}");
+        ensure!(adopted.insert(pid), "{pid} was adopted twice");
+        let left = warren.zygotes().await?;
+        ensure!(left.iter().all(|zygote| zygote.pid != pid), "it still waits");
+        let counted =
+            async || warren.zygotes_so_far().await.ok().filter(|so_far| so_far.adopted == before + 1);
+        until("it is not counted", counted).await?;
+        warren.gone(&name).await?;
+    }
+    warren.no_strays().await
+}
+
+async fn a_zygote_that_is_killed_is_replaced(warren: &Installation) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let name = warren.deploy_built("hello", Deploy::default()).await?;
+    made(warren, &name).await?;
+    let waiting = some_zygotes(warren).await?;
+    let died = warren.zygotes_so_far().await?.died;
+    for zygote in &waiting {
+        kill(zygote.pid)?;
+    }
+    // At once: whoever is quicker than the agent's notice starts all the same.
+    let answer = answered(warren, &name).await?;
+    ensure!(is_restore(&answer)?, "{:?}", answer.timing);
+    let others = async || {
+        let now = warren.zygotes().await.ok()?;
+        let is_other = |pid| waiting.iter().all(|zygote| zygote.pid != pid);
+        (!now.is_empty() && now.iter().all(|zygote| is_other(zygote.pid))).then_some(())
+    };
+    until("they are not replaced", others).await?;
+    let counted = async || warren.zygotes_so_far().await.ok().filter(|so_far| so_far.died > died);
+    until("no death is counted", counted).await?;
+    warren.gone(&name).await?;
+    ensure!(is_restore(&answered(warren, &name).await?)?, "it does not restore");
+    warren.no_strays().await
+}
+
+/// Those that wait, once some do.
+async fn some_zygotes(warren: &Installation) -> Result<Vec<Sandbox>> {
+    until("no zygote waits", async || warren.zygotes().await.ok().filter(|all| !all.is_empty())).await
+}
+
 async fn clones_draw_differently_and_know_the_time(warren: &Installation) -> Result<()> {
     let name = warren.name("draws");
     warren.deploy(&name, modules::assemble(modules::DRAWS)?, Deploy::default()).await?;
     made(warren, &name).await?;
-    let wanted = if full() { 200 } else { 12 };
+    let wanted = if full() { 1000 } else { 50 };
     let (mut clones, mut drawn) = (0, BTreeSet::new());
     while clones < wanted {
         let before = wall_ns()?;
         let mut calls = JoinSet::new();
-        for _ in 0..6 {
+        for _ in 0..16 {
             let (client, function) = (warren.client.clone(), name.clone());
             calls.spawn(async move {
                 let request = InvokeRequest { function, ..InvokeRequest::default() };
@@ -175,11 +233,12 @@ async fn booted_then_restored(warren: &Installation, name: &str) -> Result<()> {
 async fn an_agent_killed_while_one_is_made(warren: &Installation) -> Result<()> {
     let name = warren.name("slow");
     warren.settled().await?;
-    until("sandboxes stay", async || warren.jailed().ok().filter(Vec::is_empty)).await?;
+    until("sandboxes stay", async || warren.jailed_for_somebody().await.ok().filter(Vec::is_empty)).await?;
     let how = Deploy { timeout_ms: 20_000, ..Deploy::default() };
     warren.deploy(&name, modules::assemble(&modules::slow_in_init())?, how).await?;
     // The compilation is over: what is jailed now is what is going to be written down.
-    until("nothing is made", async || warren.jailed().ok().filter(|all| !all.is_empty())).await?;
+    until("nothing is made", async || warren.jailed_for_somebody().await.ok().filter(|all| !all.is_empty()))
+        .await?;
     killed(warren).await?;
     let good = warren.deploy_built("hello", Deploy::default()).await;
     let good = match good {
@@ -254,10 +313,14 @@ async fn told(warren: &Installation, name: &str, words: &str) -> Result<()> {
 /// Kills the agent and waits until it is gone; `warren up` starts it again.
 async fn killed(warren: &Installation) -> Result<()> {
     let pid = warren.service("warren-agent").await?;
-    let raw = rustix::process::Pid::from_raw(pid).context("pid")?;
-    rustix::process::kill_process(raw, rustix::process::Signal::KILL)?;
+    kill(pid)?;
     let another = async || warren.service("warren-agent").await.ok().filter(|now| *now != pid);
     until("the agent does not come back", another).await.map(drop)
+}
+
+fn kill(pid: i32) -> Result<()> {
+    let pid = rustix::process::Pid::from_raw(pid).context("pid")?;
+    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
 /// Calls until there is an answer: the agent may be on its way back.

@@ -76,7 +76,7 @@ async fn deploys_and_invokes_cold_and_warm(warren: &Installation) -> Result<()> 
         ensure!(answer.payload == br#"{"message":"Hello, Ada!"}"#[..], "{answer:?}");
         ensure!(answer.timing.is_some_and(|timing| timing.cold == cold), "{answer:?}");
     }
-    let shown = warren.cli_json(&["ps"]).await?;
+    let shown = warren.cli_json(&["ps", "--function", &name]).await?;
     let shown = shown.as_array().context("ps is a list")?;
     ensure!(shown.len() == 1 && shown.iter().all(|row| row["function"] == name.as_str()), "{shown:?}");
     Ok(())

@@ -2,7 +2,9 @@
 
 use crate::{screen, shape};
 use warren_client::{Client, Outcome};
-use warren_proto::v1::{DrainHostRequest, Host, ListAllSandboxesRequest, ListHostsRequest, StatusRequest};
+use warren_proto::v1::{
+    DrainHostRequest, Host, ListAllSandboxesRequest, ListHostsRequest, SandboxState, StatusRequest,
+};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  warren ps\n  warren ps --function hello --json")]
@@ -21,11 +23,14 @@ pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outco
         return Ok(());
     }
     let rows = sandboxes.iter().map(|sandbox| {
+        // A zygote runs no function yet.
+        let nobodys = sandbox.state() == SandboxState::Zygote;
+        let or_none = |text: String| if nobodys { "-".to_owned() } else { text };
         vec![
             sandbox.id.clone(),
-            format!("{}:{}", sandbox.function, sandbox.version),
+            or_none(format!("{}:{}", sandbox.function, sandbox.version)),
             shape::state(sandbox),
-            if sandbox.restored { "restored" } else { "booted" }.to_owned(),
+            or_none(if sandbox.restored { "restored" } else { "booted" }.to_owned()),
             sandbox.host_id.clone(),
             format!("{} MiB", sandbox.memory_mib),
             sandbox.invocations.to_string(),
@@ -91,11 +96,13 @@ fn print_hosts(hosts: Vec<Host>) {
             format!("{} of {} MiB", host.free_memory_mib, resources.memory_mib),
             format!("{}.{}", resources.cpu_millis / 1000, resources.cpu_millis % 1000 / 100),
             format!("{} ({} busy)", host.sandboxes, host.busy),
+            host.zygotes.map_or(0, |zygotes| zygotes.waiting).to_string(),
             resources.guests.join(", "),
             resources.kernel,
         ]
     });
-    let header = ["host", "state", "address", "free memory", "cpus", "sandboxes", "guests", "kernel"];
+    let header =
+        ["host", "state", "address", "free memory", "cpus", "sandboxes", "zygotes", "guests", "kernel"];
     screen::print(&screen::table(&header, &[3, 4], rows.collect()));
 }
 

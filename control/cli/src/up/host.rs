@@ -73,6 +73,7 @@ impl Host {
                 number("memory-mib", memory_mib),
                 number("idle-ms", options.idle_ms),
                 number("snapshots-mib", options.snapshots_mib),
+                number("zygotes-mib", options.zygotes_mib),
             ]
             .into_iter()
             .flatten()

@@ -95,7 +95,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
         let (used_memory_mib, used_memory_spread_mib) = together(&all);
         let request = HeartbeatRequest {
             host_id: host.id.clone(),
-            free_memory_mib: host.memory.free_mib(),
+            free_memory_mib: host.free_mib(),
             sandboxes: count(all.len()),
             busy: count(busy),
             changed: changed.iter().map(|sandbox| sandbox.on_wire(&host.id)).collect(),
@@ -104,6 +104,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             used_memory_mib,
             used_memory_spread_mib,
             runtimes: host.offer.runtimes(),
+            zygotes: Some(host.zygotes.figures()),
             ends: host.ends.all().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
         };
         let mut fleet = host.control.fleet();

@@ -64,7 +64,7 @@ enum AdoptError {
 pub async fn adopt_all(host: &Arc<Host>) -> io::Result<Adoption> {
     let (records, names) = host.run.read_all()?;
     let mut records: HashMap<SandboxName, Record> =
-        records.into_iter().map(|record| (record.about.id.clone(), record)).collect();
+        records.into_iter().map(|record| (record.jail().clone(), record)).collect();
     let mut adoption = Adoption::default();
     let listed = list(host).await;
     // A pid may be reused between the list and the pidfd: what is still listed after it was opened is the same.
@@ -123,7 +123,7 @@ async fn adopt(
     let status = control.status().await?;
     let reservation = host.memory.reserve_adopted(record.about.guest, record.about.memory_mib);
     let sandbox = Sandbox::new(record.about, Machine::with_finished(status.invocations));
-    sandbox.set_pid(jailed.pid);
+    sandbox.set_jailed(&jailed.name, jailed.pid);
     sandbox.set_restored(record.restored);
     let drain = follow_log(host, &sandbox).await;
     if sandbox.about.guest == Guest::Linux {
@@ -155,7 +155,7 @@ struct Found {
 
 /// Reads its VMM's log from here on, so that its last words are known. What was written to the agent before is gone with that.
 async fn follow_log(host: &Host, sandbox: &Sandbox) -> Option<JoinHandle<()>> {
-    match host.jailer.log(&sandbox.about.id).await {
+    match host.jailer.log(&sandbox.jail()).await {
         Ok(log) => Some(tokio::spawn(sandbox.vmm_log.clone().drain(sandbox.about.id.to_string(), log))),
         Err(error) => {
             tracing::warn!(sandbox = %sandbox.about.id, %error, "its log cannot be read on");
@@ -186,7 +186,7 @@ async fn own(host: Arc<Host>, sandbox: Arc<Sandbox>, found: Found, counted: Opti
     let Found { mut vitals, reservation, drain } = found;
     if let Some(counted) = counted {
         let request_id = sandbox.on_wire(&host.id).request_id;
-        let socket = host.run.socket(&sandbox.about.id);
+        let socket = host.run.socket(&sandbox.jail());
         let ended = tokio::select! {
             ended = until_idle(&sandbox, &mut vitals.control, &socket) => ended,
             _ = vitals.pidfd.exited() => Err(ChannelError::Closed),

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! words, epoch, id, memory checked ─▶ version ready ─▶ socket listens ─▶ jailed ─▶ loaded ─▶ invoke connection ─▶ idle
-//!        │                                              ▲   or, where there is a snapshot: restored
-//!        │                                              └── the VMM refuses the snapshot: again, without it
+//!        │                                     │        ▲   or, where there is a snapshot: restored  ▲
+//!        │                                     │        ├── the VMM refuses the snapshot: again, without it
+//!        │                                     │        └── the zygote is dead: again, in a jail of its own
+//!        │                                     └─ a snapshot, and a zygote waits ─▶ restored ───────┘
 //!        └ refused, nothing made         └───────────────────┴── failed: the owner reclaims, then the error goes out
 //! ```
 //! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`.
@@ -28,6 +30,7 @@ use crate::{
     snapshot::SealedSnapshot,
     version::{BadVersion, PrepareError, Startable, VersionSpec, What},
     vmm::{ChannelError, ControlChannel, InvokeChannel},
+    zygote::{Class, Zygote},
 };
 use bytes::Bytes;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -95,7 +98,7 @@ pub async fn create(
         What::Wasm { .. } => Guest::Wasm,
         What::Linux { .. } => Guest::Linux,
     };
-    let reservation = host.memory.reserve(guest, spec.memory_mib)?;
+    let reservation = host.reserve(guest, spec.memory_mib)?;
     let about = About {
         id,
         function: spec.name.clone(),
@@ -169,24 +172,34 @@ async fn bring_up(
     let version = prepared.version;
     let mut snapshot = host.snapshots.find(spec, &version).await;
     let birth = Birth { host, sandbox, spec, version: &version };
-    let mut started = birth.start(snapshot.as_deref(), drain).await;
+    let zygote = match (&snapshot, &version) {
+        (Some(_), Startable::Wasm(version)) => host.zygotes.take(Class::of(spec.memory_mib, version)),
+        _ => None,
+    };
+    let adopts = zygote.is_some();
+    let mut started = birth.start(snapshot.as_deref(), zygote, drain).await;
+    if adopts && matches!(&started, Err(CreateError::Load { failure, .. }) if !failure.was_said()) {
+        // It died before it could say anything: nothing is known of the snapshot.
+        birth.undo().await;
+        started = birth.start(snapshot.as_deref(), None, drain).await;
+    }
     if let Err(CreateError::Load { failure, .. }) = &started
         && let Some(refused) = snapshot.take()
     {
         host.snapshots
             .refused(&refused, &format!("{}; its log: {}", failure.words(), sandbox.vmm_log.text()))
             .await;
-        // The name is free again when this returns.
-        host.jailer.kill_until_gone(&sandbox.about.id).await;
-        host.run.remove(&sandbox.about.id);
-        started = birth.start(None, drain).await;
+        birth.undo().await;
+        started = birth.start(None, None, drain).await;
     }
     let Started { pid, pidfd, control, up: Up { channel, startup }, jail_us, up_us } = started?;
     if snapshot.is_none() {
         host.snapshots.want(host, spec, &version);
     }
     sandbox.set_restored(snapshot.is_some());
-    host.run.write(&Record { about: sandbox.about.clone(), pid, restored: snapshot.is_some() })?;
+    let (about, jail) = (sandbox.about.clone(), sandbox.jail());
+    let jail = (jail != about.id).then_some(jail);
+    host.run.write(&Record { about, pid, restored: snapshot.is_some(), jail })?;
     sandbox.ready(Event::Ready, channel, startup).map_err(|_| destroyed(sandbox))?;
     let Startup { init_us, restore_us } = startup;
     let vm_us = up_us.saturating_sub(init_us + restore_us);
@@ -212,50 +225,95 @@ struct Started {
     up_us: u64,
 }
 
+/// A jailed VMM that can be talked to.
+struct Jailed {
+    name: SandboxName,
+    pid: i32,
+    pidfd: OwnedFd,
+    control: ControlChannel,
+    /// Where it takes events, if it was connected to before.
+    channel: Option<InvokeChannel>,
+    tap: Option<OwnedFd>,
+}
+
 impl Birth<'_> {
-    /// Jails a VMM and brings its guest to where it takes events, from a snapshot if there is one.
+    /// Brings a guest to where it takes events: from a snapshot if there is one, in a zygote if there is one.
     async fn start(
         &self,
         snapshot: Option<&SealedSnapshot>,
+        zygote: Option<Zygote>,
         drain: &mut Option<JoinHandle<()>>,
     ) -> Result<Started, CreateError> {
         let Self { host, sandbox, spec, version } = *self;
-        let id = &sandbox.about.id;
-        let socket = host.run.socket(id);
         let began = Instant::now();
-        let listener = OwnedFd::from(UnixListener::bind(&socket)?);
-        let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-        rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
-        *drain = Some(tokio::spawn(sandbox.vmm_log.clone().drain(id.to_string(), log_read)));
-        let (program, limits) = match version {
-            Startable::Wasm(version) => wasm::machine(spec, version, snapshot.is_some()),
-            Startable::Linux(_) => linux::machine(host, spec)?,
+        let jailed = match zygote {
+            Some(zygote) => self.adopt(zygote, drain),
+            None => self.jail(snapshot.is_some(), drain).await?,
         };
-        let spawn = Spawn { name: id.clone(), program, limits };
-        let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
-        let jailed = Instant::now();
-        let pid = started.jailed.pid;
-        sandbox.set_pid(pid);
+        let since = Instant::now();
+        let Jailed { name, pid, pidfd, mut control, channel, tap } = jailed;
         // Not again at a second try.
         if sandbox.state() == State::Creating {
             moved(sandbox, Event::Jailed)?;
         }
-        let pidfd = Pidfd::new(started.pidfd)?;
-        let mut control = ControlChannel::connect(&socket).await.map_err(not_up)?;
+        let pidfd = Pidfd::new(pidfd)?;
+        let socket = host.run.socket(&name);
         let up = match (version, snapshot) {
             (Startable::Wasm(version), Some(snapshot)) => {
-                wasm::restore(sandbox, version, snapshot, &mut control, &socket).await?
+                wasm::restore(sandbox, version, snapshot, &mut control, (channel, &socket)).await?
             }
             (Startable::Wasm(version), None) => {
                 wasm::load(host, sandbox, spec, version, &mut control, &socket).await?
             }
             (Startable::Linux(version), _) => {
-                let wanted = linux::Wanted { spec, version, tap: started.tap };
+                let wanted = linux::Wanted { spec, version, tap };
                 linux::load(host, sandbox, wanted, &mut control, &socket).await?
             }
         };
-        let jail_us = u64::try_from(jailed.duration_since(began).as_micros()).unwrap_or(u64::MAX);
-        Ok(Started { pid, pidfd, control, up, jail_us, up_us: micros(jailed) })
+        let jail_us = u64::try_from(since.duration_since(began).as_micros()).unwrap_or(u64::MAX);
+        Ok(Started { pid, pidfd, control, up, jail_us, up_us: micros(since) })
+    }
+
+    /// A zygote becomes this sandbox's, for ever.
+    fn adopt(&self, zygote: Zygote, drain: &mut Option<JoinHandle<()>>) -> Jailed {
+        let Zygote { name, pid, pidfd, control, channel, log, .. } = zygote;
+        self.sandbox.set_jailed(&name, pid);
+        *drain = Some(self.follow(log));
+        Jailed { name, pid, pidfd, control, channel: Some(channel), tap: None }
+    }
+
+    async fn jail(&self, restores: bool, drain: &mut Option<JoinHandle<()>>) -> Result<Jailed, CreateError> {
+        let Self { host, sandbox, spec, version } = *self;
+        let name = sandbox.about.id.clone();
+        let socket = host.run.socket(&name);
+        let listener = OwnedFd::from(UnixListener::bind(&socket)?);
+        let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
+        *drain = Some(self.follow(log_read));
+        let (program, limits) = match version {
+            Startable::Wasm(version) => wasm::machine(spec, version, restores),
+            Startable::Linux(_) => linux::machine(host, spec)?,
+        };
+        let spawn = Spawn { name: name.clone(), program, limits };
+        let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
+        let (pid, pidfd, tap) = (started.jailed.pid, started.pidfd, started.tap);
+        sandbox.set_jailed(&name, pid);
+        let control = ControlChannel::connect(&socket).await.map_err(not_up)?;
+        Ok(Jailed { name, pid, pidfd, control, channel: None, tap })
+    }
+
+    fn follow(&self, log: OwnedFd) -> JoinHandle<()> {
+        let sandbox = self.sandbox;
+        tokio::spawn(sandbox.vmm_log.clone().drain(sandbox.about.id.to_string(), log))
+    }
+
+    /// Before another try. The name is free again when this returns.
+    async fn undo(&self) {
+        let (host, name) = (self.host, self.sandbox.jail());
+        host.jailer.kill_until_gone(&name).await;
+        host.run.remove(&name);
+        // Whatever comes next has a jail of its own.
+        self.sandbox.set_jailed(&self.sandbox.about.id, 0);
     }
 }
 

@@ -87,6 +87,8 @@ struct Inner {
     channel: Option<InvokeChannel>,
     quiet_since: Instant,
     pid: i32,
+    /// Its jail's name, if that is not its own: it was a zygote's before.
+    jail: Option<SandboxName>,
     /// What its start took, until an invocation has told it.
     startup: Startup,
     /// Whether it began from a snapshot.
@@ -164,6 +166,7 @@ impl Sandbox {
             channel: None,
             quiet_since: Instant::now(),
             pid: 0,
+            jail: None,
             startup: Startup::default(),
             restored: false,
             used: Used::default(),
@@ -237,8 +240,16 @@ impl Sandbox {
         Ok(step)
     }
 
-    pub(super) fn set_pid(&self, pid: i32) {
-        self.lock().pid = pid;
+    /// The name of its jail, of its socket and of its record.
+    #[must_use]
+    pub fn jail(&self) -> SandboxName {
+        self.lock().jail.clone().unwrap_or_else(|| self.about.id.clone())
+    }
+
+    pub(super) fn set_jailed(&self, name: &SandboxName, pid: i32) {
+        let mut inner = self.lock();
+        inner.pid = pid;
+        inner.jail = (*name != self.about.id).then(|| name.clone());
     }
 
     pub(super) fn set_restored(&self, restored: bool) {

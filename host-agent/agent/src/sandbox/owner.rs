@@ -54,14 +54,14 @@ pub(super) async fn reclaim(
         tracing::info!(sandbox = %sandbox.about.id, function = %sandbox.about.function, %cause, "reclaiming");
     }
     host.report(sandbox);
-    let ending = host.jailer.kill_until_gone(&sandbox.about.id).await;
+    let ending = host.jailer.kill_until_gone(&sandbox.jail()).await;
     let exit = ending.to_string();
     if let Some(drain) = drain {
         // The process is gone and with it the write end; the bound is for a jailer that kept a copy.
         let _ = timeout(LOG_PATIENCE, drain).await;
     }
     tell_end(host, sandbox, ending);
-    host.run.remove(&sandbox.about.id);
+    host.run.remove(&sandbox.jail());
     drop(reservation);
     host.sandboxes.remove(sandbox);
     host.report(sandbox);

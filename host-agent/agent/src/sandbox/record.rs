@@ -1,4 +1,4 @@
-//! What is written down of a sandbox so that the next agent can adopt it: `DATA/run/<id>.json` beside its socket.
+//! What is written down of a sandbox so that the next agent can adopt it: `DATA/run/<jail>.json` beside its socket.
 //!
 //! No fsync: after a crash of the machine there is nothing left to adopt.
 
@@ -27,6 +27,17 @@ pub struct Record {
     /// Whether it began from a snapshot; agents that made none say nothing.
     #[serde(default)]
     pub restored: bool,
+    /// Its jail's name, if that is not its id: it was a zygote's before.
+    #[serde(default)]
+    pub jail: Option<SandboxName>,
+}
+
+impl Record {
+    /// What its jail, its socket and this record are called.
+    #[must_use]
+    pub fn jail(&self) -> &SandboxName {
+        self.jail.as_ref().unwrap_or(&self.about.id)
+    }
 }
 
 /// The directory of sockets and records.
@@ -74,7 +85,7 @@ impl RunDir {
 
     /// Writes a record whole or not at all.
     pub fn write(&self, record: &Record) -> io::Result<()> {
-        let path = self.record(&record.about.id);
+        let path = self.record(record.jail());
         let fresh = path.with_extension("json.new");
         fs::write(&fresh, serde_json::to_vec(record)?)?;
         fs::rename(&fresh, &path)
@@ -102,7 +113,7 @@ impl RunDir {
                 path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next());
             let Some(name) = stem.and_then(|stem| SandboxName::new(stem).ok()) else { continue };
             if path.extension().is_some_and(|extension| extension == "json") {
-                records.extend(read(&path).filter(|record| record.about.id == name));
+                records.extend(read(&path).filter(|record| *record.jail() == name));
             }
             names.push(name);
         }
@@ -145,7 +156,7 @@ mod tests {
             epoch: 2,
             created: SystemTime::UNIX_EPOCH,
         };
-        Record { about, pid: 7, restored: false }
+        Record { about, pid: 7, restored: false, jail: None }
     }
 
     #[test]
@@ -156,11 +167,14 @@ mod tests {
         fs::write(run.socket(&record("s1").about.id), "").unwrap();
         fs::write(run.socket(&record("s2").about.id), "").unwrap();
         fs::write(dir.path().join("s3.json"), "{").unwrap();
+        let adopted = Record { jail: Some(SandboxName::new("zygote-1").unwrap()), ..record("s5") };
+        run.write(&adopted).unwrap();
         fs::copy(dir.path().join("s1.json"), dir.path().join("s4.json")).unwrap();
-        let (records, names) = run.read_all().unwrap();
-        assert_eq!(records, [record("s1")], "neither the damaged one nor the misnamed one");
+        let (mut records, names) = run.read_all().unwrap();
+        records.sort_by(|a, b| a.jail().cmp(b.jail()));
+        assert_eq!(records, [record("s1"), adopted], "neither the damaged one nor the misnamed one");
         let names: Vec<_> = names.iter().map(SandboxName::as_str).collect();
-        assert_eq!(names, ["s1", "s2", "s3", "s4"]);
+        assert_eq!(names, ["s1", "s2", "s3", "s4", "zygote-1"]);
         for name in names {
             run.remove(&SandboxName::new(name).unwrap());
         }

@@ -155,7 +155,8 @@ impl WorkerService for Worker {
         _request: Request<v1::ListSandboxesRequest>,
     ) -> Result<Response<v1::ListSandboxesResponse>, Status> {
         let sandboxes = self.host.sandboxes.all();
-        let sandboxes = sandboxes.iter().map(|sandbox| sandbox.on_wire(&self.host.id)).collect();
+        let mut sandboxes: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.on_wire(&self.host.id)).collect();
+        sandboxes.extend(self.host.zygotes.on_wire(&self.host.id));
         Ok(Response::new(v1::ListSandboxesResponse { sandboxes }))
     }
 

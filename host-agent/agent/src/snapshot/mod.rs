@@ -20,6 +20,7 @@ use crate::{
     host::Host,
     jailer::JailerClient,
     version::{Compiler, SealedCache, SealedVersion, Startable, VersionSpec, What, guest_world},
+    zygote::Class,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -177,6 +178,9 @@ impl Snapshots {
                 let (bytes, ms) = (made.memory.len(), began.elapsed().as_millis());
                 tracing::info!(function, %key, bytes, ms, "a snapshot was made");
                 self.sealed.insert(key, made);
+                // It was made of what is going to be called.
+                let (spec, version) = what;
+                host.zygotes.expect(Class::of(spec.memory_mib, version));
                 Ended::Made
             }
             Err(error) => {

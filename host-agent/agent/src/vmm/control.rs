@@ -47,6 +47,12 @@ pub enum LoadFailure {
 }
 
 impl LoadFailure {
+    /// Whether the VMM itself said it, and lived to say it.
+    #[must_use]
+    pub const fn was_said(&self) -> bool {
+        matches!(self, Self::Said { .. })
+    }
+
     /// All that is known of why, for the agent's own log.
     #[must_use]
     pub fn words(&self) -> String {

@@ -14,7 +14,7 @@ use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 use tokio::{sync::mpsc, task::JoinSet};
-use warren_proto::v1::{InvokeRequest, InvokeResponse};
+use warren_proto::v1::{InvokeRequest, InvokeResponse, Timing};
 
 const EVENT: &[u8] = br#"{"name":"bench"}"#;
 
@@ -26,7 +26,7 @@ fn event(function: &str) -> InvokeRequest {
     }
 }
 
-async fn timed(client: &mut Invoker, function: &str) -> Result<(Duration, InvokeResponse)> {
+pub(super) async fn timed(client: &mut Invoker, function: &str) -> Result<(Duration, InvokeResponse)> {
     let request = event(function);
     let began = Instant::now();
     let response = client.invoke(request).await?.into_inner();
@@ -78,19 +78,47 @@ pub(crate) async fn warm(places: &Places, report: &mut Report, runs: usize) -> R
     system.stop().await
 }
 
-/// As many functions as runs, each called once, so that no call finds a sandbox: first without snapshots, then with.
+/// As many functions as runs, each called once, so that no call finds a sandbox: without snapshots, without zygotes, with both.
 pub(crate) async fn cold(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
     let mut floors = Floors::default();
-    let booted = starts(places, &["--snapshots-mib=0"], runs, &mut floors).await?;
-    let restored = starts(places, &[], runs, &mut floors).await?;
+    let (booted, _) = starts(places, &["--snapshots-mib=0"], runs, &mut floors).await?;
+    let (restored, in_jail) = starts(places, &["--zygotes-mib=0"], runs, &mut floors).await?;
+    let (adopted, in_zygote) = starts(places, &[], runs, &mut floors).await?;
     let Floors { rpc, create } = floors;
     report.floor("invoke-cold", "rpc-floor", &rpc);
     report.floor("invoke-cold", "kvm-floor", &create);
     let sum = ("5x kvm-floor + rpc-floor", 5.0f64.mul_add(create.p50_us(), rpc.p50_us()));
     report.times("invoke-cold", "booted", &booted, sum, "");
-    report.times("invoke-cold", "p50", &restored, sum, "<= 1x");
-    report.times("invoke-cold", "p50", &restored, ("booted", booted.p50_us()), "");
+    report.times("invoke-cold", "restored", &restored, sum, "");
+    report.times("invoke-cold", "p50", &adopted, sum, "<= 1x");
+    report.times("invoke-cold", "restored", &restored, ("booted", booted.p50_us()), "");
+    report.times("invoke-cold", "p50", &adopted, ("booted", booted.p50_us()), "");
+    for (of, stages, all) in [("restored", in_jail, &restored), ("zygote", in_zygote, &adopted)] {
+        for (stage, samples) in STAGES.iter().zip(&stages.0) {
+            let metric = format!("{of}-{stage}");
+            report.times("invoke-cold", &metric, samples, ("all of it", all.p50_us()), "");
+        }
+    }
     Ok(())
+}
+
+/// Where the time of a cold start goes; the rest is the client's and the wire's.
+const STAGES: [&str; 7] = ["admission", "assignment", "placement", "jail", "vm", "restore", "handler"];
+
+/// Samples of each of [`STAGES`].
+#[derive(Default)]
+struct Stages([Samples; STAGES.len()]);
+
+impl Stages {
+    fn push(&mut self, timing: &Timing) {
+        let Timing {
+            admission_us, assignment_us, placement_us, jail_us, vm_us, restore_us, handler_us, ..
+        } = *timing;
+        let took = [admission_us, assignment_us, placement_us, jail_us, vm_us, restore_us, handler_us];
+        for (samples, us) in self.0.iter_mut().zip(took) {
+            samples.push(Duration::from_micros(us));
+        }
+    }
 }
 
 /// Measured between cold starts.
@@ -101,29 +129,35 @@ struct Floors {
 }
 
 /// First calls of as many functions as runs.
-async fn starts(places: &Places, arguments: &[&str], runs: usize, floors: &mut Floors) -> Result<Samples> {
+async fn starts(
+    places: &Places,
+    arguments: &[&str],
+    runs: usize,
+    floors: &mut Floors,
+) -> Result<(Samples, Stages)> {
     let (system, echo) = (System::start_with(&places.bin, arguments).await?, EchoServer::start().await?);
     for run in 0..runs {
         system.deploy(&places.functions, "hello", &format!("cold-{run}")).await?;
     }
-    let restored = arguments.is_empty();
+    let restored = !arguments.contains(&"--snapshots-mib=0");
     if restored {
         system.snapshots(runs).await?;
     }
     let (mut client, mut bare) = (system.invoker().await?, echo.client().await?);
-    let mut cold = Samples::default();
+    let (mut cold, mut stages) = (Samples::default(), Stages::default());
     for run in 0..runs {
         let (took, response) = timed(&mut client, &format!("cold-{run}")).await?;
         let timing = response.timing.unwrap_or_default();
         ensure!(timing.cold && (timing.restore_us > 0) == restored, "run {run}: {timing:?}");
         cold.push(took);
+        stages.push(&timing);
         let began = Instant::now();
         bare.invoke(event("hello")).await?;
         floors.rpc.push(began.elapsed());
         floors.create.push(kvm::create_to_first_exit()?.0);
     }
     system.stop().await?;
-    Ok(cold)
+    Ok((cold, stages))
 }
 
 /// Closed loops of 1 to 64 clients, each size beside the bare echo.

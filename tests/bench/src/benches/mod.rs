@@ -1,5 +1,6 @@
 //! The benches, by what they need.
 
+pub(crate) mod create;
 pub(crate) mod devices;
 mod first_process;
 pub(crate) mod invoke;

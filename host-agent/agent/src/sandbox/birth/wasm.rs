@@ -4,7 +4,6 @@
 use super::{Up, log_init, not_up};
 use crate::{
     host::Host,
-    resources::sandbox_limits,
     sandbox::{
         error::CreateError,
         live::{Sandbox, Startup},
@@ -12,6 +11,7 @@ use crate::{
     snapshot::SealedSnapshot,
     version::{SealedVersion, VersionSpec, load_spec},
     vmm::{ControlChannel, InvokeChannel, LoadFailure},
+    zygote::Class,
 };
 use std::{os::fd::AsFd as _, path::Path};
 use warren_sandbox_plan::request::{Limits, Program};
@@ -19,7 +19,7 @@ use warren_vmm_protocol::RestoreSpec;
 
 pub(super) fn machine(spec: &VersionSpec, version: &SealedVersion, restore: bool) -> (Program, Limits) {
     let program = if restore { Program::Restore } else { Program::Vmm };
-    (program, sandbox_limits(spec.memory_mib, version.code.file.len()))
+    (program, Class::of(spec.memory_mib, version).limits())
 }
 
 pub(super) async fn load(
@@ -52,7 +52,7 @@ pub(super) async fn restore(
     version: &SealedVersion,
     snapshot: &SealedSnapshot,
     control: &mut ControlChannel,
-    socket: &Path,
+    (channel, socket): (Option<InvokeChannel>, &Path),
 ) -> Result<Up, CreateError> {
     let mut fds = vec![snapshot.memory.as_fd(), version.code.file.as_fd()];
     fds.extend(version.task.as_ref().map(|task| task.as_fd()));
@@ -61,5 +61,9 @@ pub(super) async fn restore(
     let restored = control.restore(spec, &fds).await.map_err(failed)?;
     // Never none: it is how a restored one is told from one that was booted.
     let startup = Startup { init_us: 0, restore_us: restored.load_us.max(1) };
-    Ok(Up { channel: InvokeChannel::connect(socket).await.map_err(not_up)?, startup })
+    let channel = match channel {
+        Some(channel) => channel,
+        None => InvokeChannel::connect(socket).await.map_err(not_up)?,
+    };
+    Ok(Up { channel, startup })
 }

@@ -172,6 +172,10 @@ fn start_agent(dir: &Path, control: &str, arguments: &[String], disk: Disk) -> P
     if !arguments.iter().any(|argument| argument.starts_with("--snapshots-mib")) {
         command.arg("--snapshots-mib=0");
     }
+    // So that what is jailed is a sandbox's.
+    if !arguments.iter().any(|argument| argument.starts_with("--zygotes-mib")) {
+        command.arg("--zygotes-mib=0");
+    }
     Process::start("agent", command)
 }
 

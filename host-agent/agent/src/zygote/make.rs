@@ -1,0 +1,171 @@
+//! Making one, watching it, ending it.
+
+use super::{class::Class, pool::Named};
+use crate::{
+    host::Host,
+    jailer::JailerError,
+    pidfd::Pidfd,
+    resources::Reservation,
+    vmm::{ChannelError, ControlChannel, InvokeChannel},
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::{sync::Notify, task::AbortHandle};
+use warren_proto::v1::{Sandbox, SandboxState};
+use warren_sandbox_plan::{
+    name::SandboxName,
+    request::{Program, Spawn},
+};
+use warren_vmm_protocol::VmState;
+
+/// One that waits. Whoever takes it apart adopts it: it is not watched here any more, and its memory is the sandbox's.
+#[derive(Debug)]
+pub struct Zygote {
+    /// Its jail's name: the sandbox that adopts it keeps that.
+    pub name: SandboxName,
+    /// Its process.
+    pub pid: i32,
+    /// The same.
+    pub pidfd: OwnedFd,
+    /// Where it takes its snapshot.
+    pub control: ControlChannel,
+    /// Where it will take events.
+    pub channel: InvokeChannel,
+    /// What it says, unread so far: it is little.
+    pub log: OwnedFd,
+    class: Class,
+    since: Instant,
+    reservation: Option<Reservation>,
+    watched: Watched,
+}
+
+/// Ends the watching when it is dropped.
+#[derive(Debug)]
+struct Watched {
+    task: AbortHandle,
+    entered: Arc<Notify>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why none was made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MakeError {
+    /// The jailer.
+    #[error(transparent)]
+    Jailer(#[from] JailerError),
+    /// The connection to its VMM.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// It is no zygote.
+    #[error("its VMM is {0:?}")]
+    State(VmState),
+    /// The host.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The clock.
+    #[error("no name can be made")]
+    Name,
+}
+
+/// Makes one and waits until its VM is there.
+pub(super) async fn make(host: &Arc<Host>, class: Class) -> Result<Zygote, MakeError> {
+    let name = name().ok_or(MakeError::Name)?;
+    let made = jail(host, &name, class).await;
+    if made.is_err() {
+        reclaim(host, &name).await;
+    }
+    made
+}
+
+async fn jail(host: &Arc<Host>, name: &SandboxName, class: Class) -> Result<Zygote, MakeError> {
+    let socket = host.run.socket(name);
+    let listener = OwnedFd::from(UnixListener::bind(&socket)?);
+    let (log, write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+    rustix::io::ioctl_fionbio(&log, true).map_err(io::Error::from)?;
+    let spawn = Spawn { name: name.clone(), program: Program::Restore, limits: class.limits() };
+    let started = host.jailer.spawn(spawn, vec![listener, write]).await?;
+    let channel = InvokeChannel::connect(&socket).await?;
+    let mut control = ControlChannel::connect(&socket).await?;
+    // It answers when its VM is there.
+    match control.status().await?.state {
+        VmState::Empty => {}
+        state => return Err(MakeError::State(state)),
+    }
+    let exit = Pidfd::new(started.pidfd.try_clone()?)?;
+    let entered = Arc::<Notify>::default();
+    let task = tokio::spawn(watch(Arc::clone(host), name.clone(), exit, Arc::clone(&entered)));
+    let watched = Watched { task: task.abort_handle(), entered };
+    let (pid, pidfd) = (started.jailed.pid, started.pidfd);
+    let (name, since) = (name.clone(), Instant::now());
+    Ok(Zygote { name, pid, pidfd, control, channel, log, class, since, reservation: None, watched })
+}
+
+/// Until it is adopted or ended by us, which both end this task.
+async fn watch(host: Arc<Host>, name: SandboxName, exit: Pidfd, entered: Arc<Notify>) {
+    entered.notified().await;
+    let _ = exit.exited().await;
+    if let Some(dead) = host.zygotes.died(name.as_str()) {
+        tracing::warn!(zygote = %name, pid = dead.pid, "a zygote died");
+        // A task of its own: this one ends with what it watched.
+        tokio::spawn(dead.end(Arc::clone(&host)));
+    }
+}
+
+async fn reclaim(host: &Host, name: &SandboxName) {
+    let _ = host.jailer.kill_until_gone(name).await;
+    host.run.remove(name);
+}
+
+impl Zygote {
+    /// It enters the pool, with the memory it takes while it waits.
+    pub(super) fn enters(&mut self, reservation: Reservation) {
+        self.reservation = Some(reservation);
+        self.watched.entered.notify_one();
+    }
+
+    /// Kills it and gives back what it had: its memory at once.
+    pub(super) fn end(self, host: Arc<Host>) -> impl Future<Output = ()> + Send + use<> {
+        let Self { name, reservation, watched, .. } = self;
+        drop((reservation, watched));
+        async move { reclaim(&host, &name).await }
+    }
+
+    pub(super) fn on_wire(&self, host_id: &str) -> Sandbox {
+        Sandbox {
+            id: self.name.to_string(),
+            host_id: host_id.to_owned(),
+            state: SandboxState::Zygote.into(),
+            memory_mib: self.class.memory_mib,
+            age_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            pid: self.pid,
+            ..Sandbox::default()
+        }
+    }
+}
+
+impl Named for Zygote {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+/// Unique over restarts of the agent: one of an earlier agent may still be reclaimed.
+fn name() -> Option<SandboxName> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    SandboxName::new(format!("zygote-{now:x}-{count:x}")).ok()
+}
