@@ -19,7 +19,7 @@ use tonic::Status;
 use warren_client::{Client, Config};
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, Function, FunctionConfig, FunctionLimits, InvokeRequest,
-    InvokeResponse, ListAllSandboxesRequest, ListHostsRequest, Sandbox, SandboxState, Zygotes,
+    InvokeResponse, ListAllSandboxesRequest, Sandbox, SandboxState,
 };
 
 /// What an invocation gave.
@@ -264,12 +264,6 @@ impl Installation {
         Ok(all.into_iter().partition(|sandbox| sandbox.state() != SandboxState::Zygote))
     }
 
-    /// What became of zygotes, by the agent's count.
-    pub async fn zygotes_so_far(&self) -> Result<Zygotes> {
-        let hosts = self.client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts;
-        hosts.first().and_then(|host| host.zygotes).context("no host tells of zygotes")
-    }
-
     /// Waits until nothing is on its way: every sandbox is idle. Gives them.
     pub async fn settled(&self) -> Result<Vec<Sandbox>> {
         let deadline = Instant::now() + SETTLED_WITHIN;
@@ -286,14 +280,6 @@ impl Installation {
     /// Jailed processes of this installation: sandboxes, and what is compiled or written down.
     pub fn jailed(&self) -> Result<Vec<i32>> {
         processes_of(&self.uids)
-    }
-
-    /// Those of them that are no zygotes.
-    pub async fn jailed_for_somebody(&self) -> Result<Vec<i32>> {
-        let zygotes = self.zygotes().await?;
-        let mut jailed = self.jailed()?;
-        jailed.retain(|pid| zygotes.iter().all(|zygote| zygote.pid != *pid));
-        Ok(jailed)
     }
 
     /// Waits until the machine runs as many jailed processes of this installation as `warren ps` lists sandboxes: whatever

@@ -13,6 +13,7 @@ pub mod intervals;
 pub mod modules;
 mod runner;
 pub mod work;
+mod zygotes;
 
 pub use expect::{Expected, expect_error};
 pub use installation::{Answer, Deploy, Installation, Options, User, collected, function, root, sample};
