@@ -81,13 +81,14 @@ const fn ioctl(threads: Threads, request: u64, why: &'static str) -> LinuxCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [LinuxCall; 69] = [
+pub const SYSTEM_CALLS: [LinuxCall; 92] = [
     // Sealing itself, and starting.
     with(NONE, "prctl", (157, 0), 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(NONE, "prctl", (157, 0), 15, "PR_SET_NAME of threads"),
     any(NONE, "seccomp", 317, "each thread's filter"),
     with(NONE, "clone", (56, 0), THREAD_FLAGS, "the other threads"),
     any(NONE, "epoll_create1", 291, "the event loops"),
+    with(NONE, "rt_sigaction", (13, 0), 35, "the handler of the signal that stops a vCPU (musl's SIGRTMIN)"),
     // Making the VM.
     ioctl(NONE, 0xAE00, "KVM_GET_API_VERSION"),
     ioctl(NONE, 0xAE01, "KVM_CREATE_VM"),
@@ -99,6 +100,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     ioctl(NONE, 0xAE47, "KVM_SET_TSS_ADDR"),
     ioctl(NONE, 0x4068_AEA3, "KVM_ENABLE_CAP: local interrupt controllers"),
     ioctl(NONE, 0xAE41, "KVM_CREATE_VCPU"),
+    ioctl(NONE, 0xC004_AE02, "KVM_GET_MSR_INDEX_LIST: what a snapshot keeps"),
     ioctl(VCPU, 0x4008_AE90, "KVM_SET_CPUID2"),
     // Building a guest.
     any(MAIN, "eventfd2", 290, "doorbells; the event loops' own"),
@@ -113,8 +115,30 @@ pub const SYSTEM_CALLS: [LinuxCall; 69] = [
     ioctl(VCPU, 0x8138_AE83, "KVM_GET_SREGS"),
     ioctl(VCPU, 0x4138_AE84, "KVM_SET_SREGS"),
     ioctl(VCPU, 0x41A0_AE8D, "KVM_SET_FPU"),
-    ioctl(VCPU, 0x4008_AE89, "KVM_SET_MSRS: memory types"),
+    ioctl(VCPU, 0x4008_AE89, "KVM_SET_MSRS"),
     ioctl(VCPU, 0x4090_AE82, "KVM_SET_REGS"),
+    // Writing it down, bringing it back.
+    any(MAIN, "tgkill", 234, "stop a vCPU"),
+    any(VCPU, "rt_sigreturn", 15, "the end of that signal's handler"),
+    any(VCPU, "getpid", 39, "whom that signal goes to"),
+    ioctl(MAIN, 0x8030_AE7C, "KVM_GET_CLOCK"),
+    ioctl(MAIN, 0x4030_AE7B, "KVM_SET_CLOCK"),
+    ioctl(VCPU, 0xAEA3, "KVM_GET_TSC_KHZ"),
+    ioctl(VCPU, 0xAEA2, "KVM_SET_TSC_KHZ"),
+    ioctl(VCPU, 0x8004_AE98, "KVM_GET_MP_STATE"),
+    ioctl(VCPU, 0x4004_AE99, "KVM_SET_MP_STATE"),
+    ioctl(VCPU, 0x8090_AE81, "KVM_GET_REGS"),
+    ioctl(VCPU, 0x9000_AEA4, "KVM_GET_XSAVE"),
+    ioctl(VCPU, 0x5000_AEA5, "KVM_SET_XSAVE"),
+    ioctl(VCPU, 0x8188_AEA6, "KVM_GET_XCRS"),
+    ioctl(VCPU, 0x4188_AEA7, "KVM_SET_XCRS"),
+    ioctl(VCPU, 0x8080_AEA1, "KVM_GET_DEBUGREGS"),
+    ioctl(VCPU, 0x4080_AEA2, "KVM_SET_DEBUGREGS"),
+    ioctl(VCPU, 0x8400_AE8E, "KVM_GET_LAPIC"),
+    ioctl(VCPU, 0x4400_AE8F, "KVM_SET_LAPIC"),
+    ioctl(VCPU, 0xC008_AE88, "KVM_GET_MSRS"),
+    ioctl(VCPU, 0x8040_AE9F, "KVM_GET_VCPU_EVENTS"),
+    ioctl(VCPU, 0x4040_AEA0, "KVM_SET_VCPU_EVENTS"),
     // Disks, entropy.
     any(DISK, "pwritev", 296, "disks"),
     any(DISK, "pwrite64", 18, "zeroes on file systems without holes"),

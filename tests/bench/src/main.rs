@@ -75,6 +75,8 @@ enum Bench {
     Throughput,
     /// A Linux guest from process start to its own end; on the lab host, in virtual time.
     LinuxBoot,
+    /// A Linux guest from a snapshot to its first line; on the lab host, in virtual time.
+    LinuxRestore,
     /// A stream between host and a Linux guest; on the lab host, in virtual time.
     Vsock,
     /// A Linux guest's disk; on the lab host, in virtual time.
@@ -137,6 +139,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,
             Bench::CreateRate => benches::create::rate(&places, &mut report, arguments.runs.min(200)).await?,
             Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
+            Bench::LinuxRestore => {
+                benches::linux_restore::restore(&places, &mut report, arguments.runs.min(3))?;
+            }
             Bench::Vsock => benches::streams::vsock(&places, &mut report, arguments.runs)?,
             Bench::Block => benches::devices::block(&places, &mut report)?,
             Bench::Net => benches::devices::net(&places, &mut report)?,

@@ -37,6 +37,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("control-request", messages::control_request),
     ("guest-reply", messages::guest_reply),
     ("snapshot-state", messages::snapshot_state),
+    ("linux-state", messages::linux_state),
     ("jailer-request", messages::jailer_request),
 ];
 

@@ -2,6 +2,8 @@
 
 use core::fmt::Debug;
 use warren_sandbox_plan::packet;
+use warren_state::linux::LinuxState;
+use warren_state::linux::device::Devices;
 use warren_state::wasm::WasmState;
 use warren_vmm_protocol::frame;
 use warren_vmm_protocol::guest::{GuestReply, GuestRequest};
@@ -40,6 +42,17 @@ pub(crate) fn snapshot_state(bytes: &[u8]) {
     if state.check(u64::from_le_bytes(*memory_len)).is_ok() {
         let sealed = warren_state::seal(&state).expect("bounded by its rules");
         assert_eq!(warren_state::open::<WasmState>(&sealed), Ok(state));
+    }
+}
+
+/// The same of a Linux guest: what passes is read again as it was, devices too.
+pub(crate) fn linux_state(bytes: &[u8]) {
+    let Some((memory_len, bytes)) = bytes.split_first_chunk() else { return };
+    let _whole = warren_state::open::<LinuxState>(bytes);
+    let Ok(state) = postcard::from_bytes::<LinuxState>(bytes) else { return };
+    if let Ok(devices) = state.check(u64::from_le_bytes(*memory_len)) {
+        let records = devices.write().expect("they were records");
+        assert_eq!(Devices::read(&records), Ok(devices));
     }
 }
 

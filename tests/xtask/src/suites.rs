@@ -270,13 +270,17 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
             Command::new(paths::built("examples/policy_bench"))
         }
         // Needs a KVM that boots stock kernels, and time that other processes do not stretch.
-        "linux-boot" | "vsock" | "block" | "net" => {
+        "linux-boot" | "linux-restore" | "vsock" | "block" | "net" => {
             let mut lab = Command::new(paths::built("warren-lab"));
             lab.args(["--guests", "--virtual-time", "--memory-mib", "2048", "--limit", "1200"]);
             for program in ["warren-vmm", "warren-bench", "warren-init", "guest-probe"] {
                 lab.arg("--carry").arg(format!("{}=/bench/{program}", paths::built(program).display()));
             }
-            let runs = if name == "vsock" { 200 } else { 1 };
+            let runs = match name {
+                "vsock" => 200,
+                "linux-restore" => 3,
+                _ => 1,
+            };
             // debugfs: where KVM counts exits.
             let words = format!(
                 "mount -t debugfs debugfs /sys/kernel/debug; \

@@ -54,6 +54,12 @@ impl ConsoleLog {
         }
     }
 
+    /// The line that has no end yet.
+    #[must_use]
+    pub fn open_line(&self) -> &[u8] {
+        &self.line
+    }
+
     fn finish_line(&mut self) -> bool {
         let line = String::from_utf8_lossy(&self.line).into_owned();
         self.line.clear();

@@ -14,6 +14,7 @@
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use serde::{Deserialize, Serialize};
 
 /// Most lines: its version register counts in eight bits, and Linux takes 240.
 pub const LINES_MAX: usize = 240;
@@ -72,7 +73,67 @@ struct Line {
     waits: AtomicBool,
 }
 
+/// A controller as it is written down. [`Self::is_sound`] says whether one can have been so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoApicState {
+    /// The register that is selected.
+    pub selected: u32,
+    /// The id's register.
+    pub id: u32,
+    /// By line.
+    pub lines: Vec<LineState>,
+}
+
+/// One line of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineState {
+    /// Its entry.
+    pub entry: u64,
+    /// Raised and not told.
+    pub waits: bool,
+}
+
+impl IoApicState {
+    /// Whether a guest can have brought a controller there.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.selected <= 0xFF
+            && self.id & !ID_BITS == 0
+            && self.lines.len() <= LINES_MAX
+            && self.lines.iter().all(|line| line.entry & !WRITABLE == 0)
+    }
+}
+
+impl From<&IoApicState> for IoApic {
+    /// What is not sound is as if a guest had tried to write it.
+    fn from(state: &IoApicState) -> Self {
+        let line = |line: &LineState| Line {
+            entry: AtomicU64::new(line.entry & WRITABLE),
+            waits: AtomicBool::new(line.waits),
+        };
+        Self {
+            selected: AtomicU32::new(state.selected & 0xFF),
+            id: AtomicU32::new(state.id & ID_BITS),
+            lines: state.lines.iter().take(LINES_MAX).map(line).collect(),
+        }
+    }
+}
+
 impl IoApic {
+    /// As it stands. Nobody raises or programs it meanwhile.
+    #[must_use]
+    pub fn state(&self) -> IoApicState {
+        let line = |line: &Line| LineState {
+            entry: line.entry.load(Ordering::SeqCst),
+            waits: line.waits.load(Ordering::SeqCst),
+        };
+        IoApicState {
+            selected: self.selected.load(Ordering::SeqCst),
+            id: self.id.load(Ordering::SeqCst),
+            lines: self.lines.iter().map(line).collect(),
+        }
+    }
+
     /// With so many lines, at most [`LINES_MAX`], all masked.
     #[must_use]
     pub fn new(lines: usize) -> Self {
@@ -224,14 +285,33 @@ mod tests {
         assert_eq!(set(&apic, REDIRECTION + 2, 0x31), None, "once");
     }
 
+    #[test]
+    fn what_no_guest_can_have_written_is_not_sound() {
+        let apic = IoApic::new(4);
+        assert!(apic.state().is_sound());
+        let broken = |change: fn(&mut IoApicState)| {
+            let mut state = IoApic::new(4).state();
+            change(&mut state);
+            assert!(!state.is_sound() && IoApic::from(&state).state().is_sound(), "{state:?}");
+        };
+        broken(|state| state.selected = 0x100);
+        broken(|state| state.id = 1);
+        broken(|state| state.lines[0].entry |= 1 << 12);
+        broken(|state| state.lines = alloc::vec![LineState::default(); LINES_MAX + 1]);
+    }
+
     proptest! {
         /// Whatever is programmed and raised: a message for a line comes exactly when the line is unmasked and something
         /// was raised since the last; and what cannot be written never reads back.
         #[test]
         fn is_its_model(steps in prop::collection::vec((0_usize..5, prop::option::of((any::<bool>(), any::<u32>()))), 0..200)) {
-            let apic = IoApic::new(4);
+            let mut apic = IoApic::new(4);
             let mut model = [(MASKED, false); 4];
             for (line, write) in steps {
+                // Written down and brought back at every step, it goes on as if nothing had been.
+                let state = apic.state();
+                prop_assert!(state.is_sound());
+                apic = IoApic::from(&state);
                 let got = match write {
                     None => apic.raise(line),
                     Some((high, value)) => {

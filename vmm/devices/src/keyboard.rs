@@ -4,6 +4,7 @@
 //! Commands: IBM PS/2 technical reference, "Keyboard and Auxiliary Device Controller".
 
 use crate::power::PowerEvent;
+use serde::{Deserialize, Serialize};
 
 const READ_CONFIGURATION: u8 = 0x20;
 const WRITE_CONFIGURATION: u8 = 0x60;
@@ -16,8 +17,8 @@ const OUTPUT_FULL: u8 = 1 << 0;
 /// The system flag: set since the self-test at power-on.
 const SYSTEM: u8 = 1 << 2;
 
-/// The controller's registers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The controller's registers, as they stand and as they are written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keyboard {
     configuration: u8,
     output: Option<u8>,

@@ -9,6 +9,7 @@
 //! ```
 
 use alloc::collections::VecDeque;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of input that wait; more is not taken.
 pub const INPUT_MAX: usize = 64;
@@ -40,8 +41,8 @@ const LSR_EMPTY: u8 = 0b0110_0000;
 /// Clear to send, data set ready, carrier detect.
 const MSR_CONNECTED: u8 = 0b1011_0000;
 
-/// The port's registers.
-#[derive(Clone, Debug, Default)]
+/// The port's registers, as they stand and as they are written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serial {
     divisor: [u8; 2],
     ier: u8,
@@ -131,6 +132,12 @@ impl Serial {
         let room = INPUT_MAX.saturating_sub(self.input.len());
         self.input.extend(bytes.iter().take(room));
         (bytes.len().min(room), !before && self.line())
+    }
+
+    /// Whether a guest can have brought a port there.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.input.len() <= INPUT_MAX && self.ier & !IER_MASK == 0 && self.mcr & !MCR_MASK == 0
     }
 
     fn cause(&self) -> u8 {

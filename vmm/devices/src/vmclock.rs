@@ -3,6 +3,8 @@
 //!
 //! It names no counter and tells no time: the KVM clock does that.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of the structure.
 pub const LEN: usize = 104;
 /// Bytes of the page that holds it, which a guest maps.
@@ -16,8 +18,8 @@ const TIME_MONOTONIC: u8 = 2;
 const SEQUENCE: usize = 12;
 const MARKER: usize = 16;
 
-/// The page's changing part.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The page's changing part, as it stands and as it is written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmClock {
     /// Even; odd while the page is being written.
     sequence: u32,
@@ -29,6 +31,12 @@ pub struct VmClock {
 pub type Write = (usize, [u8; 8]);
 
 impl VmClock {
+    /// Whether it can have come there: nobody writes the page.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.sequence.is_multiple_of(2)
+    }
+
     /// The structure as a guest first sees it.
     #[must_use]
     pub fn bytes(&self) -> [u8; LEN] {

@@ -1,9 +1,10 @@
 //! The Linux machine: a stock distribution kernel, 1 to 32 vCPUs, virtio-mmio devices.
 //!
 //! ```text
-//!                 LoadLinux                        guest powers off, resets, faults
+//!           LoadLinux, RestoreLinux                guest powers off, resets, faults
 //!   Empty --------------------------> Running ---------------------------------------> Dead
 //!     |    refused: answered, Dead       |  Shutdown
+//!     |                                  |  Snapshot: at rest until Resume
 //!     +--- Shutdown ---------------------+------------------------------------------> Dead
 //! ```
 //! - **Empty**: VM, memory slots, interrupt controllers and vCPUs exist, nothing was read. This is what can be made in
@@ -15,8 +16,8 @@
 //! The jail is that of the Wasm machine with a table of its own ([`warren_sandbox_plan::linux`]): every descriptor
 //! arrives, nothing is opened.
 //!
-//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`filling`] kernel and initrd,
-//! [`vcpu`], [`disk`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`interrupts`] their lines, [`console`] the serial port, [`events`] what a running guest is told, [`virtio`] devices,
+//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`furnish`] its devices, [`filling`] kernel and initrd, [`snapshot`] writing down and bringing back,
+//! [`rest`] and [`registers`] of vCPUs for that, [`vcpu`], [`disk`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`interrupts`] their lines, [`console`] the serial port, [`events`] what a running guest is told, [`virtio`] devices,
 //! [`msr`] the registers of the processor that the guest may touch (what it sees of it: [`crate::cpuid`]).
 
 pub mod bus;
@@ -25,13 +26,17 @@ pub mod disk;
 pub mod door;
 pub mod events;
 pub mod filling;
+pub mod furnish;
 pub mod interrupts;
 pub mod load;
 pub mod machine;
 pub mod msr;
 pub mod network;
+pub mod registers;
+pub mod rest;
 pub mod run;
 pub mod service;
+pub mod snapshot;
 pub mod vcpu;
 pub mod virtio;
 pub mod worker;

@@ -208,7 +208,7 @@ impl Service {
                 Ok(()) => Ok(()),
                 Err(reason) => self.reply(&ControlReply::NoSnapshot { reason }),
             },
-            ControlRequest::LoadLinux(_) => {
+            ControlRequest::LoadLinux(_) | ControlRequest::RestoreLinux(_) => {
                 let reason = LoadError::Refused("this VMM runs Wasm functions, not Linux guests".into());
                 self.reply(&ControlReply::LoadFailed { reason, log: Vec::new() })
             }
@@ -217,9 +217,8 @@ impl Service {
             | ControlRequest::SetBalloon { .. }
             | ControlRequest::Balloon
             | ControlRequest::SetMemory { .. }
-            | ControlRequest::Memory => {
-                self.reply(&ControlReply::NotTold { why: "a Wasm guest has no such device".into() })
-            }
+            | ControlRequest::Memory
+            | ControlRequest::Resume => self.reply(&ControlReply::NotTold { why: "a Wasm guest".into() }),
         }
     }
 

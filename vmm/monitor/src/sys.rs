@@ -4,6 +4,7 @@
     reason = "the monitor's one module for descriptors, mappings, memory slots and signals"
 )]
 
+pub mod plain;
 pub mod pool;
 pub mod tap;
 pub mod vectored;
@@ -284,7 +285,8 @@ impl Kicker {
     }
 
     /// Makes the current or the next KVM_RUN return: the flag first, so that a vCPU about to enter sees it, then the
-    /// signal, so that one inside leaves. The flag is never cleared: a kicked vCPU does not run again.
+    /// signal, so that one inside leaves. The flag stays: a kicked vCPU does not run again unless its own thread
+    /// [forgives](forgive).
     pub fn kick(&self) {
         // SAFETY: 1. the byte lies in the kvm_run page, mapped as long as the vCPU lives (see `Send`); 2. the kernel
         // and other threads access it as one byte, and so do we.
@@ -292,6 +294,13 @@ impl Kicker {
         // SAFETY: 1. plain numbers; 2. our own process and thread: if it is gone the call fails.
         unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, kick_signal()) };
     }
+}
+
+/// Takes a kick back: the calling thread's vCPU may run again.
+pub fn forgive(vcpu: &mut VcpuFd) {
+    let flag = std::ptr::from_mut(&mut vcpu.get_kvm_run().immediate_exit);
+    // SAFETY: 1. the byte lies in the kvm_run page of a vCPU that lives; 2. all threads access it as one byte.
+    unsafe { AtomicU8::from_ptr(flag) }.store(0, Ordering::SeqCst);
 }
 
 /// The signal that interrupts KVM_RUN.

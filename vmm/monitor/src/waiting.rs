@@ -4,7 +4,8 @@ use crate::end::End;
 use crate::link::Link;
 use crate::orders::Orders;
 use crate::progress::Progress;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::time::Duration;
 
 /// What a wait found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,4 +35,10 @@ pub fn wait(orders: &Orders, link: Option<&Link>, progress: &Progress) -> Result
             Err(error) => return Err(End::Host(error.into())),
         }
     }
+}
+
+/// Lets others work for a while (or less, if a signal comes).
+pub fn pause(time: Duration) {
+    let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+    let _ = poll(&mut [], Some(&time));
 }

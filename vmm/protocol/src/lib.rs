@@ -87,7 +87,8 @@ pub enum ControlRequest {
         id: [u8; 16],
     },
     /// Write the Wasm guest down as soon as it is idle. Carries one descriptor, a memfd of as many zeroes as the guest has
-    /// memory (it stays sparse), that takes its pages. The guest goes on afterwards.
+    /// memory (it stays sparse), that takes its pages. The guest goes on afterwards. A Linux guest is written down where it
+    /// stands, and stays at rest until [`Self::Resume`]: its disks can be copied meanwhile.
     Snapshot,
     /// Bring a guest back in a VMM that was started to restore. Carries two descriptors (the snapshot's memory, the code) or
     /// three (the `/var/task` archive after them), sealed like those of `Load`. Answered like `Load`.
@@ -107,6 +108,10 @@ pub enum ControlRequest {
     },
     /// Ask how much is plugged.
     Memory,
+    /// Bring a Linux guest back in a VMM for Linux guests that has none. Answered like `LoadLinux`.
+    RestoreLinux(linux::LinuxRestore),
+    /// Let a Linux guest go on that was written down. Answered by `Told`.
+    Resume,
 }
 
 /// A snapshot, without what its descriptors carry.

@@ -22,6 +22,18 @@ pub struct LinuxSpec {
     pub label: String,
 }
 
+/// A Linux guest that was written down. Its descriptors come in this order: the memory that the snapshot has, sealed against
+/// writes and shrinking, then those of each device, as for [`LinuxSpec`]. Disks hold what they held when it was written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxRestore {
+    /// What [`crate::ControlReply::Snapshot`] gave.
+    pub state: Vec<u8>,
+    /// Its devices again, of the same kinds and sizes. A vsock device may have another address.
+    pub devices: Vec<DeviceSpec>,
+    /// A label for logs: ASCII `[a-z0-9-]`.
+    pub label: String,
+}
+
 /// The template of a guest that stays on its host: all that the host has to give.
 pub const HOST_TEMPLATE: &str = "host";
 
@@ -191,19 +203,22 @@ impl DeviceSpec {
     pub const fn is_disk(&self) -> bool {
         matches!(self, Self::Block { .. } | Self::LimitedBlock { .. })
     }
+
+    /// Whether a descriptor comes with it.
+    #[must_use]
+    pub const fn has_descriptor(&self) -> bool {
+        match self {
+            Self::Block { .. } | Self::LimitedBlock { .. } | Self::Net { .. } => true,
+            Self::Rng | Self::Vsock { .. } | Self::Balloon { .. } | Self::Memory { .. } => false,
+        }
+    }
 }
 
 impl LinuxSpec {
     /// How many descriptors come along.
     #[must_use]
     pub fn descriptors(&self) -> usize {
-        let of = |device: &DeviceSpec| match device {
-            DeviceSpec::Block { .. } | DeviceSpec::LimitedBlock { .. } | DeviceSpec::Net { .. } => 1,
-            DeviceSpec::Rng
-            | DeviceSpec::Vsock { .. }
-            | DeviceSpec::Balloon { .. }
-            | DeviceSpec::Memory { .. } => 0,
-        };
-        1 + usize::from(self.initrd) + self.devices.iter().map(of).sum::<usize>()
+        let of_devices = self.devices.iter().filter(|device| device.has_descriptor()).count();
+        1 + usize::from(self.initrd) + of_devices
     }
 }

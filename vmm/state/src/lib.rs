@@ -1,24 +1,28 @@
 //! Snapshots of microVMs as bytes: the envelope, and what each kind of machine keeps in it.
 //!
 //! ```text
-//! offset 0    magic "WRNSTATE"
+//! offset 0    magic "WRNSTATE" (Wasm) or "WRNLINUX"
 //!        8    format version, u32 little-endian
 //!       12    bytes of the body, u32 little-endian
 //!       16    the body: postcard of the machine's state
 //!  16 + len   blake3 of everything before
 //! ```
-//! Memory is apart: a file of whole pages in the order of [`wasm::WasmState::runs`]. Pages that are zero are in neither.
+//! Memory is apart: a file of whole pages in the order of [`wasm::WasmState::runs`] or [`linux::LinuxState::runs`]. Pages that
+//! are zero are in neither.
 //!
 //! Principles:
 //! - A digest is looked at before anything is decoded, a version before the digest, and a body's rules before anybody uses it.
 //! - It is no signature: who keeps a snapshot signs it together with its memory, and shows neither to a VMM unverified.
 //! - What every machine of a kind has alike is not in a snapshot: a snapshot of a Wasm guest holds no system registers, so none
 //!   can put a vCPU outside of user mode.
+//! - A Linux guest's devices each have a record of their own kind and version, so that one can change and still read its older
+//!   ones without the rest being made anew.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod linux;
 pub mod wasm;
 
 use alloc::vec::Vec;
@@ -29,15 +33,20 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Most bytes of an envelope: it travels in one control message.
 pub const ENVELOPE_MAX: usize = 192 << 10;
 
-const MAGIC: [u8; 8] = *b"WRNSTATE";
-const HEAD: usize = MAGIC.len() + 4 + 4;
+/// What an envelope can hold.
+pub trait Body: Serialize + DeserializeOwned {
+    /// How its envelopes begin.
+    const MAGIC: [u8; 8];
+}
+
+const HEAD: usize = 8 + 4 + 4;
 const DIGEST: usize = 32;
 
 /// Why bytes are no state. Nothing of it was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// Not one of ours.
-    #[error("this is no snapshot's state")]
+    #[error("this is no snapshot's state, or another kind of guest's")]
     Magic,
     /// Cut short, or with something behind.
     #[error("a state of {expected} bytes was expected, there are {found}")]
@@ -65,14 +74,24 @@ pub enum StateError {
         /// How many.
         len: usize,
     },
+    /// A device was written down as this release cannot read it.
+    #[error(
+        "the snapshot has device {kind} in version {version}, which this release does not read; make it anew"
+    )]
+    Device {
+        /// Its kind.
+        kind: u16,
+        /// Its version.
+        version: u16,
+    },
     /// The body breaks a rule.
     #[error("the snapshot contradicts itself: {0}")]
     Rule(&'static str),
 }
 
 /// Puts a body into an envelope.
-pub fn seal<T: Serialize>(body: &T) -> Result<Vec<u8>, StateError> {
-    let mut out = Vec::from(MAGIC);
+pub fn seal<T: Body>(body: &T) -> Result<Vec<u8>, StateError> {
+    let mut out = Vec::from(T::MAGIC);
     out.extend(FORMAT_VERSION.to_le_bytes());
     out.extend([0; 4]);
     let mut out = postcard::to_extend(body, out).map_err(|_| StateError::Malformed)?;
@@ -90,10 +109,10 @@ pub fn seal<T: Serialize>(body: &T) -> Result<Vec<u8>, StateError> {
 }
 
 /// Takes a body out of an envelope.
-pub fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
+pub fn open<T: Body>(bytes: &[u8]) -> Result<T, StateError> {
     let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or(StateError::Magic)?;
     let [m0, m1, m2, m3, m4, m5, m6, m7, v0, v1, v2, v3, l0, l1, l2, l3] = *head;
-    if [m0, m1, m2, m3, m4, m5, m6, m7] != MAGIC {
+    if [m0, m1, m2, m3, m4, m5, m6, m7] != T::MAGIC {
         return Err(StateError::Magic);
     }
     let found = u32::from_le_bytes([v0, v1, v2, v3]);

@@ -3,7 +3,7 @@
 //! The guest is at rest: held in its doorbell, between events. Nothing is in flight, no device exists, and its own program keeps
 //! nothing in vector registers there.
 
-use crate::StateError;
+use crate::{Body, StateError};
 use alloc::vec::Vec;
 use core::ops::Range;
 use serde::{Deserialize, Serialize};
@@ -103,13 +103,17 @@ impl Area {
         self.gpa..self.gpa.saturating_add(self.len)
     }
 
-    const fn is_pages(self) -> bool {
+    pub(crate) const fn is_pages(self) -> bool {
         self.gpa.is_multiple_of(PAGE_SIZE) && self.len.is_multiple_of(PAGE_SIZE) && self.len > 0
     }
 
     const fn overlaps(self, other: Self) -> bool {
         self.range().start < other.range().end && other.range().start < self.range().end
     }
+}
+
+impl Body for WasmState {
+    const MAGIC: [u8; 8] = *b"WRNSTATE";
 }
 
 impl WasmState {

@@ -7,17 +7,21 @@ pub(super) enum Act {
     Reset,
     /// Waits for ever.
     Idle,
+    /// Writes line after line to the console.
+    Print,
 }
 
 const BASE: u32 = 0x40_0000;
 const HEADERS: u32 = 0x78;
-/// The folder of procfs, its type, the trigger and its byte.
-const DATA: &[u8; 32] = b"/p\0proc\0/p/sysrq-trigger\0b\0\0\0\0\0\0";
+/// The folder of procfs, its type, the trigger and its byte; the console's node, and a line.
+const DATA: &[u8; 40] = b"/p\0proc\0/p/sysrq-trigger\0b\0/c\0go\n\0\0\0\0\0\0\0";
 const FOLDER: u32 = BASE + HEADERS;
 const KIND: u32 = FOLDER + 3;
 const TRIGGER: u32 = FOLDER + 8;
 const BYTE: u32 = FOLDER + 25;
-const CODE: u32 = FOLDER + 32;
+const NODE: u32 = FOLDER + 27;
+const LINE: u32 = FOLDER + 30;
+const CODE: u32 = FOLDER + 40;
 
 const SYSCALL: [u8; 2] = [0x0F, 0x05];
 /// `mov REGISTER, imm32`.
@@ -37,6 +41,14 @@ pub(super) fn elf(act: Act) -> Vec<u8> {
         call(&mut code, &[(EDI, TRIGGER), (ESI, 1), (EDX, 0), (EAX, 2)]);
         code.extend([0x89, 0xC7]); // mov edi, eax
         call(&mut code, &[(ESI, BYTE), (EDX, 1), (EAX, 1)]);
+    }
+    if act == Act::Print {
+        // mknod of the console, open it, write to it, again and again.
+        call(&mut code, &[(EDI, NODE), (ESI, 0o20600), (EDX, 0x501), (EAX, 133)]);
+        call(&mut code, &[(EDI, NODE), (ESI, 1), (EDX, 0), (EAX, 2)]);
+        code.extend([0x89, 0xC7]); // mov edi, eax
+        call(&mut code, &[(ESI, LINE), (EDX, 3), (EAX, 1)]);
+        code.extend([0xEB, 0xED]);
     }
     // pause, again and again
     call(&mut code, &[(EAX, 34)]);

@@ -22,7 +22,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, IoSlice, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 use warren_vmm_protocol::frame::{self, PREFIX};
@@ -32,7 +32,7 @@ use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, PROTOCOL_VERSION,
 /// As the peers' figures were taken (the design's page on the lab).
 const COMMAND_LINE: &str = "reboot=k panic=-1 quiet loglevel=0 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.nopnp \
                             i8042.dumbkbd nomodule swiotlb=noforce";
-const MEMORY_MIB: u64 = 128;
+pub(super) const MEMORY_MIB: u64 = 128;
 /// The status of a guest that reset itself.
 const RESET: i32 = 11;
 /// Bytes of the initrd.
@@ -99,12 +99,11 @@ fn once(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<Boot> {
 
 /// KiB of private dirty memory that is not the guest's, while the guest idles.
 fn overhead(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<f64> {
-    let mut started = launch(places, (kernel, initrd), COMMAND_LINE, &[], "")?;
+    let started = launch(places, (kernel, initrd), COMMAND_LINE, &[], "")?;
     // Its kernel is up and its init waits when it has run for long.
     started.idles()?;
     let maps = fs::read_to_string(format!("/proc/{}/smaps", started.child.id()))?;
-    started.child.kill()?;
-    started.ended()?;
+    started.kill()?;
     let number = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
     let (mut guests, mut dirty) = (false, 0);
     for line in maps.lines() {
@@ -135,6 +134,17 @@ impl Started {
         self.folder.path().join("control")
     }
 
+    /// Process start to the reply that it runs.
+    pub(super) fn entry(&self) -> Duration {
+        self.entry
+    }
+
+    /// Ends it.
+    pub(super) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.ended().map(drop)
+    }
+
     /// Waits for its own end: the process's status, the time from its start, its log.
     pub(super) fn ended(mut self) -> Result<(Option<i32>, Duration, String)> {
         self.output.read_to_string(&mut self.log)?;
@@ -143,7 +153,7 @@ impl Started {
     }
 
     /// Waits for a line of its log: the time from its start. (The end of the log is for [`Self::ended`] to judge.)
-    fn says(&mut self, text: &str) -> Result<Duration> {
+    pub(super) fn says(&mut self, text: &str) -> Result<Duration> {
         loop {
             let from = self.log.len();
             let read = self.output.read_line(&mut self.log)?;
@@ -191,32 +201,15 @@ pub(super) fn start(
 }
 
 /// The same with flags of one's own.
-fn launch(
+pub(super) fn launch(
     places: &Places,
     (kernel, initrd): (&OwnedFd, &[u8]),
     command_line: &str,
     devices: &[Given<'_>],
     flags: &str,
 ) -> Result<Started> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("control");
-    let listener = UnixListener::bind(&path)?;
     let initrd = memfd(initrd, true)?;
-    let program = places.bin.join("warren-vmm");
-    let words = format!(
-        "exec {} linux {flags} --memory-mib {MEMORY_MIB} 3<&0 4<>/dev/kvm 0</dev/null",
-        program.display()
-    );
-    let began = Instant::now();
-    let mut child = Command::new("sh")
-        .args(["-c", &words])
-        .env_clear()
-        .env("PATH", "/bin:/usr/bin")
-        .stdin(Stdio::from(OwnedFd::from(listener)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let mut control = UnixStream::connect(&path)?;
+    let process = Process::start(places, flags)?;
     let spec = LinuxSpec {
         memory_bytes: MEMORY_MIB << 20,
         command_line: command_line.into(),
@@ -226,18 +219,63 @@ fn launch(
         devices: devices.iter().map(|(device, _)| *device).collect(),
         label: "bench".into(),
     };
-    control.write_all(&frame::encode(&Hello { version: PROTOCOL_VERSION, role: Role::Control })?)?;
     let mut descriptors = vec![kernel.as_fd(), initrd.as_fd()];
     descriptors.extend(devices.iter().filter_map(|(_, descriptor)| *descriptor));
-    send(&control, &frame::encode(&ControlRequest::LoadLinux(spec))?, &descriptors)?;
-    let reply = receive(&mut control);
-    let entry = began.elapsed();
-    let output = BufReader::new(child.stderr.take().context("the log is a pipe")?);
-    let started = Started { folder, child, output, log: String::new(), began, entry };
-    match reply {
-        Ok(ControlReply::Started { .. }) => Ok(started),
-        reply => bail!("{reply:?}: {}", started.ended()?.2),
+    process.begin(&ControlRequest::LoadLinux(spec), &descriptors)
+}
+
+/// A `warren-vmm linux` without a guest.
+pub(super) struct Process {
+    folder: tempfile::TempDir,
+    child: Child,
+    control: UnixStream,
+    began: Instant,
+}
+
+impl Process {
+    /// Starts one, with flags of one's own.
+    pub(super) fn start(places: &Places, flags: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("control");
+        let listener = UnixListener::bind(&path)?;
+        let program = places.bin.join("warren-vmm");
+        let words = format!(
+            "exec {} linux {flags} --memory-mib {MEMORY_MIB} 3<&0 4<>/dev/kvm 0</dev/null",
+            program.display()
+        );
+        let began = Instant::now();
+        let child = Command::new("sh")
+            .args(["-c", &words])
+            .env_clear()
+            .env("PATH", "/bin:/usr/bin")
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let control = control(&path)?;
+        Ok(Self { folder, child, control, began })
     }
+
+    /// Puts a guest in.
+    pub(super) fn begin(self, request: &ControlRequest, descriptors: &[BorrowedFd<'_>]) -> Result<Started> {
+        let Self { folder, mut child, mut control, began } = self;
+        send(&control, &frame::encode(request)?, descriptors)?;
+        let reply = receive(&mut control);
+        let entry = began.elapsed();
+        let output = BufReader::new(child.stderr.take().context("the log is a pipe")?);
+        let started = Started { folder, child, output, log: String::new(), began, entry };
+        match reply {
+            Ok(ControlReply::Started { .. }) => Ok(started),
+            reply => bail!("{reply:?}: {}", started.ended()?.2),
+        }
+    }
+}
+
+/// A control connection.
+pub(super) fn control(path: &Path) -> Result<UnixStream> {
+    let mut control = UnixStream::connect(path)?;
+    control.write_all(&frame::encode(&Hello { version: PROTOCOL_VERSION, role: Role::Control })?)?;
+    Ok(control)
 }
 
 /// One message.
@@ -249,12 +287,13 @@ pub(super) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T>
     Ok(frame::decode(&body)?)
 }
 
-fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+pub(super) fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     ensure!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "too many descriptors");
     let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())?;
-    ensure!(sent == bytes.len(), "a short message");
+    // A snapshot's state is larger than a socket's buffer may be.
+    (&*stream).write_all(bytes.get(sent..).unwrap_or_default())?;
     Ok(())
 }
 
@@ -269,7 +308,7 @@ pub(super) fn memfd(bytes: &[u8], sealed: bool) -> Result<OwnedFd> {
 }
 
 /// A first process and bytes that nobody reads.
-fn initrd(act: Act) -> Result<Vec<u8>> {
+pub(super) fn initrd(act: Act) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
     for (number, name, bytes) in [(1, "init", elf(act)), (2, "rest", vec![0x5A; INITRD_LEN])] {
         let builder = NewcBuilder::new(name).ino(number).mode(0o10_0755).nlink(1);

@@ -5,6 +5,7 @@ pub(crate) mod devices;
 mod first_process;
 pub(crate) mod invoke;
 pub(crate) mod linux;
+pub(crate) mod linux_restore;
 mod probe;
 pub(crate) mod streams;
 pub(crate) mod vm;

@@ -82,6 +82,23 @@ impl Config {
         field
     }
 
+    /// As it is written down: its bytes and its generation.
+    #[must_use]
+    pub fn state(&self) -> (&[u8], u32) {
+        (&self.bytes, self.generation)
+    }
+
+    /// Goes on where one of the same length was written down; whether it is of that length.
+    #[must_use]
+    pub fn resume(&mut self, bytes: &[u8], generation: u32) -> bool {
+        let same = self.bytes.len() == bytes.len();
+        if same {
+            self.bytes.copy_from_slice(bytes);
+            self.generation = generation;
+        }
+        same
+    }
+
     /// The driver is gone, and with it what it wrote.
     pub fn reset(&mut self) {
         if let Some(written) = self.bytes.get_mut(self.writable.clone()) {

@@ -22,10 +22,15 @@
 //! - The configuration space ([`Config`]) stands beside: it changes while the device works. A driver may write to it from
 //!   **Agreed** on ([`Effect::Configure`]), and hears of changes when it is **Live**.
 
+mod state;
+
+pub use state::{Mismatch, TransportState};
+
 use super::config::Config;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use serde::{Deserialize, Serialize};
 
 /// Reads as "virt".
 const MAGIC: u32 = 0x7472_6976;
@@ -108,7 +113,7 @@ pub struct Signals {
 
 /// A queue as the driver described it. What an [`Effect::Activate`] holds was judged: its size is a power of two within
 /// the maximum, its parts are aligned and do not wrap. Whether they lie in memory is the walker's to judge.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueConfig {
     /// Entries.
     pub size: u16,

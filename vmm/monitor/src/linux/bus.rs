@@ -83,7 +83,8 @@ impl Bus {
         }
     }
 
-    fn keyboard(&self) -> MutexGuard<'_, Keyboard> {
+    /// The keyboard controller.
+    pub fn keyboard(&self) -> MutexGuard<'_, Keyboard> {
         // Each access leaves it consistent, so a panicked holder leaves nothing to repair.
         self.keyboard.lock().unwrap_or_else(PoisonError::into_inner)
     }

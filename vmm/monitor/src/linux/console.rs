@@ -8,6 +8,7 @@ use crate::progress::monotonic_ns;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use warren_devices::console::ConsoleLog;
 use warren_devices::serial::Serial;
+use warren_state::linux::device::ConsoleState;
 
 /// A guest's console.
 #[derive(Debug)]
@@ -28,6 +29,22 @@ impl Console {
     #[must_use]
     pub fn new(interrupt: Line, bell: Outgoing<()>) -> Self {
         Self { inner: Mutex::default(), interrupt, bell }
+    }
+
+    /// As it stands.
+    #[must_use]
+    pub fn state(&self) -> ConsoleState {
+        let inner = self.lock();
+        ConsoleState { port: inner.port.clone(), line: inner.log.open_line().to_vec() }
+    }
+
+    /// Goes on where one was written down.
+    pub fn resume(&self, state: ConsoleState) {
+        let mut inner = self.lock();
+        inner.port = state.port;
+        for byte in state.line {
+            inner.log.push(byte);
+        }
     }
 
     /// A read of a register.

@@ -31,6 +31,18 @@ impl Tellings {
         Ok(Self { ram, button, generation, clock })
     }
 
+    /// Of a guest that was written down: memory is as it was.
+    #[must_use]
+    pub fn resumed(ram: Ram, button: Line, generation: Line, clock: VmClock) -> Self {
+        Self { ram, button, generation, clock }
+    }
+
+    /// The clock page as it stands.
+    #[must_use]
+    pub fn clock(&self) -> VmClock {
+        self.clock
+    }
+
     /// Asks the guest to end in order.
     pub fn press_power_button(&self) {
         self.button.raise();

@@ -9,7 +9,7 @@ use crate::log::Seldom;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, kvm_enable_cap, kvm_msi};
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
-use warren_devices::ioapic::{IoApic, Message};
+use warren_devices::ioapic::{IoApic, IoApicState, Message};
 
 /// Where messages go.
 pub trait Messages: Send + Sync + std::fmt::Debug {
@@ -42,6 +42,18 @@ impl Interrupts {
     #[must_use]
     pub fn new(lines: usize, to: Arc<dyn Messages>) -> Arc<Self> {
         Arc::new(Self { controller: IoApic::new(lines), to })
+    }
+
+    /// The lines of a guest that was written down.
+    #[must_use]
+    pub fn resumed(state: &IoApicState, to: Arc<dyn Messages>) -> Arc<Self> {
+        Arc::new(Self { controller: state.into(), to })
+    }
+
+    /// As they stand, while nobody raises or programs one.
+    #[must_use]
+    pub fn state(&self) -> IoApicState {
+        self.controller.state()
     }
 
     /// A line by its number.

@@ -89,6 +89,8 @@ pub enum DeviceFile {
 pub struct Room {
     /// Bytes of memory slots.
     pub memory_bytes: u64,
+    /// vCPUs.
+    pub cpus: u8,
     /// Threads for disks.
     pub disks: usize,
     /// Bytes that can be plugged.
@@ -104,7 +106,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
         return Err(format!("{} bytes of memory: this machine has {}", spec.memory_bytes, room.memory_bytes));
     }
     let template = Template::named(&spec.cpu_template).map_err(|error| error.to_string())?;
-    check_counts(spec, room)?;
+    check_counts(&spec.devices, room)?;
     let expected = spec.descriptors();
     if descriptors.len() != expected {
         return Err(format!("{} descriptors came, {expected} are needed", descriptors.len()));
@@ -113,37 +115,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
     let mut next = |what: &str| descriptors.next().ok_or_else(|| format!("no descriptor for {what}"));
     let kernel_file = next("the kernel")?;
     let initrd = spec.initrd.then(|| next("the initrd")).transpose()?;
-    let mut devices = Vec::new();
-    for (index, device) in spec.devices.iter().enumerate() {
-        devices.push(match device {
-            DeviceSpec::Rng => DeviceFile::Rng,
-            DeviceSpec::Memory { plugged_mib } => {
-                let region = room.pluggable_bytes;
-                let requested = mem::checked(*plugged_mib, region, block_for(region));
-                DeviceFile::Memory { requested: requested.map_err(|error| format!("memory: {error}"))? }
-            }
-            DeviceSpec::Balloon { reports_free } => DeviceFile::Balloon { reports_free: *reports_free },
-            DeviceSpec::Vsock { guest_cid } => DeviceFile::Vsock { guest_cid: *guest_cid },
-            DeviceSpec::Net { mac, receive, send } => {
-                let what = format!("network card {index}");
-                if !is_station(*mac) {
-                    return Err(format!("{what}: {mac:x?} is no station's address"));
-                }
-                let tap = next(&what)?;
-                set_up(tap.as_fd(), HEADER_LEN).map_err(|error| format!("{what}: {error}"))?;
-                let (receive, send) = (limits(&what, receive)?, limits(&what, send)?);
-                DeviceFile::Net { tap, mac: *mac, receive, send }
-            }
-            DeviceSpec::Block { read_only } => {
-                let what = format!("disk {index}");
-                disk(&what, next(&what)?, *read_only, &Limits::default())?
-            }
-            DeviceSpec::LimitedBlock { read_only, limits } => {
-                let what = format!("disk {index}");
-                disk(&what, next(&what)?, *read_only, limits)?
-            }
-        });
-    }
+    let devices = devices(&spec.devices, descriptors, room)?;
     let command_line = CommandLine::new(spec.command_line.as_str()).map_err(|error| error.to_string())?;
     let preference = match spec.entry {
         BootEntry::Long => Preference::Long,
@@ -181,29 +153,75 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
     })
 }
 
-/// Whether there may be so many devices of each kind.
-fn check_counts(spec: &LinuxSpec, room: Room) -> Result<(), String> {
-    if spec.devices.len() > VIRTIO_MAX {
-        return Err(format!("{} devices: there is room for {VIRTIO_MAX}", spec.devices.len()));
+/// The devices of a guest, each with its descriptors, which come in their order.
+pub fn devices(
+    specs: &[DeviceSpec],
+    mut descriptors: impl ExactSizeIterator<Item = OwnedFd>,
+    room: Room,
+) -> Result<Vec<DeviceFile>, String> {
+    check_counts(specs, room)?;
+    let expected = specs.iter().filter(|device| device.has_descriptor()).count();
+    if descriptors.len() != expected {
+        return Err(format!("{} descriptors came for devices, {expected} are needed", descriptors.len()));
     }
-    let disks = spec.devices.iter().filter(|device| device.is_disk()).count();
+    let mut next = |what: &str| descriptors.next().ok_or_else(|| format!("no descriptor for {what}"));
+    let mut devices = Vec::new();
+    for (index, device) in specs.iter().enumerate() {
+        devices.push(match device {
+            DeviceSpec::Rng => DeviceFile::Rng,
+            DeviceSpec::Memory { plugged_mib } => {
+                let region = room.pluggable_bytes;
+                let requested = mem::checked(*plugged_mib, region, block_for(region));
+                DeviceFile::Memory { requested: requested.map_err(|error| format!("memory: {error}"))? }
+            }
+            DeviceSpec::Balloon { reports_free } => DeviceFile::Balloon { reports_free: *reports_free },
+            DeviceSpec::Vsock { guest_cid } => DeviceFile::Vsock { guest_cid: *guest_cid },
+            DeviceSpec::Net { mac, receive, send } => {
+                let what = format!("network card {index}");
+                if !is_station(*mac) {
+                    return Err(format!("{what}: {mac:x?} is no station's address"));
+                }
+                let tap = next(&what)?;
+                set_up(tap.as_fd(), HEADER_LEN).map_err(|error| format!("{what}: {error}"))?;
+                let (receive, send) = (limits(&what, receive)?, limits(&what, send)?);
+                DeviceFile::Net { tap, mac: *mac, receive, send }
+            }
+            DeviceSpec::Block { read_only } => {
+                let what = format!("disk {index}");
+                disk(&what, next(&what)?, *read_only, &Limits::default())?
+            }
+            DeviceSpec::LimitedBlock { read_only, limits } => {
+                let what = format!("disk {index}");
+                disk(&what, next(&what)?, *read_only, limits)?
+            }
+        });
+    }
+    Ok(devices)
+}
+
+/// Whether there may be so many devices of each kind.
+fn check_counts(devices: &[DeviceSpec], room: Room) -> Result<(), String> {
+    if devices.len() > VIRTIO_MAX {
+        return Err(format!("{} devices: there is room for {VIRTIO_MAX}", devices.len()));
+    }
+    let disks = devices.iter().filter(|device| device.is_disk()).count();
     if disks > room.disks {
         return Err(format!("{disks} disks: this machine has threads for {}", room.disks));
     }
-    let cids = spec.devices.iter().filter_map(|device| match device {
+    let cids = devices.iter().filter_map(|device| match device {
         DeviceSpec::Vsock { guest_cid } => Some(*guest_cid),
         _ => None,
     });
     if cids.clone().count() > 1 {
         return Err("more than one vsock device".into());
     }
-    match spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Balloon { .. })).count() {
+    match devices.iter().filter(|device| matches!(device, DeviceSpec::Balloon { .. })).count() {
         2.. => return Err("more than one balloon".into()),
         // What goes back would have to be whole ones, and could be somebody else's when the guest wants them again.
         1 if !room.small_pages => return Err("a balloon: huge pages that were set aside are not lent".into()),
         _ => {}
     }
-    match spec.devices.iter().filter(|device| matches!(device, DeviceSpec::Memory { .. })).count() {
+    match devices.iter().filter(|device| matches!(device, DeviceSpec::Memory { .. })).count() {
         2.. => return Err("more than one device of memory that is plugged".into()),
         1 if room.pluggable_bytes == 0 => {
             return Err("this machine was made without room for memory that is plugged".into());

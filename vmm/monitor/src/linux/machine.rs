@@ -7,20 +7,17 @@ use super::bus::Bus;
 use super::console::Console;
 use super::events::{Generation, Tellings};
 use super::filling::{self, FillError, Filling};
-use super::interrupts::{Interrupts, Line, Vm, local_controllers};
-use super::load::{Admitted, DeviceFile, Room};
+use super::furnish::Furnished;
+use super::interrupts::local_controllers;
+use super::load::{Admitted, Room};
 use super::msr;
 use super::network::Front;
-use super::vcpu::{Start, Vcpu};
-use super::virtio::Device;
-use super::virtio::balloon::{self, Balloon};
-use super::virtio::block::Block;
-use super::virtio::mem::{self, Mem};
-use super::virtio::net::Net;
-use super::virtio::rng::Rng;
-use super::virtio::vsock::Vsock;
+use super::vcpu::{First, Start, Vcpu};
+use super::virtio::state::ResumeError;
+use super::virtio::{Device, balloon, mem};
 use super::worker::Work;
 use crate::cpuid::table::Lacks;
+use crate::cpuid::{Leaves, Template};
 use crate::cpuid::{place::Place, software};
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
@@ -28,26 +25,22 @@ use crate::ram::Ram;
 use crate::sys::FileUse;
 use crate::sys::pool::HugePage;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VmFd};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use warren_abi::window::PAGE_SIZE;
 use warren_boot::OutOfRange;
 use warren_boot::linux::image::Segment;
-use warren_boot::linux::layout::{
-    Banks, GENERATION_GSI, HIGH_BASE, POWER_GSI, SERIAL_GSI, virtio_gsi, virtio_window,
-};
+use warren_boot::linux::layout::{Banks, HIGH_BASE};
 use warren_boot::linux::registers::{Registers, write_tables};
 use warren_boot::linux::{acpi, params};
-use warren_devices::virtio::Identity;
-use warren_devices::virtio::block::ID as BLOCK;
 use warren_devices::virtio::mem::Blocks;
-use warren_devices::virtio::transport::QUEUE_NOTIFY;
 
+/// The generation of a guest that was never brought back.
+const FIRST_GENERATION: u64 = 1;
 /// Where KVM may put its real-mode task state on processors that need one: in the gap, never used by us.
 const TSS_ADDRESS: usize = 0xFFFB_D000;
 
@@ -80,20 +73,20 @@ pub enum Pages {
 /// A VM without a kernel.
 #[derive(Debug)]
 pub struct Machine {
-    vm: Arc<VmFd>,
-    ram: Ram,
+    pub(super) vm: Arc<VmFd>,
+    pub(super) ram: Ram,
     cpus: u8,
     memory_bytes: u64,
     disks_max: u8,
     pages: Pages,
     /// What can be plugged; empty without room for it.
-    blocks: Blocks,
+    pub(super) blocks: Blocks,
     exits: Arc<AtomicU64>,
     msr_filter: bool,
     /// What KVM can make a processor look like.
     supported: CpuId,
-    /// The id of the guest's first generation.
-    generation: Generation,
+    /// The id of the guest's generation here.
+    pub(super) generation: Generation,
 }
 
 /// A guest that can be started.
@@ -119,12 +112,34 @@ pub struct Loaded {
     pub kept: Kept,
 }
 
-/// What a running guest stands on: a VM ends with its last descriptor, memory with its last owner, and a guest
-/// without devices has no other.
+/// What a running guest stands on, and what of it a snapshot needs. A VM ends with its last descriptor, memory with its last
+/// owner, and a guest without devices has no other.
 #[derive(Debug)]
 pub struct Kept {
-    _vm: Arc<VmFd>,
-    _ram: Ram,
+    pub(super) vm: Arc<VmFd>,
+    pub(super) ram: Ram,
+    pub(super) bus: Arc<Bus>,
+    /// Bytes that the machine was made with, and those that the guest was given.
+    pub(super) memory_bytes: u64,
+    pub(super) guest_bytes: u64,
+    pub(super) template: &'static str,
+    pub(super) leaves: Leaves,
+    /// There is room for memory that is plugged.
+    pub(super) pluggable: bool,
+    /// How often the guest was brought back, from 1 on.
+    pub(super) generation: u64,
+    /// An id that no other generation has: this one's, if it is a copy.
+    pub(super) fresh: Generation,
+}
+
+impl Loaded {
+    /// Of its parts.
+    #[must_use]
+    pub fn new(start: Start, parts: Furnished, kept: Kept) -> Self {
+        let Furnished { bus, events, work, disks, network, balloon, memory } = parts;
+        let console = Arc::clone(&bus.console);
+        Self { start, work, disks, network, console, events, balloon, memory, kept }
+    }
 }
 
 /// Why a guest could not be built.
@@ -149,6 +164,17 @@ pub enum LinuxError {
         /// What the host lacks.
         lacks: Lacks,
     },
+    /// A device cannot go on where one was written down: the caller's fault.
+    #[error("{name}: {source}")]
+    Device {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: ResumeError,
+    },
+    /// A snapshot of another host: the caller's fault.
+    #[error("{0}")]
+    Other(String),
     /// Memory could not be filled: the host's fault.
     #[error(transparent)]
     Fill(#[from] FillError),
@@ -197,11 +223,12 @@ impl Machine {
         let mut generation = Generation::default();
         getrandom(&mut generation, GetRandomFlags::empty()).map_err(MachineError::Entropy)?;
         let exits = Arc::default();
+        let msrs: Arc<[u32]> = msr::kept(kvm)?.into();
         let mut vcpus = Vec::with_capacity(options.cpus.into());
         for id in 0..options.cpus {
             let fd = vm.create_vcpu(id.into()).map_err(step("create a vCPU"))?;
             let place = Place { id, count: options.cpus, tsc_deadline: deadline };
-            vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits)));
+            vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits), Arc::clone(&msrs)));
         }
         let LinuxOptions { memory_bytes, cpus, disks: disks_max, pages, .. } = options;
         let machine = Self {
@@ -237,6 +264,7 @@ impl Machine {
     pub fn room(&self) -> Room {
         Room {
             memory_bytes: self.memory_bytes,
+            cpus: self.cpus,
             disks: self.disks_max.into(),
             pluggable_bytes: self.blocks.region(),
             small_pages: self.ram.takes_files(),
@@ -257,10 +285,7 @@ impl Machine {
             memory_bytes,
             devices,
         } = admitted;
-        let leaves = template
-            .leaves(self.supported.as_slice())
-            .map_err(|lacks| LinuxError::Template { name: template.name, lacks })?;
-        let leaves = if software::is_here() { leaves.on_software() } else { leaves };
+        let leaves = self.leaves(template)?;
         let initrd = placement.initrd.zip(initrd);
         let filling = if self.pages == Pages::HugeIfThere && kernel_sealed && initrd_sealed {
             let end = Banks::new(self.memory_bytes).map_or(0, |banks| banks.low);
@@ -281,69 +306,45 @@ impl Machine {
         params::write(&mut self.ram, &kernel, &placement, &command_line, rsdp)?;
         write_tables(&mut self.ram, kernel.entry)?;
 
-        let to = Arc::new(Vm::new(Arc::clone(&self.vm)));
-        let interrupts = Interrupts::new(virtio_gsi(devices.len()) as usize, to);
-        let console = Arc::new(Console::new(interrupts.line(SERIAL_GSI), lines));
-        let (mut windows, mut network) = (Vec::new(), Vec::new());
-        let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
-        let (mut balloon, mut memory) = (None, None);
-        for (index, device) in devices.into_iter().enumerate() {
-            let line = interrupts.line(virtio_gsi(index));
-            windows.push(match device {
-                DeviceFile::Block { file, len, read_only, limits } => {
-                    let name = format!("disk{index}");
-                    let block = Block::new(name.clone(), file, len, read_only, limits);
-                    let device = self.attach(index, name, block.identity(), line)?;
-                    disks.push((Arc::clone(&device), Box::new(block)));
-                    device
-                }
-                DeviceFile::Rng => {
-                    let device = self.attach(index, format!("rng{index}"), Rng::identity(), line)?;
-                    work.push((Arc::clone(&device), Box::new(Rng)));
-                    device
-                }
-                DeviceFile::Memory { requested } => {
-                    let blocks = self.blocks.clone();
-                    let identity = mem::identity(&blocks, requested);
-                    let device = self.attach(index, "memory".into(), identity, line)?;
-                    let back = Mem::new(blocks, Arc::clone(&device));
-                    memory = Some(back.handle());
-                    work.push((Arc::clone(&device), Box::new(back)));
-                    device
-                }
-                DeviceFile::Balloon { reports_free } => {
-                    let back = Balloon::new(reports_free);
-                    let device = self.attach(index, "balloon".into(), back.identity(), line)?;
-                    balloon = Some(back.handle(Arc::clone(&device), memory_bytes));
-                    work.push((Arc::clone(&device), Box::new(back)));
-                    device
-                }
-                DeviceFile::Net { tap, mac, receive, send } => {
-                    let front = Net::new(tap, mac, receive, send);
-                    let device = self.attach(index, format!("net{index}"), front.identity(), line)?;
-                    network.push((Arc::clone(&device), Front::Net(Box::new(front))));
-                    device
-                }
-                DeviceFile::Vsock { guest_cid } => {
-                    let front = Vsock::new(guest_cid);
-                    let device = self.attach(index, "vsock".into(), front.identity(), line)?;
-                    network.push((Arc::clone(&device), Front::Vsock(Box::new(front))));
-                    device
-                }
-            });
-        }
-        let (button, generation) = (interrupts.line(POWER_GSI), interrupts.line(GENERATION_GSI));
-        let events = Tellings::new(self.ram.clone(), button, generation, self.generation)?;
-        let (console_too, keyboard) = (Arc::clone(&console), Mutex::default());
-        let bus = Arc::new(Bus { console: console_too, keyboard, devices: windows, interrupts });
+        let parts = self.furnish(devices, memory_bytes, lines, None)?;
         let start = Start {
-            bus,
-            leaves,
-            registers: Some(Registers::new(kernel.entry)),
+            bus: parts.bus.clone(),
+            leaves: leaves.clone(),
+            first: First::Boot(Registers::new(kernel.entry)),
             filling: filling::Shared::new(filling, self.ram.clone()),
         };
-        let kept = Kept { _vm: self.vm, _ram: self.ram };
-        Ok(Loaded { start, work, disks, network, console, events, balloon, memory, kept })
+        let kept = self.kept(&parts, (template.name, leaves), memory_bytes, FIRST_GENERATION);
+        Ok(Loaded::new(start, parts, kept))
+    }
+
+    /// What every vCPU of a guest with a template sees here.
+    pub(super) fn leaves(&self, template: Template) -> Result<Leaves, LinuxError> {
+        let leaves = template
+            .leaves(self.supported.as_slice())
+            .map_err(|lacks| LinuxError::Template { name: template.name, lacks })?;
+        Ok(if software::is_here() { leaves.on_software() } else { leaves })
+    }
+
+    /// What a running guest stands on.
+    pub(super) fn kept(
+        self,
+        parts: &Furnished,
+        (template, leaves): (&'static str, Leaves),
+        guest_bytes: u64,
+        generation: u64,
+    ) -> Kept {
+        Kept {
+            pluggable: self.blocks.region() > 0,
+            vm: self.vm,
+            ram: self.ram,
+            bus: Arc::clone(&parts.bus),
+            memory_bytes: self.memory_bytes,
+            guest_bytes,
+            template,
+            leaves,
+            generation,
+            fresh: self.generation,
+        }
     }
 
     /// Puts a piece of the kernel into memory. Whole pages of a file that cannot change are mapped, so that guests share
@@ -361,29 +362,4 @@ impl Machine {
             .fill(file.as_fd(), offset, gpa, len)
             .map_err(|source| LinuxError::Read { what: "the kernel", source })
     }
-
-    fn attach(
-        &self,
-        index: usize,
-        name: String,
-        identity: Identity,
-        interrupt: Line,
-    ) -> Result<Arc<Device>, LinuxError> {
-        let mut doorbells = Vec::new();
-        let notify = IoEventAddress::Mmio(virtio_window(index) + QUEUE_NOTIFY);
-        for (queue, _) in (0_u32..).zip(&identity.queues) {
-            let bell = doorbell(identity.id)?;
-            self.vm
-                .register_ioevent(&bell, &notify, queue)
-                .map_err(|source| MachineError::Kvm { step: "register a doorbell", source })?;
-            doorbells.push(bell);
-        }
-        Ok(Arc::new(Device::new(name, identity, interrupt, doorbells, self.ram.clone())))
-    }
-}
-
-/// A disk's thread waits in reading its one; all others are watched.
-fn doorbell(device: u32) -> Result<EventFd, LinuxError> {
-    let waits = if device == BLOCK { 0 } else { EFD_NONBLOCK };
-    EventFd::new(EFD_CLOEXEC | waits).map_err(LinuxError::Event)
 }

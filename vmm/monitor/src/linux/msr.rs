@@ -5,6 +5,7 @@
 
 use crate::machine::MachineError;
 use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
+use std::ops::RangeInclusive;
 
 /// First register, how many, and what they are. Intel SDM volume 4; AMD APM volume 2, appendix A; Linux,
 /// Documentation/virt/kvm/x86/msr.rst.
@@ -45,6 +46,48 @@ const ALLOWED: [(u32, u32, &str); 31] = [
 /// Blocks of registers that a filter's ranges cover: few enough for KVM's 16, small enough for its bitmaps.
 const BLOCKS: [(u32, u32); 4] =
     [(0, 0x1000), (0x4B56_4D00, 0x100), (0xC000_0000, 0x200), (0xC001_0000, 0x1100)];
+
+/// The time stamp counter: set before all others.
+const COUNTER: u32 = 0x10;
+/// The deadline timer, which compares with the counter: set after all others.
+const DEADLINE: u32 = 0x6E0;
+/// What KVM keeps of every guest without naming it: memory types and banks of machine checks.
+const NEVER_NAMED: [RangeInclusive<u32>; 6] =
+    [0x200..=0x20F, 0x250..=0x250, 0x258..=0x259, 0x268..=0x26F, 0x2FF..=0x2FF, BANKS];
+/// Banks of machine checks. Most hold nothing.
+pub const BANKS: RangeInclusive<u32> = 0x400..=0x47F;
+/// What a snapshot leaves out of those allowed, and why.
+const LEFT_OUT: [(RangeInclusive<u32>, &str); 10] = [
+    (0x11..=0x12, "the KVM clock's registers by their older numbers"),
+    (0x1B..=0x1B, "goes with the system registers"),
+    (0x49..=0x49, "a command"),
+    (0x8B..=0x8B, "constant"),
+    (0xFE..=0xFE, "constant"),
+    (0x10A..=0x10B, "constant; a command"),
+    (0x179..=0x179, "constant"),
+    (0x4B56_4D07..=0x4B56_4D07, "a command"),
+    (0xC000_0080..=0xC000_0080, "goes with the system registers"),
+    (0xC000_0100..=0xC000_0101, "go with the system registers"),
+];
+
+/// Whether a snapshot keeps a register, where there is one.
+#[must_use]
+pub fn is_kept(register: u32) -> bool {
+    is_allowed(register) && !LEFT_OUT.iter().any(|(range, _)| range.contains(&register))
+}
+
+/// What a snapshot keeps on this host, in the order in which it is set.
+pub fn kept(kvm: &Kvm) -> Result<Vec<u32>, MachineError> {
+    let named = kvm
+        .get_msr_index_list()
+        .map_err(|source| MachineError::Kvm { step: "list model-specific registers", source })?;
+    let never_named = NEVER_NAMED.into_iter().flatten();
+    let mut kept: Vec<u32> =
+        named.as_slice().iter().copied().chain(never_named).filter(|register| is_kept(*register)).collect();
+    kept.sort_unstable_by_key(|register| (*register == DEADLINE, *register != COUNTER, *register));
+    kept.dedup();
+    Ok(kept)
+}
 
 /// Whether the guest may read and write a register.
 #[must_use]
@@ -108,6 +151,15 @@ mod tests {
         }
         let set: u32 = BLOCKS.iter().flat_map(|(base, len)| bitmap(*base, *len)).map(u8::count_ones).sum();
         assert_eq!(set, ALLOWED.iter().map(|(_, count, _)| *count).sum::<u32>());
+    }
+
+    #[test]
+    fn what_a_snapshot_leaves_out_is_allowed_and_nothing_dangerous_is_kept() {
+        for (range, why) in LEFT_OUT {
+            assert!(range.into_iter().any(is_allowed), "{why}");
+        }
+        assert!(is_kept(COUNTER) && is_kept(DEADLINE) && !is_kept(0x3A) && !is_kept(0x4B56_4D07));
+        assert!(NEVER_NAMED.into_iter().flatten().all(is_kept));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::disk::Disk;
 use super::machine::{LinuxOptions, Machine};
 use super::network::Network;
+use super::rest::Rest;
 use super::service::{Queues, Service};
 use super::worker::Worker;
 use crate::end::End;
@@ -11,6 +12,7 @@ use crate::orders::queue;
 use crate::progress::monotonic_ns;
 use crate::run::{Descriptors, open_kvm, open_loop};
 use crate::seal::{LinuxSeal, ThreadFilter};
+use crate::sys::install_kick_handler;
 use anyhow::{Context, Result, bail};
 use event_manager::SubscriberOps;
 use rustix::fd::OwnedFd;
@@ -48,6 +50,7 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     let begin = monotonic_ns();
     let seal = LinuxSeal::begin().context("seal the process")?;
     log!("sealed; Landlock {:?}", seal.landlock);
+    install_kick_handler().context("install the signal handler")?;
     let kvm = open_kvm(descriptors.kvm)?;
     let (machine, vcpus) = Machine::create(&kvm, options).context("make the VM")?;
     drop(kvm);
@@ -60,11 +63,12 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     let end = Arc::new(end);
     let mut starts = Vec::new();
     let (sealed, narrowed) = channel();
+    let rest = Rest::new(vcpus.len());
     for (id, vcpu) in vcpus.into_iter().enumerate() {
         let (start, waits) = channel();
         starts.push(start);
-        let (filter, end) = (seal.vcpu.clone(), Arc::clone(&end));
-        spawn(&format!("vcpu{id}"), filter, &sealed, move || vcpu.live(&waits, &end))?;
+        let (filter, end, rest) = (seal.vcpu.clone(), Arc::clone(&end), Arc::clone(&rest));
+        spawn(&format!("vcpu{id}"), filter, &sealed, move || vcpu.live(&waits, &end, &rest))?;
     }
     let (work, orders) = queue().context("make an event descriptor")?;
     let (worker, ended) = (Worker::new(orders)?, Arc::clone(&end));
@@ -83,7 +87,7 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     // Ends when every thread has narrowed itself: nothing is read before.
     for () in narrowed {}
     let listener = UnixListener::from(descriptors.listener);
-    let queues = Queues { starts, work, disks, network, ends };
+    let queues = Queues { starts, work, disks, network, ends, rest };
     let service = Service::new(listener, machine, queues).context("use the control socket")?;
     serve(service, seal.main, begin)
 }

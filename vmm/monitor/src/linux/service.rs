@@ -1,12 +1,15 @@
 //! The main thread of a Linux machine: the control socket, the console's lines, the end.
 
+mod snapshots;
+
 use super::console::Console;
 use super::door::{Door, FIRST_STRANGER, forget};
 use super::events::Tellings;
 use super::load;
-use super::machine::{Kept, LinuxError, Machine};
+use super::machine::{Kept, LinuxError, Loaded, Machine};
 use super::network::{Front, NetworkOrder};
-use super::vcpu::Start;
+use super::rest::Rest;
+use super::vcpu::{First, Start};
 use super::virtio::{balloon, mem};
 use super::worker::Work;
 use crate::connection::{Connection, ConnectionError};
@@ -43,6 +46,8 @@ pub struct Queues {
     pub network: Outgoing<NetworkOrder>,
     /// How vCPU threads end.
     pub ends: Incoming<End>,
+    /// How they come to rest.
+    pub rest: Arc<Rest>,
 }
 
 /// The main thread's belongings.
@@ -71,7 +76,7 @@ struct Running {
     events: Tellings,
     balloon: Option<balloon::Handle>,
     memory: Option<mem::Handle>,
-    _kept: Kept,
+    kept: Kept,
 }
 
 impl Service {
@@ -203,10 +208,14 @@ impl Service {
             ControlRequest::Load(_) | ControlRequest::Restore(_) => {
                 refused("this VMM runs Linux guests, not Wasm functions")
             }
-            ControlRequest::Snapshot => {
-                ControlReply::NoSnapshot { reason: "Linux guests are not written down yet".into() }
+            ControlRequest::Snapshot => self.snapshot(descriptors),
+            ControlRequest::Resume => self.resume(),
+            ControlRequest::LoadLinux(spec) => {
+                self.begin(|service, machine, bell| service.build(machine, bell, &spec, descriptors))
             }
-            ControlRequest::LoadLinux(spec) => self.load(&spec, descriptors),
+            ControlRequest::RestoreLinux(spec) => {
+                self.begin(|service, machine, bell| service.restore(machine, bell, &spec, descriptors))
+            }
             ControlRequest::PowerButton => self.tell(|events| {
                 events.press_power_button();
                 Ok(())
@@ -256,12 +265,16 @@ impl Service {
         }
     }
 
-    fn load(&mut self, spec: &LinuxSpec, descriptors: Vec<OwnedFd>) -> ControlReply {
+    /// Puts a guest in, one way or the other; once.
+    fn begin(
+        &mut self,
+        make: impl FnOnce(&mut Self, Machine, Outgoing<()>) -> Result<(), LoadError>,
+    ) -> ControlReply {
         let arrived_ns = monotonic_ns();
         let (Some(machine), Some(bell)) = (self.machine.take(), self.bell.take()) else {
             return refused("a guest is loaded already");
         };
-        match self.build(machine, bell, spec, descriptors) {
+        match make(self, machine, bell) {
             Ok(()) => {
                 let build_us = monotonic_ns().saturating_sub(arrived_ns) / 1000;
                 log!("guest started; built in {build_us} us");
@@ -283,10 +296,24 @@ impl Service {
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), LoadError> {
         let admitted = load::admit(spec, descriptors, machine.room()).map_err(LoadError::Refused)?;
-        let loaded = machine.load(admitted, bell).map_err(|error| match error {
-            LinuxError::Read { .. } | LinuxError::Template { .. } => LoadError::Refused(error.to_string()),
-            other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
-        })?;
+        let loaded = machine.load(admitted, bell).map_err(load_error)?;
+        let start = loaded.start.clone();
+        self.hand_out(loaded, &spec.label);
+        self.start(&start, []);
+        Ok(())
+    }
+
+    /// Starts vCPUs: the first with what `start` says, the others with what follows.
+    fn start(&self, start: &Start, others: impl IntoIterator<Item = First>) {
+        let firsts = std::iter::once(start.first.clone()).chain(others).chain(std::iter::repeat(First::Wait));
+        for (queue, first) in self.queues.starts.iter().zip(firsts) {
+            // A thread that is gone has reported its end.
+            let _ = queue.send(Start { first, ..start.clone() });
+        }
+    }
+
+    /// Gives the other threads what is theirs.
+    fn hand_out(&mut self, loaded: Loaded, label: &str) {
         self.queues.work.send(loaded.work);
         // As many threads as disks at least: that was checked when they were admitted.
         for (thread, disk) in self.queues.disks.iter().zip(loaded.disks) {
@@ -294,22 +321,25 @@ impl Service {
         }
         let has_vsock = loaded.network.iter().any(|(_, front)| matches!(front, Front::Vsock(_)));
         self.queues.network.send(NetworkOrder::Devices(loaded.network));
-        let mut start = loaded.start;
-        for queue in &self.queues.starts {
-            let others = Start { registers: None, ..start.clone() };
-            // A thread that is gone has reported its end.
-            let _ = queue.send(std::mem::replace(&mut start, others));
-        }
         self.running = Some(Running {
-            label: spec.label.clone(),
+            label: label.into(),
             console: loaded.console,
             has_vsock,
             events: loaded.events,
             balloon: loaded.balloon,
             memory: loaded.memory,
-            _kept: loaded.kept,
+            kept: loaded.kept,
         });
-        Ok(())
+    }
+}
+
+fn load_error(error: LinuxError) -> LoadError {
+    match error {
+        LinuxError::Read { .. }
+        | LinuxError::Template { .. }
+        | LinuxError::Device { .. }
+        | LinuxError::Other(_) => LoadError::Refused(error.to_string()),
+        other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
     }
 }
 

@@ -2,19 +2,26 @@
 //!
 //! ```text
 //!  waiting --Start--> running --exit--> bus --> running ...
+//!               |        |  kicked: at rest (`rest`), says its registers if they are wanted, goes on
+//!               |        |
+//!               '- of a guest that is brought back: at rest first
+//!
 //!                        |  at its first exit, or at memory that is not there (yet): fills memory, or waits for who does
 //!                        |  reset, power-off, triple fault, what KVM cannot do: reported once, the thread ends
 //! ```
-//! There is no way to be stopped from outside: the main thread ends the process, and with it every vCPU.
+//! There is no way to be ended from outside: the main thread ends the process, and with it every vCPU.
 
 use super::bus::Bus;
 use super::filling;
+use super::registers;
+use super::rest::Rest;
 use crate::cpu::{GuestFault, MXCSR, X87_CONTROL, set_segments, table};
 use crate::cpuid::Leaves;
 use crate::cpuid::place::Place;
 use crate::end::End;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
+use crate::sys::{Kicker, forgive};
 use kvm_bindings::{Msrs, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
@@ -22,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use warren_boot::linux::registers::Registers;
 use warren_devices::power::PowerEvent;
+use warren_state::linux::vcpu::VcpuState;
 
 /// Memory types are on, and memory that no range names is write-back (Intel SDM volume 3, 13.11.2.1).
 const MTRR_DEFAULT: (u32, u64) = (0x2FF, 1 << 11 | 6);
@@ -33,10 +41,21 @@ pub struct Start {
     pub bus: Arc<Bus>,
     /// What every vCPU sees of the processor.
     pub leaves: Leaves,
-    /// The first vCPU's registers; the others wait in KVM until the guest starts them.
-    pub registers: Option<Registers>,
+    /// What it begins with.
+    pub first: First,
     /// What of memory is not filled yet. Before it is, a guest may run and do nothing else.
     pub filling: filling::Shared,
+}
+
+/// What a vCPU begins with.
+#[derive(Clone, Debug)]
+pub enum First {
+    /// The kernel's entry.
+    Boot(Registers),
+    /// Nothing: it waits in KVM until the guest starts it.
+    Wait,
+    /// What was written down of one. It holds until it is let go on.
+    Resume(Box<VcpuState>),
 }
 
 /// A vCPU and what its thread needs.
@@ -45,32 +64,54 @@ pub struct Vcpu {
     fd: VcpuFd,
     place: Place,
     exits: Arc<AtomicU64>,
+    /// The model-specific registers that a snapshot keeps.
+    msrs: Arc<[u32]>,
 }
 
 impl Vcpu {
     /// Exits are counted in `exits`, which all vCPUs share.
     #[must_use]
-    pub fn new(fd: VcpuFd, place: Place, exits: Arc<AtomicU64>) -> Self {
-        Self { fd, place, exits }
+    pub fn new(fd: VcpuFd, place: Place, exits: Arc<AtomicU64>, msrs: Arc<[u32]>) -> Self {
+        Self { fd, place, exits, msrs }
     }
 
     /// Waits, runs, and reports how the guest ended.
-    pub fn live(mut self, start: &Receiver<Start>, ends: &Outgoing<End>) {
+    pub fn live(mut self, start: &Receiver<Start>, ends: &Outgoing<End>, rest: &Rest) {
         // Without a sender the process is ending.
         let Ok(start) = start.recv() else { return };
-        let end = match self.enter(start.leaves, start.registers.as_ref()) {
-            Ok(()) => self.run(&start.bus, &start.filling),
-            Err(error) => End::Host(error.into()),
+        let seat = usize::from(self.place.id);
+        let (end, why) = match self.enter(start.leaves, &start.first) {
+            Ok(()) => {
+                rest.begin(seat, Kicker::for_this_thread(&mut self.fd));
+                (self.run(&start.bus, &start.filling, rest), None)
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                let why = format!("{error:#}");
+                (End::Host(error), Some(why))
+            }
         };
+        // Before the vCPU goes: nobody kicks it any more.
+        rest.leave(seat, why);
         ends.send(end);
     }
 
     /// Says what the processor is, and sets the first registers if there are some.
-    fn enter(&mut self, leaves: Leaves, registers: Option<&Registers>) -> Result<(), MachineError> {
+    fn enter(&mut self, leaves: Leaves, first: &First) -> Result<(), MachineError> {
         let step = |step| move |source| MachineError::Kvm { step, source };
         let leaves = leaves.placed(self.place).to_kvm()?;
         self.fd.set_cpuid2(&leaves).map_err(step("set CPUID"))?;
-        let Some(registers) = registers else { return Ok(()) };
+        match first {
+            First::Boot(registers) => self.boot(registers),
+            First::Wait => Ok(()),
+            First::Resume(state) => {
+                registers::set(&self.fd, state).map_err(|error| MachineError::Refused(error.to_string()))
+            }
+        }
+    }
+
+    fn boot(&mut self, registers: &Registers) -> Result<(), MachineError> {
+        let step = |step| move |source| MachineError::Kvm { step, source };
         let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
         set_segments(&mut sregs, &registers.code, &registers.data, &registers.task);
         (sregs.gdt, sregs.idt) = (table(registers.gdt), kvm_dtable::default());
@@ -95,11 +136,24 @@ impl Vcpu {
         self.fd.set_regs(&regs).map_err(step("set registers"))
     }
 
-    fn run(&mut self, bus: &Bus, filling: &filling::Shared) -> End {
+    fn run(&mut self, bus: &Bus, filling: &filling::Shared, rest: &Rest) -> End {
         let mut unfinished = Some(filling);
+        if rest.is_asked() {
+            self.hold(rest);
+        }
         loop {
             let exit = match self.fd.run() {
-                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => continue,
+                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                    // The flag first: see `rest`.
+                    forgive(&mut self.fd);
+                    if rest.is_asked() {
+                        if let Some(Err(error)) = unfinished.take().map(filling::Shared::finish) {
+                            return End::Host(error.into());
+                        }
+                        self.hold(rest);
+                    }
+                    continue;
+                }
                 Err(error) if error.errno() == libc::EFAULT && unfinished.is_none() => {
                     return End::Guest(GuestFault::Memory);
                 }
@@ -144,5 +198,11 @@ impl Vcpu {
                 Some(PowerEvent::Reset) => return End::Reset,
             }
         }
+    }
+
+    /// At rest as long as that is asked for.
+    fn hold(&self, rest: &Rest) {
+        let read = || registers::read(&self.fd, &self.msrs).map_err(|error| error.to_string());
+        rest.hold(self.place.id.into(), read);
     }
 }

@@ -9,13 +9,14 @@
 //! A reset is the one place where a vCPU thread waits for another: drivers of virtio-mmio do not ask again whether a
 //! reset is done, and free what the device may still be writing to.
 //!
-//! Modules: [`walk`] from rings to requests, [`balloon`], [`mem`], [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
+//! Modules: [`state`] a device written down and brought back, [`walk`] from rings to requests, [`balloon`], [`mem`], [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
 
 pub mod balloon;
 pub mod block;
 pub mod mem;
 pub mod net;
 pub mod rng;
+pub mod state;
 pub mod vsock;
 pub mod walk;
 
@@ -87,6 +88,8 @@ pub struct Device {
     doorbells: Vec<EventFd>,
     /// A reset waits: nobody begins another step.
     quiesce: AtomicBool,
+    /// Nobody begins another step until this is over: looked at under the queues' lock.
+    rests: AtomicBool,
     queues: Mutex<Queues>,
     ram: Ram,
     broken: Seldom,
@@ -131,10 +134,17 @@ impl Device {
             interrupt,
             doorbells,
             quiesce: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
             queues: Mutex::default(),
             ram,
             broken: Seldom::default(),
         }
+    }
+
+    /// What it is called in the log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What the guest rings, one a queue.
@@ -220,6 +230,10 @@ impl Device {
             return Step::Idle;
         }
         let mut queues = lock(&self.queues);
+        // Who lets it go on rings.
+        if self.rests.load(Ordering::SeqCst) {
+            return Step::Idle;
+        }
         let stepped = step(&mut queues, &self.ram);
         // Under the lock: a reset that waits for it comes after, and forgives.
         let done = matches!(stepped, Ok(Step::Done));

@@ -15,6 +15,7 @@ mod filling;
 mod many;
 mod memory;
 mod net;
+mod restored;
 mod vsock;
 
 use support::linux::{Ended, Guest, contents, guests};
@@ -56,6 +57,8 @@ struct Shape {
     memory_mib: u64,
     /// Of sealed files into huge pages, which come when the guest first reaches for them.
     late: bool,
+    /// Written down and brought back in the middle of its work.
+    restored: bool,
 }
 
 /// Copies a disk to another, writes a sector, discards some, reads entropy; all of it again after their drivers came back;
@@ -84,6 +87,7 @@ fn everything(shape: Shape) {
         guest.disks.push((source.try_clone().unwrap(), true));
         guest.disks.push((target.try_clone().unwrap(), false));
         guest.shape(shape.elf, shape.cpus, shape.memory_mib);
+        guest.point = shape.restored.then_some("console: discarded");
         if shape.late {
             guest.sealed = true;
             guest.flags.push("--huge-pages");
@@ -120,12 +124,19 @@ fn everything(shape: Shape) {
 
 #[test]
 fn stock_6_1_bzimage_does_everything() {
-    everything(Shape { kernel: "6.1", elf: None, cpus: 1, memory_mib: 128, late: false });
+    everything(Shape { kernel: "6.1", elf: None, cpus: 1, memory_mib: 128, late: false, restored: false });
 }
 
 #[test]
 fn stock_6_12_elf_with_four_vcpus_and_6_gib_does_everything() {
-    everything(Shape { kernel: "6.12", elf: Some(BootEntry::Pvh), cpus: 4, memory_mib: 6144, late: true });
+    everything(Shape {
+        kernel: "6.12",
+        elf: Some(BootEntry::Pvh),
+        cpus: 4,
+        memory_mib: 6144,
+        late: true,
+        restored: false,
+    });
 }
 
 #[test]
@@ -138,7 +149,9 @@ fn every_combination_does_everything() {
             for (cpus, memory_mib, late) in
                 [(1, 128, true), (4, 128, false), (1, 6144, false), (4, 6144, true)]
             {
-                everything(Shape { kernel, elf, cpus, memory_mib, late });
+                for restored in [false, true] {
+                    everything(Shape { kernel, elf, cpus, memory_mib, late, restored });
+                }
             }
         }
     }

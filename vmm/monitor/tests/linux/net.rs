@@ -2,7 +2,7 @@
 
 use super::support::linux::{Guest, guests};
 use super::support::tap::{GUEST, HOST, Peer};
-use super::{POWERED_OFF, support};
+use super::{POWERED_OFF, soak, support};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use warren_vmm_protocol::linux::{DeviceSpec, Limits, Rate};
@@ -46,6 +46,17 @@ fn limits(bytes: Option<u64>) -> Limits {
 
 /// Runs a script; the log.
 fn with_card(kernel: &str, script: &str, times: usize, send: Limits) -> Option<String> {
+    with_card_from(None, kernel, script, times, send)
+}
+
+/// The same, written down and brought back at a point.
+fn with_card_from(
+    point: Option<&'static str>,
+    kernel: &str,
+    script: &str,
+    times: usize,
+    send: Limits,
+) -> Option<String> {
     if !support::has_kvm() {
         return None;
     }
@@ -54,6 +65,7 @@ fn with_card(kernel: &str, script: &str, times: usize, send: Limits) -> Option<S
     let mut guest = Guest::with_probe(&folder, kernel, &format!("{USE}\n{script}"));
     guest.disks.push((support::vmm::memfd(&pattern()), true));
     let device = DeviceSpec::Net { mac: MAC, receive: limits(None), send };
+    guest.point = point;
     guest.card = Some((peer.tap.try_clone().unwrap(), device));
     let ended = guest.run();
     ended.with(POWERED_OFF, &["console: pinged", "console: the same came back", "end: powered-off"]);
@@ -70,6 +82,16 @@ fn a_card_of_6_1_pings_and_moves_large_segments() {
     for count in frames.split(' ') {
         let count: usize = count.parse().unwrap();
         assert!(count < MUCH / 1448 * 3 / 4, "{frames} frames for {MUCH} bytes each way");
+    }
+}
+
+/// Its driver is there when the guest is written down: it neither sees nor asks for anything anew.
+#[test]
+fn a_card_goes_on_in_a_second_life() {
+    if soak() {
+        for kernel in ["6.1", "6.12"] {
+            with_card_from(Some("console: card "), kernel, "use_card", 1, limits(None));
+        }
     }
 }
 

@@ -44,10 +44,18 @@ impl Life {
 impl Snapshot {
     /// Of the guest behind this control connection, which goes on.
     pub fn take(control: &mut UnixStream) -> Self {
+        Self::take_of(control, 1 << 30)
+    }
+
+    /// The same with so much room.
+    pub fn take_of(control: &mut UnixStream, room: u64) -> Self {
         let memory = memfd_create("memory", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        ftruncate(&memory, 1 << 30).unwrap();
+        ftruncate(&memory, room).unwrap();
         send_with(control, &ControlRequest::Snapshot, &[&memory]);
-        let ControlReply::Snapshot { memory_len, state } = receive(control) else { panic!("no snapshot") };
+        let (memory_len, state) = match receive(control) {
+            ControlReply::Snapshot { memory_len, state } => (memory_len, state),
+            other => panic!("no snapshot: {other:?}"),
+        };
         ftruncate(&memory, memory_len).unwrap();
         fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW).unwrap();
         Self { state, memory }

@@ -1,12 +1,13 @@
 //! Linux guests: what they are made of (on the lab host), and a VMM that runs one.
 
+use super::life::Snapshot;
 use super::vmm::{Vmm, memfd, sealed, send_with, try_receive};
 use rustix::fd::OwnedFd;
 use std::fs;
 use std::io::{Read, Seek};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxRestore, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest};
 
 /// Kernels and root file system, as `warren-lab --guests` carries them.
@@ -45,12 +46,16 @@ pub struct Guest {
     pub others: Vec<DeviceSpec>,
     /// More flags of the VMM.
     pub flags: Vec<&'static str>,
+    /// Written down when this stands in the log, and brought back in another VMM.
+    pub point: Option<&'static str>,
 }
 
 /// A guest that runs.
 pub struct Running {
     pub vmm: Vmm,
     pub control: UnixStream,
+    /// The log of its life before.
+    pub before: String,
 }
 
 /// How a guest ended.
@@ -84,6 +89,7 @@ impl Guest {
             card: None,
             others: Vec::new(),
             flags: Vec::new(),
+            point: None,
         }
     }
 
@@ -113,13 +119,70 @@ impl Guest {
         self.start().end()
     }
 
-    /// Starts it.
+    /// Starts it, up to its point in another life if it has one.
     pub fn start(&self) -> Running {
+        let mut running = self.boot();
+        let Some(point) = self.point else { return running };
+        if !running.vmm.until(point) {
+            let (status, log) = running.vmm.wait();
+            panic!("{point:?} does not come, status {status}: {log}");
+        }
+        let snapshot = running.snapshot();
+        let before = running.kill().log;
+        let mut running = self.restore(&snapshot);
+        running.before = before;
+        running
+    }
+
+    /// A machine for it.
+    pub fn launch(&self) -> Vmm {
         let words = [self.memory_mib, self.cpus.into(), self.disks.len() as u64].map(|word| word.to_string());
         let [memory, cpus, disks] = &words;
         let mut flags = vec!["--memory-mib", memory, "--cpus", cpus, "--disks", disks];
         flags.extend(&self.flags);
-        let vmm = Vmm::launch("linux", &flags, None);
+        Vmm::launch("linux", &flags, None)
+    }
+
+    /// Brings it back from a snapshot of it.
+    pub fn restore(&self, snapshot: &Snapshot) -> Running {
+        let vmm = self.launch();
+        let mut control = vmm.control();
+        let reply = self.ask_restore(&mut control, snapshot, &snapshot.state);
+        Running::started(vmm, control, reply.as_ref())
+    }
+
+    /// Asks for that, with this state.
+    pub fn ask_restore(
+        &self,
+        control: &mut UnixStream,
+        snapshot: &Snapshot,
+        state: &[u8],
+    ) -> Option<ControlReply> {
+        let (devices, descriptors) = self.parts();
+        Self::ask_restore_with(control, snapshot, state, devices, &descriptors)
+    }
+
+    /// The same with other devices.
+    pub fn ask_restore_with(
+        control: &mut UnixStream,
+        snapshot: &Snapshot,
+        state: &[u8],
+        devices: Vec<DeviceSpec>,
+        descriptors: &[&OwnedFd],
+    ) -> Option<ControlReply> {
+        let spec = LinuxRestore { state: state.to_vec(), devices, label: "test-guest".into() };
+        let all: Vec<_> = std::iter::once(&snapshot.memory).chain(descriptors.iter().copied()).collect();
+        send_with(control, &ControlRequest::RestoreLinux(spec), &all);
+        try_receive(control)
+    }
+
+    /// Its devices and their descriptors.
+    pub fn parts(&self) -> (Vec<DeviceSpec>, Vec<&OwnedFd>) {
+        (self.devices(), self.devices_descriptors().collect())
+    }
+
+    fn boot(&self) -> Running {
+        let vmm = self.launch();
         let mut control = vmm.control();
         let initrd = initrd(&self.modules);
         let (kernel, initrd) = if self.sealed {
@@ -127,6 +190,27 @@ impl Guest {
         } else {
             (fs::File::open(&self.kernel).unwrap().into(), memfd(&initrd))
         };
+        let spec = LinuxSpec {
+            memory_bytes: self.memory_mib << 20,
+            command_line: self.command_line.clone(),
+            cpu_template: self.cpu_template.clone(),
+            initrd: true,
+            entry: self.entry,
+            devices: self.devices(),
+            label: "test-guest".into(),
+        };
+        let mut descriptors = vec![&kernel, &initrd];
+        descriptors.extend(self.devices_descriptors());
+        send_with(&mut control, &ControlRequest::LoadLinux(spec), &descriptors);
+        let reply = try_receive(&mut control);
+        Running::started(vmm, control, reply.as_ref())
+    }
+
+    fn devices_descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.disks.iter().map(|(disk, _)| disk).chain(self.card.iter().map(|(tap, _)| tap))
+    }
+
+    fn devices(&self) -> Vec<DeviceSpec> {
         let mut devices: Vec<_> =
             self.disks.iter().map(|(_, read_only)| DeviceSpec::Block { read_only: *read_only }).collect();
         if let (Some(last), Some(limits)) = (devices.last_mut(), self.limits)
@@ -138,29 +222,24 @@ impl Guest {
         devices.extend(self.cid.map(|guest_cid| DeviceSpec::Vsock { guest_cid }));
         devices.extend(self.card.iter().map(|(_, device)| *device));
         devices.extend(&self.others);
-        let spec = LinuxSpec {
-            memory_bytes: self.memory_mib << 20,
-            command_line: self.command_line.clone(),
-            cpu_template: self.cpu_template.clone(),
-            initrd: true,
-            entry: self.entry,
-            devices,
-            label: "test-guest".into(),
-        };
-        let mut descriptors = vec![&kernel, &initrd];
-        descriptors.extend(self.disks.iter().map(|(disk, _)| disk));
-        descriptors.extend(self.card.iter().map(|(tap, _)| tap));
-        send_with(&mut control, &ControlRequest::LoadLinux(spec), &descriptors);
-        let reply: Option<ControlReply> = try_receive(&mut control);
-        if !matches!(reply, Some(ControlReply::Started { .. })) {
-            let (status, log) = vmm.wait();
-            panic!("{reply:?}, status {status}: {log}");
-        }
-        Running { vmm, control }
+        devices
     }
 }
 
 impl Running {
+    fn started(vmm: Vmm, control: UnixStream, reply: Option<&ControlReply>) -> Self {
+        if !matches!(reply, Some(ControlReply::Started { .. })) {
+            let (status, log) = vmm.wait();
+            panic!("{reply:?}, status {status}: {log}");
+        }
+        Self { vmm, control, before: String::new() }
+    }
+
+    /// Written down; it holds still.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take_of(&mut self.control.try_clone().unwrap(), 8 << 30)
+    }
+
     /// Ends it from outside.
     pub fn kill(mut self) -> Ended {
         self.vmm.kill();
@@ -170,7 +249,7 @@ impl Running {
     /// Waits for the guest's own end.
     pub fn end(self) -> Ended {
         let (status, log) = self.vmm.wait();
-        Ended { status, log }
+        Ended { status, log: self.before + &log }
     }
 }
 

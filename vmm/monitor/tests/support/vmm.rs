@@ -24,6 +24,8 @@ const WEDGED: Duration = Duration::from_secs(30);
 /// A running VMM.
 pub struct Vmm {
     child: Child,
+    /// Of its log, what was read already.
+    seen: String,
     path: std::path::PathBuf,
 }
 
@@ -81,7 +83,7 @@ impl Vmm {
                 Ok(())
             });
         }
-        Self { child: command.spawn().unwrap(), path }
+        Self { child: command.spawn().unwrap(), seen: String::new(), path }
     }
 
     /// One with the test guest, loaded with `code`.
@@ -124,9 +126,26 @@ impl Vmm {
         self.child.kill().unwrap();
     }
 
+    /// Reads the log until a text stands in it; whether it ever does.
+    pub fn until(&mut self, text: &str) -> bool {
+        let log = self.child.stderr.as_mut().unwrap();
+        let mut line = Vec::new();
+        while !self.seen.contains(text) {
+            let mut byte = [0];
+            if log.read(&mut byte).unwrap() == 0 {
+                return false;
+            }
+            line.push(byte[0]);
+            if byte[0] == b'\n' {
+                self.seen.push_str(&String::from_utf8_lossy(&std::mem::take(&mut line)));
+            }
+        }
+        true
+    }
+
     /// Waits for the process: its exit status and its log.
     pub fn wait(mut self) -> (i32, String) {
-        let mut log = String::new();
+        let mut log = std::mem::take(&mut self.seen);
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         let status = self.child.wait().unwrap();
         (status.code().unwrap_or(-1), log)

@@ -159,6 +159,42 @@ fn the_configuration_is_written_once_features_are_agreed() {
     assert_eq!(two, [0; 2], "registers are words");
 }
 
+/// The same in another device, written down and brought back.
+fn again(device: &Transport) -> Transport {
+    let state = device.state();
+    assert!(state.is_sound(), "{state:?}");
+    let mut other = self::device();
+    let effect = other.resume(&state).unwrap();
+    let works = state.is_live() && !state.needs_reset;
+    let activates = Effect::Activate { features: state.driver_features, queues: state.queues.clone() };
+    assert_eq!(effect, if works { activates } else { Effect::None });
+    assert_eq!(other.state(), state);
+    other
+}
+
+#[test]
+fn another_devices_registers_are_refused() {
+    let mut live = device();
+    assert!(agree(&mut live, F_VERSION_1) && describe(&mut live, 1, 8, AREAS));
+    let refused = |change: fn(&mut TransportState), expect: Mismatch| {
+        let mut state = live.state();
+        change(&mut state);
+        let mut other = device();
+        assert_eq!(other.resume(&state), Err(expect));
+        assert_eq!(other.state(), device().state(), "nothing changed");
+    };
+    refused(|state| state.id = 3, Mismatch::Kind { was: 3, is: 2 });
+    refused(|state| state.offered = F_VERSION_1, Mismatch::Features { was: F_VERSION_1, is: OFFERED });
+    refused(|state| state.queues.truncate(1), Mismatch::Queues);
+    refused(|state| state.queues[1].size = 16, Mismatch::Queues);
+    refused(|state| state.queues[1].driver = 1, Mismatch::Queues);
+    refused(|state| state.status = 3, Mismatch::Queues);
+    refused(|state| state.status = 7, Mismatch::Queues);
+    refused(|state| state.status |= NEEDS_RESET, Mismatch::Queues);
+    refused(|state| state.driver_features = 0, Mismatch::Queues);
+    refused(|state| state.interrupt = 4, Mismatch::Queues);
+}
+
 /// The states as they are drawn, by themselves: what a write to the status makes of one.
 fn drawn(status: u32, agreed: bool, value: u32) -> u32 {
     let (state, failed) = (status & !FAILED, (status | value) & FAILED);
@@ -244,6 +280,8 @@ proptest! {
             if let Some(queues) = &live {
                 prop_assert_eq!(queues, &device.queues);
             }
+            // Written down and brought back at every step, it goes on as if nothing had been.
+            device = again(&device);
             let mut bytes = [0; 8];
             device.read(offset, &mut bytes[..width.min(8)]);
         }

@@ -1,5 +1,5 @@
-//! A driver in a few lines against whole devices: registers, rings, and what is behind them. Each case runs three times:
-//! fresh, after a reset, and after a reset in the middle of it.
+//! A driver in a few lines against whole devices: registers, rings, and what is behind them. Each case runs several times:
+//! fresh, after a reset, after a reset in the middle of it, and in a device that was written down and brought back.
 
 use super::*;
 use crate::linux::interrupts::tests::counted;
@@ -50,6 +50,7 @@ impl Serve for net::Net {
 /// A driver of one device.
 struct Driver<S> {
     device: Arc<Device>,
+    identity: Identity,
     front: S,
     ram: Ram,
     features: u64,
@@ -65,15 +66,28 @@ impl<S: Serve> Driver<S> {
     }
 
     fn over(ram: Ram, identity: Identity, front: impl FnOnce(&Arc<Device>) -> S) -> Self {
-        let bell = || EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let queues = identity.queues.len();
-        let (lines, _) = counted(1);
-        let bells = (0..queues).map(|_| bell()).collect();
-        let device = Device::new("test".into(), identity, lines.line(0), bells, ram.clone());
         let features = F_VERSION_1 | F_EVENT_IDX;
-        let device = Arc::new(device);
+        let device = Self::device(&identity, &ram);
         let front = front(&device);
-        Self { device, front, ram, features, made: vec![0; queues], seen: vec![0; queues] }
+        Self { device, identity, front, ram, features, made: vec![0; queues], seen: vec![0; queues] }
+    }
+
+    fn device(identity: &Identity, ram: &Ram) -> Arc<Device> {
+        let bell = |_| EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        let (lines, _) = counted(1);
+        let bells = identity.queues.iter().map(bell).collect();
+        Arc::new(Device::new("test".into(), identity.clone(), lines.line(0), bells, ram.clone()))
+    }
+
+    /// Written down and brought back: the driver notices nothing.
+    fn reborn(&mut self) {
+        assert!(self.device.come_to_rest(u64::MAX));
+        let state = self.device.state();
+        assert_eq!(self.device.step(|_, _| panic!("it is at rest")), Step::Idle);
+        self.device = Self::device(&self.identity, &self.ram);
+        self.device.resume(&state).unwrap();
+        assert_eq!(self.device.state(), state);
     }
 
     fn set(&self, offset: u64, value: u32) {
@@ -176,7 +190,8 @@ impl<S: Serve> Driver<S> {
     }
 }
 
-/// Fresh, after a reset, after a reset with a request on its way.
+/// Fresh, after a reset, after a reset with a request on its way; and in a second life, where nothing that works on a device
+/// knows it by itself.
 fn three_times<S: Serve>(driver: &mut Driver<S>, mut case: impl FnMut(&mut Driver<S>)) {
     driver.bring_up();
     case(driver);
@@ -187,6 +202,14 @@ fn three_times<S: Serve>(driver: &mut Driver<S>, mut case: impl FnMut(&mut Drive
     driver.serve();
     driver.bring_up();
     case(driver);
+    if ![warren_devices::virtio::balloon::ID, warren_devices::virtio::mem::ID].contains(&driver.identity.id) {
+        driver.bring_up();
+        driver.reborn();
+        case(driver);
+        driver.reborn();
+        driver.bring_up();
+        case(driver);
+    }
 }
 
 #[test]

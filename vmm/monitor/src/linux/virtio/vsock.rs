@@ -59,8 +59,20 @@ pub struct Vsock {
     spare: Option<(u16, Chain)>,
     /// Whose queues `spare` and the open connections belong to.
     era: u64,
+    gate: Gate,
+}
+
+/// Whether packets go through. After an interruption a connection of the new life must not be taken for one of the old: the
+/// guest's driver ends every one that it has when it hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
     /// The guest is to hear that every connection is gone.
-    interrupted: bool,
+    Interrupted,
+    /// It was told when so many buffers for events were left; it gives that one back when it has heard.
+    Told {
+        left: u16,
+    },
 }
 
 impl Vsock {
@@ -75,7 +87,7 @@ impl Vsock {
             keys: BTreeMap::new(),
             spare: None,
             era: 0,
-            interrupted: false,
+            gate: Gate::Open,
         }
     }
 
@@ -145,20 +157,27 @@ impl Vsock {
     pub fn interrupt(&mut self) {
         self.mux.reset();
         self.bury();
-        self.interrupted = true;
+        self.gate = Gate::Interrupted;
     }
 
     /// One packet each way at most.
     pub fn step(&mut self, queues: &mut Queues, ram: &Ram) -> Result<Step, WalkError> {
         if self.era != queues.era {
             self.era = queues.era;
+            // A driver that begins has no connections.
+            if matches!(self.gate, Gate::Told { .. }) {
+                self.gate = Gate::Open;
+            }
             self.spare = None;
             self.mux.reset();
             self.bury();
         }
         let mut step = Step::Idle;
-        if let (true, Some(walk)) = (self.interrupted, queues.get(EVENTS)) {
-            step = step.and(self.tell_event(walk, ram)?);
+        if let Some(walk) = queues.get(EVENTS) {
+            step = step.and(self.pass_gate(walk, ram)?);
+        }
+        if self.gate != Gate::Open {
+            return Ok(step);
         }
         if let (true, Some(walk)) = (self.mux.listens(), queues.get(TX)) {
             step = step.and(self.take_packet(walk, ram)?);
@@ -170,12 +189,24 @@ impl Vsock {
         Ok(step)
     }
 
-    fn tell_event(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Step, WalkError> {
-        let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
-        put_at(chain.writable(), 0, &EVENT_TRANSPORT_RESET.to_le_bytes(), ram)?;
-        self.interrupted = false;
-        walk.finish(ram, head, 4)?;
-        Ok(Step::Done)
+    fn pass_gate(&mut self, walk: &mut Walk, ram: &Ram) -> Result<Step, WalkError> {
+        match self.gate {
+            Gate::Open => Ok(Step::Idle),
+            Gate::Interrupted => {
+                let Some((head, chain)) = walk.next(ram)? else { return Ok(Step::Idle) };
+                put_at(chain.writable(), 0, &EVENT_TRANSPORT_RESET.to_le_bytes(), ram)?;
+                self.gate = Gate::Told { left: walk.waiting(ram)? };
+                walk.finish(ram, head, 4)?;
+                Ok(Step::Done)
+            }
+            Gate::Told { left } => {
+                if walk.waiting(ram)? > left {
+                    self.gate = Gate::Open;
+                    return Ok(Step::Done);
+                }
+                Ok(Step::Idle)
+            }
+        }
     }
 
     /// From the guest.

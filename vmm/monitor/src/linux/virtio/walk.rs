@@ -80,6 +80,44 @@ impl Walk {
         Ok(Some(Self { queue, untold: false }))
     }
 
+    /// One that was written down after so many requests, where those that wait or were not given back are still to be had.
+    pub fn resumed(
+        config: &QueueConfig,
+        features: u64,
+        position: u16,
+        ram: &Ram,
+    ) -> Result<Option<Self>, WalkError> {
+        let mut walk = Self::new(config, features, ram)?;
+        if let Some(walk) = &mut walk {
+            walk.queue.set_next_avail(position);
+            walk.queue.set_next_used(position);
+        }
+        Ok(walk)
+    }
+
+    /// How many requests were given back, modulo 2^16. Who goes on from here takes those again that were not: they are the last
+    /// that were taken, since every device gives back in order but for what it holds.
+    #[must_use]
+    pub fn position(&self) -> u16 {
+        self.queue.next_used()
+    }
+
+    /// How many requests wait. The guest rings at the next one.
+    pub fn waiting(&self, ram: &Ram) -> Result<u16, WalkError> {
+        let memory = ram.regions();
+        let available = self.queue.avail_idx(memory, Ordering::Acquire)?.0;
+        let state = self.queue.state();
+        if state.event_idx_enabled {
+            // Behind the used ring's entries (2.7.8).
+            let at = 4 + 8 * u64::from(state.size);
+            let place = state.used_ring.checked_add(at).ok_or(WalkError::Place)?;
+            ram.put(place, &available.to_le_bytes()).map_err(|_| WalkError::Place)?;
+        }
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let now = self.queue.avail_idx(memory, Ordering::Acquire)?.0;
+        Ok(now.wrapping_sub(self.queue.next_avail()))
+    }
+
     /// Entries.
     #[must_use]
     pub fn size(&self) -> u16 {

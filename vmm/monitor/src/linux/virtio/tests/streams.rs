@@ -257,6 +257,12 @@ fn a_lost_transport_is_told_by_an_event() {
     assert_eq!((driver.used(EVENTS), driver.written(EVENTS, 0)), (1, 4));
     assert_eq!(driver.bytes(0x7000, 5), [0, 0, 0, 0, 0xFF]);
     assert_eq!(came(&mut test), (vec![], true));
+    // No packet goes either way before the driver has heard of it, which it says by giving the buffer back.
+    let (_host, device) = pair();
+    driver.front.connect(9, 80, device);
+    assert!(driver.receive().is_none());
+    driver.offer_at(EVENTS, 0, &[(0x7000, 8, true)]);
+    driver.expect(OP_REQUEST);
 }
 
 #[test]

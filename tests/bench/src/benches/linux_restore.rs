@@ -1,0 +1,75 @@
+//! `linux-restore`: a Linux guest from a snapshot, in a new `warren-vmm linux` process, from its start to the guest's first line.
+//!
+//! The guest's one process writes line after line to the console, and does so when it is written down: whoever brings it back
+//! sees the next one as soon as the guest runs. The snapshot's memory is a sealed memfd, as a host would have it in its cache.
+
+use super::first_process::Act;
+use super::linux::{MEMORY_MIB, Process, control, initrd, launch, memfd, receive, send};
+use crate::{Places, floors::kvm, report::Report, stats::Samples};
+use anyhow::{Context as _, Result, bail};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use std::fs;
+use warren_vmm_protocol::linux::LinuxRestore;
+use warren_vmm_protocol::{ControlReply, ControlRequest, frame};
+
+const COMMAND_LINE: &str = "console=ttyS0 reboot=k panic=-1 quiet loglevel=0 i8042.noaux i8042.nomux i8042.nopnp \
+                            i8042.dumbkbd nomodule swiotlb=noforce";
+/// Kernel, and name of the figures.
+const BENCHES: [(&str, &str); 2] = [("6.1", "linux-restore-6.1"), ("6.12", "linux-restore-6.12")];
+/// What the log says of a line of the guest's.
+const LINE: &str = "console: ";
+
+/// From process start to the reply that the vCPU goes on, and to the guest's first line, beside `kvm-floor`.
+pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
+    let guests = places.guests.as_ref().context("--guests: the folder with kernels (warren-lab --guests)")?;
+    let initrd = initrd(Act::Print)?;
+    for (kernel, bench) in BENCHES {
+        let image = memfd(&fs::read(guests.join(kernel).join("vmlinux"))?, true)?;
+        let (state, memory, len) = taken(places, &image, &initrd)?;
+        let [mut entry, mut line, mut floor] = [const { Samples::new() }; 3];
+        // The first VM of a host pays for what it is the first of.
+        for run in 0..=runs {
+            let spec = LinuxRestore { state: state.clone(), devices: Vec::new(), label: "bench".into() };
+            let process = Process::start(places, "")?;
+            let mut started = process.begin(&ControlRequest::RestoreLinux(spec), &[memory.as_fd()])?;
+            let first = started.says(LINE)?;
+            let goes_on = started.entry();
+            started.kill()?;
+            let (least, _vm) = kvm::create_to_first_exit()?;
+            if run > 0 {
+                entry.push(goes_on);
+                line.push(first);
+                floor.push(least);
+            }
+        }
+        report.floor(bench, "kvm-floor", &floor);
+        let least = ("kvm-floor", floor.p50_us());
+        report.times(bench, "goes-on", &entry, least, "");
+        report.times(bench, "first-line", &line, least, "<= 13.6x kvm-floor (Firecracker 27x)");
+        #[expect(clippy::cast_precision_loss, reason = "KiB of one guest")]
+        let sizes = [("memory", (len >> 10) as f64), ("state", state.len() as f64 / 1024.0)];
+        for (what, kib) in sizes {
+            report.value(bench, what, "KiB", (kib, kib), 1, ("", 0.0), "");
+        }
+    }
+    Ok(())
+}
+
+/// A guest in the middle of its lines, written down: its state, and its memory with its length.
+fn taken(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<(Vec<u8>, OwnedFd, u64)> {
+    let mut started = launch(places, (kernel, initrd), COMMAND_LINE, &[], "")?;
+    started.says(LINE)?;
+    let memory = memfd_create("memory", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&memory, MEMORY_MIB << 20)?;
+    let mut control = control(&started.path())?;
+    send(&control, &frame::encode(&ControlRequest::Snapshot)?, &[memory.as_fd()])?;
+    let (memory_len, state) = match receive(&mut control)? {
+        ControlReply::Snapshot { memory_len, state } => (memory_len, state),
+        other => bail!("no snapshot: {other:?}"),
+    };
+    started.kill()?;
+    ftruncate(&memory, memory_len)?;
+    fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW)?;
+    Ok((state, memory, memory_len))
+}

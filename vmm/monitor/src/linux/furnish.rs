@@ -1,0 +1,162 @@
+//! What is the same in a guest that begins and in one that is brought back: interrupt lines, console and devices in their
+//! windows, and which thread works on which.
+
+use super::bus::Bus;
+use super::console::Console;
+use super::events::Tellings;
+use super::interrupts::{Interrupts, Line, Vm};
+use super::load::DeviceFile;
+use super::machine::{LinuxError, Machine};
+use super::network::Front;
+use super::virtio::Device;
+use super::virtio::balloon::{self, Balloon};
+use super::virtio::block::Block;
+use super::virtio::mem::{self, Mem};
+use super::virtio::net::Net;
+use super::virtio::rng::Rng;
+use super::virtio::vsock::Vsock;
+use super::worker::Work;
+use crate::machine::MachineError;
+use crate::orders::Outgoing;
+use kvm_ioctls::IoEventAddress;
+use std::sync::{Arc, Mutex};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use warren_boot::linux::layout::{GENERATION_GSI, POWER_GSI, SERIAL_GSI, virtio_gsi, virtio_window};
+use warren_devices::virtio::Identity;
+use warren_devices::virtio::block::ID as BLOCK;
+use warren_devices::virtio::transport::QUEUE_NOTIFY;
+use warren_state::linux::device::{Devices, VirtioState};
+
+/// A guest's devices, and who works on them.
+#[derive(Debug)]
+pub struct Furnished {
+    /// Where exits go.
+    pub bus: Arc<Bus>,
+    /// What the guest is told.
+    pub events: Tellings,
+    /// For the worker.
+    pub work: Vec<Work>,
+    /// For a thread each.
+    pub disks: Vec<Work>,
+    /// For the network thread.
+    pub network: Vec<(Arc<Device>, Front)>,
+    /// For the main thread, of a guest that has one.
+    pub balloon: Option<balloon::Handle>,
+    /// The same.
+    pub memory: Option<mem::Handle>,
+}
+
+impl Machine {
+    /// Puts devices in; of a guest with so much memory, which goes on where its devices `were`, or begins. `lines` rings when
+    /// the console has some.
+    pub(super) fn furnish(
+        &self,
+        devices: Vec<DeviceFile>,
+        guest_bytes: u64,
+        lines: Outgoing<()>,
+        were: Option<&Devices>,
+    ) -> Result<Furnished, LinuxError> {
+        let to = Arc::new(Vm::new(Arc::clone(&self.vm)));
+        let interrupts = match were {
+            Some(were) => Interrupts::resumed(&were.io_apic, to),
+            None => Interrupts::new(virtio_gsi(devices.len()) as usize, to),
+        };
+        let console = Arc::new(Console::new(interrupts.line(SERIAL_GSI), lines));
+        let (mut windows, mut network) = (Vec::new(), Vec::new());
+        let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
+        let (mut balloon, mut memory) = (None, None);
+        for (index, device) in devices.into_iter().enumerate() {
+            let place = Place { index, line: interrupts.line(virtio_gsi(index)), was: virtio(were, index) };
+            windows.push(match device {
+                DeviceFile::Block { file, len, read_only, limits } => {
+                    let name = format!("disk{index}");
+                    let block = Block::new(name.clone(), file, len, read_only, limits);
+                    let device = self.attach(place, name, block.identity())?;
+                    disks.push((Arc::clone(&device), Box::new(block)));
+                    device
+                }
+                DeviceFile::Rng => {
+                    let device = self.attach(place, format!("rng{index}"), Rng::identity())?;
+                    work.push((Arc::clone(&device), Box::new(Rng)));
+                    device
+                }
+                DeviceFile::Memory { requested } => {
+                    let blocks = self.blocks.clone();
+                    let device = self.attach(place, "memory".into(), mem::identity(&blocks, requested))?;
+                    let back = Mem::new(blocks, Arc::clone(&device));
+                    memory = Some(back.handle());
+                    work.push((Arc::clone(&device), Box::new(back)));
+                    device
+                }
+                DeviceFile::Balloon { reports_free } => {
+                    let back = Balloon::new(reports_free);
+                    let device = self.attach(place, "balloon".into(), back.identity())?;
+                    balloon = Some(back.handle(Arc::clone(&device), guest_bytes));
+                    work.push((Arc::clone(&device), Box::new(back)));
+                    device
+                }
+                DeviceFile::Net { tap, mac, receive, send } => {
+                    let front = Net::new(tap, mac, receive, send);
+                    let device = self.attach(place, format!("net{index}"), front.identity())?;
+                    network.push((Arc::clone(&device), Front::Net(Box::new(front))));
+                    device
+                }
+                DeviceFile::Vsock { guest_cid } => {
+                    let mut front = Vsock::new(guest_cid);
+                    if place.was.is_some() {
+                        front.interrupt();
+                    }
+                    let device = self.attach(place, "vsock".into(), front.identity())?;
+                    network.push((Arc::clone(&device), Front::Vsock(Box::new(front))));
+                    device
+                }
+            });
+        }
+        let (button, generation) = (interrupts.line(POWER_GSI), interrupts.line(GENERATION_GSI));
+        let ram = self.ram.clone();
+        let events = match were {
+            Some(were) => Tellings::resumed(ram, button, generation, were.clock),
+            None => Tellings::new(ram, button, generation, self.generation)?,
+        };
+        let keyboard = Mutex::new(were.map(|were| were.keyboard.clone()).unwrap_or_default());
+        if let Some(were) = were {
+            console.resume(were.console.clone());
+        }
+        let bus = Arc::new(Bus { console, keyboard, devices: windows, interrupts });
+        Ok(Furnished { bus, events, work, disks, network, balloon, memory })
+    }
+
+    fn attach(&self, place: Place<'_>, name: String, identity: Identity) -> Result<Arc<Device>, LinuxError> {
+        let mut doorbells = Vec::new();
+        let notify = IoEventAddress::Mmio(virtio_window(place.index) + QUEUE_NOTIFY);
+        for (queue, _) in (0_u32..).zip(&identity.queues) {
+            let bell = doorbell(identity.id)?;
+            self.vm
+                .register_ioevent(&bell, &notify, queue)
+                .map_err(|source| MachineError::Kvm { step: "register a doorbell", source })?;
+            doorbells.push(bell);
+        }
+        let device = Device::new(name.clone(), identity, place.line, doorbells, self.ram.clone());
+        if let Some(was) = place.was {
+            device.resume(was).map_err(|source| LinuxError::Device { name, source })?;
+        }
+        Ok(Arc::new(device))
+    }
+}
+
+/// Where a device goes, and what was written down of it.
+struct Place<'a> {
+    index: usize,
+    line: Line,
+    was: Option<&'a VirtioState>,
+}
+
+fn virtio(were: Option<&Devices>, index: usize) -> Option<&VirtioState> {
+    were.and_then(|were| were.virtio.get(index))
+}
+
+/// A disk's thread waits in reading its one; all others are watched.
+fn doorbell(device: u32) -> Result<EventFd, LinuxError> {
+    let waits = if device == BLOCK { 0 } else { EFD_NONBLOCK };
+    EventFd::new(EFD_CLOEXEC | waits).map_err(LinuxError::Event)
+}

@@ -1,0 +1,61 @@
+//! A guest written down and brought back, as the main thread does it. It waits for vCPUs and devices meanwhile, no longer than
+//! they have to come to rest.
+
+use super::{NO_GUEST, Service, load_error, not_told};
+use crate::linux::machine::Machine;
+use crate::linux::rest::NotAtRest;
+use crate::linux::snapshot::{self, PATIENCE, Resumed};
+use crate::linux::vcpu::First;
+use crate::orders::Outgoing;
+use crate::snapshot::{Taken, target};
+use rustix::fd::OwnedFd;
+use warren_vmm_protocol::linux::LinuxRestore;
+use warren_vmm_protocol::{ControlReply, LoadError};
+
+impl Service {
+    pub(super) fn snapshot(&self, descriptors: Vec<OwnedFd>) -> ControlReply {
+        let Some(running) = &self.running else {
+            return ControlReply::NoSnapshot { reason: NO_GUEST.into() };
+        };
+        let taken = target(descriptors).and_then(|file| {
+            snapshot::take(&running.kept, &running.events, &self.queues.rest, file)
+                .map_err(|error| error.to_string())
+        });
+        match taken {
+            Ok(Taken { state, memory_len }) => ControlReply::Snapshot { memory_len, state },
+            Err(reason) => ControlReply::NoSnapshot { reason },
+        }
+    }
+
+    pub(super) fn resume(&self) -> ControlReply {
+        let Some(running) = &self.running else { return not_told(NO_GUEST) };
+        snapshot::go_on(&running.kept, &self.queues.rest);
+        ControlReply::Told
+    }
+
+    pub(super) fn restore(
+        &mut self,
+        machine: Machine,
+        bell: Outgoing<()>,
+        spec: &LinuxRestore,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), LoadError> {
+        let admitted = snapshot::admit(spec, descriptors, machine.room())
+            .map_err(|refusal| LoadError::Refused(refusal.to_string()))?;
+        let Resumed { mut loaded, vcpus, clock_ns } = machine.resume(admitted, bell).map_err(load_error)?;
+        let mut firsts = vcpus.into_iter().map(|vcpu| First::Resume(Box::new(vcpu)));
+        loaded.start.first = firsts.next().unwrap_or(First::Wait);
+        // They hold as soon as they have their registers. Nobody raises an interrupt before: it would not be in them.
+        self.queues.rest.ask();
+        self.start(&loaded.start, firsts);
+        self.queues.rest.wait(PATIENCE).map_err(|error| match error {
+            NotAtRest::Gone { why: Some(why) } => LoadError::Refused(why),
+            other => LoadError::Host(other.to_string()),
+        })?;
+        snapshot::wake(&loaded.kept, &mut loaded.events, clock_ns)
+            .map_err(|error| LoadError::Host(format!("{:#}", anyhow::Error::from(error))))?;
+        self.hand_out(loaded, &spec.label);
+        self.queues.rest.go_on();
+        Ok(())
+    }
+}

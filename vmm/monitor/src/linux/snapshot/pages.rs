@@ -1,0 +1,144 @@
+//! Memory on its way into a snapshot's file: the pages that are not zero, as few runs.
+
+use crate::ram::Ram;
+use crate::snapshot::TakeError;
+use rustix::fd::OwnedFd;
+use rustix::fs::fstat;
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{FileOffset, VolatileMemory};
+use warren_abi::window::PAGE_SIZE;
+use warren_boot::OutOfRange;
+use warren_state::wasm::{Area, RUNS_MAX, Run};
+
+/// Zero pages between two runs that are written all the same: a mapping costs more than they do.
+const GAP_PAGES: u64 = 8;
+/// Bytes of a page.
+const PAGE: usize = 4096;
+/// Bytes read at once.
+const CHUNK: usize = 256 << 10;
+
+/// Writes what is not zero in some pieces of memory into a file that is zero: its runs, and how many bytes they are. The file is
+/// mapped, not written to: a jailed VMM may not write a byte to any file.
+pub(crate) fn write(ram: &Ram, pieces: &[Area], file: OwnedFd) -> Result<(Vec<Run>, u64), TakeError> {
+    let found = pieces.iter().map(|piece| find(ram, *piece)).collect::<Result<Vec<_>, _>>()?;
+    let runs = few(found, RUNS_MAX);
+    let room = fstat(&file).ok().and_then(|stat| usize::try_from(stat.st_size).ok()).unwrap_or(0);
+    let file = MmapRegion::<()>::from_file(FileOffset::new(file.into(), 0), room)
+        .map_err(|error| TakeError::Map(error.to_string()))?;
+    let mut at = 0;
+    for run in &runs {
+        each_chunk(ram, *run, |_, bytes| {
+            file.get_slice(at, bytes.len()).map_err(|_| TakeError::Room)?.copy_from(bytes);
+            at += bytes.len();
+            Ok::<_, TakeError>(())
+        })?;
+    }
+    Ok((runs, at as u64))
+}
+
+/// The pages of a piece that are not zero; those between two that are close belong to them.
+fn find(ram: &Ram, piece: Area) -> Result<Vec<Run>, OutOfRange> {
+    let mut runs: Vec<Run> = Vec::new();
+    each_chunk(ram, piece, |gpa, bytes| {
+        for (gpa, page) in (gpa..).step_by(PAGE).zip(bytes.chunks(PAGE)) {
+            if page.iter().any(|byte| *byte != 0) {
+                add(&mut runs, Area { gpa, len: PAGE_SIZE }, GAP_PAGES);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(runs)
+}
+
+fn each_chunk<E: From<OutOfRange>>(
+    ram: &Ram,
+    piece: Area,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut chunk = vec![0; CHUNK];
+    let mut at = piece.gpa;
+    while at < piece.range().end {
+        let len = usize::try_from(piece.range().end - at).unwrap_or(CHUNK).min(CHUNK);
+        let bytes = chunk.get_mut(..len).unwrap_or_default();
+        ram.get(at, bytes)?;
+        each(at, bytes)?;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// A run more, or a longer last one if no more than `gap` pages lie between.
+fn add(runs: &mut Vec<Run>, run: Run, gap: u64) {
+    match runs.last_mut() {
+        Some(last) if run.gpa - last.range().end <= gap * PAGE_SIZE => last.len = run.range().end - last.gpa,
+        _ => runs.push(run),
+    }
+}
+
+/// The runs of all pieces, joined over ever larger gaps until they are no more than `most`; never over the end of a piece.
+fn few(mut pieces: Vec<Vec<Run>>, most: usize) -> Vec<Run> {
+    let mut gap = GAP_PAGES;
+    while pieces.iter().map(Vec::len).sum::<usize>() > most.max(pieces.len()) {
+        gap = gap.saturating_mul(2);
+        for runs in &mut pieces {
+            let mut joined = Vec::new();
+            for run in runs.iter() {
+                add(&mut joined, *run, gap);
+            }
+            *runs = joined;
+        }
+    }
+    pieces.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn page(first: u64, count: u64) -> Area {
+        Area { gpa: first * PAGE_SIZE, len: count * PAGE_SIZE }
+    }
+
+    fn file(pages: u64) -> OwnedFd {
+        let file = rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, pages * PAGE_SIZE).unwrap();
+        file
+    }
+
+    #[test]
+    fn pages_become_few_runs() {
+        let ram = Ram::detached(0, 1 << 20).unwrap();
+        for at in [0, 1, 5, 30, 31, 255] {
+            ram.put(at * PAGE_SIZE + 7, &[u8::try_from(at).unwrap() | 1]).unwrap();
+        }
+        let all = [page(0, 256)];
+        let (runs, len) = write(&ram, &all, file(9)).unwrap();
+        assert_eq!(runs, [page(0, 6), page(30, 2), page(255, 1)]);
+        assert_eq!(len, 9 * PAGE_SIZE);
+        assert!(matches!(write(&ram, &all, file(8)), Err(TakeError::Room)));
+        let (runs, _) = write(&ram, &[page(0, 31), page(31, 225)], file(9)).unwrap();
+        assert_eq!(runs[1..3], [page(30, 1), page(31, 1)], "each piece by itself");
+    }
+
+    proptest! {
+        /// However many runs: never more than wanted, and every page that was in one is in one.
+        #[test]
+        fn runs_are_joined_until_they_are_few(
+            pages in prop::collection::btree_set(0_u64..5000, 1..200), cut in 0_u64..5000, most in 2_usize..40
+        ) {
+            let mut pieces = vec![Vec::new(), Vec::new()];
+            for at in &pages {
+                add(&mut pieces[usize::from(*at >= cut)], page(*at, 1), GAP_PAGES);
+            }
+            let runs = few(pieces, most);
+            prop_assert!(runs.len() <= most);
+            prop_assert!(runs.windows(2).all(|pair| pair[0].range().end <= pair[1].gpa));
+            for at in pages {
+                prop_assert!(runs.iter().any(|run| run.range().contains(&(at * PAGE_SIZE))));
+            }
+            let cut = cut * PAGE_SIZE;
+            prop_assert!(runs.iter().all(|run| run.range().end <= cut || run.gpa >= cut));
+        }
+    }
+}
