@@ -19,7 +19,7 @@ use warren_chunks::{
 /// Where the child works; a process with it set is the child.
 const CHILD: &str = "WARREN_CHUNKS_CHILD";
 /// Small enough that the child evicts all the time.
-const ROOM: u64 = 2 << 20;
+const ROOM: u64 = 8 << 20;
 
 /// The child: writes for ever, and says what was acknowledged. Run as a test, there is nothing to do.
 #[test]
@@ -31,7 +31,7 @@ fn child() {
     let mut said = std::io::stdout();
     block_on(async {
         for number in std::process::id().. {
-            let (name, sealed) = object(number, 60_000);
+            let (name, sealed) = object(number, 1_500_000);
             origin.put(name, sealed.clone()).await.unwrap();
             writeln!(said, "kept {name}").unwrap();
             said.flush().unwrap();
@@ -85,7 +85,7 @@ fn check(place: &Path, acknowledged: &BTreeSet<warren_chunks::Name>) {
     let origin = Origin::folder(&place.join("origin"), hasty()).unwrap();
     block_on(async {
         for held in origin.list(Area::Live).await.unwrap() {
-            origin.get(Area::Live, held.name, 1 << 20).await.expect("half a chunk at the origin");
+            origin.get(Area::Live, held.name, 2 << 20).await.expect("half a chunk at the origin");
         }
         for name in acknowledged {
             origin.held(Area::Live, *name).await.expect("an acknowledged chunk is lost");

@@ -113,6 +113,8 @@ fn each_mood_of_a_server_has_its_own_error() {
             if !matches!(mood, Mood::Lying | Mood::Status(404)) {
                 let error = server.origin(limits).put(name, sealed.clone()).await.unwrap_err();
                 assert!(is(&error), "put, {mood:?}: {error:?}");
+                let error = server.origin(limits).list(Area::Live).await.unwrap_err();
+                assert!(is(&error), "list, {mood:?}: {error:?}");
             }
         }
         // Failures that pass are not seen.

@@ -11,13 +11,18 @@ use crate::{
     name::Name,
 };
 use bytes::Bytes;
-use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// Pieces that wait for a slow reader.
 const AHEAD: usize = 4;
+/// How long a reader may take none.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// The service of one worker. Who may ask is the server's affair (mutual TLS with role-bound identities).
 #[derive(Clone, Debug)]
@@ -60,8 +65,8 @@ impl Chunks for Service {
         tokio::spawn(async move {
             while !sealed.is_empty() {
                 let data = sealed.split_to(PIECE_BYTES.min(sealed.len()));
-                // Whoever left needs no more.
-                if to.send(Ok(Piece { data })).await.is_err() {
+                // Whoever left needs no more, and who takes nothing for so long holds no place of others.
+                if !matches!(timeout(STALLED, to.send(Ok(Piece { data }))).await, Ok(Ok(()))) {
                     break;
                 }
             }

@@ -94,9 +94,16 @@ impl HttpService for S3Client {
             let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Request };
             HttpError::new(kind, error)
         })?;
-        // A full server has a status of its own; object_store would make it one of many failures.
-        if answer.status() == http::StatusCode::INSUFFICIENT_STORAGE {
-            return Err(HttpError::new(HttpErrorKind::Unknown, io::Error::from(io::ErrorKind::StorageFull)));
+        // Of some requests object_store makes every status one kind of failure: these two are told apart here.
+        let kind = match answer.status() {
+            http::StatusCode::INSUFFICIENT_STORAGE => Some(io::ErrorKind::StorageFull),
+            http::StatusCode::UNAUTHORIZED | http::StatusCode::FORBIDDEN => {
+                Some(io::ErrorKind::PermissionDenied)
+            }
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            return Err(HttpError::new(HttpErrorKind::Unknown, io::Error::from(kind)));
         }
         let (head, body) = answer.into_parts();
         let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error));

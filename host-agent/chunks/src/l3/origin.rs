@@ -135,8 +135,12 @@ impl From<object_store::Error> for OriginError {
             error => {
                 let mut cause = error.source();
                 while let Some(found) = cause {
-                    if found.downcast_ref().is_some_and(is_full) {
-                        return Self::Full;
+                    match found.downcast_ref::<io::Error>() {
+                        Some(source) if is_full(source) => return Self::Full,
+                        Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                            return Self::Forbidden(Arc::new(error));
+                        }
+                        _ => {}
                     }
                     cause = found.source();
                 }
@@ -313,7 +317,7 @@ impl Origin {
         let _place = self.place().await?;
         match self.backend.clone() {
             Backend::Folder(folder) => blocking(move || folder.list(area)).await,
-            Backend::S3(bucket) => bucket.list(area).await,
+            Backend::S3(bucket) => bucket.list(area, self.limits.deadline).await,
         }
     }
 

@@ -17,7 +17,8 @@ use object_store::{
     path::Path,
 };
 use ring::{digest, hmac};
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 /// Which bucket, and who asks.
 #[derive(Clone)]
@@ -121,14 +122,17 @@ impl Bucket {
         }
     }
 
-    pub(super) async fn list(&self, area: Area) -> Result<Vec<Held>, OriginError> {
+    /// A long list comes in many answers: each has a deadline of its own.
+    pub(super) async fn list(&self, area: Area, deadline: Duration) -> Result<Vec<Held>, OriginError> {
         let prefix = Path::from_iter([self.prefix.as_str(), area.prefix()]);
-        let listed = self.store.list(Some(&prefix)).map_err(OriginError::from);
-        let held = listed.try_filter_map(async |meta| {
-            let name = meta.location.filename().and_then(Name::from_hex);
-            Ok(name.map(|name| Held { name, bytes: meta.size, since: meta.last_modified.into() }))
-        });
-        held.try_collect().await
+        let mut listed = self.store.list(Some(&prefix));
+        let mut all = Vec::new();
+        while let Some(meta) = timeout(deadline, listed.try_next()).await.map_err(|_| OriginError::Slow)?? {
+            if let Some(name) = meta.location.filename().and_then(Name::from_hex) {
+                all.push(Held { name, bytes: meta.size, since: meta.last_modified.into() });
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -27,6 +27,8 @@ const MAGIC: &[u8; 8] = b"WRNCHMAN";
 pub const FORMAT: u16 = 1;
 /// Most bytes of a sealed manifest.
 pub const MAX_MANIFEST_BYTES: usize = 64 << 20;
+/// Most salts one manifest's chunks are sealed with: as many as a byte tells apart.
+const MAX_SALTS: usize = 256;
 const NAMES_AT: usize = 8 + 2 + 8 + 12 + 1 + 32;
 
 /// Why sealed bytes are not a manifest to its reader.
@@ -93,8 +95,11 @@ struct Body {
 /// Seals a manifest. Equal ones give equal bytes.
 pub fn seal_manifest(manifest: &Manifest, key: &TenantKey) -> Result<Bytes, ManifestError> {
     let names = manifest.names();
-    let mut body =
-        postcard::to_allocvec(&to_body(manifest.parts(), &names)).map_err(|_| Malformed::Encoding)?;
+    let body = to_body(manifest.parts(), &names);
+    if body.salts.len() > MAX_SALTS {
+        return Err(ManifestError::TooLarge);
+    }
+    let mut body = postcard::to_allocvec(&body).map_err(|_| Malformed::Encoding)?;
     let count = u32::try_from(names.len()).map_err(|_| ManifestError::TooLarge)?;
     let mut clear = Vec::with_capacity(NAMES_AT + 4 + names.len() * 32 + body.len() + seal::TAG_BYTES);
     clear.extend_from_slice(MAGIC);
@@ -197,7 +202,7 @@ fn to_body(parts: &Parts, names: &[Name]) -> Body {
             salts.push(chunk.salt);
             salts.len() - 1
         });
-        // Past 255 salts the manifest would not be read back: it says so itself by failing to be judged.
+        // Past MAX_SALTS the caller refuses what comes of this.
         let name = names.binary_search(&chunk.name).ok().and_then(|at| u32::try_from(at).ok());
         WireChunk {
             name: name.unwrap_or(u32::MAX),

@@ -38,6 +38,9 @@ pub enum PutError {
     /// The bytes are not those of the name: the caller's fault.
     #[error("the bytes are not those of their name")]
     NotItsName,
+    /// Larger than anything that can be read back: the caller's fault.
+    #[error("the object is larger than any")]
+    TooLarge,
     /// The origin did not keep it.
     #[error("the origin did not keep it")]
     Origin(#[from] OriginError),

@@ -139,9 +139,8 @@ impl Store {
         }
         let inner = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
-            let answer = inner.fetch(name, most).await;
-            lock(&inner.flights).remove(&(name, most));
-            answer
+            let _landed = Landed { inner: &inner, flight: (name, most) };
+            inner.fetch(name, most).await
         });
         let flight = task.map(|done| done.unwrap_or(Err(ReadError::Stopped))).boxed().shared();
         flights.insert((name, most), flight.clone());
@@ -150,12 +149,27 @@ impl Store {
 
     /// Keeps an object durably; `false` if it was there. What is not of its name is refused.
     pub async fn put(&self, name: Name, sealed: Bytes) -> Result<bool, PutError> {
+        if sealed.len() > MAX_MANIFEST_BYTES {
+            return Err(PutError::TooLarge);
+        }
         if !name.is_of(&sealed) {
             return Err(PutError::NotItsName);
         }
         let fresh = self.0.origin.put(name, sealed.clone()).await?;
         self.0.spread(name, &sealed, fresh);
         Ok(fresh)
+    }
+}
+
+/// Whatever a flight comes to, the next reader begins another.
+struct Landed<'a> {
+    inner: &'a Inner,
+    flight: (Name, usize),
+}
+
+impl Drop for Landed<'_> {
+    fn drop(&mut self) {
+        lock(&self.inner.flights).remove(&self.flight);
     }
 }
 
