@@ -84,7 +84,7 @@ const fn fcntl(thread: Thread, command: u64, why: &'static str) -> MonitorCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [MonitorCall; 62] = [
+pub const SYSTEM_CALLS: [MonitorCall; 63] = [
     // Sealing itself, and starting.
     with(StartOnly, "prctl", 157, 0, 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(StartOnly, "prctl", 157, 0, 15, "PR_SET_NAME of the vCPU thread"),
@@ -138,6 +138,7 @@ pub const SYSTEM_CALLS: [MonitorCall; 62] = [
     ioctl(Both, 0x5421, "FIONBIO: sockets never block"),
     fcntl(Main, 1034, "F_GET_SEALS: code and files must be sealed"),
     fcntl(Both, 1, "F_GETFD: the check of closing that builds with assertions make"),
+    any(Main, "preadv", 295, "small pieces of a snapshot's memory"),
     any(Main, "fstat", 5, "lengths of code, files and guest program"),
     any(Main, "epoll_ctl", 233, "the event loop"),
     any(Main, "epoll_pwait", 281, "the event loop"),

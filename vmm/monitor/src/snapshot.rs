@@ -3,16 +3,20 @@
 //! Taking: the vCPU thread says its registers and waits; the main thread writes every page that is not zero into a file it was
 //! given, and answers with the state ([`warren_state`]). Code and files are left out: they are sealed files already.
 //!
-//! Restoring: those runs of the file become private mappings over the memory slot of a VM that is bare, so that a page is copied
-//! when it is written and read from the host's page cache otherwise: nothing is copied in advance. System registers come from the
-//! same place as at a first entry; the snapshot has none.
+//! Restoring: large runs of the file become private mappings over the memory slot of a VM that is bare, so that a page is copied
+//! when it is written and read from the host's page cache otherwise; a few small ones are copied ([`pieces`]). System registers come
+//! from the same place as at a first entry; the snapshot has none.
+
+mod pieces;
 
 use crate::bare::Bare;
 use crate::load::SEALS;
 use crate::machine::{Artefacts, Machine, MachineError, host_isa};
 use crate::mailbox::Mailbox;
-use crate::ram::Ram;
+use crate::ram::{Ram, RamError};
 use crate::sys::FileUse;
+use crate::sys::vectored::Direction;
+use pieces::Piece;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{fcntl_get_seals, fstat};
 use vm_memory::mmap::MmapRegion;
@@ -184,10 +188,16 @@ pub fn restore(
     if let (Some(area), Some(task)) = (state.task, &artefacts.task) {
         map("the function's files", area, task, 0, FileUse::ReadOnly)?;
     }
-    let mut offset = 0;
-    for run in &state.runs {
-        map("the snapshot's memory", *run, memory, offset, FileUse::CopyOnWrite)?;
-        offset += run.len;
+    for piece in pieces::of(&state.runs) {
+        match piece {
+            Piece::Mapped { run, offset } => {
+                map("the snapshot's memory", run, memory, offset, FileUse::CopyOnWrite)?;
+            }
+            Piece::Copied { ranges, offset } => bare
+                .ram
+                .transfer(memory.as_fd(), offset, &ranges, Direction::Read)
+                .map_err(|source| RamError::Map { what: "the snapshot's memory", source })?,
+        }
     }
     Ok(Resume {
         entry: EntryState::new(state.cpu.rip, state.root, bare.features),

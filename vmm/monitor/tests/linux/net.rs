@@ -78,10 +78,11 @@ fn with_card_from(
 fn a_card_of_6_1_pings_and_moves_large_segments() {
     let Some(log) = with_card("6.1", "use_card", 1, limits(None)) else { return };
     let frames = log.split_once("console: frames ").unwrap().1.lines().next().unwrap();
-    // Segments larger than the wire's, both ways.
+    // Segments larger than the wire's, both ways: those alone would be more, without a single acknowledgement. How much
+    // fewer there are depends on how fast the machine is.
     for count in frames.split(' ') {
         let count: usize = count.parse().unwrap();
-        assert!(count < MUCH / 1448 * 3 / 4, "{frames} frames for {MUCH} bytes each way");
+        assert!(count < MUCH / 1448, "{frames} frames for {MUCH} bytes each way");
     }
 }
 
