@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn code_counts_in_steps() {
         for (bytes, mib) in
-            [(0, 4), (1, 4), (4 << 20, 4), ((4 << 20) + 1, 8), (100 << 20, 128), (u64::MAX, 1 << 30)]
+            [(0, 4), (1, 4), (4 << 20, 4), ((4 << 20) + 1, 8), (100 << 20, 128), (u64::MAX, 1 << 31)]
         {
             let class = Class::with_code(128, bytes);
             assert_eq!(class.code_mib, mib, "{bytes}");
