@@ -12,7 +12,8 @@ expect() {
     [ "$code" = "$wanted" ] || fail "$* ended with $code, not $wanted: $said"
     echo "$said" | grep -q -- "$words" || fail "$* did not say '$words': $said"
 }
-pids() { $warren --json ps | sed -n 's/.*"pid": \([0-9]*\).*/\1/p' | sort; }
+# Of sandboxes: zygotes come and go.
+pids() { $warren --json ps | tr -d '\n ' | sed 's/},{/\n/g' | grep -v '"state":"zygote"' | sed -n 's/.*"pid":\([0-9]*\).*/\1/p' | sort; }
 invoke() { function=$1; shift; $warren invoke "$function" "$@"; }
 
 say "Warren starts, and knows what it can"

@@ -12,7 +12,8 @@ expect() {
 }
 fetch() { $warren invoke "$1" --payload "{\"url\":\"$2\"}"; }
 network() { /opt/warren/bin/warren-jailer network --state /var/lib/warren/jailer; }
-pids() { $warren --json ps | sed -n 's/.*"pid": \([0-9]*\).*/\1/p' | sort; }
+# Of sandboxes: zygotes come and go.
+pids() { $warren --json ps | tr -d '\n ' | sed 's/},{/\n/g' | grep -v '"state":"zygote"' | sed -n 's/.*"pid":\([0-9]*\).*/\1/p' | sort; }
 # What a function is told at once, by the router or by the host.
 closed='Connection refused\|No route to host\|Could not connect\|Couldn.t connect\|Failed to connect'
 

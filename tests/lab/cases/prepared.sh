@@ -75,13 +75,13 @@ until grep -q '^ready' /tmp/up; do
 done
 as ada "$warren fn create steady $functions/hello.wasm && $warren invoke steady --payload '{\"name\":\"Ada\"}'" || fail "invoke"
 first=$(jailer)
-sandbox=$(as ada "$warren --json ps" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
+sandbox=$(as ada "$warren --json ps --function steady" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')
 [ -n "$sandbox" ] || fail "no sandbox"
 expect 0 "its sandboxes go on" $warren host prepare --user ada --max-sandboxes 9
 [ "$(jailer)" != "$first" ] || fail "the same jailer"
 kill -0 "$sandbox" || fail "the sandbox ended"
 expect 0 "Hello, Ada" as ada "$warren invoke steady --payload '{\"name\":\"Ada\"}'"
-[ "$(as ada "$warren --json ps" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')" = "$sandbox" ] || fail "another sandbox answers"
+[ "$(as ada "$warren --json ps --function steady" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')" = "$sandbox" ] || fail "another sandbox answers"
 if has_systemd; then
     say "kill -9: systemd starts the next one, which finds the sandbox"
     first=$(jailer)
