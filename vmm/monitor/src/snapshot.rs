@@ -4,7 +4,7 @@
 //! given, and answers with the state ([`warren_state`]). Code and files are left out: they are sealed files already.
 //!
 //! Restoring: large runs of the file become private mappings over the memory slot of a VM that is bare, so that a page is copied
-//! when it is written and read from the host's page cache otherwise; a few small ones are copied ([`pieces`]). System registers come
+//! when it is written and read from the host's page cache otherwise; a few small ones are copied (`snapshot/pieces.rs`). System registers come
 //! from the same place as at a first entry; the snapshot has none.
 
 mod pieces;

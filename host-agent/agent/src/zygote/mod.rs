@@ -6,7 +6,7 @@
 //! - No record tells of it: the next agent ends what waits, as it ends everything that it knows nothing of.
 //! - Its memory is anybody's who wants it: for a sandbox or a compilation that finds no room, zygotes end.
 //!
-//! [`pool`] decides, this module does.
+//! `pool.rs` decides, this module does.
 
 mod class;
 mod make;
