@@ -49,15 +49,14 @@ macro_rules! log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
-    /// Of the lines of a case, so many: a model makes devices by the hundred thousand, and each says something.
-    const SHOWN: u32 = 100;
+    /// So many lines: a model makes devices by the hundred thousand, and each says something.
+    const SHOWN: u64 = 1000;
 
-    /// Whether this thread's next line is shown.
+    /// Whether the next line is shown.
     pub(super) fn is_shown() -> bool {
-        thread_local! { static SAID: Cell<u32> = const { Cell::new(0) }; }
-        SAID.replace(SAID.get().saturating_add(1)) < SHOWN
+        static SAID: AtomicU64 = AtomicU64::new(0);
+        SAID.fetch_add(1, Ordering::Relaxed) < SHOWN
     }
 
     #[test]

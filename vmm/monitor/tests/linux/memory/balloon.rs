@@ -52,7 +52,8 @@ fn lends(kernel: &str) {
         assert!((120..=136).contains(&(full - lent)), "of {full} MiB {lent} are left");
         assert_eq!((status.target_bytes, status.returned_bytes), (128 * MIB, 128 * MIB));
         let after = statistics(running).guest.available.unwrap() / MIB;
-        assert!((112..=144).contains(&available.saturating_sub(after)), "{available} became {after}");
+        // The guest's own estimate, of which its caches are a part.
+        assert!((104..=152).contains(&available.saturating_sub(after)), "{available} became {after}");
         steps.next();
 
         // Back, and all of it can be used.

@@ -57,7 +57,17 @@ fn act(header: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Act> {
 }
 
 /// Does it all; `outside` is called after each act.
-fn drive<S: Serve>(driver: &mut Driver<S>, acts: Vec<Act>, mut outside: impl FnMut(&mut Driver<S>)) {
+fn drive<S: Serve>(driver: &mut Driver<S>, acts: Vec<Act>, outside: impl FnMut(&mut Driver<S>)) {
+    drive_within(driver, acts, outside, |page| page == [0xA5; 0x1000]);
+}
+
+/// The same where a page around the arena may have become something else.
+fn drive_within<S: Serve>(
+    driver: &mut Driver<S>,
+    acts: Vec<Act>,
+    mut outside: impl FnMut(&mut Driver<S>),
+    is_whole: impl Fn(&[u8]) -> bool,
+) {
     let queues = driver.made.len();
     driver.bring_up();
     // Around the arena: what nobody may touch.
@@ -102,8 +112,10 @@ fn drive<S: Serve>(driver: &mut Driver<S>, acts: Vec<Act>, mut outside: impl FnM
         outside(driver);
     }
     driver.serve();
-    assert_eq!(driver.bytes(ARENA - 0x1000, 0x1000), [0xA5; 0x1000]);
-    assert_eq!(driver.bytes(ARENA + ARENA_LEN, 0x1000), [0xA5; 0x1000]);
+    for at in [ARENA - 0x1000, ARENA + ARENA_LEN] {
+        let page = driver.bytes(at, 0x1000);
+        assert!(is_whole(&page), "{at:#x}: {page:?}");
+    }
     // And it still works for a driver that keeps the rules.
     driver.bring_up();
 }
@@ -193,7 +205,9 @@ proptest! {
     fn a_balloon_takes_what_is_named_and_not_the_hosts_own(acts in prop::collection::vec(act(page_numbers()), 0..60)) {
         let mut driver: Driver<Balloon> = balloons::balloon();
         driver.ram.put(KEPT.start, &[0x5A; 0x2000]).unwrap();
-        drive(&mut driver, acts, |_| {});
+        // Any bytes may name a page of the driver's own, which is taken whole then.
+        let is_whole = |page: &[u8]| page == [0xA5; 0x1000] || page == [0; 0x1000];
+        drive_within(&mut driver, acts, |_| {}, is_whole);
         prop_assert!(driver.bytes(KEPT.start, 0x2000) == [0x5A; 0x2000]);
     }
 
