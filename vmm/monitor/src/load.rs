@@ -38,16 +38,21 @@ pub(crate) fn label(label: &str) -> Result<(), String> {
 }
 
 fn sealed(what: &str, fd: OwnedFd, len: u64) -> Result<OwnedFd, String> {
-    let seals = fcntl_get_seals(&fd).map_err(|_| format!("{what}: the descriptor is no memfd with seals"))?;
-    if !seals.contains(SEALS) {
-        return Err(format!("{what}: the descriptor is not sealed against writes and shrinking"));
-    }
-    let stat = fstat(&fd).map_err(|error| format!("{what}: {error}"))?;
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let size = sealed_len(what, &fd)?;
     if size < len {
         return Err(format!("{what}: the descriptor has {size} bytes, {len} were announced"));
     }
     Ok(fd)
+}
+
+/// Bytes of a descriptor that nobody can change any more.
+pub(crate) fn sealed_len(what: &str, fd: &OwnedFd) -> Result<u64, String> {
+    let seals = fcntl_get_seals(fd).map_err(|_| format!("{what}: the descriptor is no memfd with seals"))?;
+    if !seals.contains(SEALS) {
+        return Err(format!("{what}: the descriptor is not sealed against writes and shrinking"));
+    }
+    let stat = fstat(fd).map_err(|error| format!("{what}: {error}"))?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
 fn names(set: IsaSet) -> String {

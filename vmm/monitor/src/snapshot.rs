@@ -7,33 +7,25 @@
 //! when it is written and read from the host's page cache otherwise; a few small ones are copied (`snapshot/pieces.rs`). System registers come
 //! from the same place as at a first entry; the snapshot has none.
 
+pub(crate) mod pages;
 mod pieces;
 
 use crate::bare::Bare;
-use crate::load::SEALS;
+use crate::load::sealed_len;
 use crate::machine::{Artefacts, Machine, MachineError, host_isa};
 use crate::mailbox::Mailbox;
-use crate::ram::{Ram, RamError};
+use crate::ram::RamError;
 use crate::sys::FileUse;
 use crate::sys::vectored::Direction;
 use pieces::Piece;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{fcntl_get_seals, fstat};
-use vm_memory::mmap::MmapRegion;
-use vm_memory::{FileOffset, VolatileMemory};
+use rustix::fs::fcntl_get_seals;
 use warren_abi::window::PAGE_SIZE;
 use warren_boot::entry::{EntryState, Features};
 use warren_boot::plan::HIGH_BASE;
 use warren_boot::{Mapping, OutOfRange};
-use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, Run, WasmState};
+use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, WasmState};
 use warren_state::{StateError, open, seal};
-
-/// Zero pages between two runs that are written all the same: a mapping costs more than they do.
-const GAP_PAGES: u64 = 8;
-/// Bytes read at once.
-const CHUNK: usize = 256 << 10;
-const PAGE: usize = 4096;
-const _: () = assert!(PAGE as u64 == PAGE_SIZE);
 
 /// Why no snapshot was taken. The guest goes on.
 #[derive(Debug, thiserror::Error)]
@@ -90,17 +82,20 @@ pub fn take(machine: &Machine, cpu: CpuState, generation: u64, file: OwnedFd) ->
     let (code, task) = (area(&loaded.plan.code), loaded.plan.task.as_ref().map(area));
     let banks = [Area { gpa: 0, len: bare.class_len }, Area { gpa: HIGH_BASE, len: loaded.plan.high_len }];
     let apart: Vec<_> = [Some(code), task].into_iter().flatten().collect();
-    let mut pages = Pages::into_file(file)?;
+    let mut runs = Vec::new();
     for bank in banks {
         for piece in without(bank, &apart) {
             // Most of it was never touched: so it is looked at as huge pages of zeroes, not as hundreds of small ones each.
             bare.ram.advise_huge(piece.gpa, piece.len);
-            let written = pages.write(&bare.ram, piece);
+            let found = pages::find(&bare.ram, piece);
             bare.ram.refuse_huge(piece.gpa, piece.len);
-            written?;
+            runs.extend(found?);
         }
     }
-    let (runs, memory_len) = (pages.runs, pages.len as u64);
+    if runs.len() > RUNS_MAX {
+        return Err(TakeError::Scattered);
+    }
+    let memory_len = pages::write(&bare.ram, &runs, file)?;
     let state = WasmState {
         abi_version: warren_abi::ABI_VERSION,
         processor: Processor { isa: loaded.isa, features: bits(bare.features), tsc_hz: bare.tsc_hz },
@@ -208,15 +203,6 @@ pub fn restore(
     })
 }
 
-fn sealed_len(what: &str, fd: &OwnedFd) -> Result<u64, String> {
-    let seals = fcntl_get_seals(fd).map_err(|_| format!("{what}: the descriptor is no memfd with seals"))?;
-    if !seals.contains(SEALS) {
-        return Err(format!("{what}: the descriptor is not sealed against writes and shrinking"));
-    }
-    let stat = fstat(fd).map_err(|error| format!("{what}: {error}"))?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
-}
-
 fn bits(features: Features) -> u8 {
     let Features { xsave, avx, smep, smap, umip } = features;
     [xsave, avx, smep, smap, umip].into_iter().rev().fold(0, |bits, has| bits << 1 | u8::from(has))
@@ -243,61 +229,6 @@ fn without(area: Area, apart: &[Area]) -> Vec<Area> {
     left
 }
 
-/// Pages on their way into the file. It is mapped, not written to: a jailed VMM may not write a byte to any file.
-struct Pages {
-    file: MmapRegion,
-    /// Bytes in it so far.
-    len: usize,
-    runs: Vec<Run>,
-    /// Zero pages behind the last run, not kept yet.
-    zeroes: u64,
-}
-
-impl Pages {
-    fn into_file(file: OwnedFd) -> Result<Self, TakeError> {
-        let room = fstat(&file).ok().and_then(|stat| usize::try_from(stat.st_size).ok()).unwrap_or(0);
-        let file = MmapRegion::from_file(FileOffset::new(file.into(), 0), room)
-            .map_err(|error| TakeError::Map(error.to_string()))?;
-        Ok(Self { file, len: 0, runs: Vec::new(), zeroes: 0 })
-    }
-
-    fn write(&mut self, ram: &Ram, piece: Area) -> Result<(), TakeError> {
-        let mut chunk = vec![0; CHUNK];
-        let mut at = piece.gpa;
-        while at < piece.range().end {
-            let len = usize::try_from(piece.range().end - at).unwrap_or(CHUNK).min(CHUNK);
-            let bytes = chunk.get_mut(..len).unwrap_or_default();
-            ram.get(at, bytes)?;
-            for page in bytes.chunks(PAGE) {
-                self.page(at, page)?;
-                at += PAGE_SIZE;
-            }
-        }
-        Ok(())
-    }
-
-    fn page(&mut self, gpa: u64, page: &[u8]) -> Result<(), TakeError> {
-        if page.iter().all(|byte| *byte == 0) {
-            self.zeroes = self.zeroes.saturating_add(1);
-            return Ok(());
-        }
-        let zeroes = std::mem::take(&mut self.zeroes);
-        let full = self.runs.len() == RUNS_MAX;
-        match self.runs.last_mut() {
-            Some(last) if zeroes <= GAP_PAGES && last.range().end + zeroes * PAGE_SIZE == gpa => {
-                last.len += (zeroes + 1) * PAGE_SIZE;
-                // The file is zero there.
-                self.len += PAGE * usize::try_from(zeroes).unwrap_or(0);
-            }
-            _ if full => return Err(TakeError::Scattered),
-            _ => self.runs.push(Area { gpa, len: PAGE_SIZE }),
-        }
-        self.file.get_slice(self.len, PAGE).map_err(|_| TakeError::Room)?.copy_from(page);
-        self.len += PAGE;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,23 +245,5 @@ mod tests {
         ] {
             assert_eq!(without(bank, &apart), left, "{apart:?}");
         }
-    }
-
-    #[test]
-    fn pages_become_few_runs() {
-        let ram = Ram::detached(0, 1 << 20).unwrap();
-        for at in [0, 1, 5, 30, 31, 255] {
-            ram.put(at * PAGE_SIZE + 7, &[u8::try_from(at).unwrap() | 1]).unwrap();
-        }
-        let file = rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&file, 9 * PAGE_SIZE).unwrap();
-        let mut pages = Pages::into_file(file).unwrap();
-        let all = Area { gpa: 0, len: 1 << 20 };
-        pages.write(&ram, all).unwrap();
-        let page = |first: u64, count: u64| Area { gpa: first * PAGE_SIZE, len: count * PAGE_SIZE };
-        assert_eq!(pages.runs, [page(0, 6), page(30, 2), page(255, 1)]);
-        assert_eq!(pages.len as u64, 9 * PAGE_SIZE);
-        pages.runs.clear();
-        assert!(matches!(pages.write(&ram, all), Err(TakeError::Room)));
     }
 }

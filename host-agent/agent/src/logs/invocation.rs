@@ -61,6 +61,14 @@ impl InvocationLog {
         }
     }
 
+    /// All that a function said in its init, at once; it belongs to no request.
+    pub fn of_init(hub: LogHub, context: LineContext, bytes: &[u8]) {
+        let mut log = Self::new(hub, context, false, None);
+        log.bytes(bytes);
+        log.function_ended();
+        let _ = log.finish();
+    }
+
     /// A line of Warren's own.
     pub fn line(&mut self, text: String) {
         self.line_at(now_us(), text);

@@ -15,6 +15,7 @@ mod linux;
 mod wasm;
 
 use super::{
+    door::Door,
     error::CreateError,
     live::{About, Guest, Sandbox, Startup},
     machine::{Cause, Event, Machine, State},
@@ -33,11 +34,8 @@ use crate::{
     zygote::{Class, Zygote},
 };
 use bytes::Bytes;
-use rustix::pipe::{PipeFlags, pipe_with};
 use std::{
-    io,
     os::fd::OwnedFd,
-    os::unix::net::UnixListener,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -285,17 +283,14 @@ impl Birth<'_> {
     async fn jail(&self, restores: bool, drain: &mut Option<JoinHandle<()>>) -> Result<Jailed, CreateError> {
         let Self { host, sandbox, spec, version } = *self;
         let name = sandbox.about.id.clone();
-        let socket = host.run.socket(&name);
-        let listener = OwnedFd::from(UnixListener::bind(&socket)?);
-        let (log_read, log_write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-        rustix::io::ioctl_fionbio(&log_read, true).map_err(io::Error::from)?;
-        *drain = Some(self.follow(log_read));
+        let Door { socket, theirs, log } = host.run.door(&name)?;
+        *drain = Some(self.follow(log));
         let (program, limits) = match version {
             Startable::Wasm(version) => wasm::machine(spec, version, restores),
             Startable::Linux(_) => linux::machine(host, spec)?,
         };
         let spawn = Spawn { name: name.clone(), program, limits };
-        let started = host.jailer.spawn(spawn, vec![listener, log_write]).await?;
+        let started = host.jailer.spawn(spawn, theirs).await?;
         let (pid, pidfd, tap) = (started.jailed.pid, started.pidfd, started.tap);
         sandbox.set_jailed(&name, pid);
         let control = ControlChannel::connect(&socket).await.map_err(not_up)?;
@@ -319,10 +314,7 @@ impl Birth<'_> {
 
 /// What a function logs in init belongs to no request.
 fn log_init(host: &Host, sandbox: &Sandbox, bytes: &[u8]) {
-    let mut log = InvocationLog::new(host.logs.clone(), sandbox.line_context(""), false, None);
-    log.bytes(bytes);
-    log.function_ended();
-    let _ = log.finish();
+    InvocationLog::of_init(host.logs.clone(), sandbox.line_context(""), bytes);
 }
 
 fn moved(sandbox: &Sandbox, event: Event) -> Result<(), CreateError> {

@@ -2,6 +2,7 @@
 //!
 //! - [`machine`] is the drawing of a sandbox's life, pure.
 //! - [`live`] is one sandbox: the machine and its invoke connection behind one short lock.
+//! - [`door`] is what any jailed VMM starts with.
 //! - [`birth`] creates it, [`owner`] watches and reclaims it, [`adopt`] takes over those of an earlier agent.
 //! - [`invoke`] runs one invocation. It is polled by the caller's own task (no hop), and goes on as a task of its own if
 //!   the caller leaves: see [`detach`].
@@ -12,6 +13,7 @@
 pub mod adopt;
 pub mod birth;
 pub mod detach;
+pub mod door;
 pub mod ends;
 pub mod epoch;
 pub mod error;

@@ -14,22 +14,15 @@ use crate::{
     logs::{InvocationLog, LineContext},
     memfd::{SealedFile, unsealed},
     resources::{HostFull, OVERHEAD_MIB, cpu_millis, host_mib, sandbox_limits},
-    sandbox::live::Guest,
+    sandbox::{door::Door, live::Guest},
     version::{Compiler, PrepareError, SealedVersion, VersionSpec, load_spec},
     vmm::{ChannelError, ControlChannel, LoadFailure, LogTail, SnapshotFailure},
 };
-use rustix::pipe::{PipeFlags, pipe_with};
 use std::{
     fs::File,
     io::{self, Seek as _},
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::net::UnixListener,
-    },
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    os::fd::AsFd as _,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use warren_artefact::{SnapshotHead, SnapshotOf, snapshot::copy};
@@ -98,7 +91,7 @@ pub(super) async fn make(
     let extra_mib = spec.memory_mib.min(MOST_MIB) + u32::try_from(OVERHEAD_MIB).unwrap_or(0);
     let room = host_mib(Guest::Wasm, spec.memory_mib) + u64::from(extra_mib);
     let reservation = host.memory.reserve_brief(room)?;
-    let name = name().ok_or(MakeError::Internal)?;
+    let name = host.run.name("snapshot")?;
     let written = write_down(host, &name, (spec, version), extra_mib).await;
     let _ = host.jailer.kill_until_gone(&name).await;
     host.run.remove(&name);
@@ -122,19 +115,16 @@ async fn write_down(
     (spec, version): (&VersionSpec, &SealedVersion),
     extra_mib: u32,
 ) -> Result<(Vec<u8>, File, u64), MakeError> {
-    let socket = host.run.socket(name);
-    let listener = OwnedFd::from(UnixListener::bind(&socket)?);
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-    rustix::io::ioctl_fionbio(&read, true).map_err(io::Error::from)?;
+    let Door { socket, theirs, log } = host.run.door(name)?;
     let tail = LogTail::default();
-    tokio::spawn(tail.clone().drain(name.to_string(), read));
+    tokio::spawn(tail.clone().drain(name.to_string(), log));
     // What it writes is its own memory until it is gone. Its share of the cores is the smallest.
     let limits = Limits {
         cpu_millis: cpu_millis(LEAST_MIB),
         ..sandbox_limits(spec.memory_mib + extra_mib, version.code.file.len())
     };
     let spawn = Spawn { name: name.clone(), program: Program::Vmm, limits };
-    let _started = host.jailer.spawn(spawn, vec![listener, write]).await?;
+    let _started = host.jailer.spawn(spawn, theirs).await?;
     let mut control = ControlChannel::connect(&socket).await?;
     let mut fds = vec![version.code.file.as_fd()];
     fds.extend(version.task.as_ref().map(|task| task.as_fd()));
@@ -178,16 +168,5 @@ fn log_init(host: &Host, name: &SandboxName, spec: &VersionSpec, bytes: &[u8]) {
         request_id: "".into(),
         sandbox_id: name.as_str().into(),
     };
-    let mut log = InvocationLog::new(host.logs.clone(), context, false, None);
-    log.bytes(bytes);
-    log.function_ended();
-    let _ = log.finish();
-}
-
-/// Unique over restarts of the agent: one of an earlier agent may still be reclaimed.
-fn name() -> Option<SandboxName> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    SandboxName::new(format!("snapshot-{now:x}-{count:x}")).ok()
+    InvocationLog::of_init(host.logs.clone(), context, bytes);
 }

@@ -6,18 +6,10 @@ use crate::{
     jailer::JailerError,
     pidfd::Pidfd,
     resources::Reservation,
+    sandbox::door::Door,
     vmm::{ChannelError, ControlChannel, InvokeChannel},
 };
-use rustix::pipe::{PipeFlags, pipe_with};
-use std::{
-    io,
-    os::{fd::OwnedFd, unix::net::UnixListener},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
 use tokio::{sync::Notify, task::AbortHandle};
 use warren_proto::v1::{Sandbox, SandboxState};
 use warren_sandbox_plan::{
@@ -75,14 +67,11 @@ pub(super) enum MakeError {
     /// The host.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The clock.
-    #[error("no name can be made")]
-    Name,
 }
 
 /// Makes one and waits until its VM is there.
 pub(super) async fn make(host: &Arc<Host>, class: Class) -> Result<Zygote, MakeError> {
-    let name = name().ok_or(MakeError::Name)?;
+    let name = host.run.name("zygote")?;
     let made = jail(host, &name, class).await;
     if made.is_err() {
         reclaim(host, &name).await;
@@ -91,12 +80,9 @@ pub(super) async fn make(host: &Arc<Host>, class: Class) -> Result<Zygote, MakeE
 }
 
 async fn jail(host: &Arc<Host>, name: &SandboxName, class: Class) -> Result<Zygote, MakeError> {
-    let socket = host.run.socket(name);
-    let listener = OwnedFd::from(UnixListener::bind(&socket)?);
-    let (log, write) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-    rustix::io::ioctl_fionbio(&log, true).map_err(io::Error::from)?;
+    let Door { socket, theirs, log } = host.run.door(name)?;
     let spawn = Spawn { name: name.clone(), program: Program::Restore, limits: class.limits() };
-    let started = host.jailer.spawn(spawn, vec![listener, write]).await?;
+    let started = host.jailer.spawn(spawn, theirs).await?;
     let channel = InvokeChannel::connect(&socket).await?;
     let mut control = ControlChannel::connect(&socket).await?;
     // It answers when its VM is there.
@@ -160,12 +146,4 @@ impl Named for Zygote {
     fn name(&self) -> &str {
         self.name.as_str()
     }
-}
-
-/// Unique over restarts of the agent: one of an earlier agent may still be reclaimed.
-fn name() -> Option<SandboxName> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_millis();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    SandboxName::new(format!("zygote-{now:x}-{count:x}")).ok()
 }

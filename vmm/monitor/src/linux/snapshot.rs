@@ -9,8 +9,6 @@
 //! - Pages of the snapshot are mapped privately: clones share what they do not write.
 //! - The guest's clocks go on where they stood. What time it is, whoever brings it back tells its init.
 
-mod pages;
-
 use super::events::Tellings;
 use super::filling;
 use super::load::{self, DeviceFile, Room};
@@ -18,23 +16,22 @@ use super::machine::{Kept, LinuxError, Loaded, Machine};
 use super::rest::{NotAtRest, Rest};
 use super::vcpu::{First, Start};
 use crate::cpuid::{Leaves, Template, UnknownTemplate};
-use crate::load::SEALS;
+use crate::load::sealed_len;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
 use crate::progress::monotonic_ns;
-use crate::snapshot::{TakeError, Taken};
+use crate::snapshot::{TakeError, Taken, pages};
 use crate::sys::FileUse;
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VmFd;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{fcntl_get_seals, fstat};
 use std::time::Duration;
 use warren_boot::linux::layout::{Banks, HIGH_BASE, virtio_gsi};
 use warren_sandbox_plan::name::SandboxName;
 use warren_state::linux::device::Devices;
 use warren_state::linux::vcpu::VcpuState;
 use warren_state::linux::{Leaf, LinuxState};
-use warren_state::wasm::Area;
+use warren_state::wasm::{Area, RUNS_MAX};
 use warren_state::{StateError, open, seal};
 use warren_vmm_protocol::linux::LinuxRestore;
 
@@ -93,7 +90,9 @@ fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Resul
     }
     let vcpus = rest.read(PATIENCE)?;
     let clock_ns = kept.vm.get_clock().map_err(NoSnapshot::Clock)?.clock;
-    let (runs, memory_len) = pages::write(&kept.ram, &banks(kept.memory_bytes), file)?;
+    let found = banks(kept.memory_bytes).into_iter().map(|bank| pages::find(&kept.ram, bank));
+    let runs = pages::few(found.collect::<Result<_, _>>().map_err(TakeError::from)?, RUNS_MAX);
+    let memory_len = pages::write(&kept.ram, &runs, file)?;
     let devices = Devices {
         io_apic: kept.bus.interrupts.state(),
         console: kept.bus.console.state(),
@@ -161,7 +160,7 @@ pub fn admit(spec: &LinuxRestore, descriptors: Vec<OwnedFd>, room: Room) -> Resu
     let state: LinuxState = open(&spec.state)?;
     let mut descriptors = descriptors.into_iter();
     let memory = descriptors.next().ok_or_else(|| Refusal::Parts("no descriptor for the memory".into()))?;
-    let memory_len = sealed_len(&memory).map_err(Refusal::Parts)?;
+    let memory_len = sealed_len("the memory", &memory).map_err(Refusal::Parts)?;
     let were = state.check(memory_len)?;
     if (state.memory_bytes, state.vcpus.len()) != (room.memory_bytes, room.cpus.into()) {
         let (of_mib, of_cpus) = (state.memory_bytes >> 20, state.vcpus.len());
@@ -176,15 +175,6 @@ pub fn admit(spec: &LinuxRestore, descriptors: Vec<OwnedFd>, room: Room) -> Resu
     }
     let devices = load::devices(&spec.devices, descriptors, room).map_err(Refusal::Parts)?;
     Ok(Admitted { state, were, memory, devices })
-}
-
-fn sealed_len(memory: &OwnedFd) -> Result<u64, String> {
-    let seals = fcntl_get_seals(memory).map_err(|_| "the memory is no memfd with seals".to_owned())?;
-    if !seals.contains(SEALS) {
-        return Err("the memory is not sealed against writes and shrinking".into());
-    }
-    let stat = fstat(memory).map_err(|error| format!("the memory: {error}"))?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
 /// A guest that was brought back and holds still, all but its registers.

@@ -1,14 +1,14 @@
 //! Memory on its way into a snapshot's file: the pages that are not zero, as few runs.
 
+use super::TakeError;
 use crate::ram::Ram;
-use crate::snapshot::TakeError;
 use rustix::fd::OwnedFd;
 use rustix::fs::fstat;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{FileOffset, VolatileMemory};
 use warren_abi::window::PAGE_SIZE;
 use warren_boot::OutOfRange;
-use warren_state::wasm::{Area, RUNS_MAX, Run};
+use warren_state::wasm::{Area, Run};
 
 /// Zero pages between two runs that are written all the same: a mapping costs more than they do.
 const GAP_PAGES: u64 = 8;
@@ -17,27 +17,25 @@ const PAGE: usize = 4096;
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
 
-/// Writes what is not zero in some pieces of memory into a file that is zero: its runs, and how many bytes they are. The file is
-/// mapped, not written to: a jailed VMM may not write a byte to any file.
-pub(crate) fn write(ram: &Ram, pieces: &[Area], file: OwnedFd) -> Result<(Vec<Run>, u64), TakeError> {
-    let found = pieces.iter().map(|piece| find(ram, *piece)).collect::<Result<Vec<_>, _>>()?;
-    let runs = few(found, RUNS_MAX);
+/// Writes runs of memory into a file that is zero, one behind the other: how many bytes they are. The file is mapped, not
+/// written to: a jailed VMM may not write a byte to any file.
+pub(crate) fn write(ram: &Ram, runs: &[Run], file: OwnedFd) -> Result<u64, TakeError> {
     let room = fstat(&file).ok().and_then(|stat| usize::try_from(stat.st_size).ok()).unwrap_or(0);
     let file = MmapRegion::<()>::from_file(FileOffset::new(file.into(), 0), room)
         .map_err(|error| TakeError::Map(error.to_string()))?;
     let mut at = 0;
-    for run in &runs {
+    for run in runs {
         each_chunk(ram, *run, |_, bytes| {
             file.get_slice(at, bytes.len()).map_err(|_| TakeError::Room)?.copy_from(bytes);
             at += bytes.len();
             Ok::<_, TakeError>(())
         })?;
     }
-    Ok((runs, at as u64))
+    Ok(at as u64)
 }
 
 /// The pages of a piece that are not zero; those between two that are close belong to them.
-fn find(ram: &Ram, piece: Area) -> Result<Vec<Run>, OutOfRange> {
+pub(crate) fn find(ram: &Ram, piece: Area) -> Result<Vec<Run>, OutOfRange> {
     let mut runs: Vec<Run> = Vec::new();
     each_chunk(ram, piece, |gpa, bytes| {
         for (gpa, page) in (gpa..).step_by(PAGE).zip(bytes.chunks(PAGE)) {
@@ -76,7 +74,7 @@ fn add(runs: &mut Vec<Run>, run: Run, gap: u64) {
 }
 
 /// The runs of all pieces, joined over ever larger gaps until they are no more than `most`; never over the end of a piece.
-fn few(mut pieces: Vec<Vec<Run>>, most: usize) -> Vec<Run> {
+pub(crate) fn few(mut pieces: Vec<Vec<Run>>, most: usize) -> Vec<Run> {
     let mut gap = GAP_PAGES;
     while pieces.iter().map(Vec::len).sum::<usize>() > most.max(pieces.len()) {
         gap = gap.saturating_mul(2);
@@ -112,13 +110,12 @@ mod tests {
         for at in [0, 1, 5, 30, 31, 255] {
             ram.put(at * PAGE_SIZE + 7, &[u8::try_from(at).unwrap() | 1]).unwrap();
         }
-        let all = [page(0, 256)];
-        let (runs, len) = write(&ram, &all, file(9)).unwrap();
+        let runs = find(&ram, page(0, 256)).unwrap();
         assert_eq!(runs, [page(0, 6), page(30, 2), page(255, 1)]);
-        assert_eq!(len, 9 * PAGE_SIZE);
-        assert!(matches!(write(&ram, &all, file(8)), Err(TakeError::Room)));
-        let (runs, _) = write(&ram, &[page(0, 31), page(31, 225)], file(9)).unwrap();
-        assert_eq!(runs[1..3], [page(30, 1), page(31, 1)], "each piece by itself");
+        assert_eq!(write(&ram, &runs, file(9)).unwrap(), 9 * PAGE_SIZE);
+        assert!(matches!(write(&ram, &runs, file(8)), Err(TakeError::Room)));
+        let pieces = [page(0, 31), page(31, 225)].map(|piece| find(&ram, piece).unwrap());
+        assert_eq!(few(pieces.into(), 9)[1..3], [page(30, 1), page(31, 1)], "each piece by itself");
     }
 
     proptest! {
