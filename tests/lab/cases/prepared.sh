@@ -22,7 +22,10 @@ machine() {
     done
     cat /etc/passwd /etc/group
     stat -c '%n %a %u:%g' /dev/kvm
+    cgroup_options
 }
+cgroup_options() { sed -n 's/.* - cgroup2 [^ ]* //p' /proc/self/mountinfo | tr ',' '\n' | sort | tr '\n' ' '; }
+favored() { case " $(cgroup_options)" in *' favordynmods '*) true ;; *) false ;; esac; }
 # The pids of living programs of this name.
 running() {
     for status in /proc/[0-9]*/status; do
@@ -51,7 +54,10 @@ expect 2 "root needs no preparation" $warren host prepare --user root
 expect 2 "no user eve" $warren host prepare --user eve
 
 say "prepare, and again"
-$warren host prepare --user ada --max-sandboxes 8 --max-memory-mib 1024 || fail "prepare"
+favored && fail "favordynmods before anything was prepared"
+$warren host prepare --user ada --max-sandboxes 8 --max-memory-mib 1024 --favordynmods true || fail "prepare"
+favored || fail "no favordynmods: $(cgroup_options)"
+[ "$(cgroup_options | sed 's/favordynmods //')" = "$(tail -n 1 /tmp/before)" ] || fail "other options of cgroup2: $(cgroup_options)"
 expect 0 '"changed": \[\]' $warren --json host prepare --user ada
 expect 2 "prepared for ada" $warren host prepare --user bob
 [ "$(stat -c '%a %G' /dev/kvm)" = "660 kvm" ] || fail "$(stat -c '%a %G' /dev/kvm)"
@@ -80,6 +86,7 @@ sandbox=$(as ada "$warren --json ps --function steady" | sed -n 's/.*"pid": \([0
 expect 0 "its sandboxes go on" $warren host prepare --user ada --max-sandboxes 9
 [ "$(jailer)" != "$first" ] || fail "the same jailer"
 kill -0 "$sandbox" || fail "the sandbox ended"
+favored || fail "no favordynmods after the update"
 expect 0 "Hello, Ada" as ada "$warren invoke steady --payload '{\"name\":\"Ada\"}'"
 [ "$(as ada "$warren --json ps --function steady" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')" = "$sandbox" ] || fail "another sandbox answers"
 if has_systemd; then
@@ -89,6 +96,7 @@ if has_systemd; then
     while [ "$(jailer)" = 0 ] || [ "$(jailer)" = "$first" ]; do sleep 0.2; done
     expect 0 "Hello, Ada" as ada "$warren invoke steady --payload '{\"name\":\"Ada\"}'"
     kill -0 "$sandbox" || fail "the sandbox ended"
+    favored || fail "no favordynmods after kill -9"
     # SYS_ADMIN, SETPCAP, SETUID, SETGID, KILL, DAC_OVERRIDE, CHOWN; and no filter that every VMM would inherit.
     grep -q '^CapBnd:.00000000002001e3' /proc/$(jailer)/status || fail "$(grep Cap /proc/$(jailer)/status)"
     grep -q '^Seccomp:.0' /proc/$(jailer)/status || fail "the unit filters system calls"

@@ -69,7 +69,7 @@ else
     mount -t tmpfs lib /var/lib
 fi
 mount -t securityfs security /sys/kernel/security
-mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup /sys/fs/cgroup
 echo 'root:x:0:0:root:/root:/bin/sh' > /etc/passwd
 echo '127.0.0.1 localhost' > /etc/hosts
 hostname lab

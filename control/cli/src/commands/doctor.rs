@@ -167,9 +167,17 @@ fn privilege(options: &Options) -> Finding {
 fn cgroups() -> Finding {
     let what = "cgroups";
     let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let wanted = ["cpu", "memory", "pids"];
     if wanted.iter().all(|name| v2.split_whitespace().any(|has| has == *name)) {
-        return Finding::good(what, "version 2, cpu, memory and pids");
+        let favored =
+            mounts.lines().any(|line| line.contains(" - cgroup2 ") && line.contains("favordynmods"));
+        let waits = if favored {
+            ""
+        } else {
+            "; a VM is made 10 ms sooner with --favordynmods of `warren up` (root) or of `warren host prepare`"
+        };
+        return Finding::good(what, format!("version 2, cpu, memory and pids{waits}"));
     }
     let missing: Vec<_> =
         wanted.into_iter().filter(|name| !Path::new("/sys/fs/cgroup").join(name).is_dir()).collect();

@@ -252,7 +252,9 @@ fn wish(
         None => machine_mib()? / 5 * 4,
     };
     let network = options.network.or(before.map(|wish| wish.network)).unwrap_or(false);
-    Ok(Wish { user: account.name.clone(), uid: account.uid, state, uid_base, sandboxes, memory_mib, network })
+    let favordynmods = options.favordynmods.or(before.map(|wish| wish.favordynmods)).unwrap_or(false);
+    let (user, uid) = (account.name.clone(), account.uid);
+    Ok(Wish { user, uid, state, uid_base, sandboxes, memory_mib, network, favordynmods })
 }
 
 fn device(

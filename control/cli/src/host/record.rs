@@ -46,6 +46,9 @@ pub(crate) struct Wish {
     /// Whether Linux functions reach the world.
     #[serde(default)]
     pub(crate) network: bool,
+    /// Whether the host's cgroups change without waiting while the jailer runs.
+    #[serde(default)]
+    pub(crate) favordynmods: bool,
 }
 
 /// The installed programs.
@@ -165,6 +168,7 @@ mod tests {
             sandboxes: 8,
             memory_mib: 64,
             network: false,
+            favordynmods: true,
         };
         let mut record = Record { wish, build: None, made: Vec::new() };
         let node = |gid| Made::Node { path: "/dev/kvm".into(), gid, mode: 0o600 };

@@ -20,6 +20,7 @@ const STOP_WITHIN: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 3
 /// The jailer's command line.
 pub(crate) fn command_line(place: &Place, programs: &Path, wish: &Wish) -> Vec<String> {
     let network = wish.network.then(|| "--network=auto".to_owned());
+    let favordynmods = wish.favordynmods.then(|| "--favordynmods".to_owned());
     let line = vec![
         programs.join("warren-jailer").display().to_string(),
         "serve".into(),
@@ -33,7 +34,7 @@ pub(crate) fn command_line(place: &Place, programs: &Path, wish: &Wish) -> Vec<S
         "--cgroup-root=/".into(),
         "--one-agent".into(),
     ];
-    line.into_iter().chain(network).collect()
+    line.into_iter().chain(network).chain(favordynmods).collect()
 }
 
 /// The unit. Hardened as far as the work permits: the jailer makes namespaces, mounts, users and cgroups. No option that
@@ -238,6 +239,7 @@ mod tests {
             sandboxes: 16,
             memory_mib: 512,
             network: false,
+            favordynmods: false,
         };
         let programs = folder_of(&place, "0.1.0", "abc");
         let text = unit(&place, &programs, &wish);

@@ -180,7 +180,7 @@ impl Host {
 
     /// Root's; a prepared one runs already.
     fn own_jailer(&self, linux: bool) -> Option<Spec> {
-        let Jailer::Own { uid_base, slots, network } = &self.jailer else { return None };
+        let Jailer::Own { uid_base, slots, network, favordynmods } = &self.jailer else { return None };
         let agent = self.jailer.users()?.agent;
         let network = if linux { network.clone() } else { Vec::new() };
         let arguments = vec![
@@ -191,7 +191,8 @@ impl Host {
             format!("--uid-base={uid_base}"),
             format!("--slots={slots}"),
         ];
-        let arguments = arguments.into_iter().chain(network).collect();
+        let favordynmods = favordynmods.then(|| "--favordynmods".into());
+        let arguments = arguments.into_iter().chain(network).chain(favordynmods).collect();
         Some(self.spec("jailer", arguments, None, None))
     }
 

@@ -20,6 +20,8 @@ pub(crate) enum Jailer {
         slots: u32,
         /// What it is told of the network.
         network: Vec<String>,
+        /// And of the cgroups.
+        favordynmods: bool,
     },
     /// A service of this machine, for this user.
     Prepared(Finding),
@@ -31,12 +33,13 @@ impl Jailer {
         let uid = rustix::process::geteuid();
         if uid.is_root() {
             let (uid_base, slots) = (options.uid_base.unwrap_or(70_000), options.slots.unwrap_or(4_096));
-            return Ok(Self::Own { uid_base, slots, network: network(options) });
+            let favordynmods = options.favordynmods;
+            return Ok(Self::Own { uid_base, slots, network: network(options), favordynmods });
         }
         let of_network =
             options.no_network || options.network_resolver.is_some() || !options.network_open.is_empty();
-        if options.uid_base.is_some() || options.slots.is_some() || of_network {
-            let message = "--uid-base, --slots and what begins with --network are the jailer's, and this machine's jailer is not yours to set; \
+        if options.uid_base.is_some() || options.slots.is_some() || of_network || options.favordynmods {
+            let message = "--uid-base, --slots, --favordynmods and what begins with --network are the jailer's, and this machine's jailer is not yours to set; \
                            `warren host prepare` sets them";
             return Err(Failure::Usage(message.into()));
         }

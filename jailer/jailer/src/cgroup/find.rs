@@ -59,6 +59,13 @@ pub(crate) fn find(
         .map(|(version, hierarchies)| Found { version, hierarchies })
 }
 
+/// Where version 2 is mounted whole, and with which options of its file system.
+pub(super) fn unified(mountinfo: &str) -> Option<(&str, &str)> {
+    let mut mounts = mountinfo.lines().filter_map(parse_mount);
+    let mount = mounts.find(|mount| mount.kind == "cgroup2" && mount.root == "/")?;
+    Some((mount.point, mount.options))
+}
+
 fn is_enough(version: CgroupVersion, hierarchies: &[Hierarchy]) -> bool {
     Controller::wanted(version)
         .iter()

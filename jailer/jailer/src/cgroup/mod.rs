@@ -3,6 +3,7 @@
 //!
 //! Directories are reached through descriptors of their parents alone; the jailer makes every directory it writes to.
 
+pub(crate) mod favor;
 pub(crate) mod find;
 mod parents;
 
