@@ -1,12 +1,17 @@
 //! Snapshots that are good for all this host can tell, and that a VMM does not take.
 
-use crate::rig::{Caller, Rig, module, until, version};
+use crate::rig::{Caller, Rig, expect, module, until, version};
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
 };
+use tonic::Code;
 use warren_artefact::{SigningKey, SnapshotHead, snapshot::copy};
+use warren_proto::{
+    error::Fault,
+    v1::{self, FunctionLimits, SandboxState},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_vmm_refuses_is_removed_and_the_same_start_boots() {
@@ -37,6 +42,33 @@ async fn what_a_vmm_refuses_is_removed_and_the_same_start_boots() {
     }
     assert_eq!(rig.run_files(), [""; 0]);
     until("no VMM is left", async || rig.jailed_processes().is_empty().then_some(())).await;
+}
+
+/// What waits for nobody in particular is given up for whoever comes: all of a host's memory can be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_host_takes_memory_back_from_zygotes() {
+    let rig = Rig::start(&["--snapshots-mib=64", "--zygotes-mib=64"]).await;
+    let caller = Caller::new(&rig).await;
+    let code = module::obedient();
+    let echo = version("echo", &code, |_| ());
+    caller.prepare(&echo, &code, b"").await.unwrap();
+    let zygotes = async || -> Vec<v1::Sandbox> {
+        let all = caller.list().await.into_iter();
+        all.filter(|sandbox| sandbox.state() == SandboxState::Zygote).collect()
+    };
+    let waiting = until("a zygote waits", async || zygotes().await.pop()).await;
+    // Every MiB of the rig's 4,096: its own memory, and what a sandbox takes beyond.
+    let large = version("large", &code, |version| {
+        version.limits = Some(FunctionLimits { memory_mib: 4096 - 32, ..FunctionLimits::default() });
+    });
+    caller.prepare(&large, &code, b"").await.unwrap();
+    caller.create("s1", &large).await.unwrap();
+    assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
+    assert!(zygotes().await.is_empty(), "{waiting:?} was there, and now {:?}", zygotes().await);
+    until("its VMM is gone", async || (rig.jailed_processes().len() == 1).then_some(())).await;
+    expect(caller.create("s2", &echo).await, Code::ResourceExhausted, "HOST_FULL", Fault::System);
+    caller.destroy("s1", 1).await.unwrap();
+    caller.create("s2", &echo).await.unwrap();
 }
 
 fn snapshots(place: &Path) -> Vec<PathBuf> {
