@@ -8,12 +8,12 @@
 //! What it is told comes from the kernel's command line: `warren.*` words ([`settings`]), and what stands behind `--`
 //! is the program with its arguments. While the program runs, every orphan that ends is reaped.
 //!
-//! It is static and needs nothing but itself: no shell, no library, no configuration file.
-#![forbid(unsafe_code)]
+//! It is static and needs nothing but itself: no shell, no library, no configuration file. `unsafe` is in [`entropy`] alone.
 
 mod api;
 mod clock;
 mod core;
+mod entropy;
 mod filesystems;
 mod guest;
 mod modules;
@@ -63,7 +63,8 @@ fn outside_a_guest() -> ExitCode {
         // What programs leave behind is reaped here too.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let places = Places::below(Path::new(root));
-        let setup = Setup { listener: listener.into(), places, guest: false, holds: false, api_port: 0 };
+        let (listener, renew) = (listener.into(), |_: &_| Ok(()));
+        let setup = Setup { listener, places, guest: false, holds: false, api_port: 0, renew };
         serve::run(setup, |_| Ok(()))
     });
     match served {

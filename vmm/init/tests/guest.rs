@@ -4,6 +4,8 @@
 //! `tests/functions`, a root file system with an extension, an empty scratch disk (`WARREN_FIXTURES`).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
+#[path = "guest/copies.rs"]
+mod copies;
 mod support;
 
 use std::path::PathBuf;

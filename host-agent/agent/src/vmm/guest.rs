@@ -4,8 +4,9 @@
 //! connect ─▶ refused: nobody listens yet ─▶ again, soon ─┐
 //!    │ ▲─────────────────────────────────────────────────┘
 //!    ▼
-//! Configure ─▶ Log* ─┬─▶ Ready ──────▶ the invoke connection
+//! Configure ─▶ Log* ─┬─▶ Ready ──────▶ the invoke connection ─▶ (HoldStill ─▶ Still: it can be written down)
 //!                    └─▶ InitFailed ─▶ the same if the guest tries again with the first event, else an error
+//! Restored ─▶ Acknowledged ─▶ as after Configure
 //! ```
 
 use super::{
@@ -16,7 +17,7 @@ use std::{path::Path, time::Duration};
 use tokio::time::sleep;
 use warren_vmm_protocol::{
     Role,
-    guest::{GuestConfig, GuestReply, GuestRequest, InitError, PORT},
+    guest::{GuestConfig, GuestReply, GuestRequest, InitError, PORT, Restored},
     linux::{VsockRefusal, VsockReply},
 };
 
@@ -54,10 +55,29 @@ impl From<ChannelError> for GuestFailure {
 pub async fn bring_up(
     socket: &Path,
     config: GuestConfig,
-    mut log: impl FnMut(&[u8]),
+    log: impl FnMut(&[u8]),
 ) -> Result<GuestUp, GuestFailure> {
     let mut channel = connect(socket).await?;
     channel.send(&GuestRequest::Configure(Box::new(config)), &[]).await?;
+    until_ready(channel, log).await
+}
+
+/// Makes a guest that was brought back one of its own, and waits until its function is ready; `log` as for [`bring_up`].
+pub async fn bring_back(
+    socket: &Path,
+    restored: Restored,
+    log: impl FnMut(&[u8]),
+) -> Result<GuestUp, GuestFailure> {
+    let mut channel = connect(socket).await?;
+    channel.send(&GuestRequest::Restored(Box::new(restored)), &[]).await?;
+    match channel.receive().await? {
+        GuestReply::Acknowledged => until_ready(channel, log).await,
+        GuestReply::InitFailed { error, .. } => Err(GuestFailure::Init(error)),
+        _ => Err(ChannelError::Unexpected("something before the acknowledgement").into()),
+    }
+}
+
+async fn until_ready(mut channel: Channel, mut log: impl FnMut(&[u8])) -> Result<GuestUp, GuestFailure> {
     loop {
         let (init_us, failed) = match channel.receive().await? {
             GuestReply::Log(bytes) => {
@@ -69,6 +89,9 @@ pub async fn bring_up(
                 (init_us, Some(error))
             }
             GuestReply::InitFailed { error, .. } => return Err(GuestFailure::Init(error)),
+            GuestReply::Still { .. } | GuestReply::Acknowledged => {
+                return Err(ChannelError::Unexpected("an answer to nothing").into());
+            }
         };
         return Ok(GuestUp { channel: InvokeChannel::to_guest(channel), init_us, failed });
     }

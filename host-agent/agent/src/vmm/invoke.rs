@@ -4,7 +4,10 @@ use super::channel::{Channel, ChannelError};
 use bytes::Bytes;
 use std::path::Path;
 use warren_proto::MAX_PAYLOAD_BYTES;
-use warren_vmm_protocol::{Done, InvokeReply, InvokeRequest, Role, guest::GuestRequest};
+use warren_vmm_protocol::{
+    Done, InvokeReply, InvokeRequest, Role,
+    guest::{GuestReply, GuestRequest},
+};
 
 /// What comes back of an event.
 #[derive(Debug)]
@@ -53,6 +56,19 @@ impl InvokeChannel {
     /// Asks a Linux guest to end in order; a Wasm guest has nothing to put in order. Whether it was asked.
     pub async fn shut_down(&mut self) -> bool {
         self.to == To::Guest && self.channel.send(&GuestRequest::Shutdown, &[]).await.is_ok()
+    }
+
+    /// Asks a Linux guest without an event to hold still, so that it can be written down: whether its programs are held, too. `log`
+    /// gets what was written until then.
+    pub async fn hold_still(&mut self, mut log: impl FnMut(&[u8])) -> Result<bool, ChannelError> {
+        self.channel.send(&GuestRequest::HoldStill, &[]).await?;
+        loop {
+            match self.channel.receive().await? {
+                GuestReply::Log(bytes) => log(bytes.as_bytes()),
+                GuestReply::Still { held } => return Ok(held),
+                _ => return Err(ChannelError::Unexpected("another answer to HoldStill")),
+            }
+        }
     }
 
     /// The next thing the VMM says of it.

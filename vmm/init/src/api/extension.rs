@@ -92,7 +92,7 @@ pub(super) async fn next(supervisor: &Supervisor, headers: &HeaderMap) -> Answer
         Ok(Delivered::Shutdown { reason, deadline_unix_ms }) => {
             json!({ "eventType": "SHUTDOWN", "shutdownReason": reason, "deadlineMs": deadline_unix_ms })
         }
-        Err(_) => return gone(),
+        Ok(Delivered::Restored) | Err(_) => return gone(),
     };
     let mut answer = document(StatusCode::OK, &event);
     set(&mut answer, EVENT_IDENTIFIER, &crate::serve::identifier());

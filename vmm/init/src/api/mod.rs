@@ -55,6 +55,10 @@ async fn route(supervisor: Supervisor, request: Request<Incoming>) -> Answer {
         (&Method::POST, ["2018-06-01", "runtime", "init", "error"]) => {
             runtime::init_error(&supervisor, request).await
         }
+        (&Method::GET, ["2018-06-01", "runtime", "restore", "next"]) => runtime::restore_next(&supervisor).await,
+        (&Method::POST, ["2018-06-01", "runtime", "restore", "error"]) => {
+            runtime::restore_error(&supervisor, request).await
+        }
         (&Method::POST, ["2020-01-01", "extension", "register"]) => {
             extension::register(&supervisor, request).await
         }

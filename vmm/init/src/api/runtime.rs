@@ -1,13 +1,13 @@
 //! The Runtime API.
 
-use super::answer::{Answer, accepted, bytes, error as refuse, gone, set};
+use super::answer::{Answer, accepted, bytes, error as refuse, gone, set, text};
 use super::body::{Broken, Whole, read};
-use crate::core::{Answer as EventAnswer, Fault, Who};
+use crate::core::{Answer as EventAnswer, Fault, Machine, Who};
 use crate::serve::HostEvent;
 use crate::serve::supervisor::{Delivered, Supervisor};
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, StatusCode};
-use warren_vmm_protocol::guest::InitFailure;
+use warren_vmm_protocol::guest::{InitFailure, SandboxKind};
 
 /// Most bytes of a response, and of an error's document.
 const RESPONSE_MAX: usize = 6 << 20;
@@ -18,7 +18,7 @@ const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
 /// `GET /runtime/invocation/next`: answered when there is an event.
 pub(super) async fn next(supervisor: &Supervisor) -> Answer {
     let waiting = supervisor.wait(Who::Runtime);
-    if let Err(refusal) = supervisor.feed(crate::core::Machine::runtime_next) {
+    if let Err(refusal) = supervisor.feed(Machine::runtime_next) {
         return refusal.into();
     }
     let Ok(Delivered::Event { event, deadline_unix_ms }) = waiting.await else { return gone() };
@@ -98,21 +98,67 @@ pub(super) async fn error(supervisor: &Supervisor, id: &str, request: Request<In
 
 /// `POST /runtime/init/error`.
 pub(super) async fn init_error(supervisor: &Supervisor, request: Request<Incoming>) -> Answer {
-    let named = header(request.headers(), ERROR_TYPE);
-    let body = match read(request.into_body(), ERROR_MAX).await {
-        Ok(whole) => whole.bytes,
-        Err(Broken::TooLarge) => bytes::Bytes::new(),
-        Err(Broken::Truncated) => return truncated(),
+    // Of a sandbox that is to be written down the runtime also says when: before that, or in init.
+    let named_first = supervisor.config().kind == SandboxKind::Snapshot;
+    let fault = match fault(request, InitFailure::Runtime, named_first).await {
+        Ok(fault) => fault,
+        Err(answer) => return *answer,
     };
-    let document = crate::serve::Document::read(&body);
-    let said = Some(document.error_type.as_ref()).filter(|kind| !kind.is_empty());
-    let error_type = said.map(str::to_owned).or(named).unwrap_or_else(|| "Runtime.Unknown".to_owned());
-    let message = document.error_message.into_owned();
-    let fault = Fault { body: body.clone(), ..Fault::new(InitFailure::Runtime, &error_type, message) };
     match supervisor.feed(|machine, now| machine.runtime_init_error(now, &fault)) {
         Ok(()) => accepted(),
         Err(refusal) => refusal.into(),
     }
+}
+
+/// `GET /runtime/restore/next`: answered when the sandbox was restored.
+pub(super) async fn restore_next(supervisor: &Supervisor) -> Answer {
+    let waiting = supervisor.wait(Who::Runtime);
+    if let Err(refusal) = supervisor.feed(Machine::restore_next) {
+        return refusal.into();
+    }
+    match waiting.await {
+        Ok(Delivered::Restored) => text(StatusCode::OK, ""),
+        _ => gone(),
+    }
+}
+
+/// `POST /runtime/restore/error`.
+pub(super) async fn restore_error(supervisor: &Supervisor, request: Request<Incoming>) -> Answer {
+    let fault = match fault(request, InitFailure::Restore, true).await {
+        Ok(fault) => fault,
+        Err(answer) => return *answer,
+    };
+    match supervisor.feed(|machine, now| machine.restore_error(now, &fault)) {
+        Ok(()) => accepted(),
+        Err(refusal) => refusal.into(),
+    }
+}
+
+/// What a runtime says of its failure: its name stands in a header and in the document. They may be two, where the header says when
+/// it happened and the document what.
+async fn fault(
+    request: Request<Incoming>,
+    failure: InitFailure,
+    named_first: bool,
+) -> Result<Fault, Box<Answer>> {
+    let named = header(request.headers(), ERROR_TYPE);
+    let body = match read(request.into_body(), ERROR_MAX).await {
+        Ok(whole) => whole.bytes,
+        Err(Broken::TooLarge) => bytes::Bytes::new(),
+        Err(Broken::Truncated) => return Err(Box::new(truncated())),
+    };
+    let document = crate::serve::Document::read(&body);
+    let said = Some(document.error_type.as_ref()).filter(|kind| !kind.is_empty());
+    let mut message = document.error_message.clone().into_owned();
+    let error_type = match (said, named) {
+        (Some(said), Some(named)) if named_first && said != named => {
+            message = format!("{said}: {message}");
+            named
+        }
+        (Some(said), _) => said.to_owned(),
+        (None, named) => named.unwrap_or_else(|| "Runtime.Unknown".to_owned()),
+    };
+    Ok(Fault { body: body.clone(), ..Fault::new(failure, &error_type, message) })
 }
 
 fn truncated() -> Answer {

@@ -42,7 +42,7 @@ impl Machine {
                 }
             }
             RuntimeState::Answered => self.record_runtime_done(now),
-            RuntimeState::Waiting => {}
+            RuntimeState::Waiting | RuntimeState::Restored => {}
             // It asks again for what it has not answered: its connection may have broken. What is about to be ended waits.
             RuntimeState::Busy => {
                 if self.phase == Phase::Invoking {
@@ -50,7 +50,9 @@ impl Machine {
                 }
                 return Ok(());
             }
-            RuntimeState::Absent | RuntimeState::Faulted => return Err(self.refuse("Ready")),
+            RuntimeState::Absent | RuntimeState::Restorable | RuntimeState::Faulted => {
+                return Err(self.refuse("Ready"));
+            }
         }
         self.runtime = RuntimeState::Waiting;
         self.go_on(now);
@@ -190,9 +192,11 @@ impl Machine {
         self.act(Action::Record(Record::RuntimeDone { status, took, produced }));
     }
 
-    fn refuse(&self, to: &'static str) -> Refusal {
+    pub(super) fn refuse(&self, to: &'static str) -> Refusal {
         let from = match self.runtime {
             RuntimeState::Absent | RuntimeState::Launched => "Started",
+            RuntimeState::Restorable => "RestoreReady",
+            RuntimeState::Restored => "Restoring",
             RuntimeState::Waiting => "Ready",
             RuntimeState::Busy => "Running",
             RuntimeState::Answered => "ResponseSent",

@@ -21,12 +21,22 @@
 //!   event after SHUTDOWN has nothing left to do. What is still there is killed; the phase ends when nothing is.
 //! - A shutdown that is asked for goes from every phase to Stopping(then Off).
 //! - **In Idle every program is held** ([`Action::Freeze`]), and let go before anything else is done with one.
+//!
+//! In Idle a sandbox is written down and brought back. What a runtime does after that, if it waits to hear of it:
+//! ```text
+//!  Idle ──restored, or an event──▶ Restoring ──it waits for events──▶ Idle, or Invoking where an event waits
+//!   │ restored, and it waits for events already   │ restore error, it ended, [`RESTORE_LIMIT_US`]
+//!   └──▶ Idle                                     └──▶ Stopping(then Off); with an event as in Starting
+//! ```
+//! - **One that waits to be restored is as good as one that waits for events**: init is done with it. An event in a sandbox that
+//!   was not brought back, because nobody wrote it down or everything was started again, tells it the same.
 
 mod api;
 mod event;
 #[cfg(test)]
 mod model;
 mod programs;
+mod restore;
 mod stopping;
 #[cfg(test)]
 mod tests;
@@ -34,9 +44,11 @@ mod tests;
 pub(crate) use api::Refusal;
 pub(crate) use event::{Answer, Event, Fault};
 pub(crate) use programs::{Ending, ExtensionId, Subscription, Who};
+pub(crate) use restore::NotIdle;
 
 use programs::{Extension, RuntimeState};
 use stopping::Stopping;
+use warren_vmm_protocol::guest::InitFailure;
 
 /// Microseconds of a clock that never goes back.
 pub(crate) type Micros = u64;
@@ -45,6 +57,8 @@ pub(crate) type Micros = u64;
 pub(crate) const SHUTDOWN_BUDGET_US: Micros = warren_vmm_protocol::guest::SHUTDOWN_BUDGET_MS as Micros * 1000;
 /// What the runtime may take of it, and all there is with internal extensions only.
 pub(crate) const RUNTIME_GRACE_US: Micros = 300_000;
+/// What a runtime may do after a restore.
+pub(crate) const RESTORE_LIMIT_US: Micros = warren_vmm_protocol::guest::RESTORE_LIMIT_MS as Micros * 1000;
 /// Most extensions, as on Lambda.
 pub(crate) const EXTENSIONS_MAX: usize = 10;
 
@@ -76,6 +90,8 @@ pub(crate) enum Action {
 pub(crate) enum Delivery {
     /// The event that came last.
     Event,
+    /// The sandbox is another one from here on.
+    Restored,
     /// The end is near.
     Shutdown {
         /// Why.
@@ -158,6 +174,7 @@ enum Phase {
     New,
     Starting { began: Micros, inside: bool },
     Idle,
+    Restoring { began: Micros },
     Invoking,
     Stopping(Stopping),
     Down,
@@ -170,6 +187,8 @@ pub(crate) struct Machine {
     phase: Phase,
     /// What init may take when no event waits.
     init_limit: Micros,
+    /// Whether it is one to be written down: its runtime may wait for that.
+    snapshots: bool,
     runtime: RuntimeState,
     /// External ones first, in the order of their names; internal ones follow as they register.
     extensions: Vec<Extension>,
@@ -181,10 +200,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// A sandbox with these external extensions.
-    pub(crate) fn new(init_limit: Micros, external: Vec<String>) -> Self {
+    pub(crate) fn new(init_limit: Micros, snapshots: bool, external: Vec<String>) -> Self {
         Self {
             phase: Phase::New,
             init_limit,
+            snapshots,
             runtime: RuntimeState::Absent,
             extensions: external.into_iter().map(Extension::external).collect(),
             event: None,
@@ -203,6 +223,9 @@ impl Machine {
         let event = self.event.as_ref().map(|event| event.deadline);
         match &self.phase {
             Phase::Starting { began, inside: false } => Some(began.saturating_add(self.init_limit)),
+            Phase::Restoring { began } => {
+                [Some(began.saturating_add(RESTORE_LIMIT_US)), event].into_iter().flatten().min()
+            }
             Phase::Starting { .. } | Phase::Invoking => event,
             Phase::Stopping(stopping) => [stopping.until(), event].into_iter().flatten().min(),
             Phase::New | Phase::Idle | Phase::Down | Phase::Off => None,
@@ -229,11 +252,11 @@ impl Machine {
                 self.phase = Phase::Starting { began: *began, inside: true };
                 self.event = Some(event);
             }
-            Phase::Stopping(_) | Phase::New => self.event = Some(event),
+            Phase::Stopping(_) | Phase::New | Phase::Restoring { .. } => self.event = Some(event),
             Phase::Idle => {
                 self.event = Some(event);
                 self.act(Action::Thaw);
-                self.invoke();
+                self.hand_out(now);
             }
             Phase::Down => {
                 self.event = Some(event);
@@ -264,6 +287,11 @@ impl Machine {
                 let text = format!("init was not done within {limit} ms");
                 self.fail(now, &Fault::init_timed_out(text));
             }
+            Phase::Restoring { .. } => {
+                let limit = RESTORE_LIMIT_US / 1000;
+                let text = format!("what runs after a restore was not done within {limit} ms");
+                self.fail(now, &Fault::new(InitFailure::Restore, "Sandbox.Timedout", text));
+            }
             Phase::Stopping(_) => self.advance(now, true),
             _ => {}
         }
@@ -282,17 +310,20 @@ impl Machine {
 
     /// Takes whatever step has become possible in Starting and Invoking.
     fn go_on(&mut self, now: Micros) {
-        let all_wait = self.runtime == RuntimeState::Waiting && self.extensions.iter().all(Extension::waits);
+        let extensions_wait = self.extensions.iter().all(Extension::waits);
+        let all_wait = self.runtime == RuntimeState::Waiting && extensions_wait;
+        let all_up = extensions_wait && (all_wait || self.runtime == RuntimeState::Restorable);
         match &self.phase {
             Phase::Starting { began, inside } => {
                 let (began, inside) = (*began, *inside);
                 let registered = self.extensions.iter().all(Extension::is_registered);
                 if registered && self.runtime == RuntimeState::Absent {
                     self.launch_one(Who::Runtime);
-                } else if all_wait {
+                } else if all_up {
                     self.up(now, now.saturating_sub(began), inside);
                 }
             }
+            Phase::Restoring { began } if all_wait => self.come_back(now.saturating_sub(*began)),
             Phase::Invoking if all_wait => {
                 if let Some(answer) = self.event.as_mut().and_then(|event| event.answer.take()) {
                     self.say_done(now, answer);
@@ -308,7 +339,7 @@ impl Machine {
         self.act(Action::Record(Record::InitReport { inside, took }));
         self.phase = Phase::Idle;
         if self.event.is_some() {
-            self.invoke();
+            self.hand_out(now);
         } else {
             self.init_took = Some(took);
             self.act(Action::Say(Said::Ready { took }));
@@ -342,7 +373,13 @@ impl Machine {
                     self.act(Action::Say(Said::InitFailed { took, fault: fault.clone() }));
                 }
             }
-            Phase::Invoking => {
+            Phase::Restoring { began } if self.event.is_none() => {
+                let took = now.saturating_sub(*began);
+                let fault = Fault { failure: InitFailure::Restore, ..fault.clone() };
+                self.act(Action::Say(Said::InitFailed { took, fault }));
+                return self.stop(now, Reason::Failure, true);
+            }
+            Phase::Invoking | Phase::Restoring { .. } => {
                 let given = self.event.as_mut().and_then(|event| event.answer.take());
                 self.say_done(now, given.unwrap_or_else(|| Answer::Failed(fault.clone())));
             }

@@ -11,6 +11,10 @@ enum Step {
     Event(u64),
     Shutdown,
     RuntimeNext,
+    RestoreNext,
+    RestoreError,
+    /// The sandbox was brought back from what was written down.
+    Restored,
     Answer(bool),
     InitError,
     Register(usize, bool, bool),
@@ -27,6 +31,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1_u64..5_000_000).prop_map(Step::Event),
         1 => Just(Step::Shutdown),
         6 => Just(Step::RuntimeNext),
+        4 => Just(Step::RestoreNext),
+        1 => Just(Step::RestoreError),
+        2 => Just(Step::Restored),
         4 => any::<bool>().prop_map(Step::Answer),
         1 => Just(Step::InitError),
         4 => (0..4_usize, any::<bool>(), any::<bool>()).prop_map(|(at, invoke, shutdown)| Step::Register(at, invoke, shutdown)),
@@ -45,7 +52,10 @@ struct World {
     waiting: HashSet<Who>,
     /// The host waits for this event's end.
     owed: Option<String>,
-    init_said: usize,
+    /// How often the host may still be told that everybody waits, or does not: after init, and after each restore.
+    tellings: usize,
+    /// The runtime waits to be restored: nothing else may be given to it.
+    restorable: bool,
     off: bool,
     /// Every program is held.
     held: bool,
@@ -67,11 +77,18 @@ impl World {
                 Action::Launch(who) => {
                     assert!(self.running.insert(who), "{who:?} was started twice");
                     self.waiting.remove(&who);
+                    self.restorable &= who != Who::Runtime;
                 }
                 Action::Terminate(who) | Action::Kill(who) => {
                     assert!(self.running.contains(&who), "{who:?} does not run");
                 }
+                Action::Deliver(who, Delivery::Restored) => {
+                    assert_eq!(who, Who::Runtime);
+                    self.waiting.remove(&who);
+                    self.restorable = false;
+                }
                 Action::Deliver(who, Delivery::Event) => {
+                    assert!(who != Who::Runtime || !self.restorable, "an event for one that waits to be restored");
                     assert!(self.owed.is_some(), "an event for {who:?} that nobody sent");
                     // Only the runtime may be given one again.
                     assert!(self.waiting.remove(&who) || who == Who::Runtime, "{who:?} does not wait");
@@ -83,8 +100,8 @@ impl World {
                     assert!(self.owed.take().is_some(), "an end without an event");
                 }
                 Action::Say(_) => {
-                    self.init_said += 1;
-                    assert_eq!(self.init_said, 1, "init ended twice");
+                    assert!(self.tellings > 0, "it was told already");
+                    self.tellings -= 1;
                 }
                 Action::PowerOff => {
                     assert!(self.running.is_empty(), "off with {:?}", self.running);
@@ -97,9 +114,10 @@ impl World {
     }
 }
 
-fn run(steps: &[Step], external: usize) {
-    let mut machine = Machine::new(10_000_000, (0..external).map(|at| format!("e{at}")).collect());
-    let mut world = World::default();
+fn run(steps: &[Step], snapshots: bool, external: usize) {
+    let mut machine =
+        Machine::new(10_000_000, snapshots, (0..external).map(|at| format!("e{at}")).collect());
+    let mut world = World { tellings: 1, ..World::default() };
     let mut now = 0;
     let mut number = 0;
     machine.start(now);
@@ -116,10 +134,31 @@ fn run(steps: &[Step], external: usize) {
             }
             Step::Shutdown => machine.shutdown(now),
             Step::RuntimeNext if world.running.contains(&Who::Runtime) => {
-                world.waiting.insert(Who::Runtime);
-                if machine.runtime_next(now).is_err() {
+                let new = world.waiting.insert(Who::Runtime);
+                if machine.runtime_next(now).is_err() && new {
                     world.waiting.remove(&Who::Runtime);
                 }
+            }
+            Step::RestoreNext if world.running.contains(&Who::Runtime) => {
+                let (new, before) = (world.waiting.insert(Who::Runtime), world.restorable);
+                world.restorable = true;
+                if machine.restore_next(now).is_err() {
+                    world.restorable = before;
+                    if new {
+                        world.waiting.remove(&Who::Runtime);
+                    }
+                } else {
+                    assert!(snapshots, "one that nobody writes down waits to be restored");
+                }
+            }
+            Step::RestoreError => {
+                let _ = machine.restore_error(now, &Fault::new(InitFailure::Restore, "X", String::new()));
+            }
+            Step::Restored => {
+                let (held, idle) = (world.held, machine.is_idle());
+                world.tellings += usize::from(idle);
+                let taken = machine.restored(now).is_ok();
+                assert!(taken == idle && (!taken || held), "brought back while something runs");
             }
             Step::Answer(mine) => {
                 let id = machine.current().unwrap_or_default().to_owned();
@@ -163,7 +202,7 @@ fn run(steps: &[Step], external: usize) {
                 now = now.max(machine.deadline().unwrap_or(now)) + 1;
                 machine.tick(now);
             }
-            Step::Event(_) | Step::RuntimeNext => {}
+            Step::Event(_) | Step::RuntimeNext | Step::RestoreNext => {}
         }
         world.take(machine.take_actions());
         assert!(
@@ -206,7 +245,7 @@ fn come_to_an_end(mut machine: Machine, mut world: World, mut now: Micros) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn the_rules_hold(steps in prop::collection::vec(step(), 0..80), external in 0..3_usize) {
-        run(&steps, external);
+    fn the_rules_hold(steps in prop::collection::vec(step(), 0..80), snapshots: bool, external in 0..3_usize) {
+        run(&steps, snapshots, external);
     }
 }

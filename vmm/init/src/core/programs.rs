@@ -50,6 +50,10 @@ pub(crate) enum Ending {
 pub(super) enum RuntimeState {
     Absent,
     Launched,
+    /// It waits to be restored.
+    Restorable,
+    /// It was, and does what is to be done then.
+    Restored,
     Waiting,
     Busy,
     Answered,
@@ -175,6 +179,7 @@ impl Machine {
 
     pub(super) fn deliver(&mut self, who: Who, delivery: Delivery) {
         match who {
+            Who::Runtime if delivery == Delivery::Restored => self.runtime = RuntimeState::Restored,
             Who::Runtime => self.runtime = RuntimeState::Busy,
             Who::Extension(ExtensionId(at)) => {
                 if let Some(extension) = self.extensions.get_mut(at) {

@@ -4,6 +4,8 @@ use super::*;
 use bytes::Bytes;
 use warren_vmm_protocol::guest::InitFailure;
 
+mod restore;
+
 /// A machine in a test: time goes on by hand, actions are collected as words.
 struct Case {
     machine: Machine,
@@ -17,9 +19,23 @@ const BOTH: Subscription = Subscription { invoke: true, shutdown: true };
 
 impl Case {
     fn new(extensions: &[&str]) -> Self {
+        Self::of_kind(false, extensions)
+    }
+
+    /// One that is to be written down, or not.
+    fn of_kind(snapshots: bool, extensions: &[&str]) -> Self {
         let external = extensions.iter().map(|name| (*name).to_owned()).collect();
-        let mut case = Self { machine: Machine::new(10_000_000, external), now: 0, said: Vec::new() };
+        let machine = Machine::new(10_000_000, snapshots, external);
+        let mut case = Self { machine, now: 0, said: Vec::new() };
         case.tell(Machine::start);
+        case
+    }
+
+    /// Up, its runtime waiting to be restored.
+    fn restorable() -> Self {
+        let mut case = Self::of_kind(true, &[]);
+        case.tell(Machine::restore_next).unwrap();
+        case.expect("launch runtime, ready");
         case
     }
 
@@ -105,6 +121,7 @@ fn word(action: &Action) -> Option<String> {
         Action::Terminate(who) => format!("term {}", name(*who)),
         Action::Kill(who) => format!("kill {}", name(*who)),
         Action::Deliver(who, Delivery::Event) => format!("event to {}", name(*who)),
+        Action::Deliver(who, Delivery::Restored) => format!("restored to {}", name(*who)),
         Action::Deliver(who, Delivery::Shutdown { reason, .. }) => format!("{reason:?} to {}", name(*who)),
         Action::Say(Said::Ready { .. }) => "ready".to_owned(),
         Action::Say(Said::InitFailed { fault, .. }) => format!("init failed {}", fault.error_type),
@@ -121,7 +138,7 @@ fn word(action: &Action) -> Option<String> {
 
 #[test]
 fn programs_are_held_between_events() {
-    let mut machine = Machine::new(10_000_000, Vec::new());
+    let mut machine = Machine::new(10_000_000, false, Vec::new());
     machine.start(0);
     machine.runtime_next(1).unwrap();
     assert_eq!(machine.take_actions().last(), Some(&Action::Freeze));

@@ -5,10 +5,12 @@
 //!              loopback up, vsock port 1 listens
 //!  Configure:  time, host name, network, names ──▶ files of the function unpacked, then read-only ──▶ /tmp's quota
 //!  programs:   a user of their own, no new privileges
+//!  Restored:   randomness, time, name, ports of its own ([`renew`])
 //! ```
 
 pub(crate) mod disks;
 mod network;
+mod renew;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ pub(crate) fn serve(settings: &Settings) -> Result<(), Failure> {
         guest: true,
         holds: !settings.restless,
         api_port: API_PORT,
+        renew: renew::renew,
     };
     crate::say!("waiting for the host");
     crate::serve::run(setup, |config| prepare(settings, config)).map_err(Failure::of("serve"))
@@ -62,32 +65,36 @@ fn listen() -> IoResult<Socket> {
 
 /// Makes the guest what the host wants it to be.
 fn prepare(settings: &Settings, config: &GuestConfig) -> Result<(), Unprepared> {
-    let guest = |step: &'static str| {
-        move |error: std::io::Error| Unprepared {
-            failure: InitFailure::Guest,
-            text: format!("{step}: {error}"),
-        }
-    };
     if config.wall_unix_ns != 0 {
         crate::serve::time::set(config.wall_unix_ns);
     }
-    fs::write("/dev/urandom", config.seed).map_err(guest("mix the host's randomness in"))?;
-    let name = config.sandbox.as_str();
-    rustix::system::sethostname(name.as_bytes()).map_err(|error| guest("set the host name")(error.into()))?;
-    let hosts = format!("127.0.0.1 localhost sandbox sandbox.localdomain {name}\n");
-    fs::create_dir_all("/etc").map_err(guest("make /etc"))?;
-    fs::write("/etc/hosts", hosts).map_err(guest("write /etc/hosts"))?;
+    fs::write("/dev/urandom", config.seed).map_err(guest_failure("mix the host's randomness in"))?;
+    name(config.sandbox.as_str())?;
     if let Some(network) = &config.network {
-        network::configure(network).map_err(guest("configure the network"))?;
+        network::configure(network).map_err(guest_failure("configure the network"))?;
         let line = |server: &[u8; 4]| format!("nameserver {}\n", std::net::Ipv4Addr::from(*server));
         let servers: String = network.nameservers.iter().take(3).map(line).collect();
-        fs::write("/etc/resolv.conf", servers).map_err(guest("write /etc/resolv.conf"))?;
+        fs::write("/etc/resolv.conf", servers).map_err(guest_failure("write /etc/resolv.conf"))?;
     }
     if config.task_len > 0 {
-        let disk = fs::File::open(&settings.task).map_err(guest("open the task disk"))?;
+        let disk = fs::File::open(&settings.task).map_err(guest_failure("open the task disk"))?;
         task::unpack(disk, config.task_len, &Places::guest().task)
             .map_err(|error| Unprepared { failure: error.fault(), text: error.to_string() })?;
     }
-    disks::close_task().map_err(guest("make /var/task read-only"))?;
-    disks::limit_tmp(config.tmp.bytes()).map_err(guest("limit /tmp"))
+    disks::close_task().map_err(guest_failure("make /var/task read-only"))?;
+    disks::limit_tmp(config.tmp.bytes()).map_err(guest_failure("limit /tmp"))
+}
+
+/// The guest's name, also where programs look for its address.
+fn name(name: &str) -> Result<(), Unprepared> {
+    rustix::system::sethostname(name.as_bytes())
+        .map_err(|error| guest_failure("set the host name")(error.into()))?;
+    let hosts = format!("127.0.0.1 localhost sandbox sandbox.localdomain {name}\n");
+    fs::create_dir_all("/etc").map_err(guest_failure("make /etc"))?;
+    fs::write("/etc/hosts", hosts).map_err(guest_failure("write /etc/hosts"))
+}
+
+/// For `map_err`: a step of the guest's own that failed.
+fn guest_failure(step: &'static str) -> impl Fn(std::io::Error) -> Unprepared {
+    move |error| Unprepared { failure: InitFailure::Guest, text: format!("{step}: {error}") }
 }

@@ -11,16 +11,19 @@
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
-use rustix::io::pwrite;
+use rustix::io::{pread, pwrite};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount, fsopen,
 };
 use std::cell::Cell;
 use std::io::Result as IoResult;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The programs' group.
 const GROUP: &str = "function";
+/// How often it is asked whether a group that is to be held is: the kernel stops it task by task.
+const ASK: Duration = Duration::from_millis(1);
 
 /// Holds programs, or, without a group, lets them be.
 #[derive(Default)]
@@ -39,6 +42,7 @@ struct Group {
     outside: OwnedFd,
     inside: OwnedFd,
     freeze: OwnedFd,
+    events: OwnedFd,
 }
 
 impl Group {
@@ -49,12 +53,21 @@ impl Group {
         fsconfig_create(&context)?;
         let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
         mkdirat(&root, GROUP, Mode::from_raw_mode(0o755))?;
-        let open = |name: &str| openat(&root, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let open_to = |how, name: &str| openat(&root, name, how | OFlags::CLOEXEC, Mode::empty());
+        let open = |name: &str| open_to(OFlags::WRONLY, name);
         Ok(Self {
             outside: open("cgroup.procs")?,
             inside: open(&format!("{GROUP}/cgroup.procs"))?,
             freeze: open(&format!("{GROUP}/cgroup.freeze"))?,
+            events: open_to(OFlags::RDONLY, &format!("{GROUP}/cgroup.events"))?,
         })
+    }
+
+    /// Whether every task of it is.
+    fn is_frozen(&self) -> bool {
+        let mut text = [0; 256];
+        let len = pread(&self.events, &mut text, 0).unwrap_or_default();
+        text.get(..len).unwrap_or_default().split(|byte| *byte == b'\n').any(|line| line == b"frozen 1")
     }
 }
 
@@ -111,6 +124,16 @@ impl Freezer {
     /// Returns when they run.
     pub(crate) async fn awake(&self) {
         self.until(|freezer| !freezer.held.get()).await;
+    }
+
+    /// Returns when every program is held, or is not to be any more: whether they are.
+    pub(crate) async fn still(&self) -> bool {
+        let Some(group) = &self.group else { return false };
+        self.until(|freezer| freezer.held.get() || !freezer.wanted.get()).await;
+        while self.held.get() && !group.is_frozen() {
+            tokio::time::sleep(ASK).await;
+        }
+        self.held.get()
     }
 
     /// How often they were held so far.

@@ -1,7 +1,15 @@
 //! The host's side of port 1: frames in, frames out. A newer connection replaces the older.
+//!
+//! ```text
+//!  Own ──HoldStill──▶ Still(on connection N) ──an event on N──▶ Own: this is who was written down
+//!                          │ Restored on another connection
+//!                          └──▶ renewed, acknowledged ──▶ Own: this is a copy
+//! ```
+//! Who said that it holds still may be one of many afterwards: on another connection nothing but `Restored` and `Shutdown` is taken.
 
 use super::event::HostEvent;
 use super::outgoing::Outgoing;
+use super::Unprepared;
 use super::supervisor::Supervisor;
 use crate::core::Machine;
 use bytes::Bytes;
@@ -12,10 +20,10 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use warren_vmm_protocol::frame::{PREFIX, decode, read_len};
-use warren_vmm_protocol::guest::{GuestConfig, GuestReply, GuestRequest};
+use warren_vmm_protocol::guest::{GuestConfig, GuestReply, GuestRequest, Restored};
 
 /// Most bytes of an event's payload.
 const PAYLOAD_MAX: u32 = 6 << 20;
@@ -75,38 +83,96 @@ pub(crate) async fn say_once(stream: &mut UnixStream, reply: &GuestReply) -> IoR
     stream.shutdown().await
 }
 
-/// Serves connections, for ever: the given one first.
-pub(crate) async fn serve(mut listener: Listener, first: UnixStream, supervisor: Supervisor) -> IoResult<()> {
+/// Which life this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Its own.
+    Own,
+    /// It may have been written down since it said on this connection that it holds still.
+    Still { on: u64 },
+}
+
+/// What is known of the host over its connections.
+struct Host {
+    supervisor: Supervisor,
+    renew: fn(&Restored) -> Result<(), Unprepared>,
+    life: Life,
+    /// The generation that it was told last.
+    generation: Option<u128>,
+}
+
+/// Serves connections, for ever: the given one first. `renew` makes a copy a guest of its own.
+pub(crate) async fn serve(
+    mut listener: Listener,
+    first: UnixStream,
+    supervisor: Supervisor,
+    renew: fn(&Restored) -> Result<(), Unprepared>,
+) -> IoResult<()> {
+    let mut host = Host { supervisor, renew, life: Life::Own, generation: None };
     let mut stream = first;
-    loop {
+    for number in 0.. {
         tokio::select! {
-            () = converse(stream, &supervisor) => stream = listener.accept().await?,
+            () = host.converse(stream, number) => stream = listener.accept().await?,
             newer = listener.accept() => stream = newer?,
         }
     }
+    Ok(())
 }
 
-/// Serves one connection to its end.
-async fn converse(stream: UnixStream, supervisor: &Supervisor) {
-    let (mut reader, writer) = stream.into_split();
-    let outgoing = supervisor.outgoing();
-    let listen = async {
+impl Host {
+    /// Serves one connection to its end.
+    async fn converse(&mut self, stream: UnixStream, number: u64) {
+        let (reader, writer) = stream.into_split();
+        let outgoing = self.supervisor.outgoing();
+        outgoing.connected();
+        // Whichever ends first, the connection has.
+        let _: IoResult<()> = tokio::select! {
+            ended = self.listen(reader, number) => ended,
+            ended = speak(writer, &outgoing) => ended,
+        };
+    }
+
+    async fn listen(&mut self, mut reader: OwnedReadHalf, number: u64) -> IoResult<()> {
         loop {
-            match read_request(&mut reader).await? {
-                GuestRequest::Invoke(request) => {
+            let request = read_request(&mut reader).await?;
+            let still = match self.life {
+                Life::Own => None,
+                Life::Still { on } => Some(on == number),
+            };
+            match (request, still) {
+                (GuestRequest::Shutdown, _) => self.supervisor.feed(Machine::shutdown),
+                (GuestRequest::Invoke(request), None | Some(true)) => {
                     let payload = read_payload(&mut reader, request.payload_len).await?;
-                    supervisor.event(HostEvent::new(&request, payload));
+                    self.life = Life::Own;
+                    self.supervisor.event(HostEvent::new(&request, payload));
                 }
-                GuestRequest::Shutdown => supervisor.feed(Machine::shutdown),
-                GuestRequest::Configure(_) => return Err(ErrorKind::InvalidData.into()),
+                (GuestRequest::HoldStill, None | Some(true)) => {
+                    let held = self.supervisor.still().await.map_err(|_| ErrorKind::InvalidData)?;
+                    // Before it is said: whoever hears it may write this down.
+                    self.life = Life::Still { on: number };
+                    self.supervisor.outgoing().answer(&GuestReply::Still { held });
+                }
+                (GuestRequest::Restored(restored), Some(false)) => self.restored(&restored)?,
+                (GuestRequest::Restored(restored), None) if self.generation == Some(restored.generation) => {
+                    self.supervisor.outgoing().answer(&GuestReply::Acknowledged);
+                }
+                _ => return Err(ErrorKind::InvalidData.into()),
             }
         }
-    };
-    // Whichever ends first, the connection has.
-    let _: IoResult<()> = tokio::select! {
-        ended = listen => ended,
-        ended = speak(writer, &outgoing) => ended,
-    };
+    }
+
+    /// This is a copy. Nothing of the function runs before it is one of its own.
+    fn restored(&mut self, restored: &Restored) -> IoResult<()> {
+        let renewed = super::same_version(restored.version).and_then(|()| (self.renew)(restored));
+        if let Err(unprepared) = renewed {
+            self.supervisor.give_up(&unprepared.error());
+            return Ok(());
+        }
+        self.life = Life::Own;
+        self.generation = Some(restored.generation);
+        self.supervisor.outgoing().answer(&GuestReply::Acknowledged);
+        self.supervisor.feed(Machine::restored).map_err(|_| ErrorKind::InvalidData.into())
+    }
 }
 
 async fn speak(mut writer: OwnedWriteHalf, outgoing: &Outgoing) -> IoResult<()> {

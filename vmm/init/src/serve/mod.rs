@@ -41,7 +41,9 @@ use std::time::Duration;
 use supervisor::Supervisor;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use warren_vmm_protocol::guest::{GUEST_VERSION, GuestConfig, GuestReply, InitError, InitFailure, Text};
+use warren_vmm_protocol::guest::{
+    GUEST_VERSION, GuestConfig, GuestReply, InitError, InitFailure, Restored, Text,
+};
 
 /// How long the last words may take to reach the host.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -58,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) holds: bool,
     /// The port of the API on the loopback; 0 for any.
     pub(crate) api_port: u16,
+    /// Makes one that was brought back from a snapshot a guest of its own.
+    pub(crate) renew: fn(&Restored) -> Result<(), Unprepared>,
 }
 
 /// Why the function's files or the guest itself could not be made ready.
@@ -66,6 +70,28 @@ pub(crate) struct Unprepared {
     pub(crate) failure: InitFailure,
     /// What.
     pub(crate) text: String,
+}
+
+impl Unprepared {
+    fn error(&self) -> InitError {
+        let error_type = match self.failure {
+            InitFailure::Task => "Sandbox.InvalidTask",
+            _ => "Sandbox.SetupFailed",
+        };
+        InitError {
+            failure: self.failure,
+            error_type: Text::cut(error_type),
+            message: Text::cut(&self.text),
+        }
+    }
+}
+
+fn same_version(version: u32) -> Result<(), Unprepared> {
+    if version == GUEST_VERSION {
+        return Ok(());
+    }
+    let text = format!("the host speaks version {version}, this guest {GUEST_VERSION}");
+    Err(Unprepared { failure: InitFailure::Guest, text })
 }
 
 /// Serves one sandbox to its end. `prepare` makes files, time and network as configured, before any program runs.
@@ -82,23 +108,8 @@ async fn live(setup: Setup, prepare: impl FnOnce(&GuestConfig) -> Result<(), Unp
     let mut listener = Listener::new(setup.listener)?;
     let (mut stream, config) = host::configure(&mut listener).await?;
     let clock = Clock::start();
-    let versions = || match config.version {
-        GUEST_VERSION => Ok(()),
-        other => {
-            let text = format!("the host speaks version {other}, this guest {GUEST_VERSION}");
-            Err(Unprepared { failure: InitFailure::Guest, text })
-        }
-    };
-    if let Err(unprepared) = versions().and_then(|()| prepare(&config)) {
-        let error = InitError {
-            failure: unprepared.failure,
-            error_type: Text::cut(match unprepared.failure {
-                InitFailure::Task => "Sandbox.InvalidTask",
-                _ => "Sandbox.SetupFailed",
-            }),
-            message: Text::cut(&unprepared.text),
-        };
-        let reply = GuestReply::InitFailed { init_us: clock.now(), error };
+    if let Err(unprepared) = same_version(config.version).and_then(|()| prepare(&config)) {
+        let reply = GuestReply::InitFailed { init_us: clock.now(), error: unprepared.error() };
         let _ = tokio::time::timeout(LAST_WORDS, host::say_once(&mut stream, &reply)).await;
         return Ok(());
     }
@@ -110,7 +121,7 @@ async fn live(setup: Setup, prepare: impl FnOnce(&GuestConfig) -> Result<(), Unp
     let supervisor = Supervisor::new(clock, *config, setup.places, address, setup.guest, outside);
     let mut children = signal(SignalKind::child())?;
     tokio::task::spawn_local(api::serve(api, supervisor.clone()));
-    tokio::task::spawn_local(host::serve(listener, stream, supervisor.clone()));
+    tokio::task::spawn_local(host::serve(listener, stream, supervisor.clone(), setup.renew));
     let reaper = supervisor.clone();
     tokio::task::spawn_local(async move {
         while children.recv().await.is_some() {

@@ -11,10 +11,17 @@ use warren_vmm_protocol::{Done, InvokeReply};
 /// Beyond this much waiting, programs that log wait too.
 const PATIENCE_BYTES: usize = 1 << 20;
 
+/// A message.
+struct Message {
+    bytes: Rc<[u8]>,
+    /// It answers a request, so it is for the connection on which that came and for no other.
+    answer: bool,
+}
+
 /// The queue.
 #[derive(Default)]
 pub(crate) struct Outgoing {
-    messages: RefCell<VecDeque<Rc<[u8]>>>,
+    messages: RefCell<VecDeque<Message>>,
     bytes: Cell<usize>,
     /// Init's end was said: from then on replies are those of invocations.
     init_said: Cell<bool>,
@@ -31,13 +38,13 @@ impl Outgoing {
                 LogBytes::try_from(piece.to_vec())
                     .map_or_else(|_| Ok(Vec::new()), |piece| encode(&GuestReply::Log(piece)))
             };
-            self.push(message.unwrap_or_default());
+            self.push(message.unwrap_or_default(), false);
         }
     }
 
     /// How init ended.
     pub(crate) fn init(&self, reply: &GuestReply) {
-        self.push(encode(reply).unwrap_or_default());
+        self.push(encode(reply).unwrap_or_default(), false);
         self.init_said.set(true);
     }
 
@@ -45,12 +52,24 @@ impl Outgoing {
     pub(crate) fn done(&self, done: Done, payload: &[u8]) {
         let mut message = encode(&InvokeReply::Done(done)).unwrap_or_default();
         message.extend_from_slice(payload);
-        self.push(message);
+        self.push(message, false);
     }
 
-    fn push(&self, message: Vec<u8>) {
-        self.bytes.set(self.bytes.get().saturating_add(message.len()));
-        self.messages.borrow_mut().push_back(message.into());
+    /// An answer to what was asked on this connection.
+    pub(crate) fn answer(&self, reply: &GuestReply) {
+        self.push(encode(reply).unwrap_or_default(), true);
+    }
+
+    /// There is another connection: answers to what was asked on the one before are nobody's.
+    pub(crate) fn connected(&self) {
+        self.messages.borrow_mut().retain(|message| !message.answer);
+        self.bytes.set(self.messages.borrow().iter().map(|message| message.bytes.len()).sum());
+        self.changed.notify_waiters();
+    }
+
+    fn push(&self, bytes: Vec<u8>, answer: bool) {
+        self.bytes.set(self.bytes.get().saturating_add(bytes.len()));
+        self.messages.borrow_mut().push_back(Message { bytes: bytes.into(), answer });
         self.changed.notify_waiters();
     }
 
@@ -59,7 +78,7 @@ impl Outgoing {
         loop {
             let changed = self.changed.notified();
             if let Some(front) = self.messages.borrow().front() {
-                return Rc::clone(front);
+                return Rc::clone(&front.bytes);
             }
             changed.await;
         }
@@ -68,7 +87,7 @@ impl Outgoing {
     /// The oldest message is with the host.
     pub(crate) fn sent(&self) {
         if let Some(message) = self.messages.borrow_mut().pop_front() {
-            self.bytes.set(self.bytes.get().saturating_sub(message.len()));
+            self.bytes.set(self.bytes.get().saturating_sub(message.bytes.len()));
         }
         self.changed.notify_waiters();
     }

@@ -12,7 +12,7 @@ use super::output::Output;
 use super::places::Places;
 use super::programs::{Launch, Programs, Reaped};
 use crate::clock::{Clock, unix_ms};
-use crate::core::{Action, Delivery, Ending, ExtensionId, Machine, Micros, Reason, Who};
+use crate::core::{Action, Delivery, Ending, ExtensionId, Machine, Micros, NotIdle, Reason, Who};
 use crate::telemetry::Hub;
 use crate::telemetry::record;
 use crate::telemetry::subscription::{Category, Subscription};
@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
-use warren_vmm_protocol::guest::GuestConfig;
+use warren_vmm_protocol::guest::{GuestConfig, GuestReply, InitError, SandboxKind};
 
 /// What answers a request for the next event.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(crate) enum Delivered {
         /// The wall clock's milliseconds until which there is time.
         deadline_unix_ms: u64,
     },
+    /// The sandbox is another one from here on.
+    Restored,
     /// SHUTDOWN.
     Shutdown {
         /// Lambda's word for why.
@@ -86,7 +88,7 @@ impl Supervisor {
     ) -> Self {
         let limit = Micros::from(config.init_timeout.get()) * 1000;
         let state = State {
-            machine: Machine::new(limit, places.extensions()),
+            machine: Machine::new(limit, config.kind == SandboxKind::Snapshot, places.extensions()),
             programs: Programs::default(),
             outputs: HashMap::new(),
             waiting: HashMap::new(),
@@ -213,6 +215,22 @@ impl Supervisor {
         }
     }
 
+    /// Returns when nothing of the function runs and everything said has left: whether the kernel holds programs.
+    pub(crate) async fn still(&self) -> Result<bool, NotIdle> {
+        let idle = || if self.0.state.borrow().machine.is_idle() { Ok(()) } else { Err(NotIdle) };
+        idle()?;
+        let held = self.0.freezer.still().await;
+        self.drain();
+        self.0.outgoing.empty().await;
+        idle().map(|()| held)
+    }
+
+    /// It is no sandbox and will not be one: said, and the end, without anything of the function running.
+    pub(crate) fn give_up(&self, error: &InitError) {
+        self.0.outgoing.init(&GuestReply::InitFailed { init_us: 0, error: error.clone() });
+        self.end();
+    }
+
     /// Returns when it is over.
     pub(crate) async fn over(&self) {
         while !self.0.off.get() {
@@ -257,10 +275,14 @@ impl Supervisor {
             Action::Thaw => self.0.freezer.let_go(),
             Action::PowerOff => {
                 self.drain();
-                self.0.off.set(true);
-                self.0.over.notify_one();
+                self.end();
             }
         }
+    }
+
+    fn end(&self) {
+        self.0.off.set(true);
+        self.0.over.notify_one();
     }
 
     fn launch(&self, who: Who) {
@@ -322,6 +344,7 @@ impl Supervisor {
                 deadline_unix_ms: self.0.clock.unix_ms_at(*deadline),
             },
             (Delivery::Event, None) => return,
+            (Delivery::Restored, _) => Delivered::Restored,
             (Delivery::Shutdown { reason, until }, _) => {
                 Delivered::Shutdown { reason: word(reason), deadline_unix_ms: self.0.clock.unix_ms_at(until) }
             }

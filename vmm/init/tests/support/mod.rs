@@ -14,7 +14,9 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use warren_vmm_protocol::frame::{PREFIX, decode, encode, read_len};
-use warren_vmm_protocol::guest::{GuestConfig, GuestReply, GuestRequest, InitError, Text};
+use warren_vmm_protocol::guest::{
+    GUEST_VERSION, GuestConfig, GuestReply, GuestRequest, InitError, Restored, SandboxKind, Text,
+};
 use warren_vmm_protocol::{Done, InvokeReply, InvokeRequest, Outcome};
 
 /// What hangs is ended by this; nothing is measured against it.
@@ -88,6 +90,12 @@ impl Sandbox {
         self
     }
 
+    /// It is one to be written down.
+    pub fn for_a_snapshot(mut self) -> Self {
+        self.config.kind = SandboxKind::Snapshot;
+        self
+    }
+
     /// Starts it and waits for init's end.
     pub fn start(self) -> Running {
         let socket = self.path("socket");
@@ -110,27 +118,9 @@ impl Sandbox {
     }
 
     fn configure(self, stream: UnixStream, child: Option<Child>) -> Running {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut running = Running {
-            child,
-            stream,
-            number: 0,
-            folder: self.folder,
-            log: String::new(),
-            init: Ok(()),
-            init_us: 0,
-        };
+        let mut running = Running::new(stream, child, self.folder);
         running.send(&GuestRequest::Configure(Box::new(self.config)), &[]);
-        (running.init_us, running.init) = loop {
-            match running
-                .receive()
-                .unwrap_or_else(|| panic!("no end of init; the log so far: {}", running.log))
-            {
-                GuestReply::Log(log) => running.log.push_str(&String::from_utf8_lossy(log.as_bytes())),
-                GuestReply::Ready { init_us } => break (init_us, Ok(())),
-                GuestReply::InitFailed { init_us, error } => break (init_us, Err(error)),
-            }
-        };
+        assert!(!running.outcome(), "acknowledged what was not asked");
         running
     }
 
@@ -142,7 +132,78 @@ impl Sandbox {
     }
 }
 
+/// What the copy of this generation is told.
+pub fn restored(generation: u128) -> Restored {
+    let mut seed = [0; 32];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).unwrap();
+    Restored {
+        version: GUEST_VERSION,
+        generation,
+        sandbox: Text::cut(&format!("copy-{generation}")),
+        wall_unix_ns: 1_950_000_000_000_000_000,
+        seed,
+    }
+}
+
 impl Running {
+    fn new(stream: UnixStream, child: Option<Child>, folder: TempDir) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { child, stream, number: 0, folder, log: String::new(), init: Ok(()), init_us: 0 }
+    }
+
+    /// A copy that somebody else brought back, over a stream to it; nothing was said yet.
+    pub fn copy(stream: UnixStream) -> Self {
+        Self::new(stream, None, tempfile::tempdir().unwrap())
+    }
+
+    /// Reads until everybody waits, or does not; whether a restore was acknowledged, before anything else was said.
+    fn outcome(&mut self) -> bool {
+        let (mut acknowledged, mut first) = (false, true);
+        (self.init_us, self.init) = loop {
+            match self.receive().unwrap_or_else(|| panic!("no end of init; the log so far: {}", self.log)) {
+                GuestReply::Log(log) => self.log.push_str(&String::from_utf8_lossy(log.as_bytes())),
+                GuestReply::Ready { init_us } => break (init_us, Ok(())),
+                GuestReply::InitFailed { init_us, error } => break (init_us, Err(error)),
+                GuestReply::Acknowledged if first => acknowledged = true,
+                other => panic!("{other:?}; the log so far: {}", self.log),
+            }
+            first = false;
+        };
+        acknowledged
+    }
+
+    /// Asks it to hold still: whether programs are held, and nothing if it does not and ends the connection.
+    pub fn hold_still(&mut self) -> Option<bool> {
+        self.send(&GuestRequest::HoldStill, &[]);
+        loop {
+            match self.receive()? {
+                GuestReply::Log(log) => self.log.push_str(&String::from_utf8_lossy(log.as_bytes())),
+                GuestReply::Still { held } => return Some(held),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Tells it that it is a copy, and waits until its programs are ready again; whether it acknowledged.
+    pub fn restore(&mut self, restored: &Restored) -> bool {
+        self.send(&GuestRequest::Restored(Box::new(restored.clone())), &[]);
+        self.outcome()
+    }
+
+    /// Tells it the same again: its one answer.
+    pub fn restore_again(&mut self, restored: &Restored) -> Option<GuestReply> {
+        self.send(&GuestRequest::Restored(Box::new(restored.clone())), &[]);
+        self.receive()
+    }
+
+    /// An event that it must not take: it ends the connection.
+    pub fn refuses_an_event(&mut self) -> bool {
+        let request =
+            InvokeRequest { id: "early".into(), timeout_ms: 1000, context: Vec::new(), payload_len: 0 };
+        self.send(&GuestRequest::Invoke(request), &[]);
+        self.receive::<InvokeReply>().is_none()
+    }
+
     fn send(&mut self, request: &GuestRequest, payload: &[u8]) {
         let mut bytes = encode(request).unwrap();
         bytes.extend_from_slice(payload);
@@ -164,6 +225,16 @@ impl Running {
 
     /// An event with so many milliseconds.
     pub fn invoke_within(&mut self, payload: &str, timeout_ms: u32) -> Answer {
+        self.send_event(payload, timeout_ms);
+        self.answer()
+    }
+
+    /// An event whose end nobody waits for.
+    pub fn begin(&mut self, payload: &str) {
+        self.send_event(payload, 30_000);
+    }
+
+    fn send_event(&mut self, payload: &str, timeout_ms: u32) {
         self.number += 1;
         let id = format!("request-{}", self.number);
         let context = format!(r#"{{"request_id":"{id}","trace_id":"Root=1-{}"}}"#, self.number);
@@ -174,7 +245,6 @@ impl Running {
             payload_len: payload.len().try_into().unwrap(),
         };
         self.send(&GuestRequest::Invoke(request), payload.as_bytes());
-        self.answer()
     }
 
     fn answer(&mut self) -> Answer {

@@ -115,8 +115,23 @@ pub enum SandboxKind {
     OnDemand,
     /// Initialised ahead.
     Provisioned,
-    /// Restored from a snapshot.
+    /// To be written down, and what is brought back from that.
     Snapshot,
+}
+
+/// What a guest is told that was brought back from a snapshot. The rest of its [`GuestConfig`] holds on: programs know it by heart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// [`GUEST_VERSION`]; another is refused.
+    pub version: u32,
+    /// Of no other guest of this snapshot: a number that the host never gives twice.
+    pub generation: u128,
+    /// The sandbox's id from here on; the guest's host name.
+    pub sandbox: Text<64>,
+    /// Nanoseconds since the Unix epoch, now.
+    pub wall_unix_ns: u64,
+    /// Fresh randomness for the kernel's pool, of the host's own: nobody else may have it.
+    pub seed: [u8; 32],
 }
 
 /// The guest's own side of its network.

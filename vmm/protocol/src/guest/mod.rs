@@ -11,6 +11,19 @@
 //!   | GuestRequest::Shutdown -------------------->| SHUTDOWN to extensions, at most [`SHUTDOWN_BUDGET_MS`]
 //!   |<--------------------- InvokeReply::Log * ---| closes, powers off
 //! ```
+//! A guest that is to be written down is made for it ([`SandboxKind::Snapshot`]), and each that is brought back is told so before
+//! anything of its function runs on:
+//! ```text
+//!   | ... Ready, as above                         |
+//!   | GuestRequest::HoldStill ------------------->| programs are held, everything said has left
+//!   |<------------------------ GuestReply::Still -|  the host writes it down, and ends this one
+//!
+//!  host, on a connection to what was brought back |  connections of the life before are over
+//!   | GuestRequest::Restored -------------------->| another name, randomness, time: of its own from here on
+//!   |<----------------- GuestReply::Acknowledged -|  only now programs run: hooks of the function that wait for it
+//!   |<---------------------- GuestReply::Log * ---|
+//!   |<--- GuestReply::Ready or ::InitFailed ------|  from here on InvokeReply, as above
+//! ```
 //! Framing is [`crate::frame`]'s; an event's payload follows its request raw, as does an answer's. The events' messages are
 //! those of the Wasm guest, so that the agent's way of invoking is one.
 //!
@@ -19,6 +32,9 @@
 //!   (`errorType`, `errorMessage`, `stackTrace`) that the runtime posted, or one made for it; `detail` is
 //!   `errorType: errorMessage`, cut at [`DETAIL_MAX`].
 //! - **After [`crate::Outcome::TimedOut`] the guest ends**: its extensions are told, then it powers off. The host need not wait.
+//! - **After `Still`** a connection that is not the one it was said on belongs to another life, or may: nothing but `Restored` and
+//!   `Shutdown` is taken on it, so that no copy runs an event with the randomness of another. `Restored` is for a guest that
+//!   said `Still`; its generation, once acknowledged, is acknowledged again and does nothing more.
 //! - **`Done::exits` is 0**: the guest cannot know.
 //!
 //! # The context of an event
@@ -33,19 +49,21 @@
 mod config;
 mod text;
 
-pub use config::{GuestConfig, LogFormat, Mib, Millis, Network, SandboxKind};
+pub use config::{GuestConfig, LogFormat, Mib, Millis, Network, Restored, SandboxKind};
 pub use text::{Environment, Refused, Text};
 
 use crate::InvokeRequest;
 use alloc::{boxed::Box, vec::Vec};
 use serde::{Deserialize, Serialize};
 
-/// The version of these messages; part of [`GuestConfig`].
-pub const GUEST_VERSION: u32 = 1;
+/// The version of these messages; part of [`GuestConfig`] and [`Restored`].
+pub const GUEST_VERSION: u32 = 2;
 /// The vsock port that the guest listens on.
 pub const PORT: u32 = 1;
 /// What an orderly shutdown may take before the guest ends whatever runs.
 pub const SHUTDOWN_BUDGET_MS: u32 = 2000;
+/// What a function's hooks may take after a restore, as on Lambda.
+pub const RESTORE_LIMIT_MS: u32 = 10_000;
 /// Most bytes of one log message.
 pub const LOG_MAX: usize = 64 << 10;
 /// Most bytes of an error's text.
@@ -60,26 +78,38 @@ pub enum GuestRequest {
     Invoke(InvokeRequest),
     /// End in order.
     Shutdown,
+    /// Hold still, to be written down: for a guest that is ready and has no event.
+    HoldStill,
+    /// It was brought back from a snapshot, and is another one from here on.
+    Restored(Box<Restored>),
 }
 
-/// Guest to host, until it is ready.
+/// Guest to host, until it is ready, and about snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuestReply {
-    /// Lines that runtime and extensions wrote during init.
+    /// Lines that runtime and extensions wrote during init, or after a restore.
     Log(LogBytes),
-    /// Everything asked for the next event.
+    /// Everything asked for the next event, or waits to be written down.
     Ready {
-        /// From `Configure` to here.
+        /// From `Configure` or `Restored` to here.
         init_us: u64,
     },
     /// Init failed. If [`InitFailure::may_be_tried_again`], the guest stays: an event that comes nevertheless starts over
     /// inside its own time, as Lambda does. Otherwise it powers off.
     InitFailed {
-        /// From `Configure` to here.
+        /// From `Configure` or `Restored` to here.
         init_us: u64,
         /// Whose fault and how.
         error: InitError,
     },
+    /// Answer to `HoldStill`: nothing is on its way, and nothing will be until `Restored` or, on this connection, an event.
+    Still {
+        /// Whether programs are held, too. A kernel that cannot hold them is not to be written down.
+        held: bool,
+    },
+    /// Answer to `Restored`: the kernel's random numbers, the clock and the name are this one's own. Nothing of the function has
+    /// run since it was brought back.
+    Acknowledged,
 }
 
 /// A failed init.
@@ -108,6 +138,8 @@ pub enum InitFailure {
     Task,
     /// The guest itself could not be set up: the host's fault.
     Guest,
+    /// What the function runs after a restore failed, ended, or took too long: the function's fault.
+    Restore,
 }
 
 impl InitFailure {

@@ -97,12 +97,22 @@ proptest! {
         same(&GuestRequest::Configure(Box::new(config)));
         same(&GuestRequest::Invoke(InvokeRequest { id, context, timeout_ms: numbers.0, payload_len: numbers.1 }));
         same(&GuestRequest::Shutdown);
+        same(&GuestRequest::HoldStill);
+    }
+
+    #[test]
+    fn what_a_copy_is_told_comes_through(generation: u128, name in "[^\0]{0,100}", wall_unix_ns: u64, seed: [u8; 32]) {
+        let sandbox = Text::cut(&name);
+        let restored = Restored { version: GUEST_VERSION, generation, sandbox, wall_unix_ns, seed };
+        same(&GuestRequest::Restored(Box::new(restored)));
     }
 
     #[test]
     fn replies_come_through(log: Vec<u8>, init_us: u64, text in "[^\0]{0,300}") {
         same(&GuestReply::Log(log.try_into().unwrap()));
         same(&GuestReply::Ready { init_us });
+        same(&GuestReply::Still { held: init_us % 2 == 0 });
+        same(&GuestReply::Acknowledged);
         let error = InitError { failure: InitFailure::Exited, error_type: Text::cut(&text), message: Text::cut(&text) };
         same(&GuestReply::InitFailed { init_us, error });
     }
@@ -113,6 +123,9 @@ proptest! {
         if let Ok(GuestRequest::Configure(config)) = decode(&bytes) {
             let names = config.env.iter().all(|(name, _)| !name.is_empty() && !name.contains('='));
             prop_assert!(names && config.function.as_str().len() <= 256 && config.tmp.get() <= Mib::MAX);
+        }
+        if let Ok(GuestRequest::Restored(restored)) = decode(&bytes) {
+            prop_assert!(restored.sandbox.as_str().len() <= 64);
         }
         if let Ok(GuestReply::InitFailed { error, .. }) = decode(&bytes) {
             prop_assert!(error.error_type.as_str().len() <= 256);

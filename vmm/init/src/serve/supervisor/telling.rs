@@ -7,7 +7,7 @@ use crate::serve::{answers, environment};
 use crate::telemetry::record::{self, Facts};
 use crate::telemetry::subscription::Category;
 use warren_vmm_protocol::Done;
-use warren_vmm_protocol::guest::GuestReply;
+use warren_vmm_protocol::guest::{GuestReply, InitFailure};
 
 impl Supervisor {
     pub(super) fn say(&self, said: Said) {
@@ -18,12 +18,14 @@ impl Supervisor {
             Said::InitFailed { took, fault } => {
                 let (whole, part) = (took / 1000, took % 1000 / 10);
                 let kind = &fault.error_type;
-                outgoing.log(
-                    format!(
-                        "INIT_REPORT Init Duration: {whole}.{part:02} ms\tPhase: init\tStatus: error\tError Type: {kind}\n"
-                    )
-                    .as_bytes(),
+                let (report, phase) = match fault.failure {
+                    InitFailure::Restore => ("RESTORE_REPORT Restore Duration", "restore"),
+                    _ => ("INIT_REPORT Init Duration", "init"),
+                };
+                let line = format!(
+                    "{report}: {whole}.{part:02} ms\tPhase: {phase}\tStatus: error\tError Type: {kind}\n"
                 );
+                outgoing.log(line.as_bytes());
                 outgoing.init(&GuestReply::InitFailed { init_us: took, error: answers::init_error(&fault) });
             }
             Said::Done { answer, took } => {

@@ -12,6 +12,23 @@ if os.environ.get("INIT") == "raise":
 if os.environ.get("INIT") == "sleep":
     time.sleep(3600)
 
+
+def tell(text, error=None):
+    """A hook: says something, or fails."""
+    if error:
+        raise ValueError(error)
+    print(f"python: {text}")
+
+
+RESTORE = os.environ.get("RESTORE")
+if RESTORE:
+    from snapshot_restore_py import register_after_restore, register_before_snapshot
+
+    register_before_snapshot(tell, "before snapshot, first", "no snapshot" if RESTORE == "before-fails" else None)
+    register_before_snapshot(tell, "before snapshot, second")
+    register_after_restore(tell, "after restore, first")
+    register_after_restore(tell, "after restore, second", "no restore" if RESTORE == "after-fails" else None)
+
 COUNT = 0
 
 

@@ -2,6 +2,8 @@
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,6 +19,11 @@ async fn main() -> Result<(), Error> {
         Ok("sleep") => std::thread::sleep(Duration::from_secs(3600)),
         _ => {}
     }
+    let early = (std::env::var_os("RESTORE").is_some()).then(draw).transpose()?;
+    if early.is_some() {
+        wait_to_be_restored()?;
+        println!("rust: restored; drawn before {}, after {}", early.unwrap_or_default(), draw()?);
+    }
     std::thread::spawn(|| {
         loop {
             std::thread::sleep(Duration::from_millis(10));
@@ -24,6 +31,40 @@ async fn main() -> Result<(), Error> {
         }
     });
     lambda_runtime::run(service_fn(handler)).await
+}
+
+/// A connection to the Runtime API.
+fn api() -> Result<TcpStream, Error> {
+    Ok(TcpStream::connect(std::env::var("AWS_LAMBDA_RUNTIME_API")?)?)
+}
+
+/// Initialised: returns when this was written down and brought back.
+fn wait_to_be_restored() -> Result<(), Error> {
+    let mut stream = api()?;
+    stream.write_all(b"GET /2018-06-01/runtime/restore/next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer.into()) }
+}
+
+/// What no two sandboxes may have alike, as far as the kernel draws it.
+fn draw() -> Result<Value, Error> {
+    let mut random = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    // Local ports that the kernel chose: of connections to one address, and of listeners.
+    let asked = (0..4).map(|_| Ok(api()?.local_addr()?.port())).collect::<Result<Vec<u16>, Error>>()?;
+    let given = (0..4)
+        .map(|_| Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()))
+        .collect::<Result<Vec<u16>, Error>>()?;
+    Ok(json!({
+        "random": u128::from_be_bytes(random).to_string(),
+        "uuid": uuid.trim(),
+        "asked": asked,
+        "given": given,
+        "host": std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim(),
+        "unix_s": std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
+    }))
 }
 
 /// What a program sees of its sandbox.
@@ -56,7 +97,6 @@ fn look() -> Value {
 
 /// Writes to /tmp until it is full; how much that was, and why it ended. Then removes it.
 fn fill() -> Result<Value, Error> {
-    use std::io::Write;
     let mut file = std::fs::File::create("/tmp/fill")?;
     let (chunk, mut written) = (vec![7; 1 << 16], 0_u64);
     let why = loop {
@@ -86,6 +126,7 @@ async fn handler(event: LambdaEvent<Value>) -> Result<Value, Error> {
             Ok(json!("x".repeat(usize::try_from(bytes)?)))
         }
         Some("look") => Ok(look()),
+        Some("draw") => draw(),
         Some("ticks") => Ok(json!(TICKS.load(Ordering::Relaxed))),
         Some("rest") => {
             tokio::time::sleep(Duration::from_secs(1)).await;
