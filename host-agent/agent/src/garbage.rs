@@ -49,8 +49,10 @@ pub async fn retain(host: &Arc<Host>, request: RetainRequest) -> Result<RetainRe
         let keys: HashSet<OsString> = keys.collect();
         let archives: HashSet<OsString> =
             digests(&request.task_digests).map(|digest| format!("{digest}.tar").into()).collect();
-        let sources: HashSet<String> =
-            digests(&request.code_digests).map(|digest| digest.to_string()).collect();
+        let sources: HashSet<String> = digests(&request.code_digests)
+            .chain(digests(&request.task_digests))
+            .map(|d| d.to_string())
+            .collect();
         let snapshots = shelf.map(|shelf| shelf.retain(&sources, &functions, min_age)).transpose()?;
         let mut removed = snapshots.unwrap_or_default();
         removed = removed.and(sweep(&tasks, |name| archives.contains(name), min_age)?);

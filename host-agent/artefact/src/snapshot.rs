@@ -6,7 +6,8 @@
 //! 12  signed facts (see [`crate::signing`])
 //!     state, an envelope of the VMM's
 //!     zeros up to the next multiple of 4096
-//!     memory, to the end
+//!     memory, of the length that is signed
+//!     disk, to the end: of Linux guests, without its holes
 //! ```
 //! A snapshot is served for exactly what it was made of: [`SnapshotOf`] is signed with it and compared as a whole.
 
@@ -19,7 +20,7 @@ use std::io::{self, Read, Write};
 use warren_abi::isa::IsaSet;
 
 /// Version of the file and of what is signed in it.
-pub const SNAPSHOT_VERSION: u8 = 1;
+pub const SNAPSHOT_VERSION: u8 = 2;
 
 const MAGIC: [u8; 8] = [b'W', b'R', b'N', b'S', b'N', b'A', b'P', SNAPSHOT_VERSION];
 const SIGNED: [u8; 8] = [b'W', b'R', b'N', b'R', b'E', b'S', b'T', SNAPSHOT_VERSION];
@@ -34,20 +35,60 @@ pub const MAX_STATE_BYTES: u32 = 192 << 10;
 pub struct SnapshotOf {
     /// The function's name: no function ever gets another's memory.
     pub function: String,
-    /// Digest of the module.
-    pub source: Digest,
-    /// Digest of the code it was compiled to.
-    pub code: Digest,
     /// Digest of its files, if it has some.
     pub task: Option<Digest>,
     /// Digest of what the guest is told: version, arguments, environment, limits.
     pub told: Digest,
-    /// Digest of the guest program.
-    pub guest: Digest,
-    /// The contract of guest and monitor.
-    pub abi_version: u32,
-    /// The instruction sets of its code; what else of a processor a guest depends on, the VMM compares.
-    pub isa: IsaSet,
+    /// What it runs on.
+    pub guest: GuestOf,
+}
+
+/// A guest without its function. What else of a processor one depends on, the VMM compares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestOf {
+    /// The guest program.
+    Wasm {
+        /// Digest of the module.
+        source: Digest,
+        /// Digest of the code it was compiled to.
+        code: Digest,
+        /// Digest of the guest program.
+        program: Digest,
+        /// The contract of guest and monitor.
+        abi_version: u32,
+        /// The instruction sets of its code.
+        isa: IsaSet,
+    },
+    /// A kernel.
+    Linux {
+        /// Digest of the runtime's root file system.
+        runtime: Digest,
+        /// Digest of the kernel.
+        kernel: Digest,
+        /// Digest of the initrd, and so of its first process.
+        initrd: Digest,
+        /// Digest of the machine: memory, processors, devices, command line.
+        machine: Digest,
+        /// The messages of agent and VMM.
+        protocol_version: u32,
+    },
+}
+
+/// Bytes that are signed by digest and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Their digest.
+    pub digest: Digest,
+    /// How many they are.
+    pub len: u64,
+}
+
+impl Part {
+    /// These.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { digest: Digest::of(bytes), len: bytes.len() as u64 }
+    }
 }
 
 /// The name of a snapshot.
@@ -60,13 +101,13 @@ struct Facts {
     of: SnapshotOf,
     state: Digest,
     state_len: u32,
-    memory: Digest,
-    memory_len: u64,
+    memory: Part,
+    disk: Part,
     created_unix_s: u64,
 }
 
-/// A snapshot but for its memory. Holding one proves that a trusted key signed this state for what was asked for, and with it
-/// the digest of the memory; the memory itself is proven by [`SnapshotHead::copy_memory`].
+/// A snapshot but for its memory and disk. Holding one proves that a trusted key signed this state for what was asked for, and with
+/// it their digests; they themselves are proven by [`SnapshotHead::copy_memory`] and [`SnapshotHead::copy_disk`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotHead {
     facts: Facts,
@@ -91,12 +132,24 @@ pub enum SnapshotError {
     /// The memory is another than was signed.
     #[error("its memory does not have the {0} that was signed")]
     Memory(&'static str),
+    /// The disk is another than was signed.
+    #[error("its disk does not have the {0} that was signed")]
+    Disk(&'static str),
     /// It cannot be read or copied: the host's fault.
     #[error("it cannot be read")]
     Io(#[from] io::Error),
 }
 
 impl SnapshotOf {
+    /// What of it is deployed and collected: the module, or the files.
+    #[must_use]
+    pub fn source(&self) -> Option<Digest> {
+        match self.guest {
+            GuestOf::Wasm { source, .. } => Some(source),
+            GuestOf::Linux { .. } => self.task,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn key(&self) -> SnapshotKey {
@@ -120,15 +173,15 @@ impl fmt::Debug for SnapshotKey {
 }
 
 impl SnapshotHead {
-    /// Of a fresh snapshot, whose memory has this digest and length.
+    /// Of a fresh snapshot with this memory and this disk, which may be empty.
     #[must_use]
-    pub fn new(of: SnapshotOf, state: Vec<u8>, memory: Digest, memory_len: u64, created_unix_s: u64) -> Self {
+    pub fn new(of: SnapshotOf, state: Vec<u8>, memory: Part, disk: Part, created_unix_s: u64) -> Self {
         let state_len = u32::try_from(state.len()).unwrap_or(u32::MAX);
-        let facts = Facts { of, state: Digest::of(&state), state_len, memory, memory_len, created_unix_s };
+        let facts = Facts { of, state: Digest::of(&state), state_len, memory, disk, created_unix_s };
         Self { facts, state }
     }
 
-    /// Writes it, signed; the memory comes behind it.
+    /// Writes it, signed; the memory comes behind it, and then the disk.
     pub fn write(&self, key: &SigningKey, to: &mut impl Write) -> io::Result<()> {
         let signed = sign_value(SIGNED, &self.facts, key);
         let mut head = MAGIC.to_vec();
@@ -180,13 +233,15 @@ impl SnapshotHead {
 
     /// Copies the memory, and says whether what was copied is what was signed: used before it is known, it is nobody's.
     pub fn copy_memory(&self, from: &mut impl Read, to: &mut impl Write) -> Result<(), SnapshotError> {
+        let copied = copy(&mut from.take(self.facts.memory.len), to)?;
+        self.facts.memory.proven(copied).map_err(SnapshotError::Memory)
+    }
+
+    /// The same of the disk, which comes behind the memory and ends the file: to be called also where there is none.
+    pub fn copy_disk(&self, from: &mut impl Read, to: &mut impl Write) -> Result<(), SnapshotError> {
         // One byte more, to tell "as long" from "longer".
-        let (digest, len) = copy(&mut from.take(self.facts.memory_len.saturating_add(1)), to)?;
-        match (len == self.facts.memory_len, digest == self.facts.memory) {
-            (true, true) => Ok(()),
-            (false, _) => Err(SnapshotError::Memory("length")),
-            (true, false) => Err(SnapshotError::Memory("digest")),
-        }
+        let copied = copy(&mut from.take(self.facts.disk.len.saturating_add(1)), to)?;
+        self.facts.disk.proven(copied).map_err(SnapshotError::Disk)
     }
 
     /// The state, as the VMM gave it.
@@ -198,7 +253,13 @@ impl SnapshotHead {
     /// Bytes of memory.
     #[must_use]
     pub const fn memory_len(&self) -> u64 {
-        self.facts.memory_len
+        self.facts.memory.len
+    }
+
+    /// Bytes of the disk, as they are kept; 0 where there is none.
+    #[must_use]
+    pub const fn disk_len(&self) -> u64 {
+        self.facts.disk.len
     }
 
     /// What it was made of.
@@ -208,12 +269,23 @@ impl SnapshotHead {
     }
 }
 
-/// Copies to the end; digest and length of what was copied.
-pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<(Digest, u64)> {
+impl Part {
+    /// Whether this is what was copied, or what is not.
+    fn proven(self, copied: Self) -> Result<(), &'static str> {
+        match (copied.len == self.len, copied.digest == self.digest) {
+            (true, true) => Ok(()),
+            (false, _) => Err("length"),
+            (true, false) => Err("digest"),
+        }
+    }
+}
+
+/// Copies to the end, and says what it was.
+pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<Part> {
     let (mut hasher, mut len, mut chunk) = (blake3::Hasher::new(), 0_u64, vec![0; CHUNK]);
     loop {
         let count = match from.read(&mut chunk) {
-            Ok(0) => return Ok((Digest(*hasher.finalize().as_bytes()), len)),
+            Ok(0) => return Ok(Part { digest: Digest(*hasher.finalize().as_bytes()), len }),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),

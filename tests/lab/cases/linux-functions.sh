@@ -43,6 +43,62 @@ expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 expect 1 '' invoke shell --payload '{"do":"exit"}'
 expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 
+say "what was written down meanwhile is where the next sandboxes come from, and no two draw alike"
+log=/var/lib/warren/log/agent.log
+written_down() {
+    until grep 'a snapshot was made' $log | grep -q "$1"; do
+        grep 'no snapshot was made' $log && fail "no snapshot of $1"
+        sleep 0.5
+    done
+}
+# The sandboxes of a function end, so that its next call finds none.
+end() {
+    for pid in $($warren --json ps --function "$1" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'); do kill -9 "$pid"; done
+    while $warren --json ps --function "$1" | grep -q '"pid"'; do sleep 0.2; done
+}
+starts() { $warren ps --function "$1"; }
+starts shell | grep -q booted || fail "the first did not boot: $(starts shell)"
+written_down shell
+: > /tmp/drawn
+for copy in 1 2 3; do
+    end shell
+    expect 0 '^1 ' invoke shell --payload '{"do":"draw"}'
+    starts shell | grep -q restored || fail "copy $copy was not restored: $(starts shell)"
+    set -- $said
+    echo "$2" >> /tmp/drawn
+    echo "$3" >> /tmp/drawn
+    late=$(($(date +%s) - $4))
+    [ "$late" -ge -2 ] && [ "$late" -lt 60 ] || fail "copy $copy is $late s late"
+done
+[ "$(sort -u /tmp/drawn | wc -l)" = 6 ] || fail "drawn alike: $(cat /tmp/drawn)"
+invoke shell --payload '{"name":"Ada"}' > /tmp/again || fail "invoke a copy"
+cmp /tmp/again /tmp/wasm || fail "$(cat /tmp/again /tmp/wasm)"
+expect 0 'Restore Duration' $warren logs shell
+
+say "hooks run in copies, and one that fails is the start's failure, by name"
+for hook in run fail; do
+    $warren fn create hook-$hook --kind linux --runtime debian-base --code /functions/shell --handler main.greet \
+        --env HOOK=$hook --timeout-ms 60000 || fail "create hook-$hook"
+    expect 0 'Hello, Ada' invoke hook-$hook --payload '{"name":"Ada"}'
+    written_down hook-$hook
+    end hook-$hook
+done
+expect 0 'Hello, Ada' invoke hook-run --payload '{"name":"Ada"}'
+expect 0 'the hook runs' $warren logs hook-run
+expect 1 'Runtime.AfterRestoreError' invoke hook-fail --payload '{"name":"Ada"}'
+for hook in run fail; do $warren fn rm hook-$hook || fail "rm hook-$hook"; done
+
+say "a damaged one is removed, and the same start boots"
+kill -9 "$(pidof warren-agent)"
+for file in /var/lib/warren/agent/snapshots/*.shell.snapshot; do
+    printf 'x' | dd of="$file" bs=1 seek=1000000 conv=notrunc 2> /dev/null
+done
+until invoke shell --payload '{"name":"Ada"}' > /tmp/again 2>&1; do sleep 0.2; done
+end shell
+expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
+starts shell | grep -q booted || fail "a damaged one was served: $(starts shell)"
+grep -q 'a kept snapshot is not served and is removed' $log || fail "it is not told"
+
 say "the agent is killed: idle and busy sandboxes go on"
 one=$(pids)
 kill -9 "$(pidof warren-agent)"

@@ -89,6 +89,17 @@ for pid in $before; do
 done
 expect 0 'the world' fetch two http://203.0.113.1/
 
+say "one that was brought back reaches the same and no more, over a card of its own"
+until grep 'a snapshot was made' /var/lib/warren/log/agent.log | grep -q '"two"'; do
+    grep 'no snapshot was made' /var/lib/warren/log/agent.log && fail "no snapshot of two"
+    sleep 0.5
+done
+kill -9 $(pids)
+while [ -n "$(pids)" ]; do sleep 0.2; done
+expect 0 'the world' fetch two http://203.0.113.1/
+$warren ps --function two | grep -q restored || fail "two was not restored: $($warren ps)"
+expect 0 "$closed" fetch two http://203.0.113.2:8080/
+
 # In the full form: what a slot had of the network is whole again for whoever has it next, whether its end was orderly or not.
 if [ -n "${WARREN_SOAK-}" ]; then
     say "thirty rounds of three sandboxes on the same slots"

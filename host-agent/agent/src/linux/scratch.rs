@@ -3,8 +3,9 @@
 //! Nothing can be left behind of it: when the VMM and this agent let go of the descriptor, by whatever end, it is gone.
 
 use super::offer::LinuxError;
+use crate::memfd::SealedFile;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use std::{fs, fs::File, os::unix::fs::FileExt as _, path::Path};
+use std::{fs, fs::File, io::Read as _, os::unix::fs::FileExt as _, path::Path};
 use warren_image::{Shelf, scratch::size_for, sparse::Sparse};
 
 /// Makes one that holds so much; the file lies in `folder`'s file system. Blocks.
@@ -15,6 +16,18 @@ pub fn make(shelf: &Shelf, folder: &Path, mib: u32) -> Result<File, LinuxError> 
         .map_err(LinuxError::io(format!("read {} (`warren runtime kernel` makes it)", template.display())))?;
     let sparse =
         Sparse::parse(&bytes).map_err(|_| LinuxError::Damaged { what: template.display().to_string() })?;
+    written(&sparse, folder)
+}
+
+/// Makes one that holds what another held: [`Sparse`]'s bytes of it. Blocks.
+pub fn copy(disk: &SealedFile, folder: &Path) -> Result<File, LinuxError> {
+    let mut bytes = Vec::new();
+    disk.reader().read_to_end(&mut bytes).map_err(LinuxError::io("read a snapshot's disk"))?;
+    let damaged = |_| LinuxError::Damaged { what: "a snapshot's disk".to_owned() };
+    written(&Sparse::parse(&bytes).map_err(damaged)?, folder)
+}
+
+fn written(sparse: &Sparse, folder: &Path) -> Result<File, LinuxError> {
     let failed = || LinuxError::io(format!("make a scratch disk in {}", folder.display()));
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR).map_err(std::io::Error::from);
@@ -51,6 +64,14 @@ mod tests {
         let mut back = [0; 10];
         file.read_exact_at(&mut back, 1024).unwrap();
         assert_eq!(&back, b"superblock");
+        // A copy of it is another file with the same in it.
+        let kept = SealedFile::new("disk", &Sparse::of_file(&file).unwrap().to_bytes()).unwrap();
+        file.write_all_at(b"later", 1024).unwrap();
+        let other = copy(&kept, &folder).unwrap();
+        other.read_exact_at(&mut back, 1024).unwrap();
+        assert_eq!((&back, other.metadata().unwrap().len()), (b"superblock", 1024 << 20));
+        let none = SealedFile::new("disk", b"WSPARSE1").unwrap();
+        assert!(matches!(copy(&none, &folder), Err(LinuxError::Damaged { .. })));
         // The next size is not on the shelf.
         assert!(matches!(make(&shelf, &folder, 800), Err(LinuxError::Io { .. })));
     }

@@ -168,7 +168,7 @@ async fn bring_up(
 ) -> Result<(Vitals, Timings), CreateError> {
     let prepared = host.versions.prepare(spec, Bytes::new(), Bytes::new()).await?;
     let version = prepared.version;
-    let mut snapshot = host.snapshots.find(spec, &version).await;
+    let mut snapshot = host.snapshots.find(host, spec, &version).await;
     let birth = Birth { host, sandbox, spec, version: &version };
     let zygote = match (&snapshot, &version) {
         (Some(_), Startable::Wasm(version)) => host.zygotes.take(Class::of(spec.memory_mib, version)),
@@ -182,6 +182,7 @@ async fn bring_up(
         started = birth.start(snapshot.as_deref(), None, drain).await;
     }
     if let Err(CreateError::Load { failure, .. }) = &started
+        && !failure.is_the_functions()
         && let Some(refused) = snapshot.take()
     {
         host.snapshots
@@ -263,9 +264,14 @@ impl Birth<'_> {
             (Startable::Wasm(version), None) => {
                 wasm::load(host, sandbox, spec, version, &mut control, &socket).await?
             }
-            (Startable::Linux(version), _) => {
+            (Startable::Linux(version), snapshot) => {
                 let wanted = linux::Wanted { spec, version, tap };
-                linux::load(host, sandbox, wanted, &mut control, &socket).await?
+                match snapshot {
+                    Some(from) => {
+                        linux::restore(host, sandbox, wanted, from, (&mut control, &socket)).await?
+                    }
+                    None => linux::load(host, sandbox, wanted, &mut control, &socket).await?,
+                }
             }
         };
         let jail_us = u64::try_from(since.duration_since(began).as_micros()).unwrap_or(u64::MAX);

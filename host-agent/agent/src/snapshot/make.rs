@@ -7,15 +7,18 @@
 //! Every way out passes *killed, reclaimed*. An agent that dies meanwhile leaves a jail without a record, which the next one
 //! kills, and nothing on the shelf.
 
+mod linux;
+
 use super::shelf::{SealedSnapshot, Shelf};
 use crate::{
     host::Host,
     jailer::JailerError,
+    linux::{LinuxError, machine::guest_mib},
     logs::{InvocationLog, LineContext},
     memfd::{SealedFile, unsealed},
     resources::{HostFull, OVERHEAD_MIB, cpu_millis, host_mib, sandbox_limits},
     sandbox::{door::Door, live::Guest},
-    version::{Compiler, PrepareError, SealedVersion, VersionSpec, load_spec},
+    version::{Compiler, PrepareError, SealedVersion, Startable, VersionSpec, load_spec},
     vmm::{ChannelError, ControlChannel, LoadFailure, LogTail, SnapshotFailure},
 };
 use std::{
@@ -23,9 +26,9 @@ use std::{
     io::{self, Seek as _},
     os::fd::AsFd as _,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use warren_artefact::{SnapshotHead, SnapshotOf, snapshot::copy};
+use warren_artefact::{GuestOf, Part, SnapshotHead, SnapshotOf, snapshot::copy};
 use warren_sandbox_plan::{
     name::SandboxName,
     request::{Limits, Program, Spawn},
@@ -33,6 +36,8 @@ use warren_sandbox_plan::{
 
 /// Most memory of a snapshot: what is not zero of the guest's.
 const MOST_MIB: u32 = 256;
+/// The same of a Linux guest, which has its kernel and what it read of its disks in it.
+const MOST_LINUX_MIB: u32 = 512;
 /// The memory of the smallest function, whose share of the cores it gets.
 const LEAST_MIB: u32 = 128;
 
@@ -62,6 +67,18 @@ pub(super) enum MakeError {
     /// The version.
     #[error(transparent)]
     Version(#[from] PrepareError),
+    /// What Linux functions run on.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
+    /// The guest's kernel cannot hold programs: something would run on in a copy before it is one of its own.
+    #[error("the guest's kernel cannot hold programs")]
+    NotHeld,
+    /// It did not come up, or did not come to rest.
+    #[error("the guest was not ready to be written down within {0:?}")]
+    Silent(Duration),
+    /// What a function has written, its files included, is part of its snapshot.
+    #[error("the scratch disk holds {0} MiB, more than {most} are not kept", most = linux::MOST_DISK_MIB)]
+    Disk(u64),
     /// A new jailer came with another guest program.
     #[error("the host's guest program changed meanwhile")]
     GuestChanged,
@@ -76,7 +93,7 @@ pub(super) enum MakeError {
 impl MakeError {
     /// Whether another try of the same would end the same.
     pub(super) const fn is_final(&self) -> bool {
-        matches!(self, Self::Snapshot(SnapshotFailure::Said(_)))
+        matches!(self, Self::Snapshot(SnapshotFailure::Said(_)) | Self::NotHeld | Self::Disk(_))
     }
 }
 
@@ -86,35 +103,50 @@ pub(super) async fn make(
     shelf: &Arc<Shelf>,
     compiler: &Arc<Compiler>,
     of: SnapshotOf,
-    (spec, version): (&VersionSpec, &SealedVersion),
+    (spec, version): (&VersionSpec, &Startable),
 ) -> Result<SealedSnapshot, MakeError> {
-    let extra_mib = spec.memory_mib.min(MOST_MIB) + u32::try_from(OVERHEAD_MIB).unwrap_or(0);
-    let room = host_mib(Guest::Wasm, spec.memory_mib) + u64::from(extra_mib);
+    let (guest, most_mib) = match version {
+        Startable::Wasm(_) => (Guest::Wasm, spec.memory_mib.min(MOST_MIB)),
+        Startable::Linux(_) => (Guest::Linux, guest_mib(spec).min(MOST_LINUX_MIB)),
+    };
+    let extra_mib = most_mib + u32::try_from(OVERHEAD_MIB).unwrap_or(0);
+    let room = host_mib(guest, spec.memory_mib) + u64::from(extra_mib);
     let reservation = host.memory.reserve_brief(room)?;
     let name = host.run.name("snapshot")?;
-    let written = write_down(host, &name, (spec, version), extra_mib).await;
+    let written = match version {
+        Startable::Wasm(version) => write_down(host, &name, (spec, version), extra_mib).await,
+        Startable::Linux(version) => linux::write_down(host, &name, (spec, version), extra_mib).await,
+    };
     let _ = host.jailer.kill_until_gone(&name).await;
     host.run.remove(&name);
     drop(reservation);
-    let (state, memory, memory_len) = written?;
-    if host.jailer.guest() != Some(of.guest) {
+    let written = written?;
+    if let GuestOf::Wasm { program, .. } = &of.guest
+        && host.jailer.guest() != Some(*program)
+    {
         return Err(MakeError::GuestChanged);
     }
     let (shelf, compiler) = (Arc::clone(shelf), Arc::clone(compiler));
-    let work = move || {
-        memory.set_len(memory_len)?;
-        keep(&shelf, &compiler, (of, state, memory))
-    };
+    let work = move || keep(&shelf, &compiler, of, written);
     tokio::task::spawn_blocking(work).await.map_err(|_| MakeError::Internal)?
 }
 
-/// The guest's state, and the file with its memory, of so many bytes.
+/// A guest that is written down.
+struct Written {
+    state: Vec<u8>,
+    /// Its memory, of so many bytes.
+    memory: File,
+    memory_len: u64,
+    /// Its scratch disk, if it is a Linux guest: nobody writes it any more.
+    disk: Option<File>,
+}
+
 async fn write_down(
     host: &Arc<Host>,
     name: &SandboxName,
     (spec, version): (&VersionSpec, &SealedVersion),
     extra_mib: u32,
-) -> Result<(Vec<u8>, File, u64), MakeError> {
+) -> Result<Written, MakeError> {
     let Door { socket, theirs, log } = host.run.door(name)?;
     let tail = LogTail::default();
     tokio::spawn(tail.clone().drain(name.to_string(), log));
@@ -133,40 +165,53 @@ async fn write_down(
         Err(failure) => return Err(MakeError::Load { failure, log: tail.text() }),
     };
     log_init(host, name, spec, &loaded.log);
-    let memory = unsealed("snapshot")?;
-    memory.set_len(u64::from(extra_mib) << 20)?;
-    let (state, memory_len) = control.snapshot(memory.as_fd()).await?;
-    if memory_len > u64::from(extra_mib) << 20 {
-        return Err(ChannelError::Unexpected("a snapshot larger than its file").into());
-    }
-    Ok((state, memory, memory_len))
+    take(&mut control, extra_mib, None).await
 }
 
-/// Copies the memory into a file that the VMM never had, signs and keeps it.
+/// Has the guest behind this connection written down.
+async fn take(control: &mut ControlChannel, most_mib: u32, disk: Option<File>) -> Result<Written, MakeError> {
+    let memory = unsealed("snapshot")?;
+    memory.set_len(u64::from(most_mib) << 20)?;
+    let (state, memory_len) = control.snapshot(memory.as_fd()).await?;
+    if memory_len > u64::from(most_mib) << 20 {
+        return Err(ChannelError::Unexpected("a snapshot larger than its file").into());
+    }
+    Ok(Written { state, memory, memory_len, disk })
+}
+
+/// Copies memory and disk into files that the VMM never had, signs and keeps them.
 fn keep(
     shelf: &Shelf,
     compiler: &Compiler,
-    (of, state, mut written): (SnapshotOf, Vec<u8>, File),
+    of: SnapshotOf,
+    Written { state, memory: mut written, memory_len, disk }: Written,
 ) -> Result<SealedSnapshot, MakeError> {
+    written.set_len(memory_len)?;
     written.rewind()?;
     let mut copied = None;
     let memory = SealedFile::filled("snapshot", |memory| {
         copied = Some(copy(&mut written, memory)?);
         Ok::<_, io::Error>(())
     })?;
-    let (digest, len) = copied.ok_or(MakeError::Internal)?;
+    let part = copied.ok_or(MakeError::Internal)?;
+    let disk = disk.map(|disk| linux::disk(&disk)).transpose()?;
+    let disk_part = Part::of(disk.as_deref().unwrap_or_default());
+    let disk = disk.map(|bytes| SealedFile::new("disk", &bytes).map(Arc::new)).transpose()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let snapshot = SealedSnapshot { head: SnapshotHead::new(of, state, digest, len, now), memory };
+    let snapshot = SealedSnapshot { head: SnapshotHead::new(of, state, part, disk_part, now), memory, disk };
     shelf.put(&snapshot, compiler.signing_key())?;
     Ok(snapshot)
 }
 
 /// What the function logged in init, under the name of the VM that ran it; sandboxes that come from here do not say it again.
 fn log_init(host: &Host, name: &SandboxName, spec: &VersionSpec, bytes: &[u8]) {
-    let context = LineContext {
+    InvocationLog::of_init(host.logs.clone(), of_init(name, spec), bytes);
+}
+
+fn of_init(name: &SandboxName, spec: &VersionSpec) -> LineContext {
+    LineContext {
         function: spec.name.as_str().into(),
         request_id: "".into(),
         sandbox_id: name.as_str().into(),
-    };
-    InvocationLog::of_init(host.logs.clone(), context, bytes);
+    }
 }

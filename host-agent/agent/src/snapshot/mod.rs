@@ -1,4 +1,4 @@
-//! Wasm functions at rest: made once for each version on this host, off the path of any request; cold starts begin from them.
+//! Functions at rest, of either kind: made once for each version on this host, off the path of any request; cold starts begin from them.
 //!
 //! ```text
 //!   none ──want──▶ making ──made──▶ kept (file, signed) ──first use──▶ sealed memory, shared by its sandboxes
@@ -10,6 +10,7 @@
 //! - Whoever finds none boots, and wants one for the next. Nobody ever waits for one to be made.
 //! - One is served for exactly what it was made of ([`SnapshotOf`]), or not at all.
 //! - It is taken before any event: nothing of a caller is in it.
+//! - A Linux function's is made for it from its boot on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it.
 
 mod make;
 mod shelf;
@@ -19,7 +20,11 @@ pub use shelf::{SealedSnapshot, Shelf};
 use crate::{
     host::Host,
     jailer::JailerClient,
-    version::{Compiler, SealedCache, SealedVersion, Startable, VersionSpec, What, guest_world},
+    linux,
+    version::{
+        Compiler, LinuxVersion, SealedCache, SealedVersion, Startable, VersionSpec, Weigh as _, What,
+        guest_world,
+    },
     zygote::Class,
 };
 use std::{
@@ -28,7 +33,11 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
-use warren_artefact::{Digest, SnapshotKey, SnapshotOf};
+use warren_artefact::{Digest, GuestOf, SnapshotKey, SnapshotOf};
+use warren_vmm_protocol::{
+    PROTOCOL_VERSION,
+    guest::{SandboxKind, Text},
+};
 
 /// A function larger than this is booted: a VMM looks at all of its memory to write it down.
 const MOST_MEMORY_MIB: u32 = 1024;
@@ -115,15 +124,20 @@ impl Snapshots {
     }
 
     /// The snapshot of a version, if there is one that fits.
-    pub async fn find(&self, spec: &VersionSpec, version: &Startable) -> Option<Arc<SealedSnapshot>> {
-        let (Startable::Wasm(version), Some(place)) = (version, &self.shelf) else { return None };
-        self.get(place, self.of(spec, version)?).await
+    pub async fn find(
+        &self,
+        host: &Host,
+        spec: &VersionSpec,
+        version: &Startable,
+    ) -> Option<Arc<SealedSnapshot>> {
+        let place = self.shelf.as_ref()?;
+        self.get(place, self.of(host, spec, version)?).await
     }
 
     /// Makes one in the background, if there is none and nobody is at it.
     pub fn want(&self, host: &Arc<Host>, spec: &VersionSpec, version: &Startable) {
-        let (Startable::Wasm(version), Some(place)) = (version, &self.shelf) else { return };
-        let Some(of) = self.of(spec, version) else { return };
+        let Some(place) = &self.shelf else { return };
+        let Some(of) = self.of(host, spec, version) else { return };
         let key = of.key();
         if host.is_stopping() || !self.tries().begin(key, Instant::now()) {
             return;
@@ -163,7 +177,7 @@ impl Snapshots {
         host: &Arc<Host>,
         place: &Arc<Shelf>,
         of: SnapshotOf,
-        what: (&VersionSpec, &SealedVersion),
+        what: (&VersionSpec, &Startable),
     ) -> Ended {
         let Ok(_turn) = self.turn.acquire().await else { return Ended::Failed };
         if self.get(place, of.clone()).await.is_some() {
@@ -175,12 +189,13 @@ impl Snapshots {
         let (key, function, began) = (of.key(), of.function.clone(), Instant::now());
         match make::make(host, place, &self.compiler, of, what).await {
             Ok(made) => {
-                let (bytes, ms) = (made.memory.len(), began.elapsed().as_millis());
+                let (bytes, ms) = (made.bytes(), began.elapsed().as_millis());
                 tracing::info!(function, %key, bytes, ms, "a snapshot was made");
                 self.sealed.insert(key, made);
                 // It was made of what is going to be called.
-                let (spec, version) = what;
-                host.zygotes.expect(Class::of(spec.memory_mib, version));
+                if let (spec, Startable::Wasm(version)) = what {
+                    host.zygotes.expect(Class::of(spec.memory_mib, version));
+                }
                 Ended::Made
             }
             Err(error) => {
@@ -193,28 +208,53 @@ impl Snapshots {
     }
 
     /// What a snapshot of this version has to be made of, if there can be one.
-    fn of(&self, spec: &VersionSpec, version: &SealedVersion) -> Option<SnapshotOf> {
-        let What::Wasm { code: source } = spec.what else { return None };
+    fn of(&self, host: &Host, spec: &VersionSpec, version: &Startable) -> Option<SnapshotOf> {
         if spec.memory_mib > MOST_MEMORY_MIB {
             return None;
         }
+        let (told, guest) = match version {
+            Startable::Wasm(version) => self.wasm(spec, version)?,
+            Startable::Linux(version) => of_linux(host, spec, version)?,
+        };
+        Some(SnapshotOf { function: spec.name.clone(), task: spec.task, told, guest })
+    }
+
+    fn wasm(&self, spec: &VersionSpec, version: &SealedVersion) -> Option<(Digest, GuestOf)> {
+        let What::Wasm { code: source } = spec.what else { return None };
         let told = spec.for_guest(guest_world(version.code.world).ok()?);
-        Some(SnapshotOf {
-            function: spec.name.clone(),
+        let guest = GuestOf::Wasm {
             source,
             code: version.code.digest,
-            task: spec.task,
-            told: Digest::of(&postcard::to_allocvec(&told).ok()?),
-            guest: self.jailer.guest()?,
+            program: self.jailer.guest()?,
             abi_version: warren_abi::ABI_VERSION,
             isa: version.code.isa,
-        })
+        };
+        Some((Digest::of(&postcard::to_allocvec(&told).ok()?), guest))
     }
 
     fn tries(&self) -> MutexGuard<'_, Tries> {
         // Whole between any two statements.
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn of_linux(host: &Host, spec: &VersionSpec, version: &LinuxVersion) -> Option<(Digest, GuestOf)> {
+    let machine = linux::machine::machine(host, spec).ok()?;
+    let devices = linux::machine::devices(host, version, machine.network);
+    let whole = linux::machine::load_spec(spec, version, devices, "");
+    let mut told = linux::machine::config("", spec, version, machine.network, SandboxKind::Snapshot);
+    // A sandbox's own, and a moment's.
+    (told.sandbox, told.log_stream) = (Text::default(), Text::default());
+    (told.seed, told.wall_unix_ns) = ([0; 32], 0);
+    let digest = |hex: &str| blake3::Hash::from_hex(hex).ok().map(|hash| Digest(*hash.as_bytes()));
+    let guest = GuestOf::Linux {
+        runtime: digest(&version.runtime.manifest.digest)?,
+        kernel: digest(&version.kernel.manifest.image_digest)?,
+        initrd: digest(&version.kernel.manifest.initrd_digest)?,
+        machine: Digest::of(&postcard::to_allocvec(&(whole, machine.cpus, machine.disk_bytes)).ok()?),
+        protocol_version: PROTOCOL_VERSION,
+    };
+    Some((Digest::of(&postcard::to_allocvec(&told).ok()?), guest))
 }
 
 #[cfg(test)]
@@ -226,13 +266,15 @@ mod tests {
     fn one_at_a_time_and_not_again_at_once() {
         let of = SnapshotOf {
             function: "hello".into(),
-            source: Digest([1; 32]),
-            code: Digest([2; 32]),
             task: None,
             told: Digest([3; 32]),
-            guest: Digest([4; 32]),
-            abi_version: 2,
-            isa: IsaSet::BASELINE,
+            guest: GuestOf::Wasm {
+                source: Digest([1; 32]),
+                code: Digest([2; 32]),
+                program: Digest([4; 32]),
+                abi_version: 2,
+                isa: IsaSet::BASELINE,
+            },
         };
         let (mut tries, key, now) = (Tries::default(), of.key(), Instant::now());
         assert!(tries.begin(key, now) && !tries.begin(key, now), "it is being made");

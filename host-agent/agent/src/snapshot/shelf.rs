@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! put: write tmp/<name> -> rename           (a kill leaves a whole file or none; at most one in tmp, gone at the next start)
-//! get: head signed and of the right thing -> memory copied into a memfd, sealed, and its digest the one signed -> served
+//! get: head signed and of the right thing -> memory and disk copied into memfds, sealed, their digests those signed -> served
 //!      anything else                      -> removed, and said
 //! ```
 //! Nothing waits for the disk: a file that a crash of the machine tore is told by its digest.
@@ -20,6 +20,7 @@ use std::{
     io::{self, BufWriter, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 use warren_artefact::{SigningKey, SnapshotError, SnapshotHead, SnapshotOf, VerifyingKey};
@@ -27,18 +28,20 @@ use warren_artefact::{SigningKey, SnapshotError, SnapshotHead, SnapshotOf, Verif
 /// The last part of every name.
 const SUFFIX: &str = "snapshot";
 
-/// A snapshot that may be served: its memory is in a file that cannot change, and its digest is the one that was signed.
+/// A snapshot that may be served: its memory and disk are in files that cannot change, and their digests are those that were signed.
 #[derive(Debug)]
 pub struct SealedSnapshot {
     /// Its state, and what it was made of.
     pub head: SnapshotHead,
     /// Its memory.
     pub memory: SealedFile,
+    /// Its disk, if it has one, as [`warren_image::sparse::Sparse`] keeps it.
+    pub disk: Option<Arc<SealedFile>>,
 }
 
 impl Weigh for SealedSnapshot {
     fn bytes(&self) -> u64 {
-        self.memory.len()
+        self.memory.len().saturating_add(self.disk.as_ref().map_or(0, |disk| disk.len()))
     }
 }
 
@@ -79,7 +82,7 @@ impl Shelf {
     /// Keeps one.
     pub fn put(&self, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result<()> {
         let target = self.path(snapshot.head.of());
-        self.make_room(snapshot.memory.len())?;
+        self.make_room(snapshot.bytes())?;
         let temporary = self.root.join("tmp").join(target.file_name().unwrap_or_default());
         let written = write(&temporary, snapshot, key).and_then(|()| fs::rename(&temporary, &target));
         if written.is_err() {
@@ -141,7 +144,8 @@ impl Shelf {
 
     /// A name says all that collecting needs: neither digests nor functions' names have a dot.
     fn path(&self, of: &SnapshotOf) -> PathBuf {
-        self.root.join(format!("{}.{}.{}.{SUFFIX}", of.key(), of.source, of.function))
+        let source = of.source().map_or_else(|| "none".to_owned(), |source| source.to_string());
+        self.root.join(format!("{}.{source}.{}.{SUFFIX}", of.key(), of.function))
     }
 }
 
@@ -159,9 +163,15 @@ fn read(
     let head = SnapshotHead::read(&mut file, of, trusted)?;
     // What is hashed is what was written into the memfd, which is sealed before anybody sees it.
     let memory = SealedFile::filled("snapshot", |memory| head.copy_memory(&mut file, memory))?;
+    let mut disk = None;
+    if head.disk_len() > 0 {
+        disk = Some(Arc::new(SealedFile::filled("disk", |disk| head.copy_disk(&mut file, disk))?));
+    } else {
+        head.copy_disk(&mut file, &mut io::sink())?;
+    }
     // It was used: others make room before it. Best effort.
     let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-    Ok(Some(SealedSnapshot { head, memory }))
+    Ok(Some(SealedSnapshot { head, memory, disk }))
 }
 
 fn write(path: &Path, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result<()> {
@@ -169,6 +179,9 @@ fn write(path: &Path, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result
     let mut out = BufWriter::with_capacity(256 << 10, file);
     snapshot.head.write(key, &mut out)?;
     io::copy(&mut snapshot.memory.reader(), &mut out)?;
+    if let Some(disk) = &snapshot.disk {
+        io::copy(&mut disk.reader(), &mut out)?;
+    }
     out.flush()
 }
 

@@ -4,7 +4,8 @@ use super::channel::{Channel, ChannelError};
 use std::{os::fd::BorrowedFd, path::Path, time::Duration};
 use tokio::time::timeout;
 use warren_vmm_protocol::{
-    ControlReply, ControlRequest, LoadError, LoadSpec, RestoreSpec, Role, Status, linux::LinuxSpec,
+    ControlReply, ControlRequest, LoadError, LoadSpec, RestoreSpec, Role, Status,
+    linux::{LinuxRestore, LinuxSpec},
 };
 
 /// A VMM answers status within this, whatever its guest does.
@@ -51,6 +52,12 @@ impl LoadFailure {
     #[must_use]
     pub const fn was_said(&self) -> bool {
         matches!(self, Self::Said { .. })
+    }
+
+    /// Whether the function itself is at fault: whatever it is started from, it does not start.
+    #[must_use]
+    pub const fn is_the_functions(&self) -> bool {
+        matches!(self, Self::Said { reason: LoadError::Function { .. }, .. })
     }
 
     /// All that is known of why, for the agent's own log.
@@ -131,12 +138,26 @@ impl ControlChannel {
     /// Starts a Linux guest; gives how long building it took, in microseconds.
     pub async fn load_linux(&mut self, spec: LinuxSpec, fds: &[BorrowedFd<'_>]) -> Result<u64, LoadFailure> {
         self.0.send_with_fds(&ControlRequest::LoadLinux(spec), fds).await?;
-        match timeout(LOAD_GRACE, self.0.receive()).await {
+        self.started(LOAD_GRACE).await
+    }
+
+    /// The same of one that was written down: its memory, then its devices' descriptors.
+    pub async fn restore_linux(
+        &mut self,
+        spec: LinuxRestore,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<u64, LoadFailure> {
+        self.0.send_with_fds(&ControlRequest::RestoreLinux(spec), fds).await?;
+        self.started(RESTORE_PATIENCE).await
+    }
+
+    async fn started(&mut self, patience: Duration) -> Result<u64, LoadFailure> {
+        match timeout(patience, self.0.receive()).await {
             Ok(Ok(ControlReply::Started { build_us })) => Ok(build_us),
             Ok(Ok(ControlReply::LoadFailed { reason, log })) => Err(LoadFailure::Said { reason, log }),
             Ok(Ok(_)) => Err(ChannelError::Unexpected("another answer to LoadLinux").into()),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(LoadFailure::Silent(LOAD_GRACE)),
+            Err(_) => Err(LoadFailure::Silent(patience)),
         }
     }
 

@@ -12,12 +12,13 @@
 use super::{
     InvokeChannel,
     channel::{Channel, ChannelError},
+    control::LoadFailure,
 };
 use std::{path::Path, time::Duration};
 use tokio::time::sleep;
 use warren_vmm_protocol::{
-    Role,
-    guest::{GuestConfig, GuestReply, GuestRequest, InitError, PORT, Restored},
+    FunctionError, LoadError, Role,
+    guest::{GuestConfig, GuestReply, GuestRequest, InitError, InitFailure, PORT, Restored},
     linux::{VsockRefusal, VsockReply},
 };
 
@@ -95,6 +96,18 @@ async fn until_ready(mut channel: Channel, mut log: impl FnMut(&[u8])) -> Result
         };
         return Ok(GuestUp { channel: InvokeChannel::to_guest(channel), init_us, failed });
     }
+}
+
+/// A guest that gave up, as whoever loads it hears of that.
+#[must_use]
+pub fn guest_error(error: &InitError) -> LoadFailure {
+    let detail = format!("{}: {}", error.error_type, error.message);
+    let reason = match error.failure {
+        InitFailure::Guest => LoadError::Guest(detail),
+        InitFailure::TimedOut => LoadError::TimedOut,
+        _ => LoadError::Function { error: FunctionError::Init, detail },
+    };
+    LoadFailure::Said { reason, log: Vec::new() }
 }
 
 /// To a guest that is ready already.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tonic::Code;
-use warren_artefact::{SigningKey, SnapshotHead, snapshot::copy};
+use warren_artefact::{Part, SigningKey, SnapshotHead};
 use warren_proto::{
     error::Fault,
     v1::{self, FunctionLimits, SandboxState},
@@ -87,10 +87,9 @@ fn alter_state(path: &Path, key: &Path) {
     let head = SnapshotHead::read_any(&mut file, &[key.verifying_key()]).unwrap();
     let mut memory = Vec::new();
     file.read_to_end(&mut memory).unwrap();
-    let (digest, len) = copy(&mut memory.as_slice(), &mut std::io::sink()).unwrap();
     let mut state = head.state().to_vec();
     state[40] ^= 1;
-    let altered = SnapshotHead::new(head.of().clone(), state, digest, len, 0);
+    let altered = SnapshotHead::new(head.of().clone(), state, Part::of(&memory), Part::of(b""), 0);
     let mut file = File::options().write(true).truncate(true).open(path).unwrap();
     altered.write(&key, &mut file).unwrap();
     file.write_all(&memory).unwrap();

@@ -6,56 +6,87 @@ fn key(secret: u8) -> SigningKey {
     SigningKey::from_secret(&Zeroizing::new([secret; 32]))
 }
 
-fn of(function: &str) -> SnapshotOf {
-    SnapshotOf {
-        function: function.into(),
+fn wasm() -> GuestOf {
+    GuestOf::Wasm {
         source: Digest::of(b"module"),
         code: Digest::of(b"code"),
-        task: None,
-        told: Digest::of(b"told"),
-        guest: Digest::of(b"guest"),
+        program: Digest::of(b"guest"),
         abi_version: 2,
         isa: IsaSet::BASELINE,
     }
+}
+
+fn linux() -> GuestOf {
+    let [runtime, kernel, initrd, machine] =
+        [b"runtime", b"kernel.", b"initrd.", b"machine"].map(|bytes| Digest::of(bytes));
+    GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version: 5 }
+}
+
+fn of(function: &str) -> SnapshotOf {
+    SnapshotOf { function: function.into(), task: None, told: Digest::of(b"told"), guest: wasm() }
+}
+
+fn linux_of(function: &str) -> SnapshotOf {
+    SnapshotOf { task: Some(Digest::of(b"files")), guest: linux(), ..of(function) }
 }
 
 fn memory() -> Vec<u8> {
     (0..3 * PAGE).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
 
+const DISK: &[u8] = b"a disk without its holes";
+
 /// A whole file.
 fn file() -> Vec<u8> {
-    let (digest, len) = copy(&mut memory().as_slice(), &mut io::sink()).unwrap();
-    let head = SnapshotHead::new(of("hello"), b"state".to_vec(), digest, len, 7);
+    file_of(&of("hello"), b"")
+}
+
+fn file_of(of: &SnapshotOf, disk: &[u8]) -> Vec<u8> {
+    let part = copy(&mut memory().as_slice(), &mut io::sink()).unwrap();
+    assert_eq!(part, Part::of(&memory()));
+    let head = SnapshotHead::new(of.clone(), b"state".to_vec(), part, Part::of(disk), 7);
     let mut file = Vec::new();
     head.write(&key(1), &mut file).unwrap();
     assert_eq!(file.len() % PAGE, 0);
     file.extend(memory());
+    file.extend(disk);
     file
 }
 
-fn open(file: &[u8], of: &SnapshotOf, trusted: &SigningKey) -> Result<(Vec<u8>, Vec<u8>), SnapshotError> {
+/// State, memory, disk.
+type Parts = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn open(file: &[u8], of: &SnapshotOf, trusted: &SigningKey) -> Result<Parts, SnapshotError> {
     let mut from = file;
     let head = SnapshotHead::read(&mut from, of, &[trusted.verifying_key()])?;
-    let mut memory = Vec::new();
+    let (mut memory, mut disk) = (Vec::new(), Vec::new());
     head.copy_memory(&mut from, &mut memory)?;
-    Ok((head.state().to_vec(), memory))
+    head.copy_disk(&mut from, &mut disk)?;
+    Ok((head.state().to_vec(), memory, disk))
 }
 
 #[test]
 fn what_was_written_is_read() {
-    assert_eq!(open(&file(), &of("hello"), &key(1)).unwrap(), (b"state".to_vec(), memory()));
+    let with = |disk: &[u8]| (b"state".to_vec(), memory(), disk.to_vec());
+    assert_eq!(open(&file(), &of("hello"), &key(1)).unwrap(), with(b""));
+    let linux = linux_of("hello");
+    assert_eq!(open(&file_of(&linux, DISK), &linux, &key(1)).unwrap(), with(DISK));
+    assert_eq!((of("a").source(), linux.source()), (Some(Digest::of(b"module")), Some(Digest::of(b"files"))));
 }
 
 #[test]
 fn what_is_not_served() {
     let longer = [file(), vec![0]].concat();
     let whole = file();
-    let cases: [(&[u8], SnapshotOf, u8, &str); 5] = [
+    let with_disk = file_of(&linux_of("hello"), DISK);
+    let cut = with_disk.len() - 1;
+    let cases: [(&[u8], SnapshotOf, u8, &str); 7] = [
         (&whole, of("other"), 1, "made of something else"),
-        (&whole, SnapshotOf { guest: Digest::of(b"new"), ..of("hello") }, 1, "made of something else"),
+        (&whole, SnapshotOf { guest: linux(), ..of("hello") }, 1, "made of something else"),
+        (&with_disk[..cut - DISK.len()], linux_of("hello"), 1, "memory does not have the length"),
+        (&with_disk[..cut], linux_of("hello"), 1, "disk does not have the length"),
         (&whole, of("hello"), 2, "refused"),
-        (&longer, of("hello"), 1, "memory does not have the length"),
+        (&longer, of("hello"), 1, "disk does not have the length"),
         (b"", of("hello"), 1, "cut short"),
     ];
     for (file, of, trusted, words) in cases {
@@ -66,17 +97,40 @@ fn what_is_not_served() {
 
 #[test]
 fn every_part_is_in_the_key() {
+    let x = Digest::of(b"x");
+    let wasm = |change: &dyn Fn([&mut Digest; 3], &mut u32, &mut IsaSet)| {
+        let mut guest = wasm();
+        if let GuestOf::Wasm { source, code, program, abi_version, isa } = &mut guest {
+            change([source, code, program], abi_version, isa);
+        }
+        SnapshotOf { guest, ..of("a") }
+    };
+    let linux = |change: &dyn Fn([&mut Digest; 4], &mut u32)| {
+        let mut guest = linux();
+        if let GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version } = &mut guest {
+            change([runtime, kernel, initrd, machine], protocol_version);
+        }
+        SnapshotOf { guest, ..of("a") }
+    };
     let base = of("a");
     let others = [
         of("b"),
-        SnapshotOf { source: Digest::of(b"x"), ..base.clone() },
-        SnapshotOf { code: Digest::of(b"x"), ..base.clone() },
-        SnapshotOf { task: Some(Digest::of(b"x")), ..base.clone() },
-        SnapshotOf { told: Digest::of(b"x"), ..base.clone() },
-        SnapshotOf { guest: Digest::of(b"x"), ..base.clone() },
-        SnapshotOf { abi_version: 3, ..base.clone() },
-        SnapshotOf { isa: IsaSet(0x7FF), ..base.clone() },
+        SnapshotOf { task: Some(x), ..base.clone() },
+        SnapshotOf { told: x, ..base.clone() },
+        wasm(&|[source, ..], _, _| *source = x),
+        wasm(&|[_, code, _], _, _| *code = x),
+        wasm(&|[.., program], _, _| *program = x),
+        wasm(&|_, abi_version, _| *abi_version = 3),
+        wasm(&|_, _, isa| *isa = IsaSet(0x7FF)),
+        linux(&|_, _| {}),
+        linux(&|[runtime, ..], _| *runtime = x),
+        linux(&|[_, kernel, ..], _| *kernel = x),
+        linux(&|[_, _, initrd, _], _| *initrd = x),
+        linux(&|[.., machine], _| *machine = x),
+        linux(&|_, protocol_version| *protocol_version = 6),
     ];
+    let keys: std::collections::BTreeSet<_> = others.iter().map(SnapshotOf::key).collect();
+    assert_eq!(keys.len(), others.len());
     for other in others {
         assert_ne!(base.key(), other.key(), "{other:?}");
     }
@@ -86,16 +140,18 @@ fn every_part_is_in_the_key() {
 proptest! {
     #[test]
     fn no_flipped_bit_is_served(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
-        let mut file = file();
+        let of = linux_of("hello");
+        let mut file = file_of(&of, DISK);
         let at = at.index(file.len());
         file[at] ^= 1_u8 << bit;
-        prop_assert!(open(&file, &of("hello"), &key(1)).is_err(), "byte {at}");
+        prop_assert!(open(&file, &of, &key(1)).is_err(), "byte {at}");
     }
 
     #[test]
     fn no_cut_is_served(at in any::<prop::sample::Index>()) {
-        let file = file();
-        prop_assert!(open(&file[..at.index(file.len())], &of("hello"), &key(1)).is_err());
+        let of = linux_of("hello");
+        let file = file_of(&of, DISK);
+        prop_assert!(open(&file[..at.index(file.len())], &of, &key(1)).is_err());
     }
 
     #[test]

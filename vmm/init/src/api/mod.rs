@@ -55,7 +55,9 @@ async fn route(supervisor: Supervisor, request: Request<Incoming>) -> Answer {
         (&Method::POST, ["2018-06-01", "runtime", "init", "error"]) => {
             runtime::init_error(&supervisor, request).await
         }
-        (&Method::GET, ["2018-06-01", "runtime", "restore", "next"]) => runtime::restore_next(&supervisor).await,
+        (&Method::GET, ["2018-06-01", "runtime", "restore", "next"]) => {
+            runtime::restore_next(&supervisor).await
+        }
         (&Method::POST, ["2018-06-01", "runtime", "restore", "error"]) => {
             runtime::restore_error(&supervisor, request).await
         }

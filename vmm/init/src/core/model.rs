@@ -88,7 +88,10 @@ impl World {
                     self.restorable = false;
                 }
                 Action::Deliver(who, Delivery::Event) => {
-                    assert!(who != Who::Runtime || !self.restorable, "an event for one that waits to be restored");
+                    assert!(
+                        who != Who::Runtime || !self.restorable,
+                        "an event for one that waits to be restored"
+                    );
                     assert!(self.owed.is_some(), "an event for {who:?} that nobody sent");
                     // Only the runtime may be given one again.
                     assert!(self.waiting.remove(&who) || who == Who::Runtime, "{who:?} does not wait");
@@ -115,8 +118,7 @@ impl World {
 }
 
 fn run(steps: &[Step], snapshots: bool, external: usize) {
-    let mut machine =
-        Machine::new(10_000_000, snapshots, (0..external).map(|at| format!("e{at}")).collect());
+    let mut machine = Machine::new(10_000_000, snapshots, (0..external).map(|at| format!("e{at}")).collect());
     let mut world = World { tellings: 1, ..World::default() };
     let mut now = 0;
     let mut number = 0;

@@ -7,9 +7,9 @@
 //! ```
 //! Who said that it holds still may be one of many afterwards: on another connection nothing but `Restored` and `Shutdown` is taken.
 
+use super::Unprepared;
 use super::event::HostEvent;
 use super::outgoing::Outgoing;
-use super::Unprepared;
 use super::supervisor::Supervisor;
 use crate::core::Machine;
 use bytes::Bytes;

@@ -78,11 +78,7 @@ impl Unprepared {
             InitFailure::Task => "Sandbox.InvalidTask",
             _ => "Sandbox.SetupFailed",
         };
-        InitError {
-            failure: self.failure,
-            error_type: Text::cut(error_type),
-            message: Text::cut(&self.text),
-        }
+        InitError { failure: self.failure, error_type: Text::cut(error_type), message: Text::cut(&self.text) }
     }
 }
 

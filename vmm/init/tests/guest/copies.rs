@@ -1,8 +1,8 @@
 //! Functions that are ready are written down with their guest, and copies of them brought back: each is one of its own before
 //! anything of it runs.
 
-use super::support::{Running, machine::Written, restored};
 use super::guest;
+use super::support::{Running, machine::Written, restored};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -25,7 +25,8 @@ impl Drawn {
         for name in ["random", "uuid", "given"] {
             assert!(self.values.insert(format!("{name} {}", drawn[name])), "drawn twice: {drawn}");
         }
-        let asked: Vec<_> = drawn["asked"].as_array().unwrap().iter().map(|port| port.as_u64().unwrap()).collect();
+        let asked: Vec<_> =
+            drawn["asked"].as_array().unwrap().iter().map(|port| port.as_u64().unwrap()).collect();
         assert!(asked.iter().all(|port| (16_384..=65_535).contains(port)), "{drawn}");
         // The first is the secret's alone; those after it begin where it stood, a few at random further.
         self.ports.extend(asked.first());

@@ -53,8 +53,7 @@ impl Machine {
             memfd(&task),
         ];
         let kernel_image = open(&kernel.join("vmlinuz"));
-        let initrd =
-            memfd(&initrd(&fs::read(super::program()).unwrap(), &kernel.join("modules")).unwrap());
+        let initrd = memfd(&initrd(&fs::read(super::program()).unwrap(), &kernel.join("modules")).unwrap());
         let spec = LinuxSpec {
             memory_bytes: MEMORY_BYTES,
             command_line: format!(

@@ -1,7 +1,7 @@
 use super::*;
 use std::os::unix::fs::symlink;
 use warren_abi::isa::IsaSet;
-use warren_artefact::Digest;
+use warren_artefact::{Digest, GuestOf, Part};
 
 const MEMORY: usize = 8192;
 
@@ -11,23 +11,34 @@ fn key() -> (tempfile::TempDir, SigningKey) {
     (dir, key)
 }
 
+const DISK: &[u8] = b"a disk";
+
+/// Of a Linux function, whose files are the same for all.
 fn of(function: &str) -> SnapshotOf {
+    let [runtime, kernel, initrd, machine] = [Digest::of(b"x"); 4];
     SnapshotOf {
         function: function.into(),
-        source: Digest::of(b"module"),
-        code: Digest::of(b"code"),
-        task: None,
+        task: Some(Digest::of(b"module")),
         told: Digest::of(function.as_bytes()),
-        guest: Digest::of(b"guest"),
-        abi_version: 2,
-        isa: IsaSet::BASELINE,
+        guest: GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version: 5 },
     }
 }
 
 fn snapshot(function: &str) -> SealedSnapshot {
     let memory = [7; MEMORY];
-    let head = SnapshotHead::new(of(function), b"state".to_vec(), Digest::of(&memory), MEMORY as u64, 0);
-    SealedSnapshot { head, memory: SealedFile::new("memory", &memory).unwrap() }
+    let head = SnapshotHead::new(of(function), b"state".to_vec(), Part::of(&memory), Part::of(DISK), 0);
+    let disk = Some(Arc::new(SealedFile::new("disk", DISK).unwrap()));
+    SealedSnapshot { head, memory: SealedFile::new("memory", &memory).unwrap(), disk }
+}
+
+/// Of a Wasm function, without a disk.
+fn wasm(function: &str) -> SealedSnapshot {
+    let [source, code, program] = [b"module", b"code..", b"guest."].map(|bytes| Digest::of(bytes));
+    let guest = GuestOf::Wasm { source, code, program, abi_version: 2, isa: IsaSet::BASELINE };
+    let of = SnapshotOf { task: None, guest, ..of(function) };
+    let memory = [7; MEMORY];
+    let head = SnapshotHead::new(of, b"state".to_vec(), Part::of(&memory), Part::of(b""), 0);
+    SealedSnapshot { head, memory: SealedFile::new("memory", &memory).unwrap(), disk: None }
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -48,6 +59,14 @@ fn kept_and_served_again() {
     shelf.put(&snapshot("a"), &key).unwrap();
     let found = shelf.get(&of("a"), &[key.verifying_key()]).unwrap();
     assert_eq!((found.head, found.memory.len()), (snapshot("a").head, MEMORY as u64));
+    let mut disk = Vec::new();
+    io::copy(&mut found.disk.unwrap().reader(), &mut disk).unwrap();
+    assert_eq!(disk, DISK);
+    let plain = wasm("a");
+    shelf.put(&plain, &key).unwrap();
+    let found = shelf.get(plain.head.of(), &[key.verifying_key()]).unwrap();
+    assert!(found.disk.is_none() && found.head == plain.head);
+    shelf.remove(plain.head.of());
     assert!(shelf.get(&of("b"), &[key.verifying_key()]).is_none());
     shelf.remove(&of("a"));
     shelf.remove(&of("a"));
@@ -67,13 +86,14 @@ fn what_is_not_right_is_removed() {
         fs::write(&path, bytes).unwrap();
     };
     let cut = |len: u64| File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
-    let cases: [(&str, &dyn Fn()); 9] = [
+    let cases: [(&str, &dyn Fn()); 10] = [
         ("a bit of the beginning", &|| flip(3)),
         ("a bit of what is signed", &|| flip(40)),
         ("a bit of the padding", &|| flip(4000)),
         ("a bit of the memory", &|| flip(4096 + 77)),
         ("the last bit", &|| flip(usize::MAX)),
         ("cut in the memory", &|| cut(4096 + 100)),
+        ("cut in the disk", &|| cut(4096 + MEMORY as u64 + 2)),
         ("cut at the memory", &|| cut(4096)),
         ("empty", &|| cut(0)),
         ("longer", &|| File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap()),
