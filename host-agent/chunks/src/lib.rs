@@ -2,7 +2,7 @@
 //! a name.
 //!
 //! It deliberately does *not* map memory, serve page faults, know a virtual machine, or decide who a tenant is: callers
-//! bring keys, salts and descriptors. Nothing in Warren uses it yet; the pager and the agent will.
+//! bring keys, salts and descriptors. The pager reads from it; the agent does not use it yet.
 //!
 //! Principles:
 //! - Bytes are believed for what they are, not for where they came from: every read is held against its name, then its seal.

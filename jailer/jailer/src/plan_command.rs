@@ -49,6 +49,8 @@ enum Kind {
     Vmm,
     /// The VMM of a Wasm guest that is brought back from a snapshot.
     Restore,
+    /// The same, its memory brought by a pager.
+    PagedRestore,
     Compile,
     /// The VMM of a Linux guest.
     Linux,
@@ -75,6 +77,7 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
     let program = match options.program {
         Kind::Vmm => Program::Vmm,
         Kind::Restore => Program::Restore,
+        Kind::PagedRestore => Program::PagedRestore,
         Kind::Linux => {
             Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false })
         }
@@ -102,9 +105,7 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         for line in second {
             println!("  {line}");
         }
-        if let (Program::Vmm | Program::Restore | Program::Linux(_), Availability::No(why)) =
-            (program, &facts.kvm)
-        {
+        if let (false, Availability::No(why)) = (matches!(program, Program::Compile(_)), &facts.kvm) {
             println!("on this host such a jail is refused: {why}");
         }
     }

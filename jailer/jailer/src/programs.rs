@@ -26,6 +26,8 @@ pub(crate) struct Programs {
     /// BLAKE3 of the guest program, if it is there.
     pub(crate) guest_digest: Option<[u8; 32]>,
     pub(crate) kvm: Held,
+    /// Needed by VMMs whose memory a pager brings alone.
+    pub(crate) userfaultfd: Held,
     pub(crate) null: OwnedFd,
 }
 
@@ -39,6 +41,7 @@ impl Programs {
             guest_digest: guest.as_ref().ok().map(digest).transpose()?,
             guest,
             kvm: device("/dev/kvm"),
+            userfaultfd: device("/dev/userfaultfd"),
             null: device("/dev/null").map_err(io::Error::other)?,
         })
     }
@@ -46,7 +49,7 @@ impl Programs {
     /// The file of a program.
     pub(crate) const fn program(&self, program: Program) -> &Held {
         match program {
-            Program::Vmm | Program::Restore | Program::Linux(_) => &self.vmm,
+            Program::Vmm | Program::Restore | Program::PagedRestore | Program::Linux(_) => &self.vmm,
             Program::Compile(_) => &self.compile,
         }
     }

@@ -138,6 +138,9 @@ impl Spawner<'_> {
             let fd = match place {
                 Descriptor::Null => open_anew(self.processes, self.programs.null.as_fd(), OFlags::RDWR),
                 Descriptor::Kvm => open_anew(self.processes, lacking(&self.programs.kvm)?, OFlags::RDWR),
+                Descriptor::Userfaultfd => {
+                    open_anew(self.processes, lacking(&self.programs.userfaultfd)?, OFlags::RDWR)
+                }
                 Descriptor::GuestImage => {
                     open_anew(self.processes, lacking(&self.programs.guest)?, OFlags::RDONLY)
                 }

@@ -84,7 +84,7 @@ const fn fcntl(thread: Thread, command: u64, why: &'static str) -> MonitorCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [MonitorCall; 63] = [
+pub const SYSTEM_CALLS: [MonitorCall; 67] = [
     // Sealing itself, and starting.
     with(StartOnly, "prctl", 157, 0, 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(StartOnly, "prctl", 157, 0, 15, "PR_SET_NAME of the vCPU thread"),
@@ -113,6 +113,11 @@ pub const SYSTEM_CALLS: [MonitorCall; 63] = [
     ioctl(StartOnly, 0x4188_AEC6, "KVM_X86_SET_MSR_FILTER: deny all"),
     ioctl(StartOnly, 0x4008_AE90, "KVM_SET_CPUID2"),
     ioctl(StartOnly, 0xAEA3, "KVM_GET_TSC_KHZ"),
+    // Memory that a pager brings.
+    ioctl(StartOnly, 0xAA00, "USERFAULTFD_IOC_NEW, of the device's descriptor"),
+    ioctl(StartOnly, 0xC018_AA3F, "UFFDIO_API"),
+    ioctl(Main, 0xC020_AA00, "UFFDIO_REGISTER"),
+    any(Main, "sendmsg", 46, "the userfaultfd, to the pager"),
     ioctl(
         Main,
         0x4020_AE46,

@@ -120,6 +120,8 @@ pub enum Descriptor {
     Null,
     /// `/dev/kvm`, opened by the jailer.
     Kvm,
+    /// `/dev/userfaultfd`, opened by the jailer.
+    Userfaultfd,
     /// The guest image, opened anew for each jail by the jailer: no shared file offset.
     GuestImage,
     /// Of the request.
@@ -234,11 +236,14 @@ impl Step {
 pub fn places(program: Program) -> Vec<Descriptor> {
     let log = |index| Descriptor::Request { index, kind: DescriptorKind::Log };
     match program {
-        Program::Vmm | Program::Restore | Program::Linux(_) => {
+        Program::Vmm | Program::Restore | Program::PagedRestore | Program::Linux(_) => {
             let listener = Descriptor::Request { index: 0, kind: DescriptorKind::Listener };
             let mut places = vec![Descriptor::Null, log(1), log(1), listener, Descriptor::Kvm];
-            if matches!(program, Program::Vmm | Program::Restore) {
+            if !matches!(program, Program::Linux(_)) {
                 places.push(Descriptor::GuestImage);
+            }
+            if program == Program::PagedRestore {
+                places.push(Descriptor::Userfaultfd);
             }
             places
         }
@@ -258,6 +263,7 @@ pub fn argv(program: Program) -> Vec<String> {
     match program {
         Program::Vmm => vec![program.file_name().to_string(), "run".to_string()],
         Program::Restore => ["warren-vmm", "run", "--restore"].map(String::from).into(),
+        Program::PagedRestore => ["warren-vmm", "run", "--restore", "--paged"].map(String::from).into(),
         Program::Linux(machine) => {
             let words = [program.file_name().to_string(), "linux".to_string()];
             let options = [("memory-mib", machine.memory_mib), ("cpus", machine.cpus.into())];

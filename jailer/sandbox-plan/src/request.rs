@@ -8,7 +8,7 @@ use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages; a mismatch is refused.
-pub const JAILER_PROTOCOL_VERSION: u32 = 3;
+pub const JAILER_PROTOCOL_VERSION: u32 = 4;
 /// Most bytes of a packet.
 pub const MAX_PACKET: usize = 64 << 10;
 /// Most descriptors on one request.
@@ -63,7 +63,7 @@ pub struct Spawn {
 }
 
 /// The programs a jailer starts, with the descriptors each takes from the request. The jailer adds those it owns
-/// (the program file, /dev/kvm, the guest image) and closes every other one.
+/// (the program file, /dev/kvm, /dev/userfaultfd, the guest image) and closes every other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Program {
     /// `warren-vmm run`: \[0\] listening control socket, \[1\] log pipe or socket (write end).
@@ -77,6 +77,9 @@ pub enum Program {
     Linux(LinuxMachine),
     /// `warren-vmm run --restore`: a VMM that waits for a snapshot of a Wasm guest, with the descriptors of [`Program::Vmm`].
     Restore,
+    /// The same whose memory a pager brings, `warren-vmm run --restore --paged`: behind the descriptors of [`Program::Restore`] it
+    /// has 6 = /dev/userfaultfd.
+    PagedRestore,
 }
 
 /// What a VMM for a Linux guest is made with.
@@ -98,7 +101,7 @@ impl Program {
     #[must_use]
     pub const fn file_name(&self) -> &'static str {
         match self {
-            Self::Vmm | Self::Restore | Self::Linux(_) => "warren-vmm",
+            Self::Vmm | Self::Restore | Self::PagedRestore | Self::Linux(_) => "warren-vmm",
             Self::Compile(_) => "warren-compile",
         }
     }

@@ -84,7 +84,7 @@ pub fn limits_of(program: &Program, limits: &Limits) -> Vec<ResourceLimit> {
     match program {
         // A VMM makes no file, not even in memory. It reserves far more address space than it may use, so AS cannot fit
         // and the cgroup alone bounds its memory.
-        Program::Vmm | Program::Restore => {
+        Program::Vmm | Program::Restore | Program::PagedRestore => {
             set(Rlimit::Nofile, VMM_OPEN_FILES);
             set(Rlimit::Fsize, 0);
         }

@@ -21,7 +21,7 @@ const BEFORE_THE_FILTER: [&str; 2] = [
 pub fn lines(program: Program) -> Vec<String> {
     let mut lines: Vec<String> = BEFORE_THE_FILTER.iter().map(ToString::to_string).collect();
     match program {
-        Program::Vmm | Program::Restore => {
+        Program::Vmm | Program::Restore | Program::PagedRestore => {
             let rows = &monitor::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
             lines.push("the VM is made, the vCPU thread started".to_string());
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn every_rule_is_printed_once() {
         let shown = |program| lines(program).iter().filter(|line| line.starts_with("    ")).count();
-        for program in [Program::Vmm, Program::Restore] {
+        for program in [Program::Vmm, Program::Restore, Program::PagedRestore] {
             assert_eq!(shown(program), monitor::SYSTEM_CALLS.len());
         }
         let machine = LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false };

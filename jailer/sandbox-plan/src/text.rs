@@ -82,6 +82,7 @@ impl Display for Descriptor {
         match self {
             Self::Null => f.write_str("/dev/null"),
             Self::Kvm => f.write_str("/dev/kvm"),
+            Self::Userfaultfd => f.write_str("/dev/userfaultfd"),
             Self::GuestImage => f.write_str("guest image"),
             Self::Request { index, kind } => {
                 let kind = match kind {

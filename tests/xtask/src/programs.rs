@@ -10,10 +10,11 @@ use std::{
 /// The package whose test programs are the end-to-end suites.
 const SUITES: &str = "suites";
 /// Package and name of other tests that have a full form.
-const FULL_FORMS: [(&str, &str); 4] = [
+const FULL_FORMS: [(&str, &str); 5] = [
     ("host-agent/agent", "worker"),
     ("host-agent/chunks", "crash"),
     ("host-agent/image", "runtime"),
+    ("host-agent/pager", "paged"),
     ("vmm/monitor", "snapshots"),
 ];
 
@@ -45,7 +46,9 @@ impl TestProgram {
     /// Whether it makes jails of its own. (A prepared machine's jailer is not a test's to start and kill.)
     pub(crate) fn needs_root(&self) -> bool {
         let place = self.place();
-        self.beside && (place == Path::new("jailer/jailer") || place == Path::new("host-agent/agent"))
+        // The pager's have /dev/userfaultfd, which is root's.
+        let roots = ["jailer/jailer", "host-agent/agent", "host-agent/pager"];
+        self.beside && roots.iter().any(|root| place == Path::new(root))
     }
 
     /// Package and target, for people.

@@ -15,6 +15,8 @@ pub enum End {
     LoadFailed,
     /// The host failed the monitor.
     Host(anyhow::Error),
+    /// The pager that brings the guest's memory gave up, or is gone: what is not there yet will never be.
+    Pager(String),
     /// A Linux guest powered itself off.
     PoweredOff,
     /// A Linux guest reset itself: a reboot, or a panic that ends in one.
@@ -31,6 +33,7 @@ impl End {
             Self::Guest(_) => 21,
             Self::LoadFailed => 22,
             Self::Host(_) => 23,
+            Self::Pager(_) => 24,
             Self::PoweredOff => 10,
             Self::Reset => 11,
         }
@@ -45,6 +48,7 @@ impl std::fmt::Display for End {
             Self::Guest(fault) => write!(f, "guest: {fault}"),
             Self::LoadFailed => f.write_str("load-failed"),
             Self::Host(error) => write!(f, "host: {error:#}"),
+            Self::Pager(why) => write!(f, "pager: {why}"),
             Self::PoweredOff => f.write_str("powered-off"),
             Self::Reset => f.write_str("reset"),
         }

@@ -13,7 +13,7 @@
 //! [`progress`] what both know, [`orders`] what they tell each other, [`connection`] and [`link`] the two kinds of
 //! connection, [`load`] the door for requests, [`machine`] building a VM, [`cpu`] registers and exits, [`cpuid`] what
 //! the guest sees of the processor, [`program`] the guest's ELF file in memory, [`mailbox`] events and replies, [`seeds`] their random bytes, [`ram`]
-//! guest memory, [`sys`] everything unsafe, [`mod@log`] lines for the operator;
+//! guest memory, [`paging`] memory that a pager brings, [`sys`] everything unsafe, [`mod@log`] lines for the operator;
 //! and [`probe`], what a host can do. [`linux`] is the other machine: a stock kernel with virtio devices.
 
 pub mod bare;
@@ -28,6 +28,7 @@ pub mod log;
 pub mod machine;
 pub mod mailbox;
 pub mod orders;
+pub mod paging;
 pub mod probe;
 pub mod program;
 pub mod progress;

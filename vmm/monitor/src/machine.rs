@@ -9,6 +9,7 @@ use crate::cpu::Cpu;
 use crate::cpuid::TooMany;
 use crate::cpuid::table::Lacks;
 use crate::mailbox::Mailbox;
+use crate::paging::PagerError;
 use crate::program::{self, ProgramError};
 use crate::ram::{Ram, RamError};
 use crate::sys::FileUse;
@@ -84,6 +85,9 @@ pub enum MachineError {
     /// The page tables do not take the plan: a defect here.
     #[error(transparent)]
     Paging(#[from] PagingError),
+    /// Memory could not be handed to a pager.
+    #[error(transparent)]
+    Pager(#[from] PagerError),
     /// A planned address is not memory: a defect here.
     #[error(transparent)]
     Memory(#[from] OutOfRange),

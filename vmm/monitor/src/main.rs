@@ -28,8 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run one sandbox over inherited descriptors: 3 control socket, 4 /dev/kvm, 5 guest program. Started by
-    /// warren-jailer.
+    /// Run one sandbox over inherited descriptors: 3 control socket, 4 /dev/kvm, 5 guest program, with --paged 6
+    /// /dev/userfaultfd. Started by warren-jailer.
     Run {
         /// MiB of the memory slot made in advance; a function that needs more gets a second slot when it is loaded.
         #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u64).range(32..=3072))]
@@ -40,6 +40,9 @@ enum Command {
         /// Wait for a snapshot instead of a function.
         #[arg(long)]
         restore: bool,
+        /// The snapshot's memory may be brought by a pager.
+        #[arg(long, requires = "restore")]
+        paged: bool,
     },
     /// Run one Linux guest over inherited descriptors: 3 control socket, 4 /dev/kvm. Started by warren-jailer.
     Linux {
@@ -96,8 +99,9 @@ fn main() -> ExitCode {
 
 fn start() -> Result<u8> {
     match Arguments::parse().command {
-        Command::Run { class_mib, huge_pages, restore } => {
-            let descriptors = Descriptors::inherit().context("warren-vmm run is started by warren-jailer")?;
+        Command::Run { class_mib, huge_pages, restore, paged } => {
+            let descriptors =
+                Descriptors::inherit(paged).context("warren-vmm run is started by warren-jailer")?;
             let options = MachineOptions { class_len: class_mib << 20, huge_heap: huge_pages, bare: restore };
             let end = run(descriptors, options);
             warren_vmm::log!("end: {end}");

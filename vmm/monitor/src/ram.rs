@@ -3,6 +3,7 @@
 //! Nothing here ever makes a Rust reference into guest memory.
 
 pub mod held;
+pub mod paged;
 
 use crate::sys::pool::{HugePage, PoolError};
 use crate::sys::vectored::{Direction, send_behind, transfer, transfer_stream};

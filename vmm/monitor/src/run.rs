@@ -8,12 +8,12 @@ use crate::orders::queue;
 use crate::progress::{Progress, monotonic_ns};
 use crate::seal::{Seal, ThreadFilter};
 use crate::service::{Service, Vessel};
-use crate::sys;
+use crate::sys::{self, userfault::Userfault};
 use crate::vcpu::Life;
 use anyhow::{Context, Result, bail};
 use event_manager::{EventManager, MutEventSubscriber, SubscriberId, SubscriberOps};
 use kvm_ioctls::Kvm;
-use rustix::fd::{OwnedFd, RawFd};
+use rustix::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -33,13 +33,17 @@ pub struct Descriptors {
     pub kvm: OwnedFd,
     /// The guest program.
     pub image: OwnedFd,
+    /// /dev/userfaultfd, of a VMM whose memory a pager may bring.
+    pub userfaultfd: Option<OwnedFd>,
 }
 
 impl Descriptors {
-    /// Takes them over. To be called once, first.
-    pub fn inherit() -> Result<Self> {
+    /// Takes them over, for a machine that may be paged or not. To be called once, first.
+    pub fn inherit(paged: bool) -> Result<Self> {
         let (listener, kvm) = Self::inherit_first()?;
-        Ok(Self { listener, kvm, image: take(5, "the guest program")? })
+        let image = take(5, "the guest program")?;
+        let userfaultfd = paged.then(|| take(6, "/dev/userfaultfd")).transpose()?;
+        Ok(Self { listener, kvm, image, userfaultfd })
     }
 
     /// The two that every machine has: control socket and /dev/kvm.
@@ -76,7 +80,9 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
         let filters = machine.bare().filters_msrs();
         (Vessel::Built(Box::new(machine)), cpu, filters)
     };
-    drop((kvm, descriptors.image));
+    let device = descriptors.userfaultfd.as_ref().map(AsFd::as_fd);
+    let userfault = device.map(Userfault::new).transpose().context("make a userfaultfd")?;
+    drop((kvm, descriptors.image, descriptors.userfaultfd));
     if !filters_msrs {
         log!("this KVM has no MSR filter; the guest runs in user mode and reaches none");
     }
@@ -91,8 +97,8 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     };
     std::thread::Builder::new().name("vcpu".into()).spawn(body).context("start the vCPU thread")?;
     let listener = UnixListener::from(descriptors.listener);
-    let service =
-        Service::new(listener, vessel, order, report, progress).context("use the control socket")?;
+    let service = Service::new(listener, (vessel, userfault), order, report, progress)
+        .context("use the control socket")?;
     serve(service, seal.main, begin)
 }
 

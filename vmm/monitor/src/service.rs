@@ -11,8 +11,10 @@ use crate::load;
 use crate::log;
 use crate::machine::{Machine, MachineError};
 use crate::orders::{Incoming, Order, Outgoing, Report};
+use crate::paging::{PagerError, Paging};
 use crate::progress::{Progress, StopCause, monotonic_ns};
 use crate::snapshot::{self, Taken};
+use crate::sys::userfault::Userfault;
 use crate::vcpu::FIRST_GENERATION;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -30,6 +32,7 @@ const STRANGERS_MAX: usize = 8;
 const LISTENER: u32 = 0;
 const TIMER: u32 = 1;
 const REPORTS: u32 = 2;
+const PAGER: u32 = 3;
 const FIRST_CONNECTION: u32 = 16;
 
 /// The main thread's belongings.
@@ -47,6 +50,11 @@ pub struct Service {
     next_token: u32,
     load: Option<LoadTimes>,
     end: Option<End>,
+    userfault: Option<Userfault>,
+    /// Who brings this guest's memory.
+    paging: Option<Paging>,
+    /// Whether it is listened to.
+    listens: bool,
 }
 
 /// What the process was started to be.
@@ -65,10 +73,10 @@ struct LoadTimes {
 }
 
 impl Service {
-    /// Over a listening socket and a zygote whose vCPU thread has the other ends.
+    /// Over a listening socket and a zygote whose vCPU thread has the other ends; with a userfaultfd if its memory may be paged.
     pub fn new(
         listener: UnixListener,
-        vessel: Vessel,
+        (vessel, userfault): (Vessel, Option<Userfault>),
         orders: Outgoing<Order>,
         reports: Incoming<Report>,
         progress: Arc<Progress>,
@@ -86,6 +94,9 @@ impl Service {
             next_token: FIRST_CONNECTION,
             load: None,
             end: None,
+            userfault,
+            paging: None,
+            listens: false,
         })
     }
 
@@ -141,6 +152,25 @@ impl Service {
             self.close(token, ops, error);
         } else {
             self.watch(token, ops);
+        }
+        self.watch_pager(ops);
+    }
+
+    /// Listens to the pager once there is one.
+    fn watch_pager(&mut self, ops: &mut EventOps<'_>) {
+        let Some(paging) = self.paging.as_ref().filter(|_| !self.listens) else { return };
+        match ops.add(Events::with_data_raw(paging.raw_fd(), PAGER, EventSet::IN)) {
+            Ok(()) => self.listens = true,
+            Err(error) => {
+                self.end = Some(End::Host(anyhow::anyhow!("cannot listen to the pager: {error:?}")));
+            }
+        }
+    }
+
+    /// Whatever the vCPU thread waits for may never come: the process ends without it.
+    fn pager_ready(&mut self) {
+        if let Some(why) = self.paging.as_ref().and_then(Paging::hear) {
+            self.end = Some(End::Pager(why));
         }
     }
 
@@ -202,7 +232,10 @@ impl Service {
             }
             ControlRequest::Load(spec) => self.begin(&spec.label, |service| service.build(spec, descriptors)),
             ControlRequest::Restore(spec) => {
-                self.begin(&spec.label, |service| service.restore(spec, descriptors))
+                self.begin(&spec.label, |service| service.restore(spec, false, descriptors))
+            }
+            ControlRequest::RestorePaged(spec) => {
+                self.begin(&spec.label, |service| service.restore(spec, true, descriptors))
             }
             ControlRequest::Snapshot => match self.begin_snapshot(descriptors) {
                 Ok(()) => Ok(()),
@@ -259,14 +292,20 @@ impl Service {
         Ok(Order::Start(Box::new(start)))
     }
 
-    fn restore(&mut self, spec: &RestoreSpec, descriptors: Vec<OwnedFd>) -> Result<Order, LoadError> {
+    fn restore(
+        &mut self,
+        spec: &RestoreSpec,
+        paged: bool,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Order, LoadError> {
         load::label(&spec.label).map_err(LoadError::Refused)?;
-        let (state, memory, artefacts) =
-            snapshot::admit(&spec.state, descriptors).map_err(LoadError::Refused)?;
+        let admitted = snapshot::admit(&spec.state, paged, descriptors).map_err(LoadError::Refused)?;
         let Vessel::Bare(bare) = &mut self.vessel else {
             return Err(LoadError::Refused("this VMM was started to load a function".into()));
         };
-        let resume = snapshot::restore(bare, &state, &memory, &artefacts).map_err(load_error)?;
+        let (resume, paging) =
+            snapshot::restore(bare, admitted, self.userfault.as_ref()).map_err(load_error)?;
+        self.paging = paging;
         Ok(Order::Resume(Box::new(resume)))
     }
 
@@ -369,7 +408,11 @@ impl Service {
 
 fn load_error(error: MachineError) -> LoadError {
     match error {
-        MachineError::Plan(_) | MachineError::Refused(_) => LoadError::Refused(error.to_string()),
+        MachineError::Plan(_)
+        | MachineError::Refused(_)
+        | MachineError::Pager(PagerError::NotStartedForIt | PagerError::Tell(_)) => {
+            LoadError::Refused(error.to_string())
+        }
         other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
     }
 }
@@ -393,6 +436,7 @@ impl MutEventSubscriber for Service {
             LISTENER => self.accept(ops),
             TIMER => self.progress.timer_fired(),
             REPORTS => self.reports_ready(ops),
+            PAGER => self.pager_ready(),
             token => self.connection_ready(token, events.event_set(), ops),
         }
     }

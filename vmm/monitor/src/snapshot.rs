@@ -4,7 +4,8 @@
 //! given, and answers with the state ([`warren_state`]). Code and files are left out: they are sealed files already.
 //!
 //! Restoring: large runs of the file become private mappings over the memory slot of a VM that is bare, so that a page is copied
-//! when it is written and read from the host's page cache otherwise; a few small ones are copied (`snapshot/pieces.rs`). System registers come
+//! when it is written and read from the host's page cache otherwise; a few small ones are copied (`snapshot/pieces.rs`). Or a
+//! pager brings the runs page by page ([`crate::paging`]). System registers come
 //! from the same place as at a first entry; the snapshot has none.
 
 pub(crate) mod pages;
@@ -14,8 +15,10 @@ use crate::bare::Bare;
 use crate::load::sealed_len;
 use crate::machine::{Artefacts, Machine, MachineError, host_isa};
 use crate::mailbox::Mailbox;
-use crate::ram::RamError;
+use crate::paging::{PagerError, Paging};
+use crate::ram::{Ram, RamError};
 use crate::sys::FileUse;
+use crate::sys::userfault::Userfault;
 use crate::sys::vectored::Direction;
 use pieces::Piece;
 use rustix::fd::{AsFd, OwnedFd};
@@ -122,20 +125,48 @@ pub fn target(descriptors: Vec<OwnedFd>) -> Result<OwnedFd, String> {
     Ok(file)
 }
 
-/// Judges a snapshot and its descriptors (memory, code, and files if it has some). The text is the caller's fault, always.
-pub fn admit(state: &[u8], descriptors: Vec<OwnedFd>) -> Result<(WasmState, OwnedFd, Artefacts), String> {
+/// Where the memory of a snapshot comes from.
+#[derive(Debug)]
+pub enum Backing {
+    /// From a sealed file, runs one behind the other.
+    File(OwnedFd),
+    /// From a pager behind this socket, page by page.
+    Pager(OwnedFd),
+}
+
+/// A snapshot that was judged: it may be restored, as far as this VM has what it asks for.
+#[derive(Debug)]
+pub struct Admitted {
+    /// All but memory, code and files.
+    pub state: WasmState,
+    /// Its memory.
+    pub memory: Backing,
+    /// Code and files.
+    pub artefacts: Artefacts,
+}
+
+/// Judges a snapshot and its descriptors (memory or the pager's socket, code, and files if it has some). The text is the
+/// caller's fault, always.
+pub fn admit(state: &[u8], by_pager: bool, descriptors: Vec<OwnedFd>) -> Result<Admitted, String> {
     let state: WasmState = open(state).map_err(|error| error.to_string())?;
     let expected = 2 + usize::from(state.task.is_some());
     if descriptors.len() != expected {
         return Err(format!("{} descriptors came, {expected} are needed", descriptors.len()));
     }
     let mut descriptors = descriptors.into_iter();
+    let mut take = |what: &str| descriptors.next().ok_or_else(|| format!("no descriptor for {what}"));
+    let memory = take("the memory")?;
+    let (memory, memory_len) = if by_pager {
+        (Backing::Pager(memory), state.runs.iter().map(|run| run.len).fold(0, u64::saturating_add))
+    } else {
+        let len = sealed_len("the memory", &memory)?;
+        (Backing::File(memory), len)
+    };
     let mut next = |what: &str| {
-        let fd = descriptors.next().ok_or_else(|| format!("no descriptor for {what}"))?;
+        let fd = take(what)?;
         let len = sealed_len(what, &fd)?;
         Ok::<_, String>((fd, len))
     };
-    let (memory, memory_len) = next("the memory")?;
     let (code, code_len) = next("the code")?;
     let task = state.task.map(|_| next("the files")).transpose()?;
     state.check(memory_len).map_err(|error| error.to_string())?;
@@ -151,16 +182,16 @@ pub fn admit(state: &[u8], descriptors: Vec<OwnedFd>) -> Result<(WasmState, Owne
     if !host_isa().covers(state.processor.isa) {
         return Err("this host lacks instruction sets that the snapshot's code uses".into());
     }
-    Ok((state, memory, Artefacts { code, task: task.map(|(fd, _)| fd) }))
+    Ok(Admitted { state, memory, artefacts: Artefacts { code, task: task.map(|(fd, _)| fd) } })
 }
 
-/// Brings a guest back in a VM that is bare.
+/// Brings a guest back in a VM that is bare, and says who brings its memory if somebody does.
 pub fn restore(
     bare: &mut Bare,
-    state: &WasmState,
-    memory: &OwnedFd,
-    artefacts: &Artefacts,
-) -> Result<Resume, MachineError> {
+    admitted: Admitted,
+    userfault: Option<&Userfault>,
+) -> Result<(Resume, Option<Paging>), MachineError> {
+    let Admitted { state, memory, artefacts } = admitted;
     let refused = |why: String| MachineError::Refused(why);
     if state.low_len != bare.class_len {
         let (of, here) = (state.low_len >> 20, bare.class_len >> 20);
@@ -176,31 +207,48 @@ pub fn restore(
     if state.high_len > 0 {
         bare.ram.add_bank(&bare.vm, HIGH_BASE, state.high_len)?;
     }
-    let map = |what, area: Area, file: &OwnedFd, offset, usage| {
-        bare.ram.map_file(what, area.gpa, area.len, (file.as_fd(), offset), usage)
+    let map = |what, area: Area, file: &OwnedFd| {
+        bare.ram.map_file(what, area.gpa, area.len, (file.as_fd(), 0), FileUse::ReadOnly)
     };
-    map("the function's code", state.code, &artefacts.code, 0, FileUse::ReadOnly)?;
+    map("the function's code", state.code, &artefacts.code)?;
     if let (Some(area), Some(task)) = (state.task, &artefacts.task) {
-        map("the function's files", area, task, 0, FileUse::ReadOnly)?;
+        map("the function's files", area, task)?;
     }
-    for piece in pieces::of(&state.runs) {
-        match piece {
-            Piece::Mapped { run, offset } => {
-                map("the snapshot's memory", run, memory, offset, FileUse::CopyOnWrite)?;
-            }
-            Piece::Copied { ranges, offset } => bare
-                .ram
-                .transfer(memory.as_fd(), offset, &ranges, Direction::Read)
-                .map_err(|source| RamError::Map { what: "the snapshot's memory", source })?,
+    let paging = match memory {
+        Backing::File(memory) => {
+            bring(&bare.ram, &state.runs, &memory)?;
+            None
         }
-    }
-    Ok(Resume {
+        Backing::Pager(socket) => {
+            let userfault = userfault.ok_or(PagerError::NotStartedForIt)?;
+            let apart: Vec<_> = [Some(state.code), state.task].into_iter().flatten().collect();
+            Some(Paging::begin(&bare.ram, &state.runs, &apart, (userfault, socket))?)
+        }
+    };
+    let resume = Resume {
         entry: EntryState::new(state.cpu.rip, state.root, bare.features),
         cpu: state.cpu,
         mailbox: Mailbox::new(bare.ram.clone(), state.mailbox),
         memory_bytes: state.memory_bytes,
         generation: state.generation,
-    })
+    };
+    Ok((resume, paging))
+}
+
+/// Maps and copies the runs of a snapshot's memory.
+fn bring(ram: &Ram, runs: &[Run], memory: &OwnedFd) -> Result<(), RamError> {
+    let what = "the snapshot's memory";
+    for piece in pieces::of(runs) {
+        match piece {
+            Piece::Mapped { run, offset } => {
+                ram.map_file(what, run.gpa, run.len, (memory.as_fd(), offset), FileUse::CopyOnWrite)?;
+            }
+            Piece::Copied { ranges, offset } => ram
+                .transfer(memory.as_fd(), offset, &ranges, Direction::Read)
+                .map_err(|source| RamError::Map { what, source })?,
+        }
+    }
+    Ok(())
 }
 
 fn bits(features: Features) -> u8 {

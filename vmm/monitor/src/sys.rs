@@ -7,6 +7,7 @@
 pub mod plain;
 pub mod pool;
 pub mod tap;
+pub mod userfault;
 pub mod vectored;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};

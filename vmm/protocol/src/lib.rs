@@ -11,6 +11,8 @@
 //!
 //! A newer connection of one of the first two roles replaces the older one; streams stand side by side.
 //!
+//! A VMM whose memory a pager brings talks to it over a socket of its own ([`pager`]).
+//!
 //! Framing is in [`frame`]: a little-endian `u32` length, then postcard. Raw payloads follow their message without a
 //! frame; their length stands in the message.
 #![no_std]
@@ -21,6 +23,7 @@ extern crate alloc;
 pub mod frame;
 pub mod guest;
 pub mod linux;
+pub mod pager;
 
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
@@ -31,7 +34,7 @@ pub use warren_abi::{
 };
 
 /// The version of this protocol; checked in [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
 pub const MAX_MESSAGE: usize = 256 << 10;
@@ -112,6 +115,10 @@ pub enum ControlRequest {
     RestoreLinux(linux::LinuxRestore),
     /// Let a Linux guest go on that was written down. Answered by `Told`.
     Resume,
+    /// Bring a Wasm guest back in a VMM that was started to, its memory page by page by a pager. Carries as many descriptors as
+    /// `Restore`; instead of the memory the first is the VMM's end of a SOCK_SEQPACKET pair whose other end the pager has
+    /// ([`pager`]). Answered like `Load`.
+    RestorePaged(RestoreSpec),
 }
 
 /// A snapshot, without what its descriptors carry.

@@ -11,6 +11,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     let program = prop_oneof![
         Just(Program::Vmm),
         Just(Program::Restore),
+        Just(Program::PagedRestore),
         (any::<u32>(), any::<u8>(), any::<u64>(), any::<bool>()).prop_map(
             |(memory_mib, cpus, disk_bytes, network)| Program::Linux(LinuxMachine {
                 memory_mib,

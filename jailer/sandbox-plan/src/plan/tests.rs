@@ -96,6 +96,15 @@ part one: warren-jailer, before exec
     assert_eq!(text, expected);
 }
 
+#[test]
+fn a_pagers_vmm_alone_has_userfaultfd() {
+    let text = |program| plan(&facts(CgroupVersion::V2, Availability::Yes), program, &LIMITS).to_string();
+    let paged = text(Program::PagedRestore);
+    assert!(paged.contains("5 = guest image, 6 = /dev/userfaultfd, close_range on every other"), "{paged}");
+    assert!(paged.contains("argv warren-vmm run --restore --paged\n"), "{paged}");
+    assert!(!text(Program::Restore).contains("userfaultfd"));
+}
+
 /// Orders that security rests on, whatever else changes.
 #[test]
 fn what_must_come_before_what() {
@@ -104,6 +113,7 @@ fn what_must_come_before_what() {
             for program in [
                 Program::Vmm,
                 Program::Restore,
+                Program::PagedRestore,
                 Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
                 Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false }),
             ] {

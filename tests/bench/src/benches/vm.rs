@@ -117,9 +117,8 @@ impl Running {
     /// A guest that was written down, in a VM that is bare; up to where it could take an event.
     fn restore((mut bare, mut cpu): (Bare, Cpu), snapshot: &Snapshot) -> Result<Self> {
         let descriptors = vec![snapshot.memory.try_clone()?, snapshot.code.try_clone()?];
-        let (state, memory, artefacts) =
-            snapshot::admit(&snapshot.state, descriptors).map_err(anyhow::Error::msg)?;
-        let resume = snapshot::restore(&mut bare, &state, &memory, &artefacts)?;
+        let admitted = snapshot::admit(&snapshot.state, false, descriptors).map_err(anyhow::Error::msg)?;
+        let (resume, _) = snapshot::restore(&mut bare, admitted, None)?;
         cpu.resume(&resume)?;
         let Resume { entry, mailbox, generation, .. } = resume;
         let machine = Vessel::Bare(bare);

@@ -205,7 +205,7 @@ impl Service {
                 self.end = Some(End::Shutdown);
                 ControlReply::Stopping
             }
-            ControlRequest::Load(_) | ControlRequest::Restore(_) => {
+            ControlRequest::Load(_) | ControlRequest::Restore(_) | ControlRequest::RestorePaged(_) => {
                 refused("this VMM runs Linux guests, not Wasm functions")
             }
             ControlRequest::Snapshot => self.snapshot(descriptors),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use warren_vmm_protocol::{ControlReply, FunctionError, Outcome};
 
 /// A program that another part of the tree builds: named by `variable`, or collected by `cargo xtask build`.
-fn path(variable: &str, name: &str) -> PathBuf {
+pub fn path(variable: &str, name: &str) -> PathBuf {
     let collected = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/warren").join(name);
     let path = std::env::var_os(variable).map_or(collected, PathBuf::from);
     assert!(path.is_file(), "{} is not there: run `cargo xtask build`, or set {variable}", path.display());

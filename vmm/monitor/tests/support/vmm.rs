@@ -9,6 +9,7 @@ use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub struct Vmm {
     child: Child,
     /// Of its log, what was read already.
     seen: String,
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
 /// What came back from one event.
@@ -54,11 +55,7 @@ impl Vmm {
         let id = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("warren-vmm-test-{}-{id}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        let kvm = std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .expect("these tests need /dev/kvm");
+        let kvm = device("/dev/kvm");
         let image = image.map(memfd);
         let high = |fd: &dyn AsRawFd| {
             // SAFETY: 1. the owner outlives this call.
@@ -67,8 +64,12 @@ impl Vmm {
         };
         let mut passed = vec![high(&listener), high(&kvm)];
         passed.extend(image.as_ref().map(|image| high(image)));
-        let program =
-            std::env::var_os("WARREN_VMM").unwrap_or_else(|| env!("CARGO_BIN_EXE_warren-vmm").into());
+        let userfaultfd = flags.contains(&"--paged").then(|| device("/dev/userfaultfd"));
+        passed.extend(userfaultfd.as_ref().map(|device| high(device)));
+        // Other crates' tests of a VMM have it from `cargo xtask build`.
+        let built = option_env!("CARGO_BIN_EXE_warren-vmm").map(PathBuf::from);
+        let program = std::env::var_os("WARREN_VMM").map(PathBuf::from).or(built);
+        let program = program.unwrap_or_else(|| super::real::path("WARREN_VMM", "bin/warren-vmm"));
         let mut command = Command::new(program);
         command.arg(kind).args(flags).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -165,6 +166,11 @@ impl Drop for Vmm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn device(path: &str) -> std::fs::File {
+    let opened = std::fs::File::options().read(true).write(true).open(path);
+    opened.unwrap_or_else(|error| panic!("these tests need {path}: {error}"))
 }
 
 pub fn send<T: serde::Serialize>(stream: &mut UnixStream, message: &T) {

@@ -1,0 +1,117 @@
+//! What happened while a VM was served: which pages were touched first, in order, and what it cost to bring them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use warren_chunks::{manifest::AccessLog, pages::PageRun};
+
+/// Most runs of a log. A guest that scatters more loses the end of its own log.
+pub const RUNS_MAX: usize = 15_000;
+
+/// Counts of one VM's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Figures {
+    /// Faults told by the kernel.
+    pub faults: u64,
+    /// Pages copied, asked for or not.
+    pub copied: u64,
+    /// Pages of zeroes put in place.
+    pub zeroed: u64,
+    /// Chunks of the loading set that came.
+    pub packs: u64,
+    /// Other chunks that came.
+    pub windows: u64,
+    /// Bytes of all of them, sealed.
+    pub bytes: u64,
+    /// Chunks that could not be had and were not needed, or could be had otherwise.
+    pub failures: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    figures: Figures,
+    touched: Vec<PageRun>,
+    ended: Option<String>,
+}
+
+/// Written by the thread that serves a VM, read by whoever asks. A clone is the same journal.
+#[derive(Clone, Debug, Default)]
+pub struct Journal(Arc<Mutex<Inner>>);
+
+/// What a journal says at some moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Counts.
+    pub figures: Figures,
+    /// Pages in the order in which they were waited for, each once.
+    pub touched: Vec<PageRun>,
+    /// Why it is served no more.
+    pub ended: Option<String>,
+}
+
+impl Journal {
+    /// Changes the counts.
+    pub fn count(&self, change: impl FnOnce(&mut Figures)) {
+        change(&mut self.lock().figures);
+    }
+
+    /// A page was waited for, for the first time.
+    pub fn touch(&self, page: u32) {
+        let mut inner = self.lock();
+        let full = inner.touched.len() >= RUNS_MAX;
+        match inner.touched.last_mut() {
+            Some(run) if run.pages().end == page => run.count += 1,
+            _ if full => {}
+            _ => inner.touched.push(PageRun { first: page, count: 1 }),
+        }
+    }
+
+    /// It is over.
+    pub fn end(&self, why: String) {
+        self.lock().ended = Some(why);
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
+    /// What it says now.
+    #[must_use]
+    pub fn read(&self) -> Entry {
+        let inner = self.lock();
+        Entry { figures: inner.figures, touched: inner.touched.clone(), ended: inner.ended.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whole between any two statements.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// The log of this resume; `None` if nothing was waited for.
+    #[must_use]
+    pub fn log(&self) -> Option<AccessLog> {
+        let touched = self.touched.iter().flat_map(|run| run.pages());
+        (!self.touched.is_empty()).then(|| AccessLog::of_resume(touched))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_in_order_and_bounded() {
+        let journal = Journal::default();
+        for page in [7, 8, 3, 9] {
+            journal.touch(page);
+        }
+        let log = journal.read().log().unwrap();
+        let run = |first, count| PageRun { first, count };
+        assert_eq!((log.runs(), log.resumes()), (&[run(7, 2), run(3, 1), run(9, 1)][..], 1));
+        (0..40_000).for_each(|page| journal.touch(page * 2 + 100));
+        assert_eq!(journal.read().touched.len(), RUNS_MAX);
+        assert_eq!(Journal::default().read().log(), None);
+    }
+}

@@ -1,0 +1,33 @@
+//! The pager: memory of restored VMs, brought page by page from chunks while they run.
+//!
+//! It opens manifests with keys that the agent hands over, and puts pages into VMMs that offered their memory (userfaultfd). It
+//! deliberately does *not* map guest memory, write to the origin, know a guest, or decide who may have which image. Nothing in
+//! Warren starts it yet; tests do.
+//!
+//! Principles:
+//! - A VMM is believed nothing: which image it gets was said by who started it, and whatever it offers is its own memory.
+//! - A page is its image's, or the VM ends by name. Chunks are held against their names and seals (`warren-chunks`).
+//! - One thread a VM: what one makes the kernel do costs no other.
+//! - Decisions are plain functions over plain data ([`regions`], [`bundles`], [`memory`]); ioctls and sockets are shells.
+//!
+//! Modules: [`regions`] what a VMM offers, [`bundles`] which chunk brings which page, [`memory`] a VM's memory and the drawing of its
+//! pages' states, [`journal`] what was touched and what it cost, [`learn`] loading sets of that, [`linear`] a snapshot's memory as an
+//! image; [`uffd`] everything unsafe, [`fetch`] the store for threads, [`packet`] sockets, [`serve`] one VM's thread, [`protocol`] and
+//! [`host`] the agent's side.
+
+pub mod bundles;
+pub mod fetch;
+pub mod host;
+pub mod journal;
+pub mod learn;
+pub mod linear;
+pub mod memory;
+pub mod packet;
+pub mod protocol;
+pub mod regions;
+pub mod serve;
+pub mod uffd;
+
+pub use host::Pager;
+pub use journal::{Entry, Figures, Journal};
+pub use memory::Manner;

@@ -1,0 +1,412 @@
+//! The memory of one VM while it is brought: which pages are there, what is asked for, what happens on a fault.
+//!
+//! ```text
+//!  page     missing ──fault: zero──────────────────────────────▶ there
+//!              │ fault                                             ▲ │ given back by the VMM, then a fault: zero
+//!              ▼                                                   │ ╰──▶ (there)
+//!           waiting for its bundle ──bundle came──copied───────────╯
+//!
+//!  bundle   unknown ──fault, or its turn──▶ queued ──place in flight──▶ asked ──came──▶ here ──all its pages there──▶ spent
+//!              ▲                                                         │ failed        │ room is needed (recording)
+//!              │◀── nobody waits; counted ───────────────────────────────┤               │
+//!              │◀────────────────────────────────────────────────────────│───────────────╯
+//!           pack: its pages come from windows ◀──────────────────────────┤
+//!           window: the VM is served no more, by name ◀──────────────────╯
+//! ```
+//! Pure: who copies and who fetches comes in as [`Outside`]. A page that was there once never gets the snapshot's bytes again: a
+//! fault on it means that the VMM gave it back.
+
+use crate::bundles::{BundleId, Bundles, Kind};
+use crate::journal::Journal;
+use crate::regions::{Regions, Slot};
+use crate::uffd::{FaultError, Put};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use warren_chunks::{Image, manifest::ChunkRef, pages::PAGE_BYTES, store::ReadError};
+
+/// Chunks of one VM in flight at once.
+const ASKED_MAX: usize = 8;
+/// Of these, such as nobody waits for yet.
+const AHEAD_MAX: usize = 4;
+/// Chunks that are kept while an access log is recorded.
+const KEPT_MAX: usize = 4;
+/// Pages of zeroes that are put in place together.
+const ZEROES: u32 = 16;
+/// Pages put in place before faults are looked at again.
+const SLICE: usize = 64;
+
+/// How a VM is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Manner {
+    /// The loading set is read from the beginning.
+    pub loading: bool,
+    /// All that comes with a chunk is put in place; else the page that is waited for alone, so that the access log has every page
+    /// that is touched.
+    pub eager: bool,
+    /// What is left comes in the background.
+    pub fill: bool,
+}
+
+impl Manner {
+    /// For first resumes: every page that is touched is told.
+    pub const RECORD: Self = Self { loading: false, eager: false, fill: false };
+    /// For all others.
+    pub const SERVE: Self = Self { loading: true, eager: true, fill: false };
+}
+
+/// The world of a [`Memory`].
+pub trait Outside {
+    /// Copies whole pages to an address of the VM.
+    fn copy(&mut self, to: u64, pages: &[u8]) -> Result<Put, FaultError>;
+    /// Puts zeroes to an address of the VM.
+    fn zero(&mut self, to: u64, len: usize) -> Result<Put, FaultError>;
+    /// Begins to fetch a chunk of so many pages; [`Memory::arrived`] is to be called once for it.
+    fn fetch(&mut self, id: BundleId, chunk: &ChunkRef, pages: u32);
+}
+
+/// Why a VM is served no more.
+#[derive(Debug, thiserror::Error)]
+pub enum Over {
+    /// A fault at an address that was not offered: the VMM's fault.
+    #[error("a fault outside of the memory that was offered")]
+    Foreign,
+    /// A chunk that is needed cannot be had.
+    #[error("chunk {name} cannot be had: {}", chain(.source))]
+    Chunk {
+        /// Which.
+        name: warren_chunks::Name,
+        /// Why.
+        source: ReadError,
+    },
+    /// A page cannot be put in place.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+}
+
+/// An error with its sources, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+#[derive(Debug)]
+enum State {
+    Queued,
+    Asked,
+    Here(Arc<Vec<u8>>),
+    Spent,
+}
+
+/// A bundle whose pages are being put in place, from this one of them on.
+#[derive(Debug)]
+struct Placing {
+    id: BundleId,
+    next: usize,
+}
+
+/// The memory of one VM.
+#[derive(Debug)]
+pub struct Memory {
+    regions: Regions,
+    bundles: Bundles,
+    manner: Manner,
+    journal: Journal,
+    /// By slot.
+    there: Vec<bool>,
+    touched: Vec<bool>,
+    states: HashMap<BundleId, State>,
+    waiting: HashMap<BundleId, BTreeSet<Slot>>,
+    asked: usize,
+    /// Somebody waits for these.
+    urgent: VecDeque<BundleId>,
+    /// Nobody does yet.
+    ahead: VecDeque<BundleId>,
+    placing: VecDeque<Placing>,
+    /// Chunks that are kept, the oldest first.
+    kept: VecDeque<BundleId>,
+}
+
+impl Memory {
+    /// Nothing of it there yet.
+    #[must_use]
+    pub fn new(image: &Arc<Image>, regions: Regions, manner: Manner, journal: Journal) -> Self {
+        let mut bundles = Bundles::new(Arc::clone(image), &regions, manner.loading);
+        let mut ahead: VecDeque<_> = bundles.packs().collect();
+        if manner.fill {
+            let log = image.layers().first().and_then(|own| own.parts().log.clone());
+            ahead.extend(bundles.in_order(log.as_ref(), &regions));
+        }
+        let slots = usize::try_from(regions.slots()).unwrap_or(0);
+        Self {
+            regions,
+            bundles,
+            manner,
+            journal,
+            there: vec![false; slots],
+            touched: vec![false; slots],
+            states: HashMap::new(),
+            waiting: HashMap::new(),
+            asked: 0,
+            urgent: VecDeque::new(),
+            ahead,
+            placing: VecDeque::new(),
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// Somebody waits for the page at an address.
+    pub fn fault(&mut self, address: u64, outside: &mut impl Outside) -> Result<(), Over> {
+        let slot = self.regions.at(address).ok_or(Over::Foreign)?;
+        self.journal.count(|figures| figures.faults += 1);
+        if let Some(touched) = self.touched.get_mut(slot.0 as usize).filter(|touched| !**touched) {
+            *touched = true;
+            self.regions.page(slot).into_iter().for_each(|page| self.journal.touch(page));
+        }
+        if self.is_there(slot) {
+            // Given back since; or a second thread's fault on a page that came meanwhile, which this wakes.
+            return self.zero(slot.0..slot.0 + 1, outside);
+        }
+        self.bring(slot, outside)
+    }
+
+    fn bring(&mut self, slot: Slot, outside: &mut impl Outside) -> Result<(), Over> {
+        let Some((id, rank)) = self.bundles.of(slot, &self.regions) else {
+            let block = self.zeroes_around(slot);
+            return self.zero(block, outside);
+        };
+        match self.states.get(&id) {
+            Some(State::Here(plain)) => {
+                let plain = Arc::clone(plain);
+                self.copy(slot, &plain, rank, 1, outside)?;
+                return Ok(());
+            }
+            Some(State::Asked) => {}
+            // Everything of it that goes anywhere is there: unless it is this page, whose bundle has to come again.
+            Some(State::Queued | State::Spent) | None => {
+                self.states.insert(id, State::Queued);
+                if !self.urgent.contains(&id) {
+                    self.urgent.push_back(id);
+                }
+            }
+        }
+        self.waiting.entry(id).or_default().insert(slot);
+        self.pump(outside);
+        Ok(())
+    }
+
+    /// Asks for as much as may be in flight: first what somebody waits for. To be called once at the beginning.
+    pub fn pump(&mut self, outside: &mut impl Outside) {
+        while self.asked < ASKED_MAX {
+            let id = match self.urgent.pop_front() {
+                Some(id) => id,
+                None if self.asked < AHEAD_MAX => match self.next_ahead() {
+                    Some(id) => id,
+                    None => return,
+                },
+                None => return,
+            };
+            let Some(bundle) = self.bundles.get(id) else { continue };
+            if matches!(self.states.get(&id), Some(State::Asked | State::Here(_))) {
+                continue;
+            }
+            outside.fetch(id, &bundle.chunk, bundle.of);
+            self.states.insert(id, State::Asked);
+            self.asked += 1;
+        }
+    }
+
+    fn next_ahead(&mut self) -> Option<BundleId> {
+        while let Some(id) = self.ahead.pop_front() {
+            let bundle = self.bundles.get(id)?;
+            if !self.states.contains_key(&id) && bundle.pages.iter().any(|(_, slot)| !self.is_there(*slot)) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// A chunk came, opened, or did not.
+    pub fn arrived(
+        &mut self,
+        id: BundleId,
+        result: Result<Vec<u8>, ReadError>,
+        outside: &mut impl Outside,
+    ) -> Result<(), Over> {
+        self.asked = self.asked.saturating_sub(1);
+        let waiting = self.waiting.remove(&id).unwrap_or_default();
+        let Some((kind, name, of)) = self.bundles.get(id).map(|it| (it.kind, it.chunk.name, it.of)) else {
+            return Ok(());
+        };
+        match result {
+            Ok(plain) => {
+                self.journal.count(|figures| {
+                    *match kind {
+                        Kind::Pack => &mut figures.packs,
+                        Kind::Window => &mut figures.windows,
+                    } += 1;
+                    figures.bytes += plain.len() as u64 + warren_chunks::seal::TAG_BYTES as u64;
+                });
+                debug_assert_eq!(plain.len(), of as usize * PAGE_BYTES, "the store opens no other");
+                self.states.insert(id, State::Here(Arc::new(plain)));
+                for slot in waiting {
+                    self.bring(slot, outside)?;
+                }
+                if self.manner.eager {
+                    self.placing.push_back(Placing { id, next: 0 });
+                } else {
+                    self.keep(id);
+                }
+            }
+            Err(source) => {
+                self.states.remove(&id);
+                if kind == Kind::Window && !waiting.is_empty() {
+                    return Err(Over::Chunk { name, source });
+                }
+                self.journal.count(|figures| figures.failures += 1);
+                if kind == Kind::Pack {
+                    self.bundles.lose(id);
+                }
+                for slot in waiting {
+                    self.bring(slot, outside)?;
+                }
+            }
+        }
+        self.pump(outside);
+        Ok(())
+    }
+
+    /// Puts some of what came in place. Whether there is more.
+    pub fn place(&mut self, outside: &mut impl Outside) -> Result<bool, Over> {
+        let Some(Placing { id, mut next }) = self.placing.pop_front() else { return Ok(false) };
+        let Some(State::Here(plain)) = self.states.get(&id) else { return Ok(!self.placing.is_empty()) };
+        let plain = Arc::clone(plain);
+        let mut room = SLICE;
+        while room > 0 {
+            let Some((slot, rank, count)) = self.run(id, &mut next, room) else {
+                self.states.insert(id, State::Spent);
+                return Ok(!self.placing.is_empty());
+            };
+            let done = self.copy(slot, &plain, rank, count, outside)?;
+            // A part of it was there: the rest is looked at again.
+            next += done;
+            room = room.saturating_sub(done);
+        }
+        self.placing.push_front(Placing { id, next });
+        Ok(true)
+    }
+
+    /// The next pages of a bundle that are missing and follow each other in both places; `next` is the first one's index.
+    fn run(&self, id: BundleId, next: &mut usize, most: usize) -> Option<(Slot, u32, usize)> {
+        let bundle = self.bundles.get(id)?;
+        while bundle.pages.get(*next).is_some_and(|(_, slot)| self.is_there(*slot)) {
+            *next += 1;
+        }
+        let rest = bundle.pages.get(*next..)?;
+        let (rank, slot) = rest.first()?;
+        let address = self.regions.address(*slot)?;
+        let follows = |(at, (r, s)): &(u32, &(u32, Slot))| {
+            *r == rank + at
+                && !self.is_there(*s)
+                && self.regions.address(*s) == Some(address + u64::from(*at) * PAGE_BYTES as u64)
+        };
+        let count = (0..).zip(rest).take(most).take_while(follows).count();
+        Some((*slot, *rank, count))
+    }
+
+    /// Nothing is waited for just now: what is kept can be had again.
+    pub fn rest(&mut self) {
+        while let Some(id) = self.kept.pop_front() {
+            self.states.remove(&id);
+        }
+    }
+
+    /// Whether something is kept that a rest would drop.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Whether every page is there.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.there.iter().all(|there| *there)
+    }
+
+    fn keep(&mut self, id: BundleId) {
+        self.kept.push_back(id);
+        while self.kept.len() > KEPT_MAX {
+            self.kept.pop_front().into_iter().for_each(|oldest| {
+                self.states.remove(&oldest);
+            });
+        }
+    }
+
+    /// Copies pages that follow each other; how many of them are there now, one at least.
+    fn copy(
+        &mut self,
+        slot: Slot,
+        plain: &[u8],
+        rank: u32,
+        count: usize,
+        outside: &mut impl Outside,
+    ) -> Result<usize, Over> {
+        let from = rank as usize * PAGE_BYTES;
+        let pages = plain.get(from..from + count * PAGE_BYTES).unwrap_or_default();
+        let Some(to) = self.regions.address(slot).filter(|_| !pages.is_empty()) else { return Ok(count) };
+        let (done, copied) = match outside.copy(to, pages)? {
+            Put::Done(bytes) => ((bytes / PAGE_BYTES).clamp(1, count), bytes / PAGE_BYTES),
+            Put::Present | Put::NoPlace => (1, 0),
+        };
+        self.journal.count(|figures| figures.copied += copied as u64);
+        self.mark(slot, done);
+        Ok(done)
+    }
+
+    fn zero(&mut self, slots: std::ops::Range<u32>, outside: &mut impl Outside) -> Result<(), Over> {
+        let mut next = slots.start;
+        while next < slots.end {
+            let Some(to) = self.regions.address(Slot(next)) else { return Ok(()) };
+            let len = (slots.end - next) as usize * PAGE_BYTES;
+            let done = match outside.zero(to, len)? {
+                Put::Done(bytes) => {
+                    self.journal.count(|figures| figures.zeroed += (bytes / PAGE_BYTES) as u64);
+                    (bytes / PAGE_BYTES).max(1)
+                }
+                Put::Present | Put::NoPlace => 1,
+            };
+            self.mark(Slot(next), done);
+            next = next.saturating_add(u32::try_from(done).unwrap_or(u32::MAX));
+        }
+        Ok(())
+    }
+
+    /// Pages of zeroes around one that are missing, all in a row.
+    fn zeroes_around(&mut self, slot: Slot) -> std::ops::Range<u32> {
+        if !self.manner.eager {
+            return slot.0..slot.0 + 1;
+        }
+        let block = self.regions.around(slot, ZEROES);
+        let mut is_zero =
+            |at: u32| !self.is_there(Slot(at)) && self.bundles.of(Slot(at), &self.regions).is_none();
+        let first = (block.start..slot.0).rev().take_while(|at| is_zero(*at)).last().unwrap_or(slot.0);
+        let last = (slot.0 + 1..block.end).take_while(|at| is_zero(*at)).last().unwrap_or(slot.0);
+        first..last + 1
+    }
+
+    fn is_there(&self, slot: Slot) -> bool {
+        self.there.get(slot.0 as usize).copied().unwrap_or(true)
+    }
+
+    fn mark(&mut self, slot: Slot, count: usize) {
+        let from = slot.0 as usize;
+        self.there.iter_mut().skip(from).take(count).for_each(|there| *there = true);
+    }
+}
+
+#[cfg(test)]
+mod tests;

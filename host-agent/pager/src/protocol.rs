@@ -1,0 +1,128 @@
+//! What the agent asks of `warren-pager`, over SOCK_SEQPACKET: one message a packet, postcard. The socket that the agent
+//! connects to is its own; who can connect is trusted with every image whose key it has.
+
+use crate::journal::{Entry, Figures};
+use crate::memory::Manner;
+use serde::{Deserialize, Serialize};
+use warren_chunks::pages::PageRun;
+
+/// The version of these messages; checked in [`Request::Hello`].
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Most bytes of a packet.
+pub const PACKET_MAX: usize = 160 << 10;
+
+/// Agent to pager; each is answered by one [`Reply`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// First.
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        version: u32,
+    },
+    /// Serve a VMM. Its end of a SOCK_SEQPACKET pair rides along; the other is the VMM's.
+    Serve(Serve),
+    /// Say what was done for a VM so far. One that ended is forgotten by this.
+    Report {
+        /// Which.
+        id: u64,
+    },
+}
+
+/// What a VM gets.
+#[derive(Serialize, Deserialize)]
+pub struct Serve {
+    /// The manifest of its memory's image, addressed as the guest addresses it.
+    pub manifest: [u8; 32],
+    /// The tenant's key, by which that manifest and its bases open.
+    pub key: [u8; 32],
+    /// How.
+    pub manner: Manner,
+}
+
+impl std::fmt::Debug for Serve {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serve").field("manner", &self.manner).finish_non_exhaustive()
+    }
+}
+
+/// Pager to agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Hello`.
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        version: u32,
+    },
+    /// It is waited for the VMM's offer.
+    Serving {
+        /// What it is called from now on, in this pager.
+        id: u64,
+    },
+    /// To `Report`.
+    Report {
+        /// Counts.
+        figures: Figures,
+        /// Pages in the order in which they were waited for: first page and how many.
+        touched: Vec<(u32, u32)>,
+        /// Why it is served no more.
+        ended: Option<String>,
+    },
+    /// Not done.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+impl From<Entry> for Reply {
+    fn from(entry: Entry) -> Self {
+        let touched = entry.touched.iter().map(|run| (run.first, run.count)).collect();
+        Self::Report { figures: entry.figures, touched, ended: entry.ended }
+    }
+}
+
+impl Reply {
+    /// The journal's entry again, of a report.
+    #[must_use]
+    pub fn entry(self) -> Option<Entry> {
+        let Self::Report { figures, touched, ended } = self else { return None };
+        let touched = touched.into_iter().map(|(first, count)| PageRun { first, count }).collect();
+        Some(Entry { figures, touched, ended })
+    }
+}
+
+/// A packet of a message; `None` if it is larger than any.
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Option<Vec<u8>> {
+    postcard::to_allocvec(message).ok().filter(|packet| packet.len() <= PACKET_MAX)
+}
+
+/// The message of a packet, all of it; `None` if it is none.
+#[must_use]
+pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Option<T> {
+    match postcard::take_from_bytes(packet) {
+        Ok((message, [])) => Some(message),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::RUNS_MAX;
+
+    #[test]
+    fn the_longest_report_fits_a_packet() {
+        let run = |at: u32| PageRun { first: (1 << 24) - at, count: 200 };
+        let touched = (0..u32::try_from(RUNS_MAX).unwrap()).map(run).collect();
+        let entry = Entry { touched, ended: Some("x".repeat(600)), ..Entry::default() };
+        let packet = encode(&Reply::from(entry.clone())).unwrap();
+        assert_eq!(decode::<Reply>(&packet).unwrap().entry(), Some(entry));
+    }
+
+    #[test]
+    fn a_key_is_not_printed() {
+        let serve = Serve { manifest: [1; 32], key: [7; 32], manner: Manner::SERVE };
+        assert!(!format!("{serve:?}").contains('7'));
+    }
+}

@@ -1,0 +1,216 @@
+//! A `warren-pager` process over a folder for an origin, with the test in the agent's place.
+
+use crate::support::real::image;
+use crate::support::vmm::{send_with, try_receive};
+use crate::support::{Vmm, life::Snapshot};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, socketpair,
+};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use warren_chunks::{
+    ChunkSize, LayerKind, Manifest, Name, Salts, Store, TenantKey,
+    cut::{FileSource, cut},
+    l1::{Local, Memory},
+    l3::{Origin, OriginLimits},
+};
+use warren_pager::{
+    Entry, Manner,
+    learn::learn,
+    linear::Linear,
+    packet,
+    protocol::{PACKET_MAX, PROTOCOL_VERSION, Reply, Request, Serve, decode, encode},
+};
+use warren_state::wasm::WasmState;
+use warren_vmm_protocol::{ControlReply, ControlRequest, RestoreSpec};
+
+const KEY: [u8; 32] = [9; 32];
+
+/// Pager, origin and what is published there.
+pub(crate) struct Harness {
+    pub(crate) folder: TempDir,
+    runtime: Runtime,
+    store: Store,
+    pub(crate) pager: Child,
+    agent: OwnedFd,
+}
+
+pub(crate) fn key() -> TenantKey {
+    TenantKey::new(KEY)
+}
+
+pub(crate) fn salts() -> Salts {
+    Salts::new([3; 32], [0; 3])
+}
+
+fn seqpacket() -> OwnedFd {
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+/// Both ends of the socket between a VMM and the pager.
+pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+impl Harness {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let store = runtime.block_on(async { store(&folder.path().join("origin")) });
+        let (pager, agent) = spawn(folder.path(), &[]);
+        Self { folder, runtime, store, pager, agent }
+    }
+
+    /// Another pager over the same origin: it has nothing in memory. With more flags, another kind of one.
+    pub(crate) fn again(&mut self, flags: &[&str]) {
+        self.stop();
+        (self.pager, self.agent) = spawn(self.folder.path(), flags);
+    }
+
+    fn stop(&mut self) {
+        self.pager.kill().unwrap();
+        self.pager.wait().unwrap();
+    }
+
+    /// Cuts a snapshot's memory into chunks, all of it at the origin before this is back.
+    pub(crate) fn publish(&self, snapshot: &Snapshot) -> Name {
+        let state: WasmState = warren_state::open(&snapshot.state).unwrap();
+        let file = FileSource::new(snapshot.memory.try_clone().unwrap().into()).unwrap();
+        let memory = Linear::new(file, state.runs.iter().map(|run| (run.gpa, run.len))).unwrap();
+        let mut chunks = Vec::new();
+        let manifest = cut(&memory, ChunkSize::DEFAULT, &salts().newest(LayerKind::Function), |sealed| {
+            chunks.push(sealed);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        self.runtime.block_on(async {
+            for sealed in chunks {
+                self.store.put(sealed.name, sealed.bytes).await.unwrap();
+            }
+            self.store.publish(&manifest.unwrap(), &key()).await.unwrap()
+        })
+    }
+
+    pub(crate) fn manifest(&self, name: Name) -> Manifest {
+        self.runtime.block_on(self.store.manifest(name, &key())).unwrap()
+    }
+
+    /// The manifest with what one more resume touched.
+    pub(crate) fn learned(&self, name: Name, entry: &Entry) -> Name {
+        let log = entry.log().unwrap();
+        self.runtime.block_on(learn(&self.store, (name, &key()), &log, &salts())).unwrap().0
+    }
+
+    /// Where the origin has an object.
+    pub(crate) fn file_of(&self, name: Name) -> PathBuf {
+        let name = name.to_string();
+        let mut folders = vec![self.folder.path().join("origin")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else if entry.file_name().to_string_lossy().starts_with(&name) {
+                    return entry.path();
+                }
+            }
+        }
+        panic!("{name} is not at the origin");
+    }
+
+    fn ask(&self, request: &Request, descriptors: &[&OwnedFd]) -> Reply {
+        ask(&self.agent, request, descriptors)
+    }
+
+    /// Has the pager serve who has the other end.
+    pub(crate) fn serve(&self, name: Name, manner: Manner, socket: &OwnedFd) -> u64 {
+        let serve = Serve { manifest: name.0, key: KEY, manner };
+        match self.ask(&Request::Serve(serve), &[socket]) {
+            Reply::Serving { id } => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn report(&self, id: u64) -> Entry {
+        self.ask(&Request::Report { id }, &[]).entry().unwrap()
+    }
+
+    /// Waits for the end of serving a VM, and says why that was.
+    pub(crate) fn over(&self, id: u64) -> String {
+        loop {
+            if let Some(why) = self.report(id).ended {
+                return why;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// A VM that the pager serves, restored, and what it is called there.
+    pub(crate) fn restored(
+        &self,
+        name: Name,
+        manner: Manner,
+        snapshot: &Snapshot,
+        code: &OwnedFd,
+    ) -> (Vmm, u64) {
+        let (ours, theirs) = pair();
+        let id = self.serve(name, manner, &ours);
+        let vmm = Vmm::spawn_with(image(), &["--restore", "--paged"]);
+        let reply = restore(&mut vmm.control(), snapshot, &[&theirs, code]);
+        assert!(matches!(reply, Some(ControlReply::Loaded { .. })), "{reply:?}");
+        (vmm, id)
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(crate) fn ask(agent: &OwnedFd, request: &Request, descriptors: &[&OwnedFd]) -> Reply {
+    let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+    packet::send(agent, &encode(request).unwrap(), &borrowed).unwrap();
+    decode(&packet::receive(agent, PACKET_MAX).unwrap().unwrap().bytes).unwrap()
+}
+
+/// Asks a VMM to restore with these descriptors.
+pub(crate) fn restore(
+    control: &mut UnixStream,
+    snapshot: &Snapshot,
+    descriptors: &[&OwnedFd],
+) -> Option<ControlReply> {
+    let spec = RestoreSpec { state: snapshot.state.clone(), label: "test-function".into() };
+    send_with(control, &ControlRequest::RestorePaged(spec), descriptors);
+    try_receive(control)
+}
+
+fn store(origin: &Path) -> Store {
+    let origin = Origin::folder(origin, OriginLimits::default()).unwrap();
+    Store::new(Local::new(Memory::new(0), None), None, origin)
+}
+
+fn spawn(folder: &Path, flags: &[&str]) -> (Child, OwnedFd) {
+    let path = folder.join("pager.sock");
+    let _ = std::fs::remove_file(&path);
+    let address = SocketAddrUnix::new(&path).unwrap();
+    let listener = seqpacket();
+    bind(&listener, &address).unwrap();
+    listen(&listener, 8).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_warren-pager"))
+        .arg("serve")
+        .arg(format!("--origin={}", folder.join("origin").display()))
+        .args(flags)
+        .env_clear()
+        .stdin(Stdio::from(listener))
+        .spawn()
+        .unwrap();
+    let agent = seqpacket();
+    connect(&agent, &address).unwrap();
+    let reply = ask(&agent, &Request::Hello { version: PROTOCOL_VERSION }, &[]);
+    assert_eq!(reply, Reply::Hello { version: PROTOCOL_VERSION });
+    (child, agent)
+}
