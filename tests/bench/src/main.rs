@@ -63,6 +63,8 @@ enum Bench {
     VmCold,
     /// A sandbox from a snapshot to its first response, in a new VM and in one made in advance.
     VmRestore,
+    /// A sandbox from a snapshot in chunks to its first response, its memory brought by a pager.
+    SnapshotFetch,
     /// Event in to response out at the VMM.
     VmWarm,
     /// Client to client over gRPC, with a sandbox waiting.
@@ -134,6 +136,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
         match bench {
             Bench::VmCold => benches::vm::cold(&places, &mut report, arguments.runs.min(200))?,
             Bench::VmRestore => benches::vm::restore(&places, &mut report, arguments.runs.min(200))?,
+            Bench::SnapshotFetch => benches::vm::fetch::fetch(&places, &mut report, arguments.runs.min(100))?,
             Bench::VmWarm => benches::vm::warm(&places, &mut report, arguments.runs)?,
             Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,

@@ -27,7 +27,7 @@ use warren_abi::window::PAGE_SIZE;
 use warren_boot::entry::{EntryState, Features};
 use warren_boot::plan::HIGH_BASE;
 use warren_boot::{Mapping, OutOfRange};
-use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, WasmState};
+use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, Run, WasmState};
 use warren_state::{StateError, open, seal};
 
 /// Why no snapshot was taken. The guest goes on.

@@ -194,7 +194,12 @@ fn what_cannot_be_had() {
     memory.arrived(pack, Err(ReadError::Absent), &mut world).unwrap();
     settle(&mut memory, &mut world, &store);
     assert_eq!(world.memory.get(&address(3)), Some(&page(3)), "from its window");
-    assert_eq!(journal.read().figures.failures, 1);
+    let figures = journal.read().figures;
+    assert_eq!(
+        (figures.failures, figures.packs, figures.windows),
+        (1, 0, 1),
+        "the pack is not asked for again"
+    );
     memory.fault(address(33), &mut world).unwrap();
     let (window, ..) = world.asked.pop().unwrap();
     let over = memory.arrived(window, Err(ReadError::Absent), &mut world).unwrap_err();

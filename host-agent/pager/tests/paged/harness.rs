@@ -13,10 +13,12 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use warren_chunks::{
-    ChunkSize, LayerKind, Manifest, Name, Salts, Store, TenantKey,
+    ChunkSize, Image, LayerKind, Manifest, Name, Salts, Store, TenantKey,
     cut::{FileSource, cut},
+    image::Place,
     l1::{Local, Memory},
     l3::{Origin, OriginLimits},
+    pages::PAGE_BYTES,
 };
 use warren_pager::{
     Entry, Manner,
@@ -103,6 +105,14 @@ impl Harness {
     pub(crate) fn learned(&self, name: Name, entry: &Entry) -> Name {
         let log = entry.log().unwrap();
         self.runtime.block_on(learn(&self.store, (name, &key()), &log, &salts())).unwrap().0
+    }
+
+    /// A page of an image without a base.
+    pub(crate) fn page(&self, name: Name, page: u32) -> Vec<u8> {
+        let image = Image::whole(self.manifest(name)).unwrap();
+        let Place::In { chunk, rank, of, .. } = image.place(page) else { return vec![0; PAGE_BYTES] };
+        let plain = self.runtime.block_on(self.store.chunk(chunk, of)).unwrap();
+        plain[rank as usize * PAGE_BYTES..][..PAGE_BYTES].to_vec()
     }
 
     /// Where the origin has an object.

@@ -4,7 +4,19 @@
 #[macro_use]
 #[path = "../../../../vmm/monitor/tests/support/mod.rs"]
 mod support;
+/// Leaves a test on a machine that lacks what it needs, and says so.
+macro_rules! needs {
+    () => {
+        needs_kvm!();
+        if !std::path::Path::new("/dev/userfaultfd").exists() {
+            println!("warren-skipped: pager: no /dev/userfaultfd");
+            return;
+        }
+    };
+}
+
 mod harness;
+mod hostile;
 mod keeper;
 
 use harness::{Harness, pair, restore};
@@ -16,17 +28,6 @@ use support::vmm::{call, request, send};
 use support::{Vmm, life::Snapshot};
 use warren_pager::Manner;
 use warren_vmm_protocol::{ControlReply, LoadError};
-
-/// Leaves a test on a machine that lacks what it needs, and says so.
-macro_rules! needs {
-    () => {
-        needs_kvm!();
-        if !std::path::Path::new("/dev/userfaultfd").exists() {
-            println!("warren-skipped: pager: no /dev/userfaultfd");
-            return;
-        }
-    };
-}
 
 const ALL: Manner = Manner { loading: true, eager: true, fill: true };
 

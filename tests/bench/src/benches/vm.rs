@@ -1,5 +1,7 @@
 //! `vm-cold`, `vm-warm`: one microVM with the real guest and a real function, in this process, without a jail.
 
+pub(crate) mod fetch;
+
 use crate::{
     Places,
     floors::kvm::{self, ExitFloor, load_spec, memfd},
@@ -23,6 +25,7 @@ use warren_vmm::{
     cpu::{Cpu, Stop},
     machine::{Artefacts, Machine, MachineOptions, Start},
     mailbox::Mailbox,
+    paging::Paging,
     seeds::Seeds,
     snapshot::{self, Resume},
 };
@@ -72,6 +75,10 @@ struct Running {
 enum Vessel {
     Built(Box<Machine>),
     Bare(#[expect(dead_code, reason = "it keeps the VM alive")] Bare),
+    Paged(
+        #[expect(dead_code, reason = "it keeps the VM alive")] Bare,
+        #[expect(dead_code, reason = "it keeps the pager's thread serving")] Option<Paging>,
+    ),
 }
 
 /// A guest that was written down when it was ready.
