@@ -12,7 +12,8 @@
 //!
 //! Modules: [`regions`] what a VMM offers, [`bundles`] which chunk brings which page, [`memory`] a VM's memory and the drawing of its
 //! pages' states, [`journal`] what was touched and what it cost, [`learn`] loading sets of that, [`linear`] a snapshot's memory as an
-//! image; [`uffd`] everything unsafe, [`fetch`] the store for threads, [`packet`] sockets, [`serve`] one VM's thread, [`protocol`] and
+//! image; [`uffd`] everything unsafe, [`fetch`] the store for threads, [`packet`] sockets, [`seal`] what the process
+//! leaves itself, [`serve`] one VM's thread, [`protocol`] and
 //! [`host`] the agent's side.
 
 pub mod bundles;
@@ -25,6 +26,7 @@ pub mod memory;
 pub mod packet;
 pub mod protocol;
 pub mod regions;
+pub mod seal;
 pub mod serve;
 pub mod uffd;
 

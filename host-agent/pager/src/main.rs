@@ -4,14 +4,14 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::net::{SocketFlags, accept_with};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 use warren_chunks::{
     Store,
     l1::{Disk, Local, Memory},
     l3::{Origin, OriginLimits},
 };
-use warren_pager::{Pager, fetch::Source};
+use warren_pager::{Pager, fetch::Source, seal};
 
 /// Memory of restored VMs, page by page.
 #[derive(Parser)]
@@ -57,6 +57,13 @@ fn main() -> anyhow::Result<()> {
     log.with_env_filter(filter).with_writer(std::io::stderr).init();
     let Command::Serve { origin, cache, cache_mib, memory_mib, sandboxes, at_once } =
         Arguments::parse().command;
+    let folders: Vec<&Path> = std::iter::once(origin.as_path()).chain(cache.as_deref()).collect();
+    for folder in &folders {
+        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    // Before any other thread: what starts later is as narrow.
+    let landlock = seal::seal(&folders).context("seal the process")?;
+    tracing::info!(?landlock, "sealed");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let disk =
         cache.map(|folder| Disk::open(&folder, cache_mib << 20)).transpose().context("open the cache")?;

@@ -239,6 +239,38 @@ fn garbage_in_a_chunk_is_a_named_end() {
     assert!(harness.over(id).starts_with("chunk "));
 }
 
+/// Whether this kernel has Landlock.
+#[allow(unsafe_code, reason = "one call that no crate here has a door for")]
+fn has_landlock() -> bool {
+    // SAFETY: 1. with flag 1 it only tells its version, and takes no memory.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0_usize, 0_usize, 1_u32) > 0 }
+}
+
+#[test]
+fn the_pager_reaches_its_own_folders_alone() {
+    needs!();
+    if !has_landlock() {
+        println!("warren-skipped: pager: no Landlock");
+        return;
+    }
+    let (harness, (snapshot, code)) = (Harness::start(), taken());
+    let name = harness.publish(&snapshot);
+    let outside = tempfile::tempdir().unwrap();
+    for chunk in harness.manifest(name).names() {
+        let file = harness.file_of(chunk);
+        let elsewhere = outside.path().join(chunk.to_string());
+        fs::rename(&file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+        assert!(fs::read(&file).is_ok(), "others can read it there");
+    }
+    let (vmm, id) = harness.restored(name, Manner::SERVE, &snapshot, &code);
+    send_quietly(&mut vmm.invoke(), &[0, 0, 0, 0, 100, 0, 0, 0]);
+    assert!(harness.over(id).contains("cannot be had"));
+    vmm.ends(24, "cannot be had");
+    let status = fs::read_to_string(format!("/proc/{}/status", harness.pager.id())).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+}
+
 #[test]
 fn a_loading_set_that_cannot_be_had_costs_time_alone() {
     needs!();
