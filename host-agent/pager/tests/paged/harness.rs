@@ -150,12 +150,13 @@ impl Harness {
 
     /// Waits for the end of serving a VM, and says why that was.
     pub(crate) fn over(&self, id: u64) -> String {
-        loop {
+        for _ in 0..6000 {
             if let Some(why) = self.report(id).ended {
                 return why;
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+        panic!("it is served still");
     }
 
     /// A VM that the pager serves, restored, and what it is called there.
