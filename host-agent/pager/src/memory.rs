@@ -16,6 +16,8 @@
 //! Pure: who copies and who fetches comes in as [`Outside`]. A page that was there once never gets the snapshot's bytes again: a
 //! fault on it means that the VMM gave it back.
 
+mod place;
+
 use crate::bundles::{BundleId, Bundles, Kind};
 use crate::journal::Journal;
 use crate::regions::{Regions, Slot};
@@ -30,10 +32,6 @@ const ASKED_MAX: usize = 8;
 const AHEAD_MAX: usize = 4;
 /// Chunks that are kept while an access log is recorded.
 const KEPT_MAX: usize = 4;
-/// Pages of zeroes that are put in place together.
-const ZEROES: u32 = 16;
-/// Pages put in place before faults are looked at again.
-const SLICE: usize = 64;
 
 /// How a VM is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -280,44 +278,6 @@ impl Memory {
         Ok(())
     }
 
-    /// Puts some of what came in place. Whether there is more.
-    pub fn place(&mut self, outside: &mut impl Outside) -> Result<bool, Over> {
-        let Some(Placing { id, mut next }) = self.placing.pop_front() else { return Ok(false) };
-        let Some(State::Here(plain)) = self.states.get(&id) else { return Ok(!self.placing.is_empty()) };
-        let plain = Arc::clone(plain);
-        let mut room = SLICE;
-        while room > 0 {
-            let Some((slot, rank, count)) = self.run(id, &mut next, room) else {
-                self.states.insert(id, State::Spent);
-                return Ok(!self.placing.is_empty());
-            };
-            let done = self.copy(slot, &plain, rank, count, outside)?;
-            // A part of it was there: the rest is looked at again.
-            next += done;
-            room = room.saturating_sub(done);
-        }
-        self.placing.push_front(Placing { id, next });
-        Ok(true)
-    }
-
-    /// The next pages of a bundle that are missing and follow each other in both places; `next` is the first one's index.
-    fn run(&self, id: BundleId, next: &mut usize, most: usize) -> Option<(Slot, u32, usize)> {
-        let bundle = self.bundles.get(id)?;
-        while bundle.pages.get(*next).is_some_and(|(_, slot)| self.is_there(*slot)) {
-            *next += 1;
-        }
-        let rest = bundle.pages.get(*next..)?;
-        let (rank, slot) = rest.first()?;
-        let address = self.regions.address(*slot)?;
-        let follows = |(at, (r, s)): &(u32, &(u32, Slot))| {
-            *r == rank + at
-                && !self.is_there(*s)
-                && self.regions.address(*s) == Some(address + u64::from(*at) * PAGE_BYTES as u64)
-        };
-        let count = (0..).zip(rest).take(most).take_while(follows).count();
-        Some((*slot, *rank, count))
-    }
-
     /// Nothing is waited for just now: what is kept can be had again.
     pub fn rest(&mut self) {
         while let Some(id) = self.kept.pop_front() {
@@ -344,67 +304,6 @@ impl Memory {
                 self.states.remove(&oldest);
             });
         }
-    }
-
-    /// Copies pages that follow each other; how many of them are there now, one at least.
-    fn copy(
-        &mut self,
-        slot: Slot,
-        plain: &[u8],
-        rank: u32,
-        count: usize,
-        outside: &mut impl Outside,
-    ) -> Result<usize, Over> {
-        let from = rank as usize * PAGE_BYTES;
-        let pages = plain.get(from..from + count * PAGE_BYTES).unwrap_or_default();
-        let Some(to) = self.regions.address(slot).filter(|_| !pages.is_empty()) else { return Ok(count) };
-        let (done, copied) = match outside.copy(to, pages)? {
-            Put::Done(bytes) => ((bytes / PAGE_BYTES).clamp(1, count), bytes / PAGE_BYTES),
-            Put::Present | Put::NoPlace => (1, 0),
-        };
-        self.journal.count(|figures| figures.copied += copied as u64);
-        self.mark(slot, done);
-        Ok(done)
-    }
-
-    fn zero(&mut self, slots: std::ops::Range<u32>, outside: &mut impl Outside) -> Result<(), Over> {
-        let mut next = slots.start;
-        while next < slots.end {
-            let Some(to) = self.regions.address(Slot(next)) else { return Ok(()) };
-            let len = (slots.end - next) as usize * PAGE_BYTES;
-            let done = match outside.zero(to, len)? {
-                Put::Done(bytes) => {
-                    self.journal.count(|figures| figures.zeroed += (bytes / PAGE_BYTES) as u64);
-                    (bytes / PAGE_BYTES).max(1)
-                }
-                Put::Present | Put::NoPlace => 1,
-            };
-            self.mark(Slot(next), done);
-            next = next.saturating_add(u32::try_from(done).unwrap_or(u32::MAX));
-        }
-        Ok(())
-    }
-
-    /// Pages of zeroes around one that are missing, all in a row.
-    fn zeroes_around(&mut self, slot: Slot) -> std::ops::Range<u32> {
-        if !self.manner.eager {
-            return slot.0..slot.0 + 1;
-        }
-        let block = self.regions.around(slot, ZEROES);
-        let mut is_zero =
-            |at: u32| !self.is_there(Slot(at)) && self.bundles.of(Slot(at), &self.regions).is_none();
-        let first = (block.start..slot.0).rev().take_while(|at| is_zero(*at)).last().unwrap_or(slot.0);
-        let last = (slot.0 + 1..block.end).take_while(|at| is_zero(*at)).last().unwrap_or(slot.0);
-        first..last + 1
-    }
-
-    fn is_there(&self, slot: Slot) -> bool {
-        self.there.get(slot.0 as usize).copied().unwrap_or(true)
-    }
-
-    fn mark(&mut self, slot: Slot, count: usize) {
-        let from = slot.0 as usize;
-        self.there.iter_mut().skip(from).take(count).for_each(|there| *there = true);
     }
 }
 

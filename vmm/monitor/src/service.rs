@@ -3,6 +3,8 @@
 //! It never blocks outside its event loop and never touches a running guest: it builds memory before the guest starts,
 //! and stops the vCPU by [`Progress::stop`].
 
+mod snapshots;
+
 use crate::bare::Bare;
 use crate::connection::{Connection, ConnectionError};
 use crate::end::End;
@@ -13,18 +15,13 @@ use crate::machine::{Machine, MachineError};
 use crate::orders::{Incoming, Order, Outgoing, Report};
 use crate::paging::{PagerError, Paging};
 use crate::progress::{Progress, StopCause, monotonic_ns};
-use crate::snapshot::{self, Taken};
 use crate::sys::userfault::Userfault;
-use crate::vcpu::FIRST_GENERATION;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use warren_state::wasm::CpuState;
-use warren_vmm_protocol::{
-    ControlReply, ControlRequest, Hello, LoadError, LoadSpec, PROTOCOL_VERSION, RestoreSpec, Role,
-};
+use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, LoadError, LoadSpec, PROTOCOL_VERSION, Role};
 
 /// Connections that have not said Hello yet; the oldest goes when there are more.
 const STRANGERS_MAX: usize = 8;
@@ -32,7 +29,6 @@ const STRANGERS_MAX: usize = 8;
 const LISTENER: u32 = 0;
 const TIMER: u32 = 1;
 const REPORTS: u32 = 2;
-const PAGER: u32 = 3;
 const FIRST_CONNECTION: u32 = 16;
 
 /// The main thread's belongings.
@@ -156,24 +152,6 @@ impl Service {
         self.watch_pager(ops);
     }
 
-    /// Listens to the pager once there is one.
-    fn watch_pager(&mut self, ops: &mut EventOps<'_>) {
-        let Some(paging) = self.paging.as_ref().filter(|_| !self.listens) else { return };
-        match ops.add(Events::with_data_raw(paging.raw_fd(), PAGER, EventSet::IN)) {
-            Ok(()) => self.listens = true,
-            Err(error) => {
-                self.end = Some(End::Host(anyhow::anyhow!("cannot listen to the pager: {error:?}")));
-            }
-        }
-    }
-
-    /// Whatever the vCPU thread waits for may never come: the process ends without it.
-    fn pager_ready(&mut self) {
-        if let Some(why) = self.paging.as_ref().and_then(Paging::hear) {
-            self.end = Some(End::Pager(why));
-        }
-    }
-
     fn handle_messages(&mut self, token: u32, ops: &mut EventOps<'_>) -> Result<(), ConnectionError> {
         if self.control != Some(token) {
             let hello: Option<Hello> = self.connections.get_mut(&token).map_or(Ok(None), Connection::take)?;
@@ -292,51 +270,6 @@ impl Service {
         Ok(Order::Start(Box::new(start)))
     }
 
-    fn restore(
-        &mut self,
-        spec: &RestoreSpec,
-        paged: bool,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<Order, LoadError> {
-        load::label(&spec.label).map_err(LoadError::Refused)?;
-        let admitted = snapshot::admit(&spec.state, paged, descriptors).map_err(LoadError::Refused)?;
-        let Vessel::Bare(bare) = &mut self.vessel else {
-            return Err(LoadError::Refused("this VMM was started to load a function".into()));
-        };
-        let (resume, paging) =
-            snapshot::restore(bare, admitted, self.userfault.as_ref()).map_err(load_error)?;
-        self.paging = paging;
-        Ok(Order::Resume(Box::new(resume)))
-    }
-
-    fn begin_snapshot(&mut self, descriptors: Vec<OwnedFd>) -> Result<(), String> {
-        if !matches!(self.vessel, Vessel::Built(_)) {
-            return Err("a guest that was restored is not written down again".into());
-        }
-        if self.snapshot.is_some() {
-            return Err("a snapshot is being taken".into());
-        }
-        self.snapshot = Some(snapshot::target(descriptors)?);
-        self.orders.send(Order::Hold);
-        Ok(())
-    }
-
-    /// The vCPU is held, so nothing has a deadline and this thread may take the time it takes.
-    fn end_snapshot(&mut self, held: Result<CpuState, String>) -> ControlReply {
-        let taken = match (self.snapshot.take(), &self.vessel, held) {
-            (Some(file), Vessel::Built(machine), Ok(cpu)) => {
-                snapshot::take(machine, cpu, FIRST_GENERATION + 1, file).map_err(|error| error.to_string())
-            }
-            (_, _, Err(reason)) => Err(reason),
-            (_, _, Ok(_)) => Err("no snapshot was asked for".into()),
-        };
-        self.orders.send(Order::Release);
-        match taken {
-            Ok(Taken { state, memory_len }) => ControlReply::Snapshot { memory_len, state },
-            Err(reason) => ControlReply::NoSnapshot { reason },
-        }
-    }
-
     fn report(&mut self, report: Report) -> Result<(), ConnectionError> {
         match report {
             Report::Loaded { at_ns, log } => {
@@ -436,7 +369,7 @@ impl MutEventSubscriber for Service {
             LISTENER => self.accept(ops),
             TIMER => self.progress.timer_fired(),
             REPORTS => self.reports_ready(ops),
-            PAGER => self.pager_ready(),
+            snapshots::PAGER => self.pager_ready(),
             token => self.connection_ready(token, events.event_set(), ops),
         }
     }
