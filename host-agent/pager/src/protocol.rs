@@ -5,6 +5,7 @@ use crate::journal::{Entry, Figures};
 use crate::memory::Manner;
 use serde::{Deserialize, Serialize};
 use warren_chunks::pages::PageRun;
+use warren_vmm_protocol::pager::{decode_within, encode_within};
 
 /// The version of these messages; checked in [`Request::Hello`].
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -94,16 +95,13 @@ impl Reply {
 /// A packet of a message; `None` if it is larger than any.
 #[must_use]
 pub fn encode<T: Serialize>(message: &T) -> Option<Vec<u8>> {
-    postcard::to_allocvec(message).ok().filter(|packet| packet.len() <= PACKET_MAX)
+    encode_within(PACKET_MAX, message)
 }
 
 /// The message of a packet, all of it; `None` if it is none.
 #[must_use]
 pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Option<T> {
-    match postcard::take_from_bytes(packet) {
-        Ok((message, [])) => Some(message),
-        _ => None,
-    }
+    decode_within(PACKET_MAX, packet)
 }
 
 #[cfg(test)]

@@ -74,14 +74,26 @@ fn line(text: &str) -> String {
 /// A packet of a message; `None` if it is larger than any.
 #[must_use]
 pub fn encode<T: Serialize>(message: &T) -> Option<Vec<u8>> {
-    postcard::to_allocvec(message).ok().filter(|packet| packet.len() <= PACKET_MAX)
+    encode_within(PACKET_MAX, message)
 }
 
 /// The message of a packet, all of it; `None` if it is none.
 #[must_use]
 pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Option<T> {
+    decode_within(PACKET_MAX, packet)
+}
+
+/// The same for a socket whose packets have another bound, in bytes.
+#[must_use]
+pub fn encode_within<T: Serialize>(most: usize, message: &T) -> Option<Vec<u8>> {
+    postcard::to_allocvec(message).ok().filter(|packet| packet.len() <= most)
+}
+
+/// Likewise.
+#[must_use]
+pub fn decode_within<'a, T: Deserialize<'a>>(most: usize, packet: &'a [u8]) -> Option<T> {
     match postcard::take_from_bytes(packet) {
-        Ok((message, [])) if packet.len() <= PACKET_MAX => Some(message),
+        Ok((message, [])) if packet.len() <= most => Some(message),
         _ => None,
     }
 }

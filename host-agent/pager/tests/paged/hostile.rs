@@ -62,8 +62,9 @@ fn nothing_of_a_hostile_vmm_stays() {
     let host = ram.page(&real, 0, 2 * MIB).unwrap();
     let real = real.as_fd().try_clone_to_owned().unwrap();
     let stream = OwnedFd::from(stream);
+    let long = vec![0; PACKET_MAX + 1];
     let good = offer(&[(0, host, MIB)]);
-    let (huge, over) = (offer(&[(0, host, u64::MAX & !4095)]), offer(&[(0, host, MIB), (MIB, host, MIB)]));
+    let (huge, over) = (offer(&[(0, host, !4095)]), offer(&[(0, host, MIB), (MIB, host, MIB)]));
     let old = encode(&Offer { version: 0, regions: Vec::new() }).unwrap();
     let both: &[(&[u8], &[&OwnedFd])] = &[(&good, &[&real]), (b"more", &[])];
     let mut before = None;
@@ -73,7 +74,7 @@ fn nothing_of_a_hostile_vmm_stays() {
             (&[(&b"\xFF\xFF\xFF"[..], &[&real][..])], "breaks the protocol"),
             (&[(&good[..], &[])], "breaks the protocol"),
             (&[(&good, &[&real, &real])], "breaks the protocol"),
-            (&[(&[0; PACKET_MAX + 1], &[&real])], "larger than any"),
+            (&[(&long, &[&real])], "larger than any"),
             (&[(&good, &[&real, &real, &real, &real])], "breaks the protocol"),
             (&[(&old, &[&real])], "version 0"),
             (&[(&huge, &[&real])], "outside of the image"),
