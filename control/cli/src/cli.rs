@@ -1,7 +1,7 @@
 //! The command tree.
 
 use crate::{
-    commands::{doctor, functions, invoke, logs, operate, policy, runtime},
+    commands::{doctor, functions, invoke, logs, operate, policy, runtime, snapshot},
     host,
     report::EXIT_CODES,
     up,
@@ -55,6 +55,9 @@ enum Command {
     #[command(after_help = "Examples:\n  warren hosts\n  warren hosts --json | jq '.[].free_memory_mib'\n  \
                             warren hosts drain NAME\n  warren hosts undrain NAME")]
     Hosts(operate::HostsOptions),
+    /// Look at the snapshots from which cold starts begin; check them, remove them.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Look at placement, packing and routing policies.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -87,6 +90,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Ps(options) => operate::ps(options, &connect().await?, json).await,
         Command::Hosts(options) => operate::hosts(options, &connect().await?, json).await,
         Command::Status => operate::status(&connect().await?, json).await,
+        Command::Snapshot(command) => snapshot::run(command, &connect().await?, json).await,
         Command::Policy(command) => policy::run(command, &connect().await?, json).await,
         Command::Doctor(options) => doctor::run(&options, &path, json),
         Command::Completions { shell } => {

@@ -9,4 +9,6 @@ pub(crate) mod payload;
 pub(crate) mod policy;
 pub(crate) mod repeat;
 pub(crate) mod runtime;
+pub(crate) mod snap_start;
+pub(crate) mod snapshot;
 pub(crate) mod task;

@@ -86,6 +86,11 @@ pub(crate) fn bar(length: u64, message: impl Into<String>) -> Progress {
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
+    /// What it is at now.
+    pub(crate) fn say(&self, message: String) {
+        self.0.set_message(message);
+    }
+
     /// One more done.
     pub(crate) fn inc(&self) {
         self.0.inc(1);

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use warren_proto::v1::{
-    Decision, Function, FunctionVersion, Host, InvokeResponse, Kind, LogLine, Network, PolicyStatus, Sandbox,
-    StatusResponse, Timing,
+    Decision, Function, FunctionVersion, Host, InvokeResponse, Kind, LogLine, Network, Optimization,
+    PolicyStatus, Sandbox, SnapStart, Snapshot, StatusResponse, Timing, VerifySnapshotResponse,
 };
 
 /// One function.
@@ -18,10 +18,37 @@ pub(crate) fn function(function: &Function) -> Value {
         "env": latest.env.iter().map(|e| (e.name.clone(), Value::from(e.value.clone()))).collect::<serde_json::Map<_, _>>(),
         "args": latest.args, "task_digest": latest.task_digest, "json_response": latest.json_response,
         "created_unix_ms": latest.created_unix_ms,
-        "kind": if latest.kind() == Kind::Linux { "linux" } else { "wasm" },
+        "kind": kind(latest.kind()),
         "runtime": latest.runtime, "runtime_digest": latest.runtime_digest, "handler": latest.handler,
-        "network": network(&latest),
+        "network": network(&latest), "snap_start": snap_start(&latest),
+        "optimization": optimization(&latest), "optimization_reason": latest.optimization_reason,
     })
+}
+
+/// When a function's snapshot is made.
+pub(crate) fn snap_start(version: &FunctionVersion) -> &'static str {
+    match (version.snap_start(), version.kind()) {
+        (SnapStart::Off, _) => "off",
+        (SnapStart::Published, _) | (SnapStart::Unspecified, Kind::Wasm | Kind::Unspecified) => "published",
+        (SnapStart::Unspecified, Kind::Linux) => "as its host does it",
+    }
+}
+
+/// What came of that when the version was published; null if nobody asked for it.
+fn optimization(version: &FunctionVersion) -> Value {
+    match version.optimization() {
+        Optimization::Unspecified => Value::Null,
+        Optimization::On => "on".into(),
+        Optimization::Off => "off".into(),
+    }
+}
+
+/// What a function is.
+pub(crate) const fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Linux => "linux",
+        Kind::Unspecified | Kind::Wasm => "wasm",
+    }
 }
 
 /// What a function reaches.
@@ -74,6 +101,32 @@ pub(crate) fn sandbox(sandbox: &Sandbox) -> Value {
         "state": state(sandbox), "memory_mib": sandbox.memory_mib, "invocations": sandbox.invocations,
         "age_ms": sandbox.age_ms, "idle_ms": sandbox.idle_ms, "request_id": sandbox.request_id,
         "pid": sandbox.pid, "restored": sandbox.restored, "partition": sandbox.partition, "epoch": sandbox.epoch,
+    })
+}
+
+/// The short name of a snapshot's state.
+pub(crate) fn snapshot_state(snapshot: &Snapshot) -> String {
+    snapshot.state().as_str_name().trim_start_matches("SNAPSHOT_STATE_").to_lowercase()
+}
+
+/// One snapshot.
+pub(crate) fn snapshot(one: &Snapshot) -> Value {
+    json!({
+        "key": one.key, "host_id": one.host_id, "function": one.function, "version": one.version,
+        "kind": kind(one.kind()), "state": snapshot_state(one), "reason": one.reason,
+        "memory_bytes": one.memory_bytes, "file_bytes": one.file_bytes, "made_unix_ms": one.made_unix_ms,
+        "code_digest": one.code_digest, "compiled_digest": one.compiled_digest, "task_digest": one.task_digest,
+        "told_digest": one.told_digest, "guest_digest": one.guest_digest, "memory_digest": one.memory_digest,
+        "uses": one.uses, "last_used_unix_ms": one.last_used_unix_ms, "age_ms": one.age_ms,
+    })
+}
+
+/// One that was read again.
+pub(crate) fn verified(one: &Snapshot, answer: &VerifySnapshotResponse) -> Value {
+    json!({
+        "key": one.key, "host_id": one.host_id, "function": one.function, "version": one.version,
+        "good": answer.good, "reason": answer.reason, "memory_bytes": answer.memory_bytes,
+        "took_us": answer.took_us,
     })
 }
 

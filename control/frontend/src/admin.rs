@@ -11,9 +11,10 @@ use warren_placement::{HostState, Worker};
 use warren_policy_engine::{By, Explained, Status as PolicyFigures};
 use warren_proto::v1::{
     Candidate, Decision, DrainHostRequest, DrainHostResponse, ExplainPolicyRequest, ExplainPolicyResponse,
-    Host, ListAllSandboxesRequest, ListAllSandboxesResponse, ListHostsRequest, ListHostsResponse,
-    ListPoliciesRequest, ListPoliciesResponse, ListSandboxesRequest, PolicyStatus, RetryPoliciesRequest,
-    RetryPoliciesResponse, Sandbox, StatusRequest, StatusResponse, admin_service_server,
+    Host, HostSnapshotRequest, ListAllSandboxesRequest, ListAllSandboxesResponse, ListAllSnapshotsRequest,
+    ListAllSnapshotsResponse, ListHostsRequest, ListHostsResponse, ListPoliciesRequest, ListPoliciesResponse,
+    ListSandboxesRequest, PolicyStatus, RemoveSnapshotResponse, RetryPoliciesRequest, RetryPoliciesResponse,
+    Sandbox, StatusRequest, StatusResponse, VerifySnapshotResponse, admin_service_server,
 };
 use warren_proto::{
     error::{Fault, WireError},
@@ -132,6 +133,27 @@ impl admin_service_server::AdminService for Admin {
             rss_bytes: resident_bytes(),
         }))
     }
+
+    async fn list_all_snapshots(
+        &self,
+        request: Request<ListAllSnapshotsRequest>,
+    ) -> Result<Response<ListAllSnapshotsResponse>, Status> {
+        Ok(Response::new(self.0.list_snapshots(request.into_inner()).await))
+    }
+
+    async fn verify_host_snapshot(
+        &self,
+        request: Request<HostSnapshotRequest>,
+    ) -> Result<Response<VerifySnapshotResponse>, Status> {
+        Ok(Response::new(self.0.verify_snapshot(request.into_inner()).await?))
+    }
+
+    async fn remove_host_snapshot(
+        &self,
+        request: Request<HostSnapshotRequest>,
+    ) -> Result<Response<RemoveSnapshotResponse>, Status> {
+        Ok(Response::new(self.0.remove_snapshot(request.into_inner()).await?))
+    }
 }
 
 async fn sandboxes_of(worker: Arc<Worker>) -> Vec<Sandbox> {
@@ -166,7 +188,7 @@ fn host(worker: &Worker) -> Host {
     }
 }
 
-fn no_such_host(name: &str) -> WireError {
+pub(crate) fn no_such_host(name: &str) -> WireError {
     let message = format!("there is no host {name:?}; `warren hosts` lists them");
     WireError::new(Code::NotFound, reason::NO_SUCH_HOST, Fault::Caller, message)
 }

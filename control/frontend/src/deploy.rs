@@ -1,9 +1,15 @@
-//! A deploy: compiled on a worker first, then durable, then answered.
+//! A deploy: compiled on a worker first, its snapshot made and verified there, then durable, then answered.
 //!
 //! An update that changes nothing (same code, files and settings) makes no version: it answers with what is there.
 //! Two deploys of one name at once: both compile, the registry's compare-and-set lets one win, the other is ABORTED.
 
-use crate::{Frontend, catalog::FunctionEntry, intake::Intake, validate};
+use crate::{
+    Frontend,
+    catalog::FunctionEntry,
+    intake::Intake,
+    publish::{Watcher, snap_start},
+    validate,
+};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tonic::{Code, Status};
@@ -12,7 +18,7 @@ use warren_proto::{
     error::{Fault, WireError},
     reason,
     v1::{
-        CreateFunctionRequest, FunctionConfig, FunctionVersion, Kind, PrepareVersionRequest,
+        CreateFunctionRequest, DeployPhase, FunctionConfig, FunctionVersion, Kind, PrepareVersionRequest,
         UpdateFunctionRequest,
     },
 };
@@ -23,9 +29,10 @@ const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
 
 impl Frontend {
     /// Makes a function.
-    pub async fn create_function(
+    pub(crate) async fn create_function(
         &self,
         request: CreateFunctionRequest,
+        watcher: &Watcher,
     ) -> Result<Arc<FunctionEntry>, WireError> {
         validate::name(&request.name)?;
         let config = validate::config(request.config)?;
@@ -35,13 +42,14 @@ impl Frontend {
             return Err(WireError::new(Code::AlreadyExists, reason::FUNCTION_EXISTS, Fault::Caller, message));
         }
         let spec = spec(request.name, 1, config, &intake);
-        self.deploy(None, spec, intake).await
+        self.deploy(None, spec, intake, watcher).await
     }
 
     /// Adds a version.
-    pub async fn update_function(
+    pub(crate) async fn update_function(
         &self,
         request: UpdateFunctionRequest,
+        watcher: &Watcher,
     ) -> Result<Arc<FunctionEntry>, WireError> {
         let seen =
             self.catalog.get(&request.name).ok_or_else(|| validate::no_such_function(&request.name))?;
@@ -71,7 +79,7 @@ impl Frontend {
         if !linux && same(latest, &spec) {
             return Ok(seen);
         }
-        let entry = self.deploy(Some(&seen), spec, intake).await?;
+        let entry = self.deploy(Some(&seen), spec, intake, watcher).await?;
         if entry.revision == seen.revision {
             return Ok(seen);
         }
@@ -103,6 +111,7 @@ impl Frontend {
         seen: Option<&Arc<FunctionEntry>>,
         mut spec: FunctionVersion,
         intake: Intake,
+        watcher: &Watcher,
     ) -> Result<Arc<FunctionEntry>, WireError> {
         self.check_reservation(&spec)?;
         let name = spec.name.clone();
@@ -111,6 +120,7 @@ impl Frontend {
         let worker = self.fleet.any_for(&spec).map_err(no_place)?;
         let request =
             PrepareVersionRequest { version: Some(spec.clone()), code: code.clone(), task: task.clone() };
+        watcher.enter(DeployPhase::Preparing, worker.id());
         let mut client = worker.client();
         let prepared = tokio::time::timeout(PREPARE_TIMEOUT, client.prepare_version(request))
             .await
@@ -124,6 +134,7 @@ impl Frontend {
         if let Some(seen) = seen.filter(|seen| same(&seen.latest.spec, &spec)) {
             return Ok(Arc::clone(seen));
         }
+        self.publish(&worker, &mut spec, watcher).await?;
         self.fleet.holds(worker.id(), &spec);
         self.keep(code).await?;
         self.keep(task).await?;
@@ -213,6 +224,7 @@ fn spec(name: String, version: u64, config: FunctionConfig, intake: &Intake) -> 
         runtime: config.runtime,
         handler: config.handler,
         network: config.network,
+        snap_start: config.snap_start,
         ..FunctionVersion::default()
     }
 }
@@ -232,6 +244,8 @@ fn config_of(spec: &FunctionVersion) -> FunctionConfig {
         runtime: spec.runtime.clone(),
         handler: spec.handler.clone(),
         network: spec.network,
+        // Of before there was a choice, it was not said.
+        snap_start: snap_start(spec.kind(), spec.snap_start()).into(),
     }
 }
 

@@ -1,16 +1,25 @@
 //! `FunctionService`: deploys, listings and logs.
 
-use crate::{Frontend, catalog::FunctionEntry, logs, validate};
+use crate::{Frontend, catalog::FunctionEntry, logs, publish::Watcher, validate};
 use std::{pin::Pin, sync::Arc};
-use tokio_stream::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
-use warren_proto::v1::{
-    CreateFunctionRequest, DeleteFunctionRequest, DeleteFunctionResponse, Function, GetFunctionRequest,
-    ListFunctionsRequest, ListFunctionsResponse, LogLine, LogsRequest, UpdateFunctionRequest,
-    function_service_server,
+use warren_proto::{
+    error::WireError,
+    v1::{
+        CreateFunctionRequest, DeleteFunctionRequest, DeleteFunctionResponse, DeployEvent, Function,
+        GetFunctionRequest, ListFunctionsRequest, ListFunctionsResponse, LogLine, LogsRequest,
+        UpdateFunctionRequest, deploy_event::Event, function_service_server,
+    },
 };
 
 const DEFAULT_PAGE: usize = 1000;
+/// More than a deploy has events.
+const EVENTS: usize = 8;
+
+/// What a deploy is at, then its end.
+type Deploying = Pin<Box<dyn Stream<Item = Result<DeployEvent, Status>> + Send>>;
 
 /// Serves deploys.
 #[derive(Clone, Debug)]
@@ -22,7 +31,7 @@ impl function_service_server::FunctionService for Functions {
         &self,
         request: Request<CreateFunctionRequest>,
     ) -> Result<Response<Function>, Status> {
-        let made = self.0.create_function(request.into_inner()).await?;
+        let made = self.0.create_function(request.into_inner(), &Watcher::default()).await?;
         Ok(Response::new(made.to_wire()))
     }
 
@@ -30,8 +39,32 @@ impl function_service_server::FunctionService for Functions {
         &self,
         request: Request<UpdateFunctionRequest>,
     ) -> Result<Response<Function>, Status> {
-        let made = self.0.update_function(request.into_inner()).await?;
+        let made = self.0.update_function(request.into_inner(), &Watcher::default()).await?;
         Ok(Response::new(made.to_wire()))
+    }
+
+    type CreateFunctionStreamStream = Deploying;
+
+    async fn create_function_stream(
+        &self,
+        request: Request<CreateFunctionRequest>,
+    ) -> Result<Response<Deploying>, Status> {
+        let frontend = Arc::clone(&self.0);
+        Ok(Response::new(watched(async move |watcher| {
+            frontend.create_function(request.into_inner(), &watcher).await
+        })))
+    }
+
+    type UpdateFunctionStreamStream = Deploying;
+
+    async fn update_function_stream(
+        &self,
+        request: Request<UpdateFunctionRequest>,
+    ) -> Result<Response<Deploying>, Status> {
+        let frontend = Arc::clone(&self.0);
+        Ok(Response::new(watched(async move |watcher| {
+            frontend.update_function(request.into_inner(), &watcher).await
+        })))
     }
 
     async fn get_function(&self, request: Request<GetFunctionRequest>) -> Result<Response<Function>, Status> {
@@ -73,4 +106,23 @@ impl function_service_server::FunctionService for Functions {
         }
         Ok(Response::new(Box::pin(logs::merged(&self.0, &request).await?)))
     }
+}
+
+/// A deploy that ends with whoever watches it, as one does that nobody watches.
+fn watched<F>(deploy: impl FnOnce(Watcher) -> F) -> Deploying
+where
+    F: Future<Output = Result<Arc<FunctionEntry>, WireError>> + Send + 'static,
+{
+    let (events, watched) = mpsc::channel(EVENTS);
+    let deploying = deploy(Watcher::new(events.clone()));
+    tokio::spawn(async move {
+        tokio::select! {
+            ended = deploying => {
+                let end = ended.map(|entry| DeployEvent { event: Some(Event::Done(entry.to_wire())) });
+                let _ = events.send(end.map_err(Status::from)).await;
+            }
+            () = events.closed() => {}
+        }
+    });
+    Box::pin(ReceiverStream::new(watched))
 }

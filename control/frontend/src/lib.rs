@@ -21,7 +21,9 @@ mod lingering;
 mod logs;
 mod observed;
 mod pool;
+mod publish;
 mod services;
+mod snapshots;
 mod validate;
 
 pub use admit::limits;

@@ -1,6 +1,9 @@
 //! What a request must look like before anything is done for it.
 
-use crate::catalog::{Catalog, FunctionEntry, Version};
+use crate::{
+    catalog::{Catalog, FunctionEntry, Version},
+    publish::snap_start,
+};
 use std::sync::Arc;
 use tonic::Code;
 use warren_proto::{
@@ -120,6 +123,7 @@ pub(crate) fn config(config: Option<FunctionConfig>) -> Result<FunctionConfig, W
         }
     }
     config.limits = Some(limits);
+    config.set_snap_start(snap_start(config.kind(), config.snap_start()));
     strings(&config)?;
     runtime(&config, linux)?;
     Ok(config)

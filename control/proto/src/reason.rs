@@ -21,6 +21,8 @@ pub const NO_SUCH_VERSION: &str = "NO_SUCH_VERSION";
 /// NOT_FOUND.
 pub const NO_SUCH_HOST: &str = "NO_SUCH_HOST";
 /// NOT_FOUND.
+pub const NO_SUCH_SNAPSHOT: &str = "NO_SUCH_SNAPSHOT";
+/// NOT_FOUND.
 pub const NO_SUCH_BLOB: &str = "NO_SUCH_BLOB";
 /// ALREADY_EXISTS.
 pub const FUNCTION_EXISTS: &str = "FUNCTION_EXISTS";

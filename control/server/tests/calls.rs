@@ -7,11 +7,13 @@ mod world;
 use tonic::Code;
 use warren_proto::v1::invoke_service_client::InvokeServiceClient;
 use warren_proto::{
-    error::Fault,
+    error::{Fault, WireError},
     reason,
     v1::{
-        CreateFunctionRequest, DeleteFunctionRequest, GetFunctionRequest, InvokeRequest,
-        ListAllSandboxesRequest, UpdateFunctionRequest, invoke_event::Event,
+        CreateFunctionRequest, DeleteFunctionRequest, DeployPhase, Function, FunctionConfig, FunctionLimits,
+        GetFunctionRequest, HostSnapshotRequest, InvokeRequest, ListAllSandboxesRequest,
+        ListAllSnapshotsRequest, ListAllSnapshotsResponse, Optimization, SnapStart, UpdateFunctionRequest,
+        deploy_event, invoke_event::Event,
     },
 };
 use world::{ScriptedWorker, World, refused, request, wire};
@@ -176,4 +178,128 @@ async fn of_two_deploys_at_once_one_is_told_of_the_other() {
     refused(loser, Code::Aborted, reason::REVISION_CONFLICT, Fault::Caller);
     let kept = GetFunctionRequest { name: "f".to_owned() };
     assert_eq!(wire(world.functions().get_function(kept).await).unwrap().versions, [1]);
+}
+
+#[tokio::test]
+async fn snapshots_are_asked_of_their_hosts() {
+    let world = World::start(100);
+    let list = || async {
+        let request = ListAllSnapshotsRequest { function: "f".to_owned() };
+        wire(world.admin().list_all_snapshots(request).await).unwrap()
+    };
+    assert_eq!(list().await, ListAllSnapshotsResponse::default());
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    let listed = list().await;
+    assert_eq!((listed.snapshots.len(), listed.silent_hosts.len()), (1, 0));
+    assert_eq!((listed.snapshots[0].function.as_str(), listed.snapshots[0].host_id.as_str()), ("f", "w1"));
+    let request = |host: &str, key: &str| HostSnapshotRequest { host: host.to_owned(), key: key.to_owned() };
+    for (digit, good) in [("0", true), ("1", false)] {
+        let verified = world.admin().verify_host_snapshot(request("w1", &digit.repeat(64))).await;
+        assert_eq!(wire(verified).unwrap().good, good);
+    }
+    let (caller, key) = (Fault::Caller, "0".repeat(64));
+    let removed = wire(world.admin().remove_host_snapshot(request("w1", &key)).await);
+    refused(removed, Code::NotFound, reason::NO_SUCH_SNAPSHOT, caller);
+    let elsewhere = wire(world.admin().verify_host_snapshot(request("w2", &key)).await);
+    refused(elsewhere, Code::NotFound, reason::NO_SUCH_HOST, caller);
+    for bad in ["", "0", "../../etc/passwd", &"g".repeat(64), &"0".repeat(65)] {
+        let answer = wire(world.admin().remove_host_snapshot(request("w1", bad)).await);
+        refused(answer, Code::InvalidArgument, reason::BAD_REQUEST, caller);
+    }
+    // What a lost host keeps is not known, and that is said.
+    worker.die();
+    let silent = world.until(list, |listed| !listed.silent_hosts.is_empty()).await;
+    assert_eq!((silent.snapshots.len(), silent.silent_hosts), (0, vec!["w1".to_owned()]));
+}
+
+/// What becomes of a version whose snapshot is made before it is there, by what the worker says of it.
+#[tokio::test]
+async fn a_version_is_there_once_its_snapshot_is_or_says_why_not() {
+    let world = World::start(100);
+    let _worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    let (prepare, make, verify) = (DeployPhase::Preparing, DeployPhase::Snapshotting, DeployPhase::Verifying);
+    let both = &[prepare, make][..];
+    let cases = [
+        ("fine", &[prepare, make, verify][..], Ok((Optimization::On, ""))),
+        ("drew", both, Ok((Optimization::Off, "drew, it says"))),
+        ("full", both, Ok((Optimization::Off, "full, it says"))),
+        ("lost", both, Ok((Optimization::Off, "the worker was lost"))),
+        ("torn", &[prepare, make, verify], Ok((Optimization::Off, "was not verified"))),
+        ("trap", both, Err((Code::Unknown, reason::FUNCTION_INIT_FAILED))),
+        ("slow", both, Err((Code::DeadlineExceeded, reason::FUNCTION_INIT_TIMED_OUT))),
+    ];
+    for (name, phases, expected) in cases {
+        let (seen, ended) = deployed(&world, name, SnapStart::Unspecified).await;
+        assert_eq!(seen, phases, "{name}");
+        match expected {
+            Ok((optimization, words)) => {
+                let latest = ended.unwrap().latest.unwrap();
+                assert_eq!(
+                    (latest.snap_start(), latest.optimization()),
+                    (SnapStart::Published, optimization)
+                );
+                assert!(latest.optimization_reason.contains(words), "{name}: {}", latest.optimization_reason);
+                assert_eq!(latest.optimization_reason.is_empty(), words.is_empty(), "{name}");
+                assert_eq!(world.invoke(name, "x").await.unwrap().payload, "x");
+            }
+            Err((code, reason)) => {
+                refused(ended, code, reason, Fault::Function);
+                // Nothing was changed; without looking at its init it is taken.
+                refused(
+                    world.invoke(name, "x").await,
+                    Code::NotFound,
+                    reason::NO_SUCH_FUNCTION,
+                    Fault::Caller,
+                );
+                let (seen, ended) = deployed(&world, name, SnapStart::Off).await;
+                let latest = ended.unwrap().latest.unwrap();
+                assert_eq!((seen, latest.optimization()), (vec![prepare], Optimization::Unspecified));
+            }
+        }
+    }
+    // An update that turns it off is a change; one that says what holds already is none.
+    let update = |snap_start: SnapStart| {
+        let config = FunctionConfig { snap_start: snap_start.into(), ..FunctionConfig::default() };
+        let request =
+            UpdateFunctionRequest { name: "fine".to_owned(), config: Some(config), ..Default::default() };
+        let mut client = world.functions();
+        async move { wire(client.update_function(request).await).unwrap().versions.len() }
+    };
+    // The first one's timeout is another than the default.
+    assert_eq!(update(SnapStart::Published).await, 2);
+    assert_eq!(update(SnapStart::Unspecified).await, 2);
+    assert_eq!(update(SnapStart::Off).await, 3);
+}
+
+/// Its phases, and its end.
+async fn deployed(
+    world: &World,
+    name: &str,
+    snap_start: SnapStart,
+) -> (Vec<DeployPhase>, Result<Function, WireError>) {
+    let limits = FunctionLimits { timeout_ms: 2000, ..FunctionLimits::default() };
+    let config =
+        FunctionConfig { limits: Some(limits), snap_start: snap_start.into(), ..FunctionConfig::default() };
+    let request = CreateFunctionRequest {
+        name: name.to_owned(),
+        code: b"module".as_slice().into(),
+        config: Some(config),
+        ..Default::default()
+    };
+    let mut events = world.functions().create_function_stream(request).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    loop {
+        match events.message().await.map(|event| event.and_then(|event| event.event)) {
+            Ok(Some(deploy_event::Event::Progress(progress))) => {
+                assert_eq!(progress.host_id, "w1");
+                seen.push(progress.phase());
+            }
+            Ok(Some(deploy_event::Event::Done(function))) => return (seen, Ok(function)),
+            Ok(None) => {
+                let nothing = "it ended without an answer";
+                return (seen, Err(WireError::new(Code::Unknown, "NO_ANSWER", Fault::System, nothing)));
+            }
+            Err(status) => return (seen, Err(WireError::from_status(&status))),
+        }
+    }
 }

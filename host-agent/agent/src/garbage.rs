@@ -37,7 +37,10 @@ pub async fn retain(host: &Arc<Host>, request: RetainRequest) -> Result<RetainRe
     let min_age = Duration::from_millis(request.min_age_ms);
     let functions: HashSet<String> = request.functions.into_iter().collect();
     let logs = host.logs.retain(functions.clone(), min_age).await;
-    let shelf = host.snapshots.shelf().cloned();
+    // Of a Linux function it is its files that are named.
+    let sources = digests(&request.code_digests).chain(digests(&request.task_digests));
+    let sources: HashSet<String> = sources.map(|digest| digest.to_string()).collect();
+    let snapshots = host.snapshots.retain(sources, functions, min_age).await?;
     let isa = host.versions.compiler().isa();
     let (artefacts, tasks) =
         (host.versions.compiler().store().root().to_owned(), host.versions.task_dir().to_owned());
@@ -49,13 +52,7 @@ pub async fn retain(host: &Arc<Host>, request: RetainRequest) -> Result<RetainRe
         let keys: HashSet<OsString> = keys.collect();
         let archives: HashSet<OsString> =
             digests(&request.task_digests).map(|digest| format!("{digest}.tar").into()).collect();
-        let sources: HashSet<String> = digests(&request.code_digests)
-            .chain(digests(&request.task_digests))
-            .map(|d| d.to_string())
-            .collect();
-        let snapshots = shelf.map(|shelf| shelf.retain(&sources, &functions, min_age)).transpose()?;
-        let mut removed = snapshots.unwrap_or_default();
-        removed = removed.and(sweep(&tasks, |name| archives.contains(name), min_age)?);
+        let mut removed = sweep(&tasks, |name| archives.contains(name), min_age)?;
         for shard in fs::read_dir(&artefacts)? {
             let shard = shard?;
             // Two hex digits; `tmp` holds what is being written and is tidied at start.
@@ -66,7 +63,7 @@ pub async fn retain(host: &Arc<Host>, request: RetainRequest) -> Result<RetainRe
         Ok(removed)
     };
     let files = tokio::task::spawn_blocking(work).await.map_err(|_| PrepareError::Internal)??;
-    let removed = files.and(logs);
+    let removed = files.and(snapshots).and(logs);
     if removed.files > 0 {
         tracing::info!(files = removed.files, bytes = removed.bytes, "what nothing needs is gone");
     }

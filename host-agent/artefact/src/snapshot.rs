@@ -35,6 +35,8 @@ pub const MAX_STATE_BYTES: u32 = 192 << 10;
 pub struct SnapshotOf {
     /// The function's name: no function ever gets another's memory.
     pub function: String,
+    /// Which version of it.
+    pub version: u64,
     /// Digest of its files, if it has some.
     pub task: Option<Digest>,
     /// Digest of what the guest is told: version, arguments, environment, limits.
@@ -160,6 +162,14 @@ impl SnapshotOf {
     }
 }
 
+impl SnapshotKey {
+    /// The key that is written so: 64 hex digits.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
+    }
+}
+
 impl fmt::Display for SnapshotKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Digest(self.0).fmt(f)
@@ -260,6 +270,18 @@ impl SnapshotHead {
     #[must_use]
     pub const fn disk_len(&self) -> u64 {
         self.facts.disk.len
+    }
+
+    /// Digest of the memory.
+    #[must_use]
+    pub const fn memory(&self) -> Digest {
+        self.facts.memory.digest
+    }
+
+    /// When it was made, seconds since 1970.
+    #[must_use]
+    pub const fn created_unix_s(&self) -> u64 {
+        self.facts.created_unix_s
     }
 
     /// What it was made of.

@@ -19,7 +19,7 @@ use tonic::Status;
 use warren_client::{Client, Config};
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, Function, FunctionConfig, FunctionLimits, InvokeRequest,
-    InvokeResponse, ListAllSandboxesRequest, Sandbox, SandboxState,
+    InvokeResponse, ListAllSandboxesRequest, Sandbox, SandboxState, SnapStart,
 };
 
 /// What an invocation gave.
@@ -113,6 +113,8 @@ pub struct Deploy {
     pub json_response: bool,
     /// Arguments.
     pub args: Vec<String>,
+    /// Whether a snapshot is made before it is there.
+    pub snap_start: SnapStart,
 }
 
 /// A running Warren.
@@ -222,6 +224,7 @@ impl Installation {
                 env: Vec::new(),
                 args: how.args,
                 json_response: how.json_response,
+                snap_start: how.snap_start.into(),
                 ..FunctionConfig::default()
             }),
         };

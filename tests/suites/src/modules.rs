@@ -172,6 +172,18 @@ pub fn drawn_in_init() -> String {
     )
 }
 
+/// A component whose `init` traps.
+#[must_use]
+pub fn traps_in_init() -> String {
+    component("unreachable")
+}
+
+/// A component whose `init` never ends.
+#[must_use]
+pub fn endless_in_init() -> String {
+    component("(loop $again (br $again))")
+}
+
 /// A component whose `init` takes a while; it answers `warrened`.
 #[must_use]
 pub fn slow_in_init() -> String {
@@ -261,6 +273,8 @@ mod tests {
             DRAWS,
             &drawn_in_init(),
             &slow_in_init(),
+            &traps_in_init(),
+            &endless_in_init(),
         ] {
             assemble(text).unwrap();
         }

@@ -3,6 +3,7 @@
 use super::{
     payload,
     runtime::{self, Place},
+    snap_start::{self, SnapStart},
     task,
 };
 use crate::{screen, shape};
@@ -12,7 +13,7 @@ use warren_client::{Client, Failure, Outcome};
 use warren_proto::v1::{
     CreateFunctionRequest, DeleteFunctionRequest, EnvVar, Function, FunctionConfig, FunctionLimits,
     FunctionVersion, GetFunctionRequest, Kind as WireKind, ListFunctionsRequest, Network,
-    UpdateFunctionRequest,
+    SnapStart as WireSnapStart, UpdateFunctionRequest,
 };
 
 #[derive(clap::Subcommand)]
@@ -25,6 +26,7 @@ Examples:
   warren fn create site site.wasm --task ./public --env LANG=C --json-response
   warren fn create resize --kind linux --runtime debian-python --code ./app --handler app.handler
   warren fn create legacy --kind linux --runtime debian-base --code bootstrap.zip --memory-mib 256
+  warren fn create raw raw.wasm --snap-start off
   warren fn create own --kind linux --rootfs root.ext4 --handler main")]
     Create(Deploy),
     /// Make a new version with other code or other settings; what is not given stays.
@@ -108,6 +110,9 @@ pub(crate) struct Deploy {
     /// Most invocations at once.
     #[arg(long)]
     reserved_concurrency: Option<u32>,
+    /// Make a snapshot before the version is there, from which its cold starts begin; or never [default: published, for Wasm].
+    #[arg(long, value_enum)]
+    snap_start: Option<SnapStart>,
     /// The answer must be JSON; one that is not is the function's error.
     #[arg(long)]
     json_response: bool,
@@ -141,16 +146,14 @@ pub(crate) async fn run(command: Command, client: &Client, json: bool) -> Outcom
     match command {
         Command::Create(deploy) => {
             let request = create(&deploy)?;
-            let shown = screen::spinner(format!("deploying {}", deploy.name));
-            let function = client.functions().create_function(request).await?.into_inner();
-            drop(shown);
+            let events = client.functions().create_function_stream(request).await?.into_inner();
+            let function = snap_start::watch(&deploy.name, events).await?;
             show(&function, json, "created");
         }
         Command::Update { deploy, expected_revision } => {
             let request = update(client, &deploy, expected_revision).await?;
-            let shown = screen::spinner(format!("deploying {}", deploy.name));
-            let function = client.functions().update_function(request).await?.into_inner();
-            drop(shown);
+            let events = client.functions().update_function_stream(request).await?.into_inner();
+            let function = snap_start::watch(&deploy.name, events).await?;
             show(&function, json, "updated");
         }
         Command::Ls => list(&all(client).await?, json),
@@ -209,6 +212,7 @@ fn create(deploy: &Deploy) -> Outcome<CreateFunctionRequest> {
             runtime: runtime_of(deploy)?.unwrap_or_default(),
             handler: deploy.handler.clone().unwrap_or_default(),
             network: deploy.network.map_or(Network::Unspecified, Reach::on_wire).into(),
+            snap_start: deploy.snap_start.map_or(WireSnapStart::Unspecified, SnapStart::on_wire).into(),
         }),
     })
 }
@@ -252,6 +256,7 @@ async fn update(client: &Client, deploy: &Deploy, expected: u64) -> Outcome<Upda
             runtime: runtime_of(deploy)?.unwrap_or(latest.runtime),
             network: deploy.network.map_or(latest.network, |reach| reach.on_wire().into()),
             handler: deploy.handler.clone().unwrap_or(latest.handler),
+            snap_start: deploy.snap_start.map_or(latest.snap_start, |when| when.on_wire().into()),
         }),
         expected_revision: if expected == 0 { function.revision } else { expected },
     })
@@ -286,6 +291,9 @@ fn show(function: &Function, json: bool, verb: &str) {
         latest.version,
         screen::bytes(latest.code_bytes)
     ));
+    if let Some(starts) = snap_start::outcome(&latest) {
+        screen::print(&starts);
+    }
 }
 
 fn list(functions: &[Function], json: bool) {
@@ -337,6 +345,7 @@ fn details(function: &Function, json: bool) {
     text += &line("/tmp", format!("{} MiB", limits.tmp_mib));
     let reserved = limits.reserved_concurrency.map_or_else(|| "account's".into(), |count| count.to_string());
     text += &line("concurrency limit", reserved);
+    text += &line("SnapStart", snap_start::told(&latest));
     text += &line("answer must be JSON", if latest.json_response { "yes" } else { "no" }.into());
     for variable in &latest.env {
         text += &line("env", format!("{}={}", variable.name, variable.value));

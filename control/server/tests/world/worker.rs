@@ -349,6 +349,50 @@ impl server::WorkerService for ScriptedWorker {
         Ok(Response::new(v1::RetainResponse::default()))
     }
 
+    async fn list_snapshots(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        let function = request.into_inner().function;
+        let one = v1::Snapshot { host_id: "w1".to_owned(), function, ..Default::default() };
+        Ok(Response::new(v1::ListSnapshotsResponse { snapshots: vec![one] }))
+    }
+
+    async fn make_snapshot(
+        &self,
+        request: Request<v1::MakeSnapshotRequest>,
+    ) -> Result<Response<v1::MakeSnapshotResponse>, Status> {
+        let name = request.into_inner().version.unwrap().name;
+        let (outcome, digit) = match name.split('-').next().unwrap_or_default() {
+            "drew" => (v1::SnapshotOutcome::Cannot, ""),
+            "full" => (v1::SnapshotOutcome::NotNow, ""),
+            "trap" => (v1::SnapshotOutcome::InitFailed, ""),
+            "slow" => (v1::SnapshotOutcome::InitTimedOut, ""),
+            "lost" => return Err(Status::unavailable("as the script says")),
+            "torn" => (v1::SnapshotOutcome::Made, "1"),
+            _ => (v1::SnapshotOutcome::Made, "0"),
+        };
+        let reason = if digit.is_empty() { format!("{name}, it says") } else { String::new() };
+        let (outcome, key) = (outcome.into(), digit.repeat(64));
+        Ok(Response::new(v1::MakeSnapshotResponse { outcome, key, reason }))
+    }
+
+    async fn verify_snapshot(
+        &self,
+        request: Request<v1::VerifySnapshotRequest>,
+    ) -> Result<Response<v1::VerifySnapshotResponse>, Status> {
+        let good = request.into_inner().key.starts_with('0');
+        Ok(Response::new(v1::VerifySnapshotResponse { good, ..Default::default() }))
+    }
+
+    async fn remove_snapshot(
+        &self,
+        _: Request<v1::RemoveSnapshotRequest>,
+    ) -> Result<Response<v1::RemoveSnapshotResponse>, Status> {
+        let none = WireError::new(Code::NotFound, reason::NO_SUCH_SNAPSHOT, Fault::Caller, "none");
+        Err(none.into())
+    }
+
     async fn worker_logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Lines>, Status> {
         let line = |sequence| v1::LogLine { host_id: "w1".to_owned(), sequence, ..Default::default() };
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(line(1)), Ok(line(2))]))))

@@ -1,7 +1,7 @@
 //! The numbers of an invocation, and the REPORT line made of them.
 //!
 //! Billed time is the handler's, plus init's on the invocation that started the sandbox, rounded up to a millisecond. Bringing
-//! a sandbox back from a snapshot is not billed: nothing of the function runs in it.
+//! a sandbox back from a snapshot is not billed: nothing of the function runs in it, and its line says 0 ms.
 
 use std::fmt;
 use warren_proto::v1::Report;
@@ -33,7 +33,11 @@ impl fmt::Display for ReportLine<'_> {
         start
             .into_iter()
             .filter(|(_, us)| *us > 0)
-            .try_for_each(|(what, us)| write!(f, "\t{what} Duration: {} ms", Millis(us)))
+            .try_for_each(|(what, us)| write!(f, "\t{what} Duration: {} ms", Millis(us)))?;
+        if report.restore_us > 0 {
+            f.write_str("\tBilled Restore Duration: 0 ms")?;
+        }
+        Ok(())
     }
 }
 
@@ -74,6 +78,9 @@ mod tests {
         report.init_us = 12_005;
         assert_eq!(ReportLine(&report).to_string(), format!("{warm}\tInit Duration: 12.00 ms"));
         (report.init_us, report.restore_us) = (0, 510);
-        assert_eq!(ReportLine(&report).to_string(), format!("{warm}\tRestore Duration: 0.51 ms"));
+        assert_eq!(
+            ReportLine(&report).to_string(),
+            format!("{warm}\tRestore Duration: 0.51 ms\tBilled Restore Duration: 0 ms")
+        );
     }
 }

@@ -114,7 +114,7 @@ pub enum InvokeError {
     Stopped,
 }
 
-fn function_message(error: FunctionError, exit_code: u32, detail: &str) -> String {
+pub(crate) fn function_message(error: FunctionError, exit_code: u32, detail: &str) -> String {
     let what = match error {
         FunctionError::Trap => "the function trapped".to_owned(),
         FunctionError::OutOfMemory => {

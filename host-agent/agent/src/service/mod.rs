@@ -3,6 +3,7 @@
 //! Only control's certificate may call; that is checked before a message is read.
 
 mod logs;
+mod snapshots;
 mod stream;
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     },
     version::{PrepareError, Startable, VersionSpec},
 };
+use bytes::Bytes;
 use futures::Stream;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -97,8 +99,6 @@ impl WorkerService for Worker {
             }
             Startable::Linux(version) => (v1::World::Unspecified, 0, version.runtime.manifest.digest.clone()),
         };
-        // Made while nobody waits: the deploy is answered meanwhile.
-        self.host.snapshots.want(&self.host, &spec, &prepared.version);
         Ok(Response::new(v1::PrepareVersionResponse {
             world: world.into(),
             artefact_bytes,
@@ -194,6 +194,41 @@ impl WorkerService for Worker {
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::WorkerLogsStream>, Status> {
         Ok(Response::new(logs::read(&self.host, request.into_inner()).await))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        let listed = snapshots::list(&self.host, &request.get_ref().function).await.map_err(status)?;
+        Ok(Response::new(listed))
+    }
+
+    async fn make_snapshot(
+        &self,
+        request: Request<v1::MakeSnapshotRequest>,
+    ) -> Result<Response<v1::MakeSnapshotResponse>, Status> {
+        let version = request.into_inner().version;
+        let spec = VersionSpec::check(version.as_ref()).map_err(PrepareError::from).map_err(status)?;
+        let prepared = self.host.versions.prepare(&spec, Bytes::new(), Bytes::new()).await.map_err(status)?;
+        let published = self.host.snapshots.publish(&self.host, &spec, &prepared.version).await;
+        Ok(Response::new(snapshots::published(published)))
+    }
+
+    async fn verify_snapshot(
+        &self,
+        request: Request<v1::VerifySnapshotRequest>,
+    ) -> Result<Response<v1::VerifySnapshotResponse>, Status> {
+        let verified = snapshots::verify(&self.host, &request.get_ref().key).await.map_err(status)?;
+        Ok(Response::new(verified))
+    }
+
+    async fn remove_snapshot(
+        &self,
+        request: Request<v1::RemoveSnapshotRequest>,
+    ) -> Result<Response<v1::RemoveSnapshotResponse>, Status> {
+        let removed = snapshots::remove(&self.host, &request.get_ref().key).await.map_err(status)?;
+        Ok(Response::new(removed))
     }
 }
 

@@ -90,13 +90,6 @@ pub(super) enum MakeError {
     Internal,
 }
 
-impl MakeError {
-    /// Whether another try of the same would end the same.
-    pub(super) const fn is_final(&self) -> bool {
-        matches!(self, Self::Snapshot(SnapshotFailure::Said(_)) | Self::NotHeld | Self::Disk(_))
-    }
-}
-
 /// Makes one and keeps it.
 pub(super) async fn make(
     host: &Arc<Host>,

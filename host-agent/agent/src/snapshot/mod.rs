@@ -2,40 +2,58 @@
 //!
 //! ```text
 //!   none ──want──▶ making ──made──▶ kept (file, signed) ──first use──▶ sealed memory, shared by its sandboxes
-//!    ▲ ▲             │ failed: not before RETRY                │ │
-//!    │ ├─────────────┘                                         │ └─ a VMM refuses it ─▶ removed; not before RETRY
+//!    ▲ ▲             │ failed: not before a minute is over     │ │
+//!    │ ├─────────────┘                                         │ └─ a VMM refuses it ─▶ removed; not before a minute is over
 //!    │ └─ cannot be: the VMM says why, and this agent does not ask again
 //!    └──── damaged, of something else, collected, pushed out ──┘
 //! ```
-//! - Whoever finds none boots, and wants one for the next. Nobody ever waits for one to be made.
+//! - Whoever finds none boots, and wants one for the next. Nobody waits for one to be made but who publishes a version.
 //! - One is served for exactly what it was made of ([`SnapshotOf`]), or not at all.
 //! - It is taken before any event: nothing of a caller is in it.
 //! - A Linux function's is made for it from its boot on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it.
+//!
+//! Modules: [`shelf`] files, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
+//! are taken, `view` what people see of all that and may do.
 
 mod make;
 mod shelf;
+mod tries;
+mod uses;
+mod view;
 
 pub use shelf::{SealedSnapshot, Shelf};
+pub use tries::NotMade;
+pub use view::{LookError, Verified};
 
 use crate::{
+    garbage::Removed,
     host::Host,
     jailer::JailerClient,
     linux,
+    sandbox::error::function_message,
     version::{
         Compiler, LinuxVersion, SealedCache, SealedVersion, Startable, VersionSpec, Weigh as _, What,
         guest_world,
     },
+    vmm::{LoadFailure, SnapshotFailure},
     zygote::Class,
 };
+use make::MakeError;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+use tries::{Insisted, Tries};
+use uses::Uses;
 use warren_artefact::{Digest, GuestOf, SnapshotKey, SnapshotOf};
 use warren_vmm_protocol::{
-    PROTOCOL_VERSION,
+    LoadError, PROTOCOL_VERSION,
     guest::{SandboxKind, Text},
 };
 
@@ -43,10 +61,9 @@ use warren_vmm_protocol::{
 const MOST_MEMORY_MIB: u32 = 1024;
 /// Most unused ones in memory: a small function's is a megabyte, and the cache's bytes are bounded as well.
 const MOST_SEALED: usize = 256;
-/// Most versions known that cannot be written down.
-const MOST_HOPELESS: usize = 4096;
-/// How soon one that could not be made, or was refused, is tried again.
-const RETRY: Duration = Duration::from_mins(1);
+
+/// A defect: a task of the agent's is no more.
+const ENDED: &str = "a task of the agent's ended";
 
 /// The snapshots of this host.
 #[derive(Debug)]
@@ -57,50 +74,13 @@ pub struct Snapshots {
     jailer: JailerClient,
     sealed: SealedCache<SnapshotKey, SealedSnapshot>,
     tries: Mutex<Tries>,
+    uses: Mutex<Uses>,
+    /// Told each time a try has ended.
+    ends: watch::Sender<()>,
     /// One is made at a time: requests have the cores.
     turn: Semaphore,
-}
-
-#[derive(Debug, Default)]
-struct Tries {
-    making: HashSet<SnapshotKey>,
-    failed: HashMap<SnapshotKey, Instant>,
-    /// Of functions that cannot be written down.
-    hopeless: HashSet<SnapshotKey>,
-}
-
-/// How a try at one ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    /// It is there.
-    Made,
-    /// Not this time.
-    Failed,
-    /// The VMM said that it cannot be: again it would say the same.
-    Hopeless,
-}
-
-impl Tries {
-    /// Whether to begin with this one now; it is being made from then on.
-    fn begin(&mut self, key: SnapshotKey, now: Instant) -> bool {
-        self.failed.retain(|_, at| now.saturating_duration_since(*at) < RETRY);
-        !self.hopeless.contains(&key) && !self.failed.contains_key(&key) && self.making.insert(key)
-    }
-
-    fn end(&mut self, key: SnapshotKey, ended: Ended, now: Instant) {
-        self.making.remove(&key);
-        match ended {
-            Ended::Made => {}
-            Ended::Failed => drop(self.failed.insert(key, now)),
-            Ended::Hopeless => {
-                // Asking some of them again is cheaper than remembering all for ever.
-                if self.hopeless.len() >= MOST_HOPELESS {
-                    self.hopeless.clear();
-                }
-                self.hopeless.insert(key);
-            }
-        }
-    }
+    /// Nor is more than one verified.
+    verifying: Semaphore,
 }
 
 impl Snapshots {
@@ -113,17 +93,27 @@ impl Snapshots {
             jailer,
             sealed: SealedCache::of(MOST_SEALED),
             tries: Mutex::default(),
+            uses: Mutex::default(),
+            ends: watch::Sender::new(()),
             turn: Semaphore::new(1),
+            verifying: Semaphore::new(1),
         }
     }
 
-    /// Where they are kept.
-    #[must_use]
-    pub fn shelf(&self) -> Option<&Arc<Shelf>> {
-        self.shelf.as_ref()
+    /// Removes those whose code or function is not named, once they are old enough, and what is known of tries at them.
+    pub async fn retain(
+        &self,
+        sources: HashSet<String>,
+        functions: HashSet<String>,
+        min_age: Duration,
+    ) -> io::Result<Removed> {
+        self.tries().retain(|function| functions.contains(function));
+        let Some(place) = self.shelf.clone() else { return Ok(Removed::default()) };
+        let work = move || place.retain(&sources, &functions, min_age);
+        tokio::task::spawn_blocking(work).await?
     }
 
-    /// The snapshot of a version, if there is one that fits.
+    /// The snapshot of a version for a cold start, if there is one that fits.
     pub async fn find(
         &self,
         host: &Host,
@@ -131,24 +121,69 @@ impl Snapshots {
         version: &Startable,
     ) -> Option<Arc<SealedSnapshot>> {
         let place = self.shelf.as_ref()?;
-        self.get(place, self.of(host, spec, version)?).await
+        let of = self.of(host, spec, version)?;
+        let found = self.get(place, of.clone()).await?;
+        if self.uses().note(of.key(), SystemTime::now()) {
+            let place = Arc::clone(place);
+            drop(tokio::task::spawn_blocking(move || place.touch(&of)));
+        }
+        Some(found)
     }
 
     /// Makes one in the background, if there is none and nobody is at it.
     pub fn want(&self, host: &Arc<Host>, spec: &VersionSpec, version: &Startable) {
         let Some(place) = &self.shelf else { return };
         let Some(of) = self.of(host, spec, version) else { return };
-        let key = of.key();
-        if host.is_stopping() || !self.tries().begin(key, Instant::now()) {
-            return;
+        if !host.is_stopping() && self.tries().begin(&of, Instant::now()) {
+            drop(begin(host, place, of, (spec, version)));
         }
-        let (host, place) = (Arc::clone(host), Arc::clone(place));
-        let (spec, version) = (spec.clone(), version.clone());
-        tokio::spawn(async move {
-            let snapshots = &host.snapshots;
-            let ended = snapshots.make(&host, &place, of, (&spec, &version)).await;
-            snapshots.tries().end(key, ended, Instant::now());
-        });
+    }
+
+    /// Makes one, unless it is there, and waits until that has ended, whoever makes it.
+    pub async fn publish(
+        &self,
+        host: &Arc<Host>,
+        spec: &VersionSpec,
+        version: &Startable,
+    ) -> Result<SnapshotKey, NotMade> {
+        let cannot = |why: &str| Err(NotMade::Cannot(why.to_owned()));
+        let Some(place) = &self.shelf else { return cannot("its host keeps no snapshots") };
+        if !spec.snap_start {
+            return cannot("SnapStart is off");
+        }
+        if spec.memory_mib > MOST_MEMORY_MIB {
+            return Err(NotMade::Cannot(format!("it has more than {MOST_MEMORY_MIB} MiB of memory")));
+        }
+        let Some(of) = self.of(host, spec, version) else {
+            return Err(NotMade::NotNow(
+                "its host cannot say yet of what it would be made (no jailer, or no network it must have)"
+                    .to_owned(),
+            ));
+        };
+        let key = of.key();
+        // Before looking, so that no end falls between.
+        let mut ends = self.ends.subscribe();
+        loop {
+            let insisted = self.tries().insist(&of, Instant::now());
+            match insisted {
+                Insisted::Cannot(why) => return Err(why),
+                Insisted::Begin => {
+                    let begun = begin(host, place, of, (spec, version));
+                    let ended = begun.await.unwrap_or_else(|_| Err(NotMade::NotNow(ENDED.to_owned())));
+                    return ended.map(|()| key);
+                }
+                Insisted::Underway => {
+                    let _ = ends.changed().await;
+                    let last = self.tries().last(key);
+                    match last {
+                        _ if self.get(place, of.clone()).await.is_some() => return Ok(key),
+                        Some(why) => return Err(why),
+                        // Another one has ended.
+                        None => {}
+                    }
+                }
+            }
+        }
     }
 
     /// A VMM did not take it: it is not served again.
@@ -156,7 +191,8 @@ impl Snapshots {
         let (of, key) = (snapshot.head.of().clone(), snapshot.head.of().key());
         tracing::warn!(function = of.function, %key, why, "a snapshot was refused and is removed; booting instead");
         self.sealed.forget(key);
-        self.tries().failed.insert(key, Instant::now());
+        self.uses().forget(key);
+        self.tries().refused(&of, &format!("a VMM refused it: {why}"), Instant::now());
         if let Some(shelf) = self.shelf.clone() {
             let _ = tokio::task::spawn_blocking(move || shelf.remove(&of)).await;
         }
@@ -178,13 +214,14 @@ impl Snapshots {
         place: &Arc<Shelf>,
         of: SnapshotOf,
         what: (&VersionSpec, &Startable),
-    ) -> Ended {
-        let Ok(_turn) = self.turn.acquire().await else { return Ended::Failed };
+    ) -> Result<(), NotMade> {
+        let stopping = || NotMade::NotNow("the host stops".to_owned());
+        let _turn = self.turn.acquire().await.map_err(|_| stopping())?;
         if self.get(place, of.clone()).await.is_some() {
-            return Ended::Made;
+            return Ok(());
         }
         if host.is_stopping() {
-            return Ended::Failed;
+            return Err(stopping());
         }
         let (key, function, began) = (of.key(), of.function.clone(), Instant::now());
         match make::make(host, place, &self.compiler, of, what).await {
@@ -196,27 +233,28 @@ impl Snapshots {
                 if let (spec, Startable::Wasm(version)) = what {
                     host.zygotes.expect(Class::of(spec.memory_mib, version));
                 }
-                Ended::Made
+                Ok(())
             }
             Err(error) => {
-                let ended = if error.is_final() { Ended::Hopeless } else { Ended::Failed };
+                let why = NotMade::from(&error);
                 let error = anyhow::Error::from(error);
                 tracing::warn!(function, %key, "no snapshot was made, its cold starts boot: {error:#}");
-                ended
+                Err(why)
             }
         }
     }
 
     /// What a snapshot of this version has to be made of, if there can be one.
     fn of(&self, host: &Host, spec: &VersionSpec, version: &Startable) -> Option<SnapshotOf> {
-        if spec.memory_mib > MOST_MEMORY_MIB {
+        if spec.memory_mib > MOST_MEMORY_MIB || !spec.snap_start {
             return None;
         }
         let (told, guest) = match version {
             Startable::Wasm(version) => self.wasm(spec, version)?,
             Startable::Linux(version) => of_linux(host, spec, version)?,
         };
-        Some(SnapshotOf { function: spec.name.clone(), task: spec.task, told, guest })
+        let (function, version) = (spec.name.clone(), spec.version);
+        Some(SnapshotOf { function, version, task: spec.task, told, guest })
     }
 
     fn wasm(&self, spec: &VersionSpec, version: &SealedVersion) -> Option<(Digest, GuestOf)> {
@@ -235,6 +273,11 @@ impl Snapshots {
     fn tries(&self) -> MutexGuard<'_, Tries> {
         // Whole between any two statements.
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        // The same.
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -257,33 +300,49 @@ fn of_linux(host: &Host, spec: &VersionSpec, version: &LinuxVersion) -> Option<(
     Some((Digest::of(&postcard::to_allocvec(&told).ok()?), guest))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use warren_abi::isa::IsaSet;
+/// As a task of its own: it outlives whoever wants it.
+fn begin(
+    host: &Arc<Host>,
+    place: &Arc<Shelf>,
+    of: SnapshotOf,
+    (spec, version): (&VersionSpec, &Startable),
+) -> JoinHandle<Result<(), NotMade>> {
+    let (host, place) = (Arc::clone(host), Arc::clone(place));
+    let (spec, version) = (spec.clone(), version.clone());
+    tokio::spawn(async move {
+        let (snapshots, key) = (&host.snapshots, of.key());
+        let mut ended = snapshots.make(&host, &place, of, (&spec, &version)).await;
+        if !snapshots.tries().end(key, ended.clone(), Instant::now()) {
+            let _ = snapshots.forget(key).await;
+            ended = Err(NotMade::NotNow("it was removed while it was made".to_owned()));
+        }
+        snapshots.ends.send_replace(());
+        ended
+    })
+}
 
-    #[test]
-    fn one_at_a_time_and_not_again_at_once() {
-        let of = SnapshotOf {
-            function: "hello".into(),
-            task: None,
-            told: Digest([3; 32]),
-            guest: GuestOf::Wasm {
-                source: Digest([1; 32]),
-                code: Digest([2; 32]),
-                program: Digest([4; 32]),
-                abi_version: 2,
-                isa: IsaSet::BASELINE,
-            },
-        };
-        let (mut tries, key, now) = (Tries::default(), of.key(), Instant::now());
-        assert!(tries.begin(key, now) && !tries.begin(key, now), "it is being made");
-        tries.end(key, Ended::Made, now);
-        assert!(tries.begin(key, now), "it was made, and is gone again");
-        tries.end(key, Ended::Failed, now);
-        assert!(!tries.begin(key, now), "it has just failed");
-        assert!(tries.begin(key, now + RETRY), "it may be tried again");
-        tries.end(key, Ended::Hopeless, now);
-        assert!(!tries.begin(key, now + 2 * RETRY), "it cannot be");
+/// Whose fault it is decides what becomes of a function: what its init does, it does again.
+impl From<&MakeError> for NotMade {
+    fn from(error: &MakeError) -> Self {
+        match error {
+            MakeError::Snapshot(SnapshotFailure::Said(why)) => Self::Cannot(why.clone()),
+            MakeError::NotHeld | MakeError::Disk(_) => Self::Cannot(error.to_string()),
+            MakeError::Load { failure: LoadFailure::Said { reason: LoadError::TimedOut, .. }, .. } => {
+                Self::Init { timed_out: true, why: "its init ran past its time".to_owned() }
+            }
+            MakeError::Load {
+                failure: LoadFailure::Said { reason: LoadError::Function { error, detail }, .. },
+                ..
+            } => Self::Init { timed_out: false, why: function_message(*error, 0, detail) },
+            other => {
+                let mut why = other.to_string();
+                let mut cause = std::error::Error::source(other);
+                while let Some(deeper) = cause {
+                    why = format!("{why}: {deeper}");
+                    cause = deeper.source();
+                }
+                Self::NotNow(why)
+            }
+        }
     }
 }

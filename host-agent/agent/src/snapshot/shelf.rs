@@ -4,6 +4,7 @@
 //! put: write tmp/<name> -> rename           (a kill leaves a whole file or none; at most one in tmp, gone at the next start)
 //! get: head signed and of the right thing -> memory and disk copied into memfds, sealed, their digests those signed -> served
 //!      anything else                      -> removed, and said
+//! look, verify: the same reading, for people: nothing is served, nothing removed, and no file counts as used
 //! ```
 //! Nothing waits for the disk: a file that a crash of the machine tore is told by its digest.
 
@@ -17,13 +18,13 @@ use std::{
     collections::HashSet,
     ffi::OsStr,
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write as _},
+    io::{self, BufWriter},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use warren_artefact::{SigningKey, SnapshotError, SnapshotHead, SnapshotOf, VerifyingKey};
+use warren_artefact::{SigningKey, SnapshotError, SnapshotHead, SnapshotKey, SnapshotOf, VerifyingKey};
 
 /// The last part of every name.
 const SUFFIX: &str = "snapshot";
@@ -43,6 +44,17 @@ impl Weigh for SealedSnapshot {
     fn bytes(&self) -> u64 {
         self.memory.len().saturating_add(self.disk.as_ref().map_or(0, |disk| disk.len()))
     }
+}
+
+/// A file of the directory, as its name and its head tell. Its memory was not looked at.
+#[derive(Debug)]
+pub(super) struct Shelved {
+    pub(super) key: SnapshotKey,
+    pub(super) function: String,
+    pub(super) file_bytes: u64,
+    /// When it was used last; as long as it was not, when it was made, to a second.
+    pub(super) used: SystemTime,
+    pub(super) head: Result<SnapshotHead, SnapshotError>,
 }
 
 /// The directory.
@@ -90,6 +102,65 @@ impl Shelf {
             let _ = fs::remove_file(&temporary);
         }
         written
+    }
+
+    /// What there is, of one function or of all.
+    pub(super) fn look(&self, function: &str, trusted: &[VerifyingKey]) -> io::Result<Vec<Shelved>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let Some((key, of)) = parse(&entry.file_name()) else { continue };
+            let Ok(facts) = entry.metadata() else { continue };
+            if !function.is_empty() && function != of {
+                continue;
+            }
+            let head = open(&entry.path()).map_err(SnapshotError::from);
+            found.push(Shelved {
+                key,
+                function: of,
+                file_bytes: facts.len(),
+                used: facts.modified().unwrap_or(UNIX_EPOCH),
+                head: head.and_then(|mut file| judged_head(&mut file, key, trusted)),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Reads one again and judges it as [`Self::get`] does: how many bytes of memory it has. `None`: there is none.
+    pub(super) fn verify(
+        &self,
+        key: SnapshotKey,
+        trusted: &[VerifyingKey],
+    ) -> Result<Option<u64>, SnapshotError> {
+        let Some(path) = self.find(key)? else { return Ok(None) };
+        let mut file = match open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let head = judged_head(&mut file, key, trusted)?;
+        head.copy_memory(&mut file, &mut io::sink())?;
+        head.copy_disk(&mut file, &mut io::sink())?;
+        Ok(Some(head.memory_len()))
+    }
+
+    /// Removes one, whatever it is. False: there is none.
+    pub(super) fn remove_key(&self, key: SnapshotKey) -> io::Result<bool> {
+        let Some(path) = self.find(key)? else { return Ok(false) };
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        }
+    }
+
+    /// It was used: others make room before it. Best effort.
+    pub(super) fn touch(&self, of: &SnapshotOf) {
+        let _ = set_used(&self.path(of), SystemTime::now());
+    }
+
+    fn find(&self, key: SnapshotKey) -> io::Result<Option<PathBuf>> {
+        let mut entries = fs::read_dir(&self.root)?.flatten();
+        let found = entries.find(|entry| parse(&entry.file_name()).is_some_and(|(named, _)| named == key));
+        Ok(found.map(|entry| entry.path()))
     }
 
     /// Removes one, if it is there.
@@ -154,11 +225,9 @@ fn read(
     of: &SnapshotOf,
     trusted: &[VerifyingKey],
 ) -> Result<Option<SealedSnapshot>, SnapshotError> {
-    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
-    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
+    let mut file = match open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
+        opened => opened?,
     };
     let head = SnapshotHead::read(&mut file, of, trusted)?;
     // What is hashed is what was written into the memfd, which is sealed before anybody sees it.
@@ -170,8 +239,36 @@ fn read(
         head.copy_disk(&mut file, &mut io::sink())?;
     }
     // It was used: others make room before it. Best effort.
-    let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    let _ = set_used(path, SystemTime::now());
     Ok(Some(SealedSnapshot { head, memory, disk }))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn set_used(path: &Path, at: SystemTime) -> io::Result<()> {
+    File::options().append(true).open(path)?.set_modified(at)
+}
+
+/// The key and the function that a file's name says.
+fn parse(name: &OsStr) -> Option<(SnapshotKey, String)> {
+    let mut parts = name.to_str()?.split('.');
+    let (key, _source, function) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_one = parts.next() == Some(SUFFIX) && parts.next().is_none();
+    is_one.then_some(())?;
+    Some((SnapshotKey::from_hex(key)?, function.to_owned()))
+}
+
+/// A head that is good, and of what the file's name says.
+fn judged_head(
+    file: &mut File,
+    key: SnapshotKey,
+    trusted: &[VerifyingKey],
+) -> Result<SnapshotHead, SnapshotError> {
+    let head = SnapshotHead::read_any(file, trusted)?;
+    if head.of().key() == key { Ok(head) } else { Err(SnapshotError::Other) }
 }
 
 fn write(path: &Path, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result<()> {
@@ -182,7 +279,9 @@ fn write(path: &Path, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result
     if let Some(disk) = &snapshot.disk {
         io::copy(&mut disk.reader(), &mut out)?;
     }
-    out.flush()
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    // As long as it is not used, it is as old as what it holds.
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(snapshot.head.created_unix_s()))
 }
 
 #[cfg(test)]

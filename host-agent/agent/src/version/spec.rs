@@ -2,7 +2,7 @@
 
 use warren_abi::boot::{FunctionSpec, World};
 use warren_artefact::Digest;
-use warren_proto::v1::{FunctionVersion, Kind, Network};
+use warren_proto::v1::{FunctionVersion, Kind, Network, SnapStart};
 use warren_vmm_protocol::guest::Environment;
 
 /// MiB of memory when a version names none.
@@ -105,6 +105,8 @@ pub struct VersionSpec {
     pub json_response: bool,
     /// What it reaches, if it is a Linux function.
     pub network: Network,
+    /// Whether its cold starts may begin from a snapshot.
+    pub snap_start: bool,
     args: Vec<String>,
     env: Vec<(String, String)>,
 }
@@ -150,6 +152,7 @@ impl VersionSpec {
             tmp_mib,
             json_response: wire.json_response,
             network: wire.network(),
+            snap_start: wire.snap_start() != SnapStart::Off,
             args: wire.args.clone(),
             env,
         })

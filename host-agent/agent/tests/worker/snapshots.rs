@@ -10,7 +10,7 @@ use tonic::Code;
 use warren_artefact::{Part, SigningKey, SnapshotHead};
 use warren_proto::{
     error::Fault,
-    v1::{self, FunctionLimits, SandboxState},
+    v1::{self, FunctionLimits, SandboxState, SnapStart, SnapshotOutcome},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +21,10 @@ async fn what_a_vmm_refuses_is_removed_and_the_same_start_boots() {
     let echo = version("echo", &code, |_| ());
     caller.prepare(&echo, &code, b"").await.unwrap();
     let place = rig.dir.path().join("agent/snapshots");
-    let path = until("a snapshot is made", async || snapshots(&place).pop()).await;
+    assert!(snapshots(&place).is_empty(), "nobody has asked for one");
+    let made = caller.publish(&echo).await.unwrap();
+    assert_eq!(made.outcome(), SnapshotOutcome::Made, "{}", made.reason);
+    let path = snapshots(&place).pop().unwrap();
     let restored = caller.create("s1", &echo).await.unwrap();
     assert!(restored.restore_us > 0 && restored.init_us == 0, "{restored:?}");
     assert!(restored.sandbox.unwrap().restored);
@@ -52,6 +55,7 @@ async fn a_full_host_takes_memory_back_from_zygotes() {
     let code = module::obedient();
     let echo = version("echo", &code, |_| ());
     caller.prepare(&echo, &code, b"").await.unwrap();
+    caller.publish(&echo).await.unwrap();
     let zygotes = async || -> Vec<v1::Sandbox> {
         let all = caller.list().await.into_iter();
         all.filter(|sandbox| sandbox.state() == SandboxState::Zygote).collect()
@@ -69,6 +73,38 @@ async fn a_full_host_takes_memory_back_from_zygotes() {
     expect(caller.create("s2", &echo).await, Code::ResourceExhausted, "HOST_FULL", Fault::System);
     caller.destroy("s1", 1).await.unwrap();
     caller.create("s2", &echo).await.unwrap();
+}
+
+/// Whoever publishes hears how it ended, everybody who does so at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_hears_the_outcome() {
+    let rig = Rig::start(&["--snapshots-mib=64"]).await;
+    let caller = Caller::new(&rig).await;
+    let code = module::obedient();
+    let echo = version("echo", &code, |_| ());
+    caller.prepare(&echo, &code, b"").await.unwrap();
+    let all = futures::future::join_all((0..4).map(|_| caller.publish(&echo))).await;
+    let keys: Vec<_> = all.into_iter().map(|made| made.unwrap().key).collect();
+    assert!(keys[0].len() == 64 && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert_eq!(snapshots(&rig.dir.path().join("agent/snapshots")).len(), 1);
+
+    let off = version("off", &code, |version| version.set_snap_start(SnapStart::Off));
+    caller.prepare(&off, &code, b"").await.unwrap();
+    let large = version("large", &code, |version| {
+        version.limits = Some(FunctionLimits { memory_mib: 1025, ..FunctionLimits::default() });
+    });
+    caller.prepare(&large, &code, b"").await.unwrap();
+    for (version, words) in [(&off, "off"), (&large, "1024 MiB")] {
+        let made = caller.publish(version).await.unwrap();
+        assert_eq!(made.outcome(), SnapshotOutcome::Cannot, "{}", made.reason);
+        assert!(made.reason.contains(words), "{}", made.reason);
+    }
+    // Off is off for cold starts, too: they boot, and none is made for the next one.
+    for id in ["s1", "s2"] {
+        assert_eq!(caller.create(id, &off).await.unwrap().restore_us, 0);
+        caller.destroy(id, 1).await.unwrap();
+    }
+    assert!(caller.snapshots("off").await.is_empty());
 }
 
 fn snapshots(place: &Path) -> Vec<PathBuf> {

@@ -23,7 +23,7 @@ fn linux() -> GuestOf {
 }
 
 fn of(function: &str) -> SnapshotOf {
-    SnapshotOf { function: function.into(), task: None, told: Digest::of(b"told"), guest: wasm() }
+    SnapshotOf { function: function.into(), version: 1, task: None, told: Digest::of(b"told"), guest: wasm() }
 }
 
 fn linux_of(function: &str) -> SnapshotOf {
@@ -115,6 +115,7 @@ fn every_part_is_in_the_key() {
     let base = of("a");
     let others = [
         of("b"),
+        SnapshotOf { version: 2, ..base.clone() },
         SnapshotOf { task: Some(x), ..base.clone() },
         SnapshotOf { told: x, ..base.clone() },
         wasm(&|[source, ..], _, _| *source = x),
@@ -135,6 +136,8 @@ fn every_part_is_in_the_key() {
         assert_ne!(base.key(), other.key(), "{other:?}");
     }
     assert_eq!(base.key(), of("a").key());
+    assert_eq!(SnapshotKey::from_hex(&base.key().to_string()), Some(base.key()));
+    assert_eq!(["", "00", &"g".repeat(64), &"0".repeat(65)].map(SnapshotKey::from_hex), [None; 4]);
 }
 
 proptest! {

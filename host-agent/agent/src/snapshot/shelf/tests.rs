@@ -1,9 +1,11 @@
 use super::*;
-use std::os::unix::fs::symlink;
+use std::{io::Write as _, os::unix::fs::symlink, sync::LazyLock};
 use warren_abi::isa::IsaSet;
 use warren_artefact::{Digest, GuestOf, Part};
 
 const MEMORY: usize = 8192;
+/// When all of them were made, seconds since 1970: a minute ago.
+static MADE: LazyLock<u64> = LazyLock::new(|| UNIX_EPOCH.elapsed().unwrap().as_secs() - 60);
 
 fn key() -> (tempfile::TempDir, SigningKey) {
     let dir = tempfile::tempdir().unwrap();
@@ -18,6 +20,7 @@ fn of(function: &str) -> SnapshotOf {
     let [runtime, kernel, initrd, machine] = [Digest::of(b"x"); 4];
     SnapshotOf {
         function: function.into(),
+        version: 1,
         task: Some(Digest::of(b"module")),
         told: Digest::of(function.as_bytes()),
         guest: GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version: 5 },
@@ -26,7 +29,7 @@ fn of(function: &str) -> SnapshotOf {
 
 fn snapshot(function: &str) -> SealedSnapshot {
     let memory = [7; MEMORY];
-    let head = SnapshotHead::new(of(function), b"state".to_vec(), Part::of(&memory), Part::of(DISK), 0);
+    let head = SnapshotHead::new(of(function), b"state".to_vec(), Part::of(&memory), Part::of(DISK), *MADE);
     let disk = Some(Arc::new(SealedFile::new("disk", DISK).unwrap()));
     SealedSnapshot { head, memory: SealedFile::new("memory", &memory).unwrap(), disk }
 }
@@ -37,7 +40,7 @@ fn wasm(function: &str) -> SealedSnapshot {
     let guest = GuestOf::Wasm { source, code, program, abi_version: 2, isa: IsaSet::BASELINE };
     let of = SnapshotOf { task: None, guest, ..of(function) };
     let memory = [7; MEMORY];
-    let head = SnapshotHead::new(of, b"state".to_vec(), Part::of(&memory), Part::of(b""), 0);
+    let head = SnapshotHead::new(of, b"state".to_vec(), Part::of(&memory), Part::of(b""), *MADE);
     SealedSnapshot { head, memory: SealedFile::new("memory", &memory).unwrap(), disk: None }
 }
 
@@ -86,21 +89,27 @@ fn what_is_not_right_is_removed() {
         fs::write(&path, bytes).unwrap();
     };
     let cut = |len: u64| File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
-    let cases: [(&str, &dyn Fn()); 10] = [
-        ("a bit of the beginning", &|| flip(3)),
-        ("a bit of what is signed", &|| flip(40)),
-        ("a bit of the padding", &|| flip(4000)),
-        ("a bit of the memory", &|| flip(4096 + 77)),
-        ("the last bit", &|| flip(usize::MAX)),
-        ("cut in the memory", &|| cut(4096 + 100)),
-        ("cut in the disk", &|| cut(4096 + MEMORY as u64 + 2)),
-        ("cut at the memory", &|| cut(4096)),
-        ("empty", &|| cut(0)),
-        ("longer", &|| File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap()),
+    let cases: [(&str, bool, &dyn Fn()); 10] = [
+        ("a bit of the beginning", true, &|| flip(3)),
+        ("a bit of what is signed", true, &|| flip(40)),
+        ("a bit of the padding", true, &|| flip(4000)),
+        ("a bit of the memory", false, &|| flip(4096 + 77)),
+        ("the last bit", false, &|| flip(usize::MAX)),
+        ("cut in the memory", false, &|| cut(4096 + 100)),
+        ("cut in the disk", false, &|| cut(4096 + MEMORY as u64 + 2)),
+        ("cut at the memory", false, &|| cut(4096)),
+        ("empty", true, &|| cut(0)),
+        ("longer", false, &|| File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap()),
     ];
-    for (what, spoil) in cases {
+    for (what, in_head, spoil) in cases {
         shelf.put(&snapshot("a"), &good).unwrap();
         spoil();
+        let (key, trusted) = (of("a").key(), [good.verifying_key()]);
+        assert!(shelf.verify(key, &trusted).is_err(), "{what} verifies");
+        let seen = shelf.look("a", &trusted).unwrap();
+        assert_eq!(seen.len(), 1, "{what} is not seen");
+        // A head says nothing of the memory behind it.
+        assert_eq!(seen[0].head.is_err(), in_head, "{what}");
         assert!(shelf.get(&of("a"), &[good.verifying_key()]).is_none(), "{what}");
         assert!(names(dir.path()).is_empty(), "{what} stays");
     }
@@ -109,6 +118,7 @@ fn what_is_not_right_is_removed() {
     // A good one of something else, under this name.
     shelf.put(&snapshot("b"), &good).unwrap();
     fs::rename(shelf.path(&of("b")), &path).unwrap();
+    assert!(shelf.verify(of("a").key(), &[good.verifying_key()]).is_err(), "another's verifies");
     assert!(shelf.get(&of("a"), &[good.verifying_key()]).is_none(), "another's");
     // A link to a good one elsewhere.
     shelf.put(&snapshot("a"), &good).unwrap();
@@ -157,4 +167,31 @@ fn what_nothing_names_goes_and_half_made_ones_too() {
     fs::write(dir.path().join("tmp/half"), "x").unwrap();
     Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+}
+
+/// Looking changes nothing: neither what is there, nor what is thrown out next.
+#[test]
+fn who_looks_uses_nothing() {
+    let (dir, (_keys, key)) = (tempfile::tempdir().unwrap(), key());
+    let trusted = [key.verifying_key()];
+    let shelf = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    for function in ["a", "b"] {
+        shelf.put(&snapshot(function), &key).unwrap();
+    }
+    fs::write(dir.path().join("something else"), "x").unwrap();
+    let made = UNIX_EPOCH + Duration::from_secs(snapshot("a").head.created_unix_s());
+    assert_eq!(shelf.look("", &trusted).unwrap().len(), 2);
+    let seen = shelf.look("a", &trusted).unwrap().pop().unwrap();
+    assert_eq!((seen.key, seen.function.as_str(), seen.used), (of("a").key(), "a", made));
+    assert_eq!(
+        (seen.file_bytes, seen.head.unwrap().memory_len()),
+        ((4096 + MEMORY + DISK.len()) as u64, MEMORY as u64)
+    );
+    assert_eq!(shelf.verify(of("a").key(), &trusted).unwrap(), Some(MEMORY as u64));
+    assert_eq!(shelf.look("a", &trusted).unwrap().pop().unwrap().used, made, "it counts as used");
+    shelf.touch(&of("a"));
+    assert!(shelf.look("a", &trusted).unwrap().pop().unwrap().used > made);
+    assert!(shelf.remove_key(of("a").key()).unwrap() && !shelf.remove_key(of("a").key()).unwrap());
+    assert_eq!(shelf.verify(of("a").key(), &trusted).unwrap(), None);
+    assert_eq!(shelf.look("", &trusted).unwrap().len(), 1);
 }

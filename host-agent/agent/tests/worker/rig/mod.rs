@@ -258,6 +258,21 @@ impl Caller {
         self.client.clone().prepare_version(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Has the snapshot of a prepared version made.
+    pub(crate) async fn publish(
+        &self,
+        version: &v1::FunctionVersion,
+    ) -> Result<v1::MakeSnapshotResponse, Status> {
+        let request = v1::MakeSnapshotRequest { version: Some(version.clone()) };
+        self.client.clone().make_snapshot(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// What the host knows of a function's snapshots.
+    pub(crate) async fn snapshots(&self, function: &str) -> Vec<v1::Snapshot> {
+        let request = v1::ListSnapshotsRequest { function: function.to_owned() };
+        self.client.clone().list_snapshots(request).await.unwrap().into_inner().snapshots
+    }
+
     pub(crate) async fn create(
         &self,
         id: &str,

@@ -1,0 +1,63 @@
+//! Snapshots on the wire.
+
+use crate::{
+    host::Host,
+    snapshot::{LookError, NotMade, Verified},
+};
+use std::sync::Arc;
+use tonic::Code;
+use warren_artefact::SnapshotKey;
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
+    v1::{
+        ListSnapshotsResponse, MakeSnapshotResponse, RemoveSnapshotResponse, SnapshotOutcome,
+        VerifySnapshotResponse,
+    },
+};
+
+impl From<LookError> for WireError {
+    fn from(error: LookError) -> Self {
+        let message = error.to_string();
+        match error {
+            LookError::None(_) => Self::new(Code::NotFound, reason::NO_SUCH_SNAPSHOT, Fault::Caller, message),
+            LookError::Io(_) => {
+                Self::new(Code::Internal, "HOST_STORAGE_FAILED", Fault::System, message).retryable(None)
+            }
+        }
+    }
+}
+
+pub(super) async fn list(host: &Arc<Host>, function: &str) -> Result<ListSnapshotsResponse, LookError> {
+    Ok(ListSnapshotsResponse { snapshots: host.snapshots.list(&host.id, function).await? })
+}
+
+pub(super) async fn verify(host: &Arc<Host>, key: &str) -> Result<VerifySnapshotResponse, LookError> {
+    let Verified { found, took } = host.snapshots.verify(key).await?;
+    Ok(VerifySnapshotResponse {
+        good: found.is_ok(),
+        memory_bytes: found.as_ref().copied().unwrap_or(0),
+        reason: found.err().unwrap_or_default(),
+        took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    })
+}
+
+pub(super) async fn remove(host: &Arc<Host>, key: &str) -> Result<RemoveSnapshotResponse, LookError> {
+    host.snapshots.remove(key).await?;
+    Ok(RemoveSnapshotResponse {})
+}
+
+pub(super) fn published(published: Result<SnapshotKey, NotMade>) -> MakeSnapshotResponse {
+    let outcome = match &published {
+        Ok(_) => SnapshotOutcome::Made,
+        Err(NotMade::Init { timed_out: false, .. }) => SnapshotOutcome::InitFailed,
+        Err(NotMade::Init { timed_out: true, .. }) => SnapshotOutcome::InitTimedOut,
+        Err(NotMade::Cannot(_)) => SnapshotOutcome::Cannot,
+        Err(NotMade::NotNow(_)) => SnapshotOutcome::NotNow,
+    };
+    MakeSnapshotResponse {
+        outcome: outcome.into(),
+        key: published.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: published.err().map(|why| why.reason().to_owned()).unwrap_or_default(),
+    }
+}
