@@ -3,6 +3,7 @@
 
 mod benches;
 mod floors;
+mod host_memory;
 mod report;
 mod stats;
 mod system;
@@ -55,6 +56,14 @@ enum Role {
         /// Its identity folder.
         identity: PathBuf,
     },
+    /// The process that bare-process and bare-kill measure.
+    #[command(hide = true)]
+    Bare {
+        /// How many mappings it has.
+        mappings: usize,
+        /// How many pages it has written.
+        pages: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -73,6 +82,10 @@ enum Bench {
     InvokeCold,
     /// Sandboxes created a second, jailed, from snapshots.
     CreateRate,
+    /// Memory of each sandbox, two for each run alive at once.
+    Density,
+    /// From the order to end a sandbox until nothing of it is left.
+    Teardown,
     /// Warm calls a second, 1 to 64 clients.
     Throughput,
     /// A Linux guest from process start to its own end; on the lab host, in virtual time.
@@ -115,6 +128,9 @@ impl Places {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(Role::Bare { mappings, pages }) = arguments.role {
+        return floors::bare::be(floors::bare::Shape { mappings, pages });
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(Role::EchoServer { identity }) = &arguments.role {
         // As many threads as the services have.
@@ -141,6 +157,10 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,
             Bench::CreateRate => benches::create::rate(&places, &mut report, arguments.runs.min(200)).await?,
+            Bench::Density => benches::density::density(&places, &mut report, arguments.runs * 2).await?,
+            Bench::Teardown => {
+                benches::density::teardown(&places, &mut report, arguments.runs.min(400)).await?;
+            }
             Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
             Bench::LinuxRestore => {
                 benches::linux_restore::restore(&places, &mut report, arguments.runs.min(3))?;

@@ -12,10 +12,13 @@ use tokio::{
     process::{Child, Command},
     time::timeout,
 };
+use tonic::transport::{Channel, Endpoint};
 use warren_client::{Client, Config, Wire};
+use warren_identity::{HostId, Peer, Service, client_tls};
 use warren_proto::v1::{
-    CreateFunctionRequest, FunctionConfig, FunctionLimits, ListHostsRequest,
-    invoke_service_client::InvokeServiceClient,
+    CreateFunctionRequest, CreateSandboxRequest, DestroySandboxRequest, FunctionConfig, FunctionLimits,
+    FunctionVersion, GetFunctionRequest, InvokeSandboxRequest, ListHostsRequest, ListSandboxesRequest,
+    StatusRequest, invoke_service_client::InvokeServiceClient, worker_service_client::WorkerServiceClient,
 };
 
 /// How long a start or a stop may take before it counts as failed.
@@ -120,6 +123,21 @@ impl System {
         Ok(u32::try_from(adopted)?)
     }
 
+    /// The worker itself, for sandboxes of a deployed function.
+    pub(crate) async fn worker(&self, function: &str) -> Result<Worker> {
+        let client = Client::connect(&self.config).await?;
+        let request = GetFunctionRequest { name: function.to_owned() };
+        let version = client.functions().get_function(request).await?.into_inner().latest;
+        let epoch = client.admin().status(StatusRequest {}).await?.into_inner().epoch;
+        let hosts = client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts;
+        let host = hosts.first().context("no host")?;
+        let identity = self.folder.path().join("data/identity");
+        let tls = client_tls(&identity, Service::Control, &Peer::Worker(HostId::new(host.id.as_str())?))?;
+        let channel =
+            Endpoint::from_shared(format!("https://{}", host.address))?.tls_config(tls)?.connect_lazy();
+        Ok(Worker { client: WorkerServiceClient::new(channel), version, epoch })
+    }
+
     /// Stops it as a person would, and waits.
     pub(crate) async fn stop(mut self) -> Result<()> {
         let id = self.process.id().context("it ended by itself")?;
@@ -127,5 +145,56 @@ impl System {
         ensure!(status.success(), "kill ended with {status}");
         timeout(PATIENCE, self.process.wait()).await.context("warren up does not stop")??;
         Ok(())
+    }
+}
+
+/// A worker as control sees it, and one version that it runs.
+pub(crate) struct Worker {
+    client: WorkerServiceClient<Channel>,
+    version: Option<FunctionVersion>,
+    epoch: u64,
+}
+
+impl Worker {
+    /// A sandbox of this name, brought back from the version's snapshot.
+    pub(crate) async fn create(&self, name: &str) -> Result<()> {
+        let request = CreateSandboxRequest {
+            sandbox_id: name.to_owned(),
+            version: self.version.clone(),
+            partition: 0,
+            epoch: self.epoch,
+        };
+        let made = self.client.clone().create_sandbox(request).await?.into_inner();
+        ensure!(made.restore_us > 0, "{name} was not restored");
+        Ok(())
+    }
+
+    /// One event.
+    pub(crate) async fn invoke(&self, name: &str) -> Result<()> {
+        let request = InvokeSandboxRequest {
+            sandbox_id: name.to_owned(),
+            request_id: name.to_owned(),
+            payload: br#"{"name":"bench"}"#.as_slice().into(),
+            timeout_ms: 10_000,
+            grant_epoch: self.epoch,
+            ..InvokeSandboxRequest::default()
+        };
+        let answer = self.client.clone().invoke_sandbox(request).await?.into_inner();
+        ensure!(!answer.payload.is_empty(), "{name} answered nothing");
+        Ok(())
+    }
+
+    /// Ends one; answered when nothing of it is left.
+    pub(crate) async fn destroy(&self, name: &str) -> Result<()> {
+        let (sandbox_id, reason) = (name.to_owned(), "measured".to_owned());
+        let request = DestroySandboxRequest { sandbox_id, epoch: self.epoch, reason };
+        self.client.clone().destroy_sandbox(request).await?;
+        Ok(())
+    }
+
+    /// Processes of all sandboxes.
+    pub(crate) async fn pids(&self) -> Result<Vec<i32>> {
+        let listed = self.client.clone().list_sandboxes(ListSandboxesRequest {}).await?.into_inner();
+        Ok(listed.sandboxes.iter().map(|sandbox| sandbox.pid).collect())
     }
 }
