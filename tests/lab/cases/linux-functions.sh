@@ -76,14 +76,22 @@ cmp /tmp/again /tmp/wasm || fail "$(cat /tmp/again /tmp/wasm)"
 expect 0 'Restore Duration' $warren logs shell
 
 say "hooks run in copies, and one that fails is the start's failure, by name"
-for hook in run fail; do
+hooked() {
+    hook=$1; shift
     $warren fn create hook-$hook --kind linux --runtime debian-base --code /functions/shell --handler main.greet \
-        --env HOOK=$hook --timeout-ms 60000 || fail "create hook-$hook"
-    expect 0 'Hello, Ada' invoke hook-$hook --payload '{"name":"Ada"}'
-    written_down hook-$hook
-    end hook-$hook
-done
+        --env HOOK=$hook --timeout-ms 60000 "$@" || fail "create hook-$hook"
+}
+hooked fail
+expect 0 'Hello, Ada' invoke hook-fail --payload '{"name":"Ada"}'
+written_down hook-fail
+end hook-fail
+# Its snapshot is there before it is.
+hooked run --snap-start published
+expect 0 '"optimization": "on"' $warren --json fn show hook-run
+expect 0 ' good' $warren snapshot verify hook-run
+expect 0 'kernel' $warren snapshot show hook-run
 expect 0 'Hello, Ada' invoke hook-run --payload '{"name":"Ada"}'
+starts hook-run | grep -q restored || fail "the first start of what was published booted: $(starts hook-run)"
 expect 0 'the hook runs' $warren logs hook-run
 expect 1 'Runtime.AfterRestoreError' invoke hook-fail --payload '{"name":"Ada"}'
 for hook in run fail; do $warren fn rm hook-$hook || fail "rm hook-$hook"; done
