@@ -38,6 +38,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("guest-reply", messages::guest_reply),
     ("snapshot-state", messages::snapshot_state),
     ("linux-state", messages::linux_state),
+    ("pager-packet", messages::pager_packet),
     ("jailer-request", messages::jailer_request),
 ];
 
