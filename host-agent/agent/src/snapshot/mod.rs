@@ -12,7 +12,7 @@
 //! - It is taken before any event: nothing of a caller is in it.
 //! - A Linux function's is made for it from its boot on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it.
 //!
-//! Modules: [`shelf`] files, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
+//! Modules: `shelf` files, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
 //! are taken, `view` what people see of all that and may do.
 
 mod make;
