@@ -30,6 +30,9 @@ use warren_boot::{Mapping, OutOfRange};
 use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, Run, WasmState};
 use warren_state::{StateError, open, seal};
 
+/// Zero pages between two runs that are written all the same: a mapping costs more than they do.
+const GAP_PAGES: u64 = 8;
+
 /// Why no snapshot was taken. The guest goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
@@ -90,7 +93,7 @@ pub fn take(machine: &Machine, cpu: CpuState, generation: u64, file: OwnedFd) ->
         for piece in without(bank, &apart) {
             // Most of it was never touched: so it is looked at as huge pages of zeroes, not as hundreds of small ones each.
             bare.ram.advise_huge(piece.gpa, piece.len);
-            let found = pages::find(&bare.ram, piece);
+            let found = pages::find(&bare.ram, piece, GAP_PAGES);
             bare.ram.refuse_huge(piece.gpa, piece.len);
             runs.extend(found?);
         }

@@ -35,6 +35,9 @@ use warren_state::wasm::{Area, RUNS_MAX};
 use warren_state::{StateError, open, seal};
 use warren_vmm_protocol::linux::LinuxRestore;
 
+/// Zero pages between two runs that are written all the same: half a MiB. A kernel scatters what it holds, and a mapping each costs a
+/// restore more (7 to 17 % on the lab host) than 8 % more bytes in a file that all copies share.
+const GAP_PAGES: u64 = 128;
 /// How long vCPUs and devices have to come to rest.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -90,8 +93,8 @@ fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Resul
     }
     let vcpus = rest.read(PATIENCE)?;
     let clock_ns = kept.vm.get_clock().map_err(NoSnapshot::Clock)?.clock;
-    let found = banks(kept.memory_bytes).into_iter().map(|bank| pages::find(&kept.ram, bank));
-    let runs = pages::few(found.collect::<Result<_, _>>().map_err(TakeError::from)?, RUNS_MAX);
+    let found = banks(kept.memory_bytes).into_iter().map(|bank| pages::find(&kept.ram, bank, GAP_PAGES));
+    let runs = pages::few(found.collect::<Result<_, _>>().map_err(TakeError::from)?, GAP_PAGES, RUNS_MAX);
     let memory_len = pages::write(&kept.ram, &runs, file)?;
     let devices = Devices {
         io_apic: kept.bus.interrupts.state(),

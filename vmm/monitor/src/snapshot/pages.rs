@@ -10,8 +10,6 @@ use warren_abi::window::PAGE_SIZE;
 use warren_boot::OutOfRange;
 use warren_state::wasm::{Area, Run};
 
-/// Zero pages between two runs that are written all the same: a mapping costs more than they do.
-const GAP_PAGES: u64 = 8;
 /// Bytes of a page.
 const PAGE: usize = 4096;
 /// Bytes read at once.
@@ -34,13 +32,13 @@ pub(crate) fn write(ram: &Ram, runs: &[Run], file: OwnedFd) -> Result<u64, TakeE
     Ok(at as u64)
 }
 
-/// The pages of a piece that are not zero; those between two that are close belong to them.
-pub(crate) fn find(ram: &Ram, piece: Area) -> Result<Vec<Run>, OutOfRange> {
+/// The pages of a piece that are not zero; up to `gap` pages of zeroes between two belong to them.
+pub(crate) fn find(ram: &Ram, piece: Area, gap: u64) -> Result<Vec<Run>, OutOfRange> {
     let mut runs: Vec<Run> = Vec::new();
     each_chunk(ram, piece, |gpa, bytes| {
         for (gpa, page) in (gpa..).step_by(PAGE).zip(bytes.chunks(PAGE)) {
             if !is_zero(page) {
-                add(&mut runs, Area { gpa, len: PAGE_SIZE }, GAP_PAGES);
+                add(&mut runs, Area { gpa, len: PAGE_SIZE }, gap);
             }
         }
         Ok(())
@@ -80,9 +78,9 @@ fn add(runs: &mut Vec<Run>, run: Run, gap: u64) {
     }
 }
 
-/// The runs of all pieces, joined over ever larger gaps until they are no more than `most`; never over the end of a piece.
-pub(crate) fn few(mut pieces: Vec<Vec<Run>>, most: usize) -> Vec<Run> {
-    let mut gap = GAP_PAGES;
+/// The runs of all pieces, found with this gap and joined over ever larger ones until they are no more than `most`; never over the
+/// end of a piece.
+pub(crate) fn few(mut pieces: Vec<Vec<Run>>, mut gap: u64, most: usize) -> Vec<Run> {
     while pieces.iter().map(Vec::len).sum::<usize>() > most.max(pieces.len()) {
         gap = gap.saturating_mul(2);
         for runs in &mut pieces {
@@ -100,6 +98,8 @@ pub(crate) fn few(mut pieces: Vec<Vec<Run>>, most: usize) -> Vec<Run> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const GAP: u64 = 8;
 
     #[test]
     fn one_byte_anywhere_is_not_zero() {
@@ -128,12 +128,12 @@ mod tests {
         for at in [0, 1, 5, 30, 31, 255] {
             ram.put(at * PAGE_SIZE + 7, &[u8::try_from(at).unwrap() | 1]).unwrap();
         }
-        let runs = find(&ram, page(0, 256)).unwrap();
+        let runs = find(&ram, page(0, 256), GAP).unwrap();
         assert_eq!(runs, [page(0, 6), page(30, 2), page(255, 1)]);
         assert_eq!(write(&ram, &runs, file(9)).unwrap(), 9 * PAGE_SIZE);
         assert!(matches!(write(&ram, &runs, file(8)), Err(TakeError::Room)));
-        let pieces = [page(0, 31), page(31, 225)].map(|piece| find(&ram, piece).unwrap());
-        assert_eq!(few(pieces.into(), 9)[1..3], [page(30, 1), page(31, 1)], "each piece by itself");
+        let pieces = [page(0, 31), page(31, 225)].map(|piece| find(&ram, piece, GAP).unwrap());
+        assert_eq!(few(pieces.into(), GAP, 9)[1..3], [page(30, 1), page(31, 1)], "each piece by itself");
     }
 
     proptest! {
@@ -144,9 +144,9 @@ mod tests {
         ) {
             let mut pieces = vec![Vec::new(), Vec::new()];
             for at in &pages {
-                add(&mut pieces[usize::from(*at >= cut)], page(*at, 1), GAP_PAGES);
+                add(&mut pieces[usize::from(*at >= cut)], page(*at, 1), GAP);
             }
-            let runs = few(pieces, most);
+            let runs = few(pieces, GAP, most);
             prop_assert!(runs.len() <= most);
             prop_assert!(runs.windows(2).all(|pair| pair[0].range().end <= pair[1].gpa));
             for at in pages {
