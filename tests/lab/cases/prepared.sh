@@ -55,6 +55,10 @@ expect 2 "no user eve" $warren host prepare --user eve
 
 say "prepare, and again"
 favored && fail "favordynmods before anything was prepared"
+expect 1 'is too long' /opt/warren/bin/warren-jailer serve --favordynmods --state /run/odd --socket /run/$(printf '%0150d' 0) --agent-uid 1000
+favored && fail "favordynmods of a jailer that did not start"
+ls -d /sys/fs/cgroup/warren-* 2>/dev/null && fail "cgroups of a jailer that did not start"
+rm -r /run/odd
 $warren host prepare --user ada --max-sandboxes 8 --max-memory-mib 1024 --favordynmods true || fail "prepare"
 favored || fail "no favordynmods: $(cgroup_options)"
 [ "$(cgroup_options | sed 's/favordynmods //')" = "$(tail -n 1 /tmp/before)" ] || fail "other options of cgroup2: $(cgroup_options)"

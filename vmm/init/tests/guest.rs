@@ -30,9 +30,14 @@ fn skipped(why: &str) {
     rustix::io::write(std::io::stdout(), line.as_bytes()).unwrap();
 }
 
-/// Whether the full form was asked for; a case of that alone says so where it was not.
+/// Whether the full form was asked for.
+fn full() -> bool {
+    std::env::var_os("WARREN_SOAK").is_some()
+}
+
+/// The same for a case of that alone, which says so where it was not.
 fn full_form() -> bool {
-    let full = std::env::var_os("WARREN_SOAK").is_some();
+    let full = full();
     if !full && places().is_some() {
         skipped("in the full form, `cargo xtask soak linux supervisor`");
     }

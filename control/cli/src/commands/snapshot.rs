@@ -8,8 +8,8 @@ use warren_proto::{
     error::{Fault, WireError},
     reason,
     v1::{
-        HostSnapshotRequest, ListAllSnapshotsRequest, ListAllSnapshotsResponse, Snapshot, SnapshotState,
-        VerifySnapshotResponse,
+        HostSnapshotRequest, Kind, ListAllSnapshotsRequest, ListAllSnapshotsResponse, Snapshot,
+        SnapshotState, VerifySnapshotResponse,
     },
 };
 
@@ -221,7 +221,7 @@ fn table(snapshots: &[Snapshot], now_ms: u64) -> String {
         vec![
             short(&one.key),
             called(one),
-            shape::kind(one.kind()).to_owned(),
+            kind(one).to_owned(),
             shape::snapshot_state(one),
             one.host_id.clone(),
             or_none(screen::bytes(one.memory_bytes)),
@@ -243,7 +243,7 @@ fn details(one: &Snapshot, now_ms: u64) -> String {
     let line = |name: &str, value: String| format!("{name:<22}{value}\n");
     let mut text = line("key", one.key.clone());
     text += &line("function", called(one));
-    text += &line("kind", shape::kind(one.kind()).to_owned());
+    text += &line("kind", kind(one).to_owned());
     text += &line("host", one.host_id.clone());
     text += &line("state", shape::snapshot_state(one));
     if !one.reason.is_empty() {
@@ -277,6 +277,14 @@ fn details(one: &Snapshot, now_ms: u64) -> String {
         }
     }
     text
+}
+
+/// One that is damaged does not say it any more.
+fn kind(one: &Snapshot) -> &'static str {
+    match one.kind() {
+        Kind::Unspecified => "-",
+        known => shape::kind(known),
+    }
 }
 
 /// `hello:3`; a file that does not say its version any more has none.
@@ -364,10 +372,11 @@ mod tests {
         let mut kept = one("hello", 2, "bbbbbbbb02cccc", "w1");
         (kept.memory_bytes, kept.made_unix_ms, kept.uses) = (3 * PAGE, 1_000, 7);
         kept.set_state(SnapshotState::Kept);
-        kept.set_kind(warren_proto::v1::Kind::Wasm);
+        kept.set_kind(Kind::Wasm);
         let mut failed = one("drew", 1, "dddddddd05", "w1");
         (failed.reason, failed.age_ms) = ("it drew\nat once".into(), 5_000);
         failed.set_state(SnapshotState::Hopeless);
+        failed.set_kind(Kind::Wasm);
         let text = table(&[kept, failed], 61_000);
         let lines: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let row = |line: usize| lines[line].join(" ");

@@ -16,6 +16,7 @@ use rustix::{
 };
 use std::{
     fs,
+    io::{self, Write as _},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -23,16 +24,17 @@ use std::{
 /// The option, and the note in the state directory that it was off before.
 const NAME: &str = "favordynmods";
 
-/// The option is on because a jailer of this state directory set it.
+/// The option is on because a jailer of this state directory set it. Dropped, it is set back; what cannot be is told.
 #[derive(Debug)]
 pub(crate) struct Favored {
+    stays: bool,
     hierarchy: OwnedFd,
     state: OwnedFd,
     others: Vec<String>,
 }
 
-/// Sets it, or sets it back, as wanted. What `Some` holds sets it back at the end, from within the jailer's own empty root. An error
-/// changed nothing.
+/// Sets it, or sets it back, as wanted. What `Some` holds sets it back at the end, whatever the end, also from within the jailer's own
+/// empty root. An error changed nothing.
 pub(crate) fn favor(state: &Path, wanted: bool) -> anyhow::Result<Option<Favored>> {
     let note = state.join(NAME);
     let noted = note.exists();
@@ -46,9 +48,9 @@ pub(crate) fn favor(state: &Path, wanted: bool) -> anyhow::Result<Option<Favored
     }
     let open =
         |path: &Path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let favored = Favored { hierarchy: open(&mount)?, state: open(state)?, others };
+    let favored = Favored { stays: false, hierarchy: open(&mount)?, state: open(state)?, others };
     if !wanted {
-        favored.put_back().context("cannot be set back")?;
+        // An earlier jailer's.
         return Ok(None);
     }
     if !is_on {
@@ -62,6 +64,7 @@ pub(crate) fn favor(state: &Path, wanted: bool) -> anyhow::Result<Option<Favored
             Ok(())
         });
         if let Err(error) = set {
+            favored.leave();
             let _ = fs::remove_file(&note);
             return Err(error.context("this kernel (6.0 and newer) does not take it"));
         }
@@ -70,8 +73,13 @@ pub(crate) fn favor(state: &Path, wanted: bool) -> anyhow::Result<Option<Favored
 }
 
 impl Favored {
+    /// It stays on: the next jailer, of a hand-over, has the same wish or sets it back itself.
+    pub(crate) fn leave(mut self) {
+        self.stays = true;
+    }
+
     /// As it was before.
-    pub(crate) fn put_back(&self) -> Result<(), Errno> {
+    fn put_back(&self) -> Result<(), Errno> {
         self.set(false)?;
         unlinkat(&self.state, NAME, AtFlags::empty())
     }
@@ -84,6 +92,16 @@ impl Favored {
             fsconfig_set_flag(&context, option)?;
         }
         fsconfig_reconfigure(&context)
+    }
+}
+
+impl Drop for Favored {
+    fn drop(&mut self) {
+        if !self.stays
+            && let Err(errno) = self.put_back()
+        {
+            let _lost = writeln!(io::stderr(), "warren-jailer: {NAME} cannot be set back: {errno}");
+        }
     }
 }
 

@@ -150,12 +150,13 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     // Asked while there is a /proc: before Linux 6.4 it is read from there, at the first question.
     let page_bytes = rustix::param::page_size() as u64;
     let max_memory = options.place.max_memory_bytes();
+    // Before anything of the host is changed: a start that fails leaves no cgroups.
+    let (listener, folder) = bind_socket(&options.socket, options.agent_uid)?;
     let parents = Parents::open(recorded_or(state, options.place.cgroups()?)?, max_memory)?;
     let favored = cgroup::favor::favor(state, options.favordynmods).unwrap_or_else(|why| {
         tell(&format!("favordynmods: {why:#}"));
         None
     });
-    let (listener, folder) = bind_socket(&options.socket, options.agent_uid)?;
     let network =
         network::prepare(&options.network, options.place.number(), options.slots, &living(&parents)?);
     if let Err(why) = &network {
@@ -196,13 +197,12 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     if let Some(name) = options.socket.file_name() {
         let _ = rustix::fs::unlinkat(&folder, name, rustix::fs::AtFlags::empty());
     }
-    // The next jailer of a hand-over has the same wish, or sets it back itself.
-    if end == End::Stop
-        && let Some(Err(errno)) = favored.map(|favored| favored.put_back())
-    {
-        tell(&format!("favordynmods cannot be set back: {errno}"));
-    }
     server.finish(end);
+    if end == End::HandOver
+        && let Some(favored) = favored
+    {
+        favored.leave();
+    }
     Ok(())
 }
 

@@ -74,7 +74,7 @@ fn copies(kernel: &str, count: u128) {
 
 #[test]
 fn copies_of_6_1_are_their_own() {
-    copies("6.1", if full_form_wanted() { 100 } else { 5 });
+    copies("6.1", if super::full() { 100 } else { 5 });
 }
 
 /// In the full form; `WARREN_SOAK=1`.
@@ -123,9 +123,4 @@ fn copies_have_a_scratch_disk_each() {
         assert_eq!(running.invoke(&keep).text(), r#""7""#);
         super::ends(machine, running);
     }
-}
-
-/// Whether the longer of two forms was asked for.
-fn full_form_wanted() -> bool {
-    std::env::var_os("WARREN_SOAK").is_some()
 }

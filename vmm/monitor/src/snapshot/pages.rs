@@ -46,7 +46,7 @@ pub(crate) fn find(ram: &Ram, piece: Area, gap: u64) -> Result<Vec<Run>, OutOfRa
     Ok(runs)
 }
 
-/// A line at a time, without a way out within one, so that it becomes vector instructions: thirty times as fast as byte by byte.
+/// A line at a time, without a way out within one, so that it becomes vector instructions: 28 times as fast as byte by byte, over zeroes.
 fn is_zero(page: &[u8]) -> bool {
     let (lines, rest) = page.as_chunks::<256>();
     let is_zero = |line: &[u8]| line.iter().fold(0, |all, byte| all | byte) == 0;
