@@ -31,8 +31,12 @@ pub(crate) fn add(addon: &Addon, builder: &Path, tree: &Path, epoch: u64) -> Res
         tar.args(["--extract", "--gzip", "--no-same-owner", "--strip-components=1", "--file"]).arg(fetched);
         tool::run(tar.arg("--directory").arg(&folder))?;
     }
-    tool::run(tool::command("chown").args(["--recursive", NOBODY]).arg(builder.join("build")))?;
     let name = addon.packages.first().map_or("", |package| package.name);
+    for (file, text) in addon.sources {
+        let path = modules.join(name).join(file);
+        fs::write(&path, text).map_err(BuildError::io(format!("write {}", path.display())))?;
+    }
+    tool::run(tool::command("chown").args(["--recursive", NOBODY]).arg(builder.join("build")))?;
     tool::run(&mut compile(addon, builder, &format!("/{BUILD}/{name}"), epoch))?;
     let target = tree.join(MODULES).join(name);
     fs::create_dir_all(&target).map_err(BuildError::io(format!("make {}", target.display())))?;

@@ -34,6 +34,8 @@ pub struct Addon {
     pub packages: &'static [Package],
     /// Debian packages of the tree in which it is compiled.
     pub tools: &'static [&'static str],
+    /// Sources of our own beside its, in the package's folder: name and text.
+    pub sources: &'static [(&'static str, &'static str)],
     /// What compiles it, as a shell runs it in the package's folder, without network or privilege.
     pub script: &'static str,
     /// What of the package's folder is run later, or must stay with it.
@@ -69,13 +71,16 @@ pub const RECIPES: [Recipe; 3] = [
         packages: &["ca-certificates", "libstdc++6", "python3"],
         wheels: &["awslambdaric==4.2.2", "simplejson==4.3.0", "snapshot-restore-py==1.0.0"],
         addon: None,
-        files: &[(
-            "var/runtime/bootstrap",
-            0o755,
-            "#!/bin/sh\n# The function's own packages come first, as in Lambda.\n\
+        files: &[
+            (
+                "var/runtime/bootstrap",
+                0o755,
+                "#!/bin/sh\n# The function's own packages come first, as in Lambda.\n\
              export PYTHONPATH=\"${LAMBDA_TASK_ROOT:-/var/task}${PYTHONPATH:+:$PYTHONPATH}\"\n\
-             exec /usr/bin/python3 -m awslambdaric \"$_HANDLER\"\n",
-        )],
+             exec /usr/bin/python3 /var/runtime/main.py \"$_HANDLER\"\n",
+            ),
+            ("var/runtime/main.py", 0o644, include_str!("../runtimes/python.py")),
+        ],
         proof: &["/usr/bin/python3", "-B", "-c", "import awslambdaric.bootstrap, runtime_client"],
     },
     Recipe {
@@ -84,18 +89,22 @@ pub const RECIPES: [Recipe; 3] = [
         packages: &["ca-certificates", "nodejs"],
         wheels: &[],
         addon: Some(RIC),
-        files: &[(
-            "var/runtime/bootstrap",
-            0o755,
-            "#!/bin/sh\n# What a caller says of itself comes in a header, and may be longer than Node's usual limit.\n\
-             exec /usr/bin/node --max-http-header-size=81920 \\\n    \
+        files: &[
+            (
+                "var/runtime/bootstrap",
+                0o755,
+                "#!/bin/sh\n# What a caller says of itself comes in a header, and may be longer than Node's usual limit.\n\
+             exec /usr/bin/node --max-http-header-size=81920 --require /var/runtime/main.cjs \\\n    \
              /var/runtime/node_modules/aws-lambda-ric/bin/index.mjs \"$_HANDLER\"\n",
-        )],
+            ),
+            ("var/runtime/main.cjs", 0o644, include_str!("../runtimes/node.cjs")),
+        ],
         proof: &[
             "/usr/bin/node",
             "-e",
             "process.env.AWS_LAMBDA_RUNTIME_API = '-'; \
-             require('/var/runtime/node_modules/aws-lambda-ric/dist/rapid-client.node').next.call",
+             require('/var/runtime/node_modules/aws-lambda-ric/dist/rapid-client.node').next.call; \
+             require('/var/runtime/node_modules/aws-lambda-ric/dist/renew.node')()",
         ],
     },
 ];
@@ -115,7 +124,9 @@ const RIC: Addon = Addon {
         },
     ],
     tools: &["autoconf", "automake", "cmake", "g++", "libtool", "make", "node-gyp"],
-    script: "sh scripts/preinstall.sh\nnode-gyp rebuild --nodedir=/usr\ncp build/Release/rapid-client.node dist/\n",
+    sources: &[("renew.c", include_str!("../runtimes/renew.c"))],
+    script: "sh scripts/preinstall.sh\nnode-gyp rebuild --nodedir=/usr\ncp build/Release/rapid-client.node dist/\n\
+             cc -O2 -shared -fPIC -o dist/renew.node renew.c\n",
     keep: &["bin", "dist", "package.json", "LICENSE", "NOTICE", "THIRD-PARTY-LICENSES"],
 };
 

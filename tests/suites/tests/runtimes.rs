@@ -28,6 +28,8 @@ struct Runtime {
     survives_refusal: bool,
     /// Programs beside it that see every event.
     extensions: &'static [&'static str],
+    /// What it draws differently in each copy of a machine, though its generators had drawn before.
+    draws: &'static [&'static str],
 }
 
 const SHELL: Runtime = Runtime {
@@ -39,6 +41,7 @@ const SHELL: Runtime = Runtime {
     init_error: Some("Runtime.NoInit"),
     survives_refusal: true,
     extensions: &[],
+    draws: &[],
 };
 
 const PYTHON: Runtime = Runtime {
@@ -48,6 +51,7 @@ const PYTHON: Runtime = Runtime {
     says: "python",
     init_error: Some("ValueError"),
     survives_refusal: false,
+    draws: &["random", "openssl"],
     ..SHELL
 };
 
@@ -58,6 +62,7 @@ const NODE: Runtime = Runtime {
     says: "node",
     error: "TypeError",
     init_error: Some("TypeError"),
+    draws: &["uuid", "integer", "openssl"],
     ..SHELL
 };
 
@@ -105,9 +110,13 @@ const STEPS: &[Step] = steps![
     One: timeout,
 ];
 
-/// What is deployed anew for each: how init goes.
-const INITS: &[Step] =
-    steps![One: init_that_exits, Quick::None: init_that_raises, Quick::None: init_that_takes_too_long];
+/// What is deployed anew for each: how init goes, and copies of it.
+const INITS: &[Step] = steps![
+    One: init_that_exits,
+    Quick::None: init_that_raises,
+    Quick::None: init_that_takes_too_long,
+    Quick::None: copies,
+];
 
 /// A function that is deployed.
 struct Deployed<'a> {
@@ -118,12 +127,17 @@ struct Deployed<'a> {
 
 impl<'a> Deployed<'a> {
     async fn new(warren: &'a Installation, runtime: &'a Runtime, env: &[&str]) -> Result<Self> {
+        let env: Vec<_> = env.iter().flat_map(|pair| ["--env", pair]).collect();
+        Self::with(warren, runtime, &env).await
+    }
+
+    async fn with(warren: &'a Installation, runtime: &'a Runtime, more: &[&str]) -> Result<Self> {
         let name = warren.name(runtime.name);
         let files = PathBuf::from(std::env::var_os("WARREN_MATRIX").context("WARREN_MATRIX")?);
         let files = files.join(runtime.files).display().to_string();
         let mut words = vec!["fn", "create", &name, "--kind=linux", "--runtime", runtime.image];
         words.extend(["--code", &files, "--handler=app.handler", "--memory-mib=256", "--timeout-ms=30000"]);
-        words.extend(env.iter().flat_map(|pair| ["--env", pair]));
+        words.extend(more);
         let done = warren.cli(&words).await?;
         ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         Ok(Self { warren, runtime, name })
@@ -277,6 +291,21 @@ async fn init_that_takes_too_long(f: &Deployed<'_>) -> Result<()> {
     let f = Deployed::new(f.warren, f.runtime, &["INIT=sleep"]).await?;
     let text = "Task timed out after 30.00 seconds";
     f.fails(json!({}), Code::DeadlineExceeded, reason::FUNCTION_TIMED_OUT, "Sandbox.Timedout", text).await?;
+    f.end().await
+}
+
+/// Two sandboxes of one snapshot: what no runtime can seed they draw alike, which shows that they are copies; the rest they do not.
+async fn copies(f: &Deployed<'_>) -> Result<()> {
+    if f.runtime.draws.is_empty() {
+        return Ok(());
+    }
+    let f = Deployed::with(f.warren, f.runtime, &["--snap-start=published", "--env=DRAWS=7"]).await?;
+    let event = || json!({ "do": "draw", "for": 5 });
+    let (one, other) = tokio::try_join!(f.answer(event()), f.answer(event()))?;
+    ensure!(one["own"].is_number() && one["own"] == other["own"], "these are no copies: {one} {other}");
+    for draw in f.runtime.draws {
+        ensure!(!one[draw].is_null() && one[draw] != other[draw], "{draw} is alike: {one} {other}");
+    }
     f.end().await
 }
 

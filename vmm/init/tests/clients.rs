@@ -58,17 +58,16 @@ fn shell() -> Option<Sandbox> {
 }
 
 fn python() -> Option<Sandbox> {
-    let program = fetched::python()?.join("bin/python3");
+    let words = fetched::python_words("app.handler")?;
     let mut sandbox = Sandbox::new().copy(&functions().join("python/app.py"), "var/task/app.py");
-    let words = [program.to_str()?, "-m", "awslambdaric", "app.handler"];
-    sandbox.config.entrypoint = words.map(Text::cut).to_vec();
+    sandbox.config.entrypoint = words.each_ref().map(|word| Text::cut(word)).to_vec();
     Some(sandbox)
 }
 
 fn node() -> Option<Sandbox> {
-    let client = fetched::node()?.join("node_modules/aws-lambda-ric/bin/index.mjs");
+    let words = fetched::node_words("app.handler")?;
     let mut sandbox = Sandbox::new().copy(&functions().join("node/app.mjs"), "var/task/app.mjs");
-    sandbox.config.entrypoint = ["/usr/bin/node", client.to_str()?, "app.handler"].map(Text::cut).to_vec();
+    sandbox.config.entrypoint = words.each_ref().map(|word| Text::cut(word)).to_vec();
     Some(sandbox)
 }
 

@@ -16,11 +16,18 @@ fn shell(restore: &str) -> Sandbox {
 
 /// The Python function under awslambdaric, with hooks that do as `RESTORE` says.
 fn python(restore: &str) -> Option<Sandbox> {
-    let program = fetched::python()?.join("bin/python3");
+    let words = fetched::python_words("app.handler")?;
     let mut sandbox = Sandbox::new().copy(&functions().join("python/app.py"), "var/task/app.py");
-    let words = [program.to_str()?, "-m", "awslambdaric", "app.handler"];
-    sandbox.config.entrypoint = words.map(Text::cut).to_vec();
-    Some(sandbox.variable("RESTORE", restore).for_a_snapshot())
+    sandbox.config.entrypoint = words.each_ref().map(|word| Text::cut(word)).to_vec();
+    Some(sandbox.variable("RESTORE", restore))
+}
+
+/// The Node.js function under aws-lambda-ric, the same way; in the full form only (`clients`).
+fn node(restore: &str) -> Option<Sandbox> {
+    let words = std::env::var_os("WARREN_SOAK").and_then(|_| fetched::node_words("app.handler"))?;
+    let mut sandbox = Sandbox::new().copy(&functions().join("node/app.mjs"), "var/task/app.mjs");
+    sandbox.config.entrypoint = words.each_ref().map(|word| Text::cut(word)).to_vec();
+    Some(sandbox.variable("RESTORE", restore))
 }
 
 /// Written down and brought back: on another connection.
@@ -159,28 +166,63 @@ fn only_who_is_to_be_written_down_may_wait_for_it() {
     assert!(running.log.contains("shell: status 403"), "{}", running.log);
 }
 
-/// The real thing of PyPI: hooks before and after, in their orders.
-#[test]
-fn hooks_of_awslambdaric_run_before_and_after() {
-    let Some(sandbox) = python("hooks") else { return };
-    let mut running = sandbox.up();
-    let before = "python: before snapshot, second\npython: before snapshot, first\n";
-    assert!(running.log.contains(before), "{}", running.log);
+/// Hooks before and after, in their orders, under a client of a registry that is told of them.
+fn hooks(name: &str, sandbox: Option<Sandbox>) {
+    let Some(sandbox) = sandbox else { return };
+    let mut running = sandbox.for_a_snapshot().up();
+    let before = format!("{name}: before snapshot, second\n{name}: before snapshot, first\n");
+    assert!(running.log.contains(&before), "{}", running.log);
     second_life(&mut running, 1);
     assert_eq!(running.init, Ok(()), "{}", running.log);
-    assert!(running.log.contains("python: after restore, first\npython: after restore, second\n"));
+    let after = format!("{name}: after restore, first\n{name}: after restore, second\n");
+    assert!(running.log.contains(&after), "{}", running.log);
     answers(&mut running, 1);
+}
+
+/// Two that fail, each in a sandbox of its own: after, before.
+fn hooks_that_fail([after, before]: [Option<Sandbox>; 2], said: [&str; 2]) {
+    let (Some(after), Some(before)) = (after, before) else { return };
+    let mut running = after.for_a_snapshot().up();
+    second_life(&mut running, 1);
+    assert_eq!(error(&running), (InitFailure::Restore, "Runtime.AfterRestoreError", said[0]));
+    let running = before.for_a_snapshot().start();
+    assert_eq!(error(&running), (InitFailure::Runtime, "Runtime.BeforeSnapshotError", said[1]));
+}
+
+#[test]
+fn hooks_of_awslambdaric_run_before_and_after() {
+    hooks("python", python("hooks"));
 }
 
 #[test]
 fn hooks_of_awslambdaric_that_fail_are_named() {
-    let Some(sandbox) = python("after-fails") else { return };
-    let mut running = sandbox.up();
-    second_life(&mut running, 1);
-    let named = (InitFailure::Restore, "Runtime.AfterRestoreError", "ValueError: no restore");
-    assert_eq!(error(&running), named);
-    let Some(sandbox) = python("before-fails") else { return };
-    let running = sandbox.start();
-    let named = (InitFailure::Runtime, "Runtime.BeforeSnapshotError", "ValueError: no snapshot");
-    assert_eq!(error(&running), named);
+    let both = [python("after-fails"), python("before-fails")];
+    hooks_that_fail(both, ["ValueError: no restore", "ValueError: no snapshot"]);
+}
+
+/// Which it does not have by itself.
+#[test]
+fn hooks_of_node_run_before_and_after() {
+    hooks("node", node("hooks"));
+    let both = [node("after-fails"), node("before-fails")];
+    hooks_that_fail(both, ["TypeError: no after-fails", "TypeError: no before-fails"]);
+}
+
+/// What `random.seed(7)` gives first, for who draws 48 bits.
+const SEVENS: &str = "random\":266800464311352,";
+
+/// Seeded in init; whoever is no copy draws what follows from that.
+#[test]
+fn a_copy_is_seeded_anew_before_it_draws() {
+    let draws = |snapshot: bool| {
+        let sandbox = python("")?.variable("DRAWS", "7");
+        let mut running = if snapshot { sandbox.for_a_snapshot() } else { sandbox }.up();
+        if snapshot {
+            second_life(&mut running, 1);
+        }
+        Some(running.invoke(r#"{"do":"draw"}"#).text().replace(' ', ""))
+    };
+    let (Some(copy), Some(other)) = (draws(true), draws(false)) else { return };
+    assert!(other.contains(SEVENS), "{other}");
+    assert!(copy.contains("random") && !copy.contains(SEVENS), "{copy}");
 }

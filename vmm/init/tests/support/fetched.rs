@@ -28,7 +28,12 @@ pub fn python() -> Option<&'static Path> {
     home.as_deref()
 }
 
-/// A folder whose `node_modules` has aws-lambda-ric. It builds a library of its own, which takes a C++ compiler, cmake,
+/// What a runtime's image has beside its client, where its sources are.
+pub fn runtimes() -> PathBuf {
+    functions().join("../../../../host-agent/image/runtimes")
+}
+
+/// A folder that is as a Node.js image's `/var/runtime`, `main.cjs` and aws-lambda-ric in `node_modules`. That builds a library of its own, which takes a C++ compiler, cmake,
 /// autoconf, automake and libtool, and a minute.
 pub fn node() -> Option<&'static Path> {
     static HOME: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -40,7 +45,15 @@ pub fn node() -> Option<&'static Path> {
                 .args(["install", "--no-audit", "--no-fund", "--prefix"])
                 .arg(home)
                 .arg(NODE))
-        })
+        })?;
+        let ours = home.join("node_modules/aws-lambda-ric/dist/renew.node");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(ours);
+        let put = run(compiler.arg(runtimes().join("renew.c"))).and_then(|()| {
+            let copied = fs::copy(runtimes().join("node.cjs"), home.join("main.cjs"));
+            copied.map(|_| home).map_err(|error| error.to_string())
+        });
+        put.map_or_else(|why| skip("node", &why), Some)
     });
     home.as_deref()
 }
@@ -59,6 +72,22 @@ pub fn rust() -> Option<&'static Path> {
         }
     });
     home.as_deref()
+}
+
+/// The words that run a handler under awslambdaric, as its image's bootstrap has them.
+pub fn python_words(handler: &str) -> Option<[String; 3]> {
+    let program = python()?.join("bin/python3");
+    let main = runtimes().join("python.py");
+    Some([program.to_str()?.to_owned(), main.to_str()?.to_owned(), handler.to_owned()])
+}
+
+/// The same for aws-lambda-ric.
+pub fn node_words(handler: &str) -> Option<[String; 5]> {
+    let home = node()?;
+    let [main, client] =
+        ["main.cjs", "node_modules/aws-lambda-ric/bin/index.mjs"].map(|file| home.join(file));
+    let (main, client) = (main.to_str()?.to_owned(), client.to_str()?.to_owned());
+    Some(["/usr/bin/node".to_owned(), "--require".to_owned(), main, client, handler.to_owned()])
 }
 
 fn clients(name: &str) -> PathBuf {

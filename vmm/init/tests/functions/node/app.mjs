@@ -1,11 +1,34 @@
 // A function that behaves as its event says; see the folder's README.
 
+import crypto from "node:crypto";
 import fs from "node:fs";
 
 console.log("node: cold");
 if (process.env.INIT === "exit") process.exit(7);
 if (process.env.INIT === "raise") throw new TypeError("no init");
 if (process.env.INIT === "sleep") await new Promise((resolve) => setTimeout(resolve, 3600000));
+
+const { RESTORE } = process.env;
+if (RESTORE) {
+  const hook = (when, fails) => async () => {
+    await null;
+    if (RESTORE === fails) throw new TypeError(`no ${fails}`);
+    process.stdout.write(`node: ${when}\n`);
+  };
+  process.on("beforeSnapshot", hook("before snapshot, first", "before-fails"));
+  process.on("beforeSnapshot", hook("before snapshot, second"));
+  process.on("afterRestore", hook("after restore, first"));
+  process.on("afterRestore", hook("after restore, second", "after-fails"));
+}
+
+// What generators give that have drawn ahead; the engine's own can be seeded by nobody.
+const draw = () => ({
+  own: Math.random(),
+  uuid: crypto.randomUUID(),
+  integer: crypto.randomInt(2 ** 47),
+  openssl: crypto.randomBytes(16).toString("hex"),
+});
+if (process.env.DRAWS) draw();
 
 let count = 0;
 
@@ -39,6 +62,10 @@ export const handler = async (event, context) => {
   if (event.do === "sleep") await new Promise((resolve) => setTimeout(resolve, 3600000));
   if (event.do === "fill") return fill();
   if (event.do === "keep") return keep(event.value);
+  if (event.do === "draw") {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * (event.for ?? 0)));
+    return draw();
+  }
   if (event.do === "large") return "x".repeat(event.bytes);
   return {
     echo: event.value,

@@ -29,7 +29,23 @@ if RESTORE:
     register_after_restore(tell, "after restore, first")
     register_after_restore(tell, "after restore, second", "no restore" if RESTORE == "after-fails" else None)
 
+OWN = None
+if os.environ.get("DRAWS"):
+    import random
+    import ssl
+
+    # What is drawn from now on follows from this.
+    random.seed(int(os.environ["DRAWS"]))
+    ssl.RAND_bytes(16)
+    OWN = random.Random()
+
 COUNT = 0
+
+
+def draw(event):
+    """What generators give that began in init; the function's own is not the runtime's to seed."""
+    time.sleep(event.get("for", 0))
+    return {"own": OWN.getrandbits(48), "random": random.getrandbits(48), "openssl": ssl.RAND_bytes(16).hex()}
 
 
 def fill():
@@ -75,6 +91,8 @@ def handler(event, context):
         return fill()
     if what == "keep":
         return keep(event["value"])
+    if what == "draw":
+        return draw(event)
     return {
         "echo": event.get("value"),
         "count": COUNT,
