@@ -36,14 +36,14 @@ const run = async (hooks, path, type) => {
   } catch (error) {
     const told = { errorType: error?.name ?? "Error", errorMessage: String(error?.message ?? error), stackTrace: [] };
     const headers = { "Content-Type": "application/json", "Lambda-Runtime-Function-Error-Type": type };
-    await api("POST", path, headers, JSON.stringify(told));
+    await api("POST", path, headers, JSON.stringify(told)).catch(() => {});
     process.exit(64);
   }
 };
 
 const restored = async () => {
-  await run(process.listeners("beforeSnapshot").reverse(), "init/error", "Runtime.BeforeSnapshotError");
-  await api("GET", "restore/next");
+  const wait = () => api("GET", "restore/next");
+  await run([...process.listeners("beforeSnapshot").reverse(), wait], "init/error", "Runtime.BeforeSnapshotError");
   await run([renew, ...process.listeners("afterRestore")], "restore/error", "Runtime.AfterRestoreError");
 };
 
