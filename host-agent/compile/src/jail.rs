@@ -5,13 +5,10 @@
 //! [`warren_sandbox_plan::compiler::SYSTEM_CALLS`]; any other kills the process.
 
 use landlock::{ABI, Access as _, AccessFs, AccessNet, Compatible as _, Ruleset, RulesetAttr as _, Scope};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
-use std::collections::BTreeMap;
+use seccompiler::sock_filter;
 use std::os::fd::OwnedFd;
-use warren_sandbox_plan::compiler::{ArgumentRule, SYSTEM_CALLS};
+use warren_sandbox_plan::compiler::FILTER;
+use warren_sandbox_plan::filter::Instruction;
 
 /// Why the jail could not be closed: the host's or Warren's fault. Nothing was read.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +16,6 @@ pub enum LockError {
     /// Landlock refused.
     #[error("Landlock refused")]
     Landlock(#[from] landlock::RulesetError),
-    /// The filter does not build.
-    #[error("the seccomp filter does not build")]
-    Filter(#[from] seccompiler::BackendError),
     /// The filter was refused.
     #[error("the seccomp filter was refused")]
     Seccomp(#[from] seccompiler::Error),
@@ -39,8 +33,12 @@ pub fn descriptors() -> std::io::Result<[OwnedFd; 2]> {
 pub fn lock() -> Result<(), LockError> {
     rustix::thread::set_no_new_privs(true).map_err(|error| LockError::NoNewPrivileges(error.into()))?;
     deny_all_paths()?;
-    seccompiler::apply_filter(&filter()?)?;
-    Ok(())
+    let instruction = |of: &Instruction| {
+        let Instruction { code, jump_true: jt, jump_false: jf, value: k } = *of;
+        sock_filter { code, jt, jf, k }
+    };
+    let program: Vec<_> = FILTER.instructions().iter().map(instruction).collect();
+    Ok(seccompiler::apply_filter(&program)?)
 }
 
 /// Everything the newest kernel interface we know can deny; older kernels deny what they can.
@@ -54,26 +52,4 @@ fn deny_all_paths() -> Result<(), LockError> {
         .create()?
         .restrict_self()?;
     Ok(())
-}
-
-fn filter() -> Result<BpfProgram, LockError> {
-    let mut rules = BTreeMap::new();
-    for call in SYSTEM_CALLS {
-        let condition = match call.rule {
-            ArgumentRule::Any => None,
-            ArgumentRule::Equals { argument, value } => Some((argument, SeccompCmpOp::Eq, value)),
-            ArgumentRule::BitsClear { argument, bits } => Some((argument, SeccompCmpOp::MaskedEq(bits), 0)),
-        };
-        let conditions = match condition {
-            None => Vec::new(),
-            Some((argument, compare, value)) => {
-                let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Qword, compare, value)?;
-                vec![SeccompRule::new(vec![condition])?]
-            }
-        };
-        rules.insert(call.number, conditions);
-    }
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?;
-    Ok(filter.try_into()?)
 }

@@ -9,7 +9,8 @@
 //! Modules: [`name`] validated identifiers, [`request`] the typed messages on the jailer's socket, [`packet`] their
 //! bytes, [`facts`] what a plan needs to know of the host, [`plan`] part one, [`cgroup`] and [`rlimit`] its tables,
 //! [`text`] how it is printed; [`network`] the addresses of
-//! sandboxes; [`monitor`], [`linux`] and [`compiler`] part two of the programs, [`second`] how it is printed.
+//! sandboxes; [`monitor`], [`linux`] and [`compiler`] part two of the programs, [`filter`] what the kernel gets of it,
+//! [`second`] how it is printed.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ extern crate alloc;
 pub mod cgroup;
 pub mod compiler;
 pub mod facts;
+pub mod filter;
 pub mod linux;
 pub mod monitor;
 pub mod name;

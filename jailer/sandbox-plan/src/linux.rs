@@ -5,7 +5,10 @@
 //! the worker gives entropy, the network thread moves bytes between the guest and sockets that the main thread accepted.
 //! Only disk threads read and write files once a guest runs, and nothing but the files they were given.
 
-use crate::compiler::{ArgumentRule, SystemCall};
+use crate::{
+    compiler::{ArgumentRule, SystemCall},
+    filter::{Filter, Rows},
+};
 
 /// Threads that keep a call, as bits.
 pub type Threads = u8;
@@ -185,6 +188,36 @@ pub const SYSTEM_CALLS: [LinuxCall; 92] = [
     with(NONE, "rt_sigaction", (13, 0), 7, "the handler of a thread's overflowing stack"),
     with(NONE, "rt_sigaction", (13, 0), 34, "cancellation of threads, set up by the C library"),
 ];
+
+/// The same for the kernel: each thread's filter.
+pub mod filters {
+    use super::{Filter, LinuxCall, Rows, SYSTEM_CALLS, Threads};
+
+    /// Every row.
+    pub static START: Filter = of(super::START);
+    /// The main thread's.
+    pub static MAIN: Filter = of(super::MAIN);
+    /// A vCPU thread's.
+    pub static VCPU: Filter = of(super::VCPU);
+    /// The worker thread's.
+    pub static WORKER: Filter = of(super::WORKER);
+    /// The network thread's.
+    pub static NETWORK: Filter = of(super::NETWORK);
+    /// A disk's thread's.
+    pub static DISK: Filter = of(super::DISK);
+
+    const fn of(threads: Threads) -> Filter {
+        let (mut rows, mut at) = (Rows::new(), 0);
+        while at < SYSTEM_CALLS.len() {
+            let LinuxCall { call, threads: kept } = SYSTEM_CALLS[at];
+            if (kept | super::START) & threads != 0 {
+                rows.push(call);
+            }
+            at += 1;
+        }
+        rows.filter()
+    }
+}
 
 #[cfg(test)]
 mod tests {

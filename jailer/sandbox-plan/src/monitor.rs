@@ -9,7 +9,10 @@
 //! Any other call kills the process. There is no call that opens, connects, starts, traces or changes rights, and no
 //! memory that can be executed. `ioctl` is allowed by request number only, compared in 32 bits, as the kernel takes it.
 
-use crate::compiler::{ArgumentRule, SystemCall};
+use crate::{
+    compiler::{ArgumentRule, SystemCall},
+    filter::{Filter, Rows},
+};
 
 /// Who may make a call once the VMM is up. At the start every row is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +174,25 @@ pub const SYSTEM_CALLS: [MonitorCall; 67] = [
     any(Both, "tkill", 200, "abort; a pid namespace of its own holds nobody else"),
     with(Both, "rt_sigaction", 13, 0, 6, "SIGABRT's default, in abort"),
 ];
+
+/// The start's filter: every row.
+pub static START: Filter = filter(true, true, true);
+/// The main thread's.
+pub static MAIN: Filter = filter(false, true, false);
+/// The vCPU thread's.
+pub static VCPU: Filter = filter(false, false, true);
+
+const fn filter(start: bool, main: bool, vcpu: bool) -> Filter {
+    let (mut rows, mut at) = (Rows::new(), 0);
+    while at < SYSTEM_CALLS.len() {
+        let MonitorCall { call, thread } = SYSTEM_CALLS[at];
+        if start || (main && thread.is_main()) || (vcpu && thread.is_vcpu()) {
+            rows.push(call);
+        }
+        at += 1;
+    }
+    rows.filter()
+}
 
 #[cfg(test)]
 mod tests {

@@ -6,14 +6,9 @@
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
 };
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
-use std::collections::BTreeMap;
-use warren_sandbox_plan::compiler::{ArgumentRule, SystemCall};
-use warren_sandbox_plan::linux;
-use warren_sandbox_plan::monitor::SYSTEM_CALLS;
+use seccompiler::sock_filter;
+use warren_sandbox_plan::filter::{Filter, Instruction};
+use warren_sandbox_plan::{linux::filters, monitor};
 
 /// Why the process could not seal itself: the host's fault, or a defect here. Nothing was read.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +19,6 @@ pub enum SealError {
     /// Landlock refused.
     #[error("Landlock refused")]
     Landlock(#[from] landlock::RulesetError),
-    /// A filter does not build.
-    #[error("a seccomp filter does not build")]
-    Build(#[from] seccompiler::BackendError),
     /// A filter was refused.
     #[error("a seccomp filter was refused")]
     Seccomp(#[from] seccompiler::Error),
@@ -44,25 +36,27 @@ pub struct Seal {
 }
 
 /// A filter not yet on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[must_use = "a filter does nothing until it is put on"]
-pub struct ThreadFilter(BpfProgram);
+pub struct ThreadFilter(&'static Filter);
 
 impl ThreadFilter {
     /// Narrows the calling thread to its own calls.
     pub fn put_on(self) -> Result<(), SealError> {
-        Ok(seccompiler::apply_filter(&self.0)?)
+        let instruction = |of: &Instruction| {
+            let Instruction { code, jump_true: jt, jump_false: jf, value: k } = *of;
+            sock_filter { code, jt, jf, k }
+        };
+        let program: Vec<_> = self.0.instructions().iter().map(instruction).collect();
+        Ok(seccompiler::apply_filter(&program)?)
     }
 }
 
 impl Seal {
     /// Closes the process, which must have one thread and must not have read from any descriptor.
     pub fn begin() -> Result<Self, SealError> {
-        let rows = || SYSTEM_CALLS.iter();
-        let start = filter(rows().map(|row| &row.call))?;
-        let main = filter(rows().filter(|row| row.thread.is_main()).map(|row| &row.call))?;
-        let vcpu = filter(rows().filter(|row| row.thread.is_vcpu()).map(|row| &row.call))?;
-        Ok(Self { main, vcpu, landlock: close(&start)? })
+        let [main, vcpu] = [&monitor::MAIN, &monitor::VCPU].map(ThreadFilter);
+        Ok(Self { main, vcpu, landlock: close(ThreadFilter(&monitor::START))? })
     }
 }
 
@@ -86,18 +80,17 @@ pub struct LinuxSeal {
 impl LinuxSeal {
     /// Closes the process, which must have one thread and must not have read from any descriptor.
     pub fn begin() -> Result<Self, SealError> {
-        let of = |threads| filter(linux::calls_of(threads));
-        let start = of(linux::START)?;
-        let [main, vcpu, worker] = [of(linux::MAIN)?, of(linux::VCPU)?, of(linux::WORKER)?];
-        let [network, disk] = [of(linux::NETWORK)?, of(linux::DISK)?];
-        Ok(Self { main, vcpu, worker, network, disk, landlock: close(&start)? })
+        let landlock = close(ThreadFilter(&filters::START))?;
+        let [main, vcpu, worker] = [&filters::MAIN, &filters::VCPU, &filters::WORKER].map(ThreadFilter);
+        let [network, disk] = [&filters::NETWORK, &filters::DISK].map(ThreadFilter);
+        Ok(Self { main, vcpu, worker, network, disk, landlock })
     }
 }
 
-fn close(start: &ThreadFilter) -> Result<RulesetStatus, SealError> {
+fn close(start: ThreadFilter) -> Result<RulesetStatus, SealError> {
     rustix::thread::set_no_new_privs(true)?;
     let landlock = deny_all_paths()?;
-    seccompiler::apply_filter(&start.0)?;
+    start.put_on()?;
     Ok(landlock)
 }
 
@@ -112,28 +105,4 @@ fn deny_all_paths() -> Result<RulesetStatus, SealError> {
         .create()?
         .restrict_self()?;
     Ok(status.ruleset)
-}
-
-fn filter<'a>(calls: impl Iterator<Item = &'a SystemCall>) -> Result<ThreadFilter, SealError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in calls {
-        let conditions = rules.entry(call.number).or_default();
-        if let Some(condition) = condition(call.rule)? {
-            conditions.push(SeccompRule::new(vec![condition])?);
-        }
-    }
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?;
-    Ok(ThreadFilter(filter.try_into()?))
-}
-
-/// Arguments that are compared are 32-bit ones for the kernel (`ioctl` and `fcntl` commands, `prctl` options, `clone`
-/// flags, protections): the upper half must not decide.
-fn condition(rule: ArgumentRule) -> Result<Option<SeccompCondition>, SealError> {
-    let (argument, operator, value) = match rule {
-        ArgumentRule::Any => return Ok(None),
-        ArgumentRule::Equals { argument, value } => (argument, SeccompCmpOp::Eq, value),
-        ArgumentRule::BitsClear { argument, bits } => (argument, SeccompCmpOp::MaskedEq(bits), 0),
-    };
-    Ok(Some(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?))
 }
