@@ -9,7 +9,8 @@
 //!                          └─▶ everything else, numbers of other interfaces too ─▶ kill
 //! ```
 //! A search instead of a chain, because the kernel runs a filter once for each call that there is when it takes it (to remember
-//! which are allowed whatever their arguments): a chain of the Linux machine's 92 rows made that 1.7 ms of its start.
+//! which are allowed whatever their arguments): a chain of the Linux machine's 92 rows made that 1.7 ms of its start. And few
+//! instructions, with one verdict for many searches, because the kernel translates each.
 //!
 //! Arguments are compared in 32 bits, as the kernel takes those that rows name: requests, commands, options, flags, protections.
 //! The upper half must not decide.
@@ -70,7 +71,7 @@ pub struct Rows {
     len: usize,
 }
 
-/// What the kernel is given.
+/// What the kernel is given. It grows from its end to its beginning: a comparison jumps forward, so what it jumps to is there first.
 pub struct Filter {
     code: [Instruction; INSTRUCTIONS],
     len: usize,
@@ -123,12 +124,13 @@ impl Rows {
     pub const fn filter(&self) -> Filter {
         let nothing = Instruction { code: RETURN, jump_true: 0, jump_false: 0, value: KILL };
         let mut filter = Filter { code: [nothing; INSTRUCTIONS], len: 0 };
-        filter.push(LOAD, 0, 0, ARCHITECTURE);
-        filter.push(IF_EQUAL, 1, 0, X86_64);
-        filter.push(RETURN, 0, 0, KILL);
-        filter.push(LOAD, 0, 0, NUMBER);
         let places = self.numbers();
-        filter.search(self, &places, 0, places.len);
+        let found = filter.search(self, &places, 0, places.len);
+        filter.goes_to(found);
+        filter.push(LOAD, 0, 0, NUMBER);
+        filter.push(RETURN, 0, 0, KILL);
+        filter.push(IF_EQUAL, 1, 0, X86_64);
+        filter.push(LOAD, 0, 0, ARCHITECTURE);
         filter
     }
 
@@ -213,65 +215,92 @@ impl Filter {
     /// Its instructions, in order.
     #[must_use]
     pub const fn instructions(&self) -> &[Instruction] {
-        self.code.split_at(self.len).0
+        self.code.split_at(INSTRUCTIONS - self.len).1
     }
 
-    const fn push(&mut self, code: u16, jump_true: u8, jump_false: u8, value: u32) {
+    /// Puts an instruction before all others. Where it is, counted from the end.
+    const fn push(&mut self, code: u16, jump_true: u8, jump_false: u8, value: u32) -> usize {
         assert!(self.len < INSTRUCTIONS, "too many instructions");
-        self.code[self.len] = Instruction { code, jump_true, jump_false, value };
         self.len += 1;
+        self.code[INSTRUCTIONS - self.len] = Instruction { code, jump_true, jump_false, value };
+        self.len
     }
 
-    /// The place of what was loaded, among those of `from..to`.
-    const fn search(&mut self, rows: &Rows, places: &Places, from: usize, to: usize) {
+    /// How many instructions whoever is put before all others jumps over, to be there.
+    const fn over(&self, there: usize) -> usize {
+        self.len - there
+    }
+
+    /// The same for a comparison that is put after one more at most, which cannot jump far: by way of a jump, if it must.
+    const fn near(&mut self, there: usize) -> usize {
+        if self.over(there) < NEAR {
+            return there;
+        }
+        self.push(JUMP, 0, 0, low(self.over(there) as u64))
+    }
+
+    /// What is put before all others next, goes on there.
+    const fn goes_to(&mut self, there: usize) {
+        if self.over(there) > 0 {
+            self.push(JUMP, 0, 0, low(self.over(there) as u64));
+        }
+    }
+
+    const fn compares(&mut self, code: u16, value: u32, [holds, fails]: [usize; 2]) -> usize {
+        let holds = self.near(holds);
+        let fails = self.near(fails);
+        let [holds, fails] = [low(self.over(holds) as u64), low(self.over(fails) as u64)];
+        #[expect(clippy::cast_possible_truncation, reason = "near")]
+        let at = self.push(code, holds as u8, fails as u8, value);
+        at
+    }
+
+    /// A verdict: one that is near enough, or another.
+    const fn verdict(&mut self, value: u32) -> usize {
+        let mut at = self.len;
+        while at > 0 && self.over(at) < NEAR / 2 {
+            let there = self.code[INSTRUCTIONS - at];
+            if there.code == RETURN && there.value == value {
+                return at;
+            }
+            at -= 1;
+        }
+        self.push(RETURN, 0, 0, value)
+    }
+
+    /// The place of what was loaded, among those of `from..to`. Where the search begins.
+    const fn search(&mut self, rows: &Rows, places: &Places, from: usize, to: usize) -> usize {
         if to - from == 1 {
             return match places.all[from].end {
-                End::Kill => self.push(RETURN, 0, 0, KILL),
-                End::Allow => self.push(RETURN, 0, 0, ALLOW),
+                End::Kill => self.verdict(KILL),
+                End::Allow => self.verdict(ALLOW),
                 End::Argument(row, count) => self.argument(rows, row, count),
             };
         }
         let middle = usize::midpoint(from, to);
-        let start = places.all[middle].start;
-        let at = self.len;
-        // Those below follow; how long they are is known then.
-        self.push(IF_AT_LEAST, 0, 0, start);
-        self.search(rows, places, from, middle);
-        let below = self.len - at - 1;
-        if below <= NEAR {
-            self.code[at].jump_true = low(below as u64) as u8;
-        } else {
-            self.len = at;
-            self.push(IF_AT_LEAST, 0, 1, start);
-            self.push(JUMP, 0, 0, low(below as u64));
-            self.search(rows, places, from, middle);
-        }
-        self.search(rows, places, middle, to);
+        let above = self.search(rows, places, middle, to);
+        let below = self.search(rows, places, from, middle);
+        self.compares(IF_AT_LEAST, places.all[middle].start, [above, below])
     }
 
     /// What the rows of one call say of its argument.
-    const fn argument(&mut self, rows: &Rows, from: usize, count: usize) {
-        match rows.calls[from].rule {
+    const fn argument(&mut self, rows: &Rows, from: usize, count: usize) -> usize {
+        let (found, argument) = match rows.calls[from].rule {
             ArgumentRule::Equals { argument, .. } => {
                 let values = rows.values(from, count, argument);
-                self.load(argument);
-                self.search(rows, &values, 0, values.len);
+                (self.search(rows, &values, 0, values.len), argument)
             }
             ArgumentRule::BitsClear { argument, bits } => {
                 assert!(count == 1, "rows of a call compare values and bits");
-                self.load(argument);
-                self.push(IF_ANY_BIT, 1, 0, low(bits));
-                self.push(RETURN, 0, 0, ALLOW);
-                self.push(RETURN, 0, 0, KILL);
+                let ends = [self.verdict(KILL), self.verdict(ALLOW)];
+                (self.compares(IF_ANY_BIT, low(bits), ends), argument)
             }
-            ArgumentRule::Any => {}
-        }
-    }
-
-    /// The lower half of an argument: x86-64 has it first.
-    const fn load(&mut self, argument: u8) {
+            ArgumentRule::Any => panic!("any argument will do"),
+        };
         assert!(argument < 6, "a call has six arguments");
-        self.push(LOAD, 0, 0, FIRST_ARGUMENT + 8 * argument as u32);
+        self.goes_to(found);
+        // The lower half: x86-64 has it first.
+        self.push(LOAD, 0, 0, FIRST_ARGUMENT + 8 * argument as u32)
     }
 }
 

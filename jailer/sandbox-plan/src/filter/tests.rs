@@ -136,7 +136,7 @@ fn a_chain_too_long_for_a_comparison_is_jumped_over() {
         let rule = ArgumentRule::BitsClear { argument: 1, bits: 1 << (number % 31) };
         SystemCall { name: "", number, rule, why: "" }
     };
-    let rows: Vec<_> = (0..100).map(|row| bits(2 * row)).collect();
+    let rows: Vec<_> = (0..128).map(|row| bits(2 * row)).collect();
     let filter = compile(&rows);
     assert!(filter.instructions().iter().any(|instruction| instruction.code == JUMP));
     for number in 0..300 {
