@@ -1,6 +1,6 @@
 //! Part two of a jail as lines of text: what the jailed program does to itself before it reads from any descriptor.
 //!
-//! The tables are the programs' own ([`crate::compiler`], [`crate::monitor`], [`crate::linux`]): they build their filters from them, this prints them.
+//! The tables are the programs' own ([`crate::compiler`], [`crate::monitor`], [`crate::linux`]): their filters are compiled with them ([`crate::filter`]), this prints them.
 
 use crate::{
     compiler::{self, ArgumentRule, SystemCall},
