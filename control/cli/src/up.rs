@@ -36,6 +36,7 @@ const READY_WITHIN: Duration = Duration::from_mins(1);
 Examples:
   warren up                                      API on 127.0.0.1:7070
   warren up --data /srv/warren --listen 0.0.0.0:7070
+  warren up --snapshot-origin /mnt/fleet/snapshots
   warren up --data /tmp/w --listen 127.0.0.1:0 --demo --once")]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
@@ -96,6 +97,13 @@ pub(crate) struct Options {
     /// Keep snapshots of Wasm functions up to so much, MiB; 0: every cold start boots [default: the agent's choice].
     #[arg(long)]
     snapshots_mib: Option<u64>,
+    /// Share snapshots with the fleet's other hosts: a folder that all of them reach, or s3://BUCKET/PREFIX with who asks in the
+    /// environment, as `warren-agent --help` says it.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    snapshot_origin: Option<String>,
+    /// Believe no shared snapshot of an earlier generation [default: the agent's choice].
+    #[arg(long, value_name = "N", requires = "snapshot_origin")]
+    snapshot_min_generation: Option<u32>,
     /// Keep jailed VMs ready for cold starts in up to so much memory, MiB; 0: none [default: the agent's choice].
     #[arg(long)]
     zygotes_mib: Option<u64>,

@@ -88,8 +88,7 @@ impl Description {
 pub(crate) fn describe(pem: &str) -> Option<Description> {
     let der = first_pem(pem)?;
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der).ok()?;
-    let moment = |at: i64| UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(at).ok()?));
-    let validity = certificate.validity();
+    let (not_before, not_after) = validity(&certificate)?;
     let issuer_key_id = certificate.extensions().iter().find_map(|extension| {
         use x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier;
         match extension.parsed_extension() {
@@ -99,8 +98,8 @@ pub(crate) fn describe(pem: &str) -> Option<Description> {
     })?;
     Some(Description {
         peer: peer_of(&der)?,
-        not_before: moment(validity.not_before.timestamp())?,
-        not_after: moment(validity.not_after.timestamp())?,
+        not_before,
+        not_after,
         public_key: certificate.public_key().subject_public_key.data.to_vec(),
         issuer_key_id,
     })
@@ -118,6 +117,24 @@ pub(crate) fn peer_of(der: &[u8]) -> Option<Peer> {
     });
     let peer = Peer::from_uri(uris.next()?)?;
     uris.next().is_none().then_some(peer)
+}
+
+/// The bits of a certificate's (DER) public key.
+pub(crate) fn public_key_of(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+    Some(certificate.public_key().subject_public_key.data.to_vec())
+}
+
+/// From when to when a certificate (DER) is valid.
+pub(crate) fn validity_of(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+    validity(&certificate)
+}
+
+fn validity(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Option<(SystemTime, SystemTime)> {
+    let moment = |at: i64| UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(at).ok()?));
+    let validity = certificate.validity();
+    Some((moment(validity.not_before.timestamp())?, moment(validity.not_after.timestamp())?))
 }
 
 fn first_pem(pem: &str) -> Option<Vec<u8>> {

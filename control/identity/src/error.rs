@@ -21,6 +21,19 @@ pub enum IdentityError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A secret that others may read, or that is somebody else's: it may have leaked.
+    #[error("identity file {path} has mode {mode:o} and owner {owner}: it must be 0600 and ours")]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Its owner.
+        owner: u32,
+    },
+    /// A key does not sign.
+    #[error("the identity's key does not sign")]
+    Sign,
     /// The certificate library refused.
     #[error("cannot make a certificate")]
     Certificate(#[from] rcgen::Error),

@@ -40,11 +40,13 @@ pub const FILES: &[FileRule] = &[
     FileRule { name: TOKEN_HASHES, owner: Owner::Control, mode: 0o600 },
     FileRule { name: "agent.pem", owner: Owner::Agent, mode: 0o644 },
     FileRule { name: "agent.key", owner: Owner::Agent, mode: 0o600 },
+    FileRule { name: FLEET_KEY, owner: Owner::Agent, mode: 0o600 },
 ];
 
 pub(crate) const CA_PEM: &str = "ca.pem";
 pub(crate) const CA_KEY: &str = "ca.key";
 pub(crate) const CLIENT_TOKEN: &str = "client.token";
+pub(crate) const FLEET_KEY: &str = "fleet.key";
 pub(crate) const TOKEN_HASHES: &str = "clients";
 
 /// The users that services run as.

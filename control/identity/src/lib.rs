@@ -5,6 +5,8 @@
 //! - A worker can only speak for itself: [`require_worker`] returns the host id its certificate names.
 //! - Server names are role names too ([`Peer::server_name`]), so an agent cannot pose as control on one machine.
 //! - The control side keeps only the hash of a token, and compares hashes in constant time.
+//! - What a worker leaves for others to read later is signed with the same key ([`StatementSigner`]), and believed for the CA's sake.
+//! - One secret of the fleet ([`FleetSecret`]) is every worker's; keys of what they share are derived from it.
 //!
 //! It deliberately knows nothing of permissions: it says who calls, not what they may do.
 #![forbid(unsafe_code)]
@@ -15,6 +17,8 @@ mod error;
 mod files;
 mod local;
 mod role;
+mod secret;
+mod statement;
 mod tls;
 mod token;
 
@@ -24,5 +28,7 @@ pub use files::{FILES, FileRule, Owner, Owners, give_files};
 pub use local::{CERTIFICATE_LIFETIME, LocalIdentity, ensure_local, ensure_local_at};
 pub use role::{HostId, Peer, Service};
 pub use rustls::ClientConfig;
+pub use secret::FleetSecret;
+pub use statement::{STATEMENT_OVERHEAD, Statement, StatementError, StatementSigner, StatementVerifier};
 pub use tls::{client_tls, host_id, rustls_client, rustls_nobody, server_tls, use_tls13_only, user_tls};
 pub use token::{ClientToken, TokenHashes};

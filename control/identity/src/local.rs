@@ -3,7 +3,8 @@
 use crate::{
     ClientToken, HostId, IdentityError, Peer, Service, TokenHashes,
     authority::{Authority, describe},
-    files::{self, CA_KEY, CA_PEM, CLIENT_TOKEN, TOKEN_HASHES},
+    files::{self, CA_KEY, CA_PEM, CLIENT_TOKEN, FLEET_KEY, TOKEN_HASHES},
+    secret::FleetSecret,
 };
 use std::{
     fs::DirBuilder,
@@ -55,6 +56,7 @@ pub fn ensure_local_at(
             renewed.push(service);
         }
     }
+    ensure_secret(dir)?;
     let token = ensure_token(dir)?;
     Ok(LocalIdentity { ca_pem, token, host_id, renewed })
 }
@@ -102,6 +104,15 @@ fn ensure_certificate(
 fn fresh(not_before: SystemTime, not_after: SystemTime, now: SystemTime) -> bool {
     let life = not_after.duration_since(not_before).unwrap_or_default();
     now.duration_since(not_before).is_ok_and(|age| age < life / 2)
+}
+
+/// What is there and is none is not replaced: others may have the one that it was.
+fn ensure_secret(dir: &Path) -> Result<(), IdentityError> {
+    match files::read(dir, FLEET_KEY)?.map(Zeroizing::new) {
+        Some(text) if FleetSecret::parse(&text).is_some() => Ok(()),
+        Some(_) => Err(IdentityError::Damaged { path: dir.join(FLEET_KEY), what: "not 64 hex digits" }),
+        None => files::write(dir, FLEET_KEY, &FleetSecret::generate()?.text()),
+    }
 }
 
 fn ensure_token(dir: &Path) -> Result<ClientToken, IdentityError> {

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::version::CompileLimits;
+use crate::{snapshot::Place, version::CompileLimits};
 use anyhow::Context as _;
 use std::{
     net::SocketAddr,
@@ -69,6 +69,15 @@ pub struct Config {
     /// Keep snapshots of Wasm functions up to so much, MiB; 0 keeps none, and every cold start boots.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(..1 << 24))]
     pub snapshots_mib: u64,
+    /// Share snapshots with the fleet's other hosts: a folder that all of them reach, or s3://BUCKET/PREFIX with who asks in the
+    /// environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; AWS_REGION, AWS_ENDPOINT_URL, AWS_CA_BUNDLE). It belongs to this fleet
+    /// alone [default: each host has its own].
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    pub snapshot_origin: Option<Place>,
+    /// Believe no shared snapshot of an earlier generation than this, and publish as of this one: raised on every host, it takes back
+    /// what was shared before.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub snapshot_min_generation: u32,
     /// Keep jailed VMMs ready for cold starts from snapshots, in up to so much memory, 4 MiB each; 0 keeps none ready.
     #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(..1 << 24))]
     pub zygotes_mib: u64,

@@ -11,7 +11,7 @@ use crate::{
         Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, live::Guest, machine::Event,
         record::RunDir,
     },
-    snapshot::{Shelf, Snapshots},
+    snapshot::{Fleet, Shelf, Snapshots},
     version::{Compiler, Versions},
     zygote::Zygotes,
 };
@@ -98,7 +98,7 @@ impl Host {
             0 => None,
             mib => Some(Shelf::open(data.join("snapshots"), mib << 20).context("cannot open the snapshots")?),
         };
-        let snapshots = Snapshots::new(shelf, compiler, jailer.clone());
+        let snapshots = Snapshots::new(shelf, Fleet::open(config)?, compiler, jailer.clone());
         let grants = GrantLedger::default();
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;

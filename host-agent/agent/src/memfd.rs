@@ -30,6 +30,11 @@ impl SealedFile {
     ) -> Result<Self, E> {
         let mut file = unsealed(name)?;
         content(&mut file)?;
+        Ok(Self::sealed(file)?)
+    }
+
+    /// Seals an [`unsealed`] file as it is now. What it holds is to be looked at after this.
+    pub fn sealed(mut file: File) -> io::Result<Self> {
         file.rewind()?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         fcntl_add_seals(&file, seals).map_err(io::Error::from)?;

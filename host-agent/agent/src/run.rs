@@ -14,7 +14,9 @@ use crate::{
         Sandbox, adopt,
         machine::{Cause, Event},
     },
-    service, zygote,
+    service,
+    snapshot::Snapshots,
+    zygote,
 };
 use anyhow::Context as _;
 use futures::future::join_all;
@@ -59,6 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut chores = JoinSet::new();
     chores.spawn(Arc::clone(&host).make_room());
     chores.spawn(zygote::tend(Arc::clone(&host)));
+    Snapshots::share_all(&host);
     chores.spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;

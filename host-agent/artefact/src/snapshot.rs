@@ -168,6 +168,12 @@ impl SnapshotKey {
     pub fn from_hex(text: &str) -> Option<Self> {
         blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
     }
+
+    /// Its 32 bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
 }
 
 impl fmt::Display for SnapshotKey {
@@ -276,6 +282,18 @@ impl SnapshotHead {
     #[must_use]
     pub const fn memory(&self) -> Digest {
         self.facts.memory.digest
+    }
+
+    /// Digest and length of the memory.
+    #[must_use]
+    pub const fn memory_part(&self) -> Part {
+        self.facts.memory
+    }
+
+    /// Digest and length of the disk, as it is kept.
+    #[must_use]
+    pub const fn disk_part(&self) -> Part {
+        self.facts.disk
     }
 
     /// When it was made, seconds since 1970.

@@ -2,7 +2,7 @@
 //! a name.
 //!
 //! It deliberately does *not* map memory, serve page faults, know a virtual machine, or decide who a tenant is: callers
-//! bring keys, salts and descriptors. The pager reads from it; the agent does not use it yet.
+//! bring keys, salts and descriptors. The agent publishes snapshots into it, the pager reads from it.
 //!
 //! Principles:
 //! - Bytes are believed for what they are, not for where they came from: every read is held against its name, then its seal.
@@ -11,8 +11,8 @@
 //! - Decisions are plain functions over plain data ([`l1::index`], [`l3::retry`]); files and sockets are shells.
 //!
 //! Modules: [`cut`] images into chunks, [`image`] where each page is, [`manifest`] what an image is made of, [`pages`]
-//! grain and sets, [`seal`] convergent encryption, [`salt`] who shares with whom, [`name`] names and keys; [`l1`] memory
-//! and disk, [`l2`] other workers, [`l3`] the origin, [`files`] crash-safe files.
+//! grain and sets, [`seal`] convergent encryption, [`salt`] who shares with whom, [`name`] names and keys, [`linear`] a
+//! snapshot's memory as an image, [`learn`] loading sets of what resumes touched; [`l1`] memory and disk, [`l2`] other workers, [`l3`] the origin, [`files`] crash-safe files.
 #![forbid(unsafe_code)]
 
 pub mod cut;
@@ -22,6 +22,8 @@ pub mod image;
 pub mod l1;
 pub mod l2;
 pub mod l3;
+pub mod learn;
+pub mod linear;
 pub mod manifest;
 pub mod metrics;
 pub mod name;

@@ -77,6 +77,12 @@ impl TenantKey {
         Self(secret)
     }
 
+    /// The secret itself, for the process that opens manifests for this one.
+    #[must_use]
+    pub const fn secret(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Another key for one purpose: what is learned of one purpose says nothing of another.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         blake3::derive_key(purpose, &self.0)

@@ -11,8 +11,7 @@
 //! - Decisions are plain functions over plain data ([`regions`], [`bundles`], [`memory`]); ioctls and sockets are shells.
 //!
 //! Modules: [`regions`] what a VMM offers, [`bundles`] which chunk brings which page, [`memory`] a VM's memory and the drawing of its
-//! pages' states, [`journal`] what was touched and what it cost, [`learn`] loading sets of that, [`linear`] a snapshot's memory as an
-//! image; [`uffd`] everything unsafe, [`fetch`] the store for threads, [`packet`] sockets, [`seal`] what the process
+//! pages' states, [`journal`] what was touched and what it cost; [`uffd`] everything unsafe, [`fetch`] the store for threads, [`packet`] sockets, [`seal`] what the process
 //! leaves itself, [`serve`] one VM's thread, [`protocol`] and
 //! [`host`] the agent's side.
 
@@ -20,8 +19,6 @@ pub mod bundles;
 pub mod fetch;
 pub mod host;
 pub mod journal;
-pub mod learn;
-pub mod linear;
 pub mod memory;
 pub mod packet;
 pub mod protocol;

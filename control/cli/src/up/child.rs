@@ -40,6 +40,8 @@ pub(crate) struct Spec {
     pub name: &'static str,
     pub program: PathBuf,
     pub arguments: Vec<String>,
+    /// What of this process's environment it gets, beside the path and what is logged.
+    pub environment: &'static [&'static str],
     /// Passed as `--listen`; a port of 0 becomes the real one with the first ready line, and stays over restarts.
     pub listen: Option<SocketAddr>,
     /// User and group; none means this one's.
@@ -215,7 +217,7 @@ impl Machine {
             command.arg("--listen").arg(listen.to_string());
         }
         command.env_clear();
-        for name in ["PATH", "WARREN_LOG"] {
+        for name in ["PATH", "WARREN_LOG"].iter().chain(self.spec.environment) {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -272,6 +274,7 @@ mod tests {
             name: "test",
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script.into()],
+            environment: &[],
             listen: None,
             uid: None,
             log: log.to_owned(),

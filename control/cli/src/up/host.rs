@@ -4,7 +4,7 @@ use super::{
     Children, Options, READY_WITHIN, Stop,
     child::{Spec, Supervised},
     jailer::Jailer,
-    layout::{Layout, Users},
+    layout::{self, Layout, Users},
     leftovers, probe,
     programs::Programs,
 };
@@ -21,6 +21,16 @@ use warren_proto::v1::ListHostsRequest;
 
 /// How often to look whether the worker has registered.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Who asks for objects of an origin in S3, and where that is.
+const AGENT_ENVIRONMENT: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_CA_BUNDLE",
+];
 
 /// One machine's Warren.
 pub(crate) struct Host {
@@ -54,6 +64,10 @@ impl Host {
         };
         let port = if options.listen.port() == 0 { 0 } else { 7_071 };
         let number = |name: &str, value: Option<u64>| value.map(|value| format!("--{name}={value}"));
+        let origin = options.snapshot_origin.as_deref();
+        if let Some(folder) = origin.filter(|origin| !origin.contains("://")) {
+            layout::shared(Path::new(folder), jailer.users().map(|users| users.agent))?;
+        }
         Ok(Self {
             layout,
             programs,
@@ -74,6 +88,8 @@ impl Host {
                 number("idle-ms", options.idle_ms),
                 number("snapshots-mib", options.snapshots_mib),
                 number("zygotes-mib", options.zygotes_mib),
+                number("snapshot-min-generation", options.snapshot_min_generation.map(u64::from)),
+                origin.map(|origin| format!("--snapshot-origin={origin}")),
             ]
             .into_iter()
             .flatten()
@@ -230,7 +246,9 @@ impl Host {
         uid: Option<u32>,
     ) -> Spec {
         let program = self.programs.path(&format!("warren-{name}"));
-        Spec { name, program, arguments, listen, uid, log: self.layout.path(&format!("log/{name}.log")) }
+        let environment = if name == "agent" { AGENT_ENVIRONMENT } else { &[] };
+        let log = self.layout.path(&format!("log/{name}.log"));
+        Spec { name, program, arguments, environment, listen, uid, log }
     }
 }
 

@@ -75,6 +75,16 @@ impl Layout {
     }
 }
 
+/// Makes a folder that hosts share, the agent's; one that is there is left as it is.
+pub(crate) fn shared(folder: &Path, agent: Option<u32>) -> Outcome {
+    let failed = |error| Failure::io(format!("cannot make {}", folder.display()), error);
+    match std::fs::DirBuilder::new().recursive(false).mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(error)),
+        Ok(()) => chown(folder, agent, agent).map_err(failed),
+    }
+}
+
 fn lock(root: &Path) -> Outcome<File> {
     let path = root.join("lock");
     let open = File::options().write(true).create(true).truncate(false).open(&path);

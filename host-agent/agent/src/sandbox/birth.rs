@@ -28,7 +28,7 @@ use crate::{
     logs::InvocationLog,
     pidfd::Pidfd,
     resources::Reservation,
-    snapshot::SealedSnapshot,
+    snapshot::{Found, SealedSnapshot},
     version::{BadVersion, PrepareError, Startable, VersionSpec, What},
     vmm::{ChannelError, ControlChannel, InvokeChannel},
     zygote::{Class, Zygote},
@@ -168,7 +168,11 @@ async fn bring_up(
 ) -> Result<(Vitals, Timings), CreateError> {
     let prepared = host.versions.prepare(spec, Bytes::new(), Bytes::new()).await?;
     let version = prepared.version;
-    let mut snapshot = host.snapshots.find(host, spec, &version).await;
+    let mut snapshot = match host.snapshots.find(host, spec, &version).await {
+        Some(Found::Kept(kept)) => Some(kept),
+        Some(Found::Fleet(copy)) => host.snapshots.bring(host, &copy, (spec, &version)).await,
+        None => None,
+    };
     let birth = Birth { host, sandbox, spec, version: &version };
     let zygote = match (&snapshot, &version) {
         (Some(_), Startable::Wasm(version)) => host.zygotes.take(Class::of(spec.memory_mib, version)),

@@ -38,6 +38,10 @@ use warren_sandbox_plan::{
 const MOST_MIB: u32 = 256;
 /// The same of a Linux guest, which has its kernel and what it read of its disks in it.
 const MOST_LINUX_MIB: u32 = 512;
+/// Most bytes of any snapshot's memory.
+pub(super) const MOST_MEMORY_BYTES: u64 = (MOST_LINUX_MIB as u64) << 20;
+/// Most bytes of any snapshot's disk, as it is kept: its blocks, and where each run of them is.
+pub(super) const MOST_DISK_BYTES: u64 = (linux::MOST_DISK_MIB + 1) << 20;
 /// The memory of the smallest function, whose share of the cores it gets.
 const LEAST_MIB: u32 = 128;
 

@@ -8,19 +8,23 @@
 //!    └──── damaged, of something else, collected, pushed out ──┘
 //! ```
 //! - Whoever finds none boots, and wants one for the next. Nobody waits for one to be made but who publishes a version.
+//! - What the fleet has is brought, not made again (`fleet`).
 //! - One is served for exactly what it was made of ([`SnapshotOf`]), or not at all.
 //! - It is taken before any event: nothing of a caller is in it.
 //! - A Linux function's is made for it from its boot on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it.
 //!
 //! Modules: `shelf` files, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
-//! are taken, `view` what people see of all that and may do.
+//! are taken, `view` what people see of all that and may do; `fleet` those of all hosts, `share` what goes there and comes from there.
 
+pub mod fleet;
 mod make;
+mod share;
 mod shelf;
 mod tries;
 mod uses;
 mod view;
 
+pub use fleet::{Fleet, FleetSnapshot, Place};
 pub use shelf::{SealedSnapshot, Shelf};
 pub use tries::NotMade;
 pub use view::{LookError, Verified};
@@ -65,11 +69,22 @@ const MOST_SEALED: usize = 256;
 /// A defect: a task of the agent's is no more.
 const ENDED: &str = "a task of the agent's ended";
 
+/// What a cold start can begin from.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// One of this host's own.
+    Kept(Arc<SealedSnapshot>),
+    /// One that the fleet has and this host not yet.
+    Fleet(Arc<FleetSnapshot>),
+}
+
 /// The snapshots of this host.
 #[derive(Debug)]
 pub struct Snapshots {
     /// `None`: this host keeps none.
     shelf: Option<Arc<Shelf>>,
+    /// `None`: it shares none.
+    fleet: Option<Arc<Fleet>>,
     compiler: Arc<Compiler>,
     jailer: JailerClient,
     sealed: SealedCache<SnapshotKey, SealedSnapshot>,
@@ -84,11 +99,17 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Kept on this shelf.
+    /// Kept on this shelf, shared with this fleet.
     #[must_use]
-    pub fn new(shelf: Option<Shelf>, compiler: Arc<Compiler>, jailer: JailerClient) -> Self {
+    pub fn new(
+        shelf: Option<Shelf>,
+        fleet: Option<Arc<Fleet>>,
+        compiler: Arc<Compiler>,
+        jailer: JailerClient,
+    ) -> Self {
         Self {
             shelf: shelf.map(Arc::new),
+            fleet,
             compiler,
             jailer,
             sealed: SealedCache::of(MOST_SEALED),
@@ -114,20 +135,17 @@ impl Snapshots {
     }
 
     /// The snapshot of a version for a cold start, if there is one that fits.
-    pub async fn find(
-        &self,
-        host: &Host,
-        spec: &VersionSpec,
-        version: &Startable,
-    ) -> Option<Arc<SealedSnapshot>> {
+    pub async fn find(&self, host: &Host, spec: &VersionSpec, version: &Startable) -> Option<Found> {
         let place = self.shelf.as_ref()?;
         let of = self.of(host, spec, version)?;
-        let found = self.get(place, of.clone()).await?;
+        let Some(found) = self.get(place, of.clone()).await else {
+            return self.fleet.as_ref()?.find(&of).await.map(Found::Fleet);
+        };
         if self.uses().note(of.key(), SystemTime::now()) {
             let place = Arc::clone(place);
             drop(tokio::task::spawn_blocking(move || place.touch(&of)));
         }
-        Some(found)
+        Some(Found::Kept(found))
     }
 
     /// Makes one in the background, if there is none and nobody is at it.
@@ -192,6 +210,9 @@ impl Snapshots {
         tracing::warn!(function = of.function, %key, why, "a snapshot was refused and is removed; booting instead");
         self.sealed.forget(key);
         self.uses().forget(key);
+        if let Some(fleet) = &self.fleet {
+            fleet.refused(key, snapshot.head.memory());
+        }
         self.tries().refused(&of, &format!("a VMM refused it: {why}"), Instant::now());
         if let Some(shelf) = self.shelf.clone() {
             let _ = tokio::task::spawn_blocking(move || shelf.remove(&of)).await;
@@ -223,16 +244,17 @@ impl Snapshots {
         if host.is_stopping() {
             return Err(stopping());
         }
+        if self.take_from_fleet(host, place, &of, what).await {
+            return Ok(());
+        }
         let (key, function, began) = (of.key(), of.function.clone(), Instant::now());
         match make::make(host, place, &self.compiler, of, what).await {
             Ok(made) => {
                 let (bytes, ms) = (made.bytes(), began.elapsed().as_millis());
                 tracing::info!(function, %key, bytes, ms, "a snapshot was made");
-                self.sealed.insert(key, made);
-                // It was made of what is going to be called.
-                if let (spec, Startable::Wasm(version)) = what {
-                    host.zygotes.expect(Class::of(spec.memory_mib, version));
-                }
+                let made = self.sealed.insert(key, made);
+                expect(host, what);
+                Self::share(host, made.head.of().clone());
                 Ok(())
             }
             Err(error) => {
@@ -319,6 +341,13 @@ fn begin(
         snapshots.ends.send_replace(());
         ended
     })
+}
+
+/// It was made of what is going to be called.
+fn expect(host: &Host, what: (&VersionSpec, &Startable)) {
+    if let (spec, Startable::Wasm(version)) = what {
+        host.zygotes.expect(Class::of(spec.memory_mib, version));
+    }
 }
 
 /// Whose fault it is decides what becomes of a function: what its init does, it does again.

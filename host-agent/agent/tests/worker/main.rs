@@ -17,6 +17,7 @@ mod fleet;
 mod life;
 mod logs;
 mod rig;
+mod shared;
 mod snapshots;
 mod soak;
 mod young;

@@ -1,4 +1,4 @@
-//! The third tier as a folder: `chunks/ab/<name>`, and the same below `retired/` and `damaged/`.
+//! The third tier as a folder: `chunks/ab/<name>`, and the same below `retired/`, `damaged/` and `entries/`.
 //!
 //! Any number of processes may use it at once, also over a network file system: a name is taken by a hard link, so exactly one
 //! of several writers stores it. Blocking.
@@ -45,8 +45,8 @@ impl Directory {
     }
 
     /// Keeps bytes durably unless the name is taken; whether it did.
-    pub(super) fn put(&self, name: Name, sealed: &[u8], taken: Taken) -> Result<bool, FileError> {
-        self.0.write(&self.path(Area::Live, name), sealed, taken)
+    pub(super) fn put(&self, area: Area, name: Name, sealed: &[u8], taken: Taken) -> Result<bool, FileError> {
+        self.0.write(&self.path(area, name), sealed, taken)
     }
 
     /// Begins its age anew. Whether it was there.

@@ -47,16 +47,19 @@ pub enum Area {
     Retired,
     /// What a scrub found not to be of its name.
     Damaged,
+    /// What is called by what it is about, and so can be replaced: see [`entries`](super::entries).
+    Entries,
 }
 
 impl Area {
-    pub(super) const ALL: [Self; 3] = [Self::Live, Self::Retired, Self::Damaged];
+    pub(super) const ALL: [Self; 4] = [Self::Live, Self::Retired, Self::Damaged, Self::Entries];
 
     pub(super) const fn prefix(self) -> &'static str {
         match self {
             Self::Live => "chunks",
             Self::Retired => "retired",
             Self::Damaged => "damaged",
+            Self::Entries => "entries",
         }
     }
 }
@@ -210,7 +213,7 @@ impl Origin {
 
     /// Keeps an object; durable when this returns. What is there already is left, and young again. `false` if it was.
     pub async fn put(&self, name: Name, sealed: Bytes) -> Result<bool, OriginError> {
-        if self.write(name, sealed.clone(), Taken::Leave).await? {
+        if self.write(Area::Live, name, sealed.clone(), Taken::Leave).await? {
             return Ok(true);
         }
         let there = self.held(Area::Live, name).await;
@@ -233,7 +236,7 @@ impl Origin {
 
     /// Keeps an object in place of what is there.
     pub async fn replace(&self, name: Name, sealed: Bytes) -> Result<(), OriginError> {
-        self.write(name, sealed, Taken::Replace).await.map(drop)
+        self.write(Area::Live, name, sealed, Taken::Replace).await.map(drop)
     }
 
     /// Begins its age anew: a folder can say so, a bucket knows only when it was last written.
@@ -246,13 +249,19 @@ impl Origin {
         self.replace(name, sealed).await
     }
 
-    async fn write(&self, name: Name, sealed: Bytes, taken: Taken) -> Result<bool, OriginError> {
+    pub(super) async fn write(
+        &self,
+        area: Area,
+        name: Name,
+        sealed: Bytes,
+        taken: Taken,
+    ) -> Result<bool, OriginError> {
         self.tried(|backend| {
             let sealed = sealed.clone();
             async move {
                 match backend {
-                    Backend::Folder(folder) => blocking(move || folder.put(name, &sealed, taken)).await,
-                    Backend::S3(bucket) => bucket.put(name, sealed, taken).await,
+                    Backend::Folder(folder) => blocking(move || folder.put(area, name, &sealed, taken)).await,
+                    Backend::S3(bucket) => bucket.put(area, name, sealed, taken).await,
                 }
             }
         })
@@ -261,16 +270,21 @@ impl Origin {
 
     /// Reads an object of at most `most` bytes, held against its name.
     pub async fn get(&self, area: Area, name: Name, most: usize) -> Result<Bytes, OriginError> {
-        let read = move |backend| async move {
+        let sealed = self.read(area, name, most).await?;
+        if sealed.len() <= most && name.is_of(&sealed) { Ok(sealed) } else { Err(OriginError::Damaged) }
+    }
+
+    /// Reads what lies under a name, whatever it is; one byte more than `most` at most.
+    pub(super) async fn read(&self, area: Area, name: Name, most: usize) -> Result<Bytes, OriginError> {
+        self.tried(move |backend| async move {
             match backend {
                 Backend::Folder(folder) => {
                     blocking(move || folder.get(area, name, most)).await?.ok_or(OriginError::Absent)
                 }
                 Backend::S3(bucket) => bucket.get(area, name, most).await,
             }
-        };
-        let sealed = self.tried(read).await?;
-        if sealed.len() <= most && name.is_of(&sealed) { Ok(sealed) } else { Err(OriginError::Damaged) }
+        })
+        .await
     }
 
     /// What is known of an object.

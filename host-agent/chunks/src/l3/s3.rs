@@ -1,4 +1,4 @@
-//! The third tier as an S3 bucket: the same three areas as key prefixes.
+//! The third tier as an S3 bucket: the same areas as key prefixes.
 //!
 //! Requests are signed by object_store with ring, the workspace's one provider; retries and deadlines are
 //! [`Origin`](super::Origin)'s, so object_store makes none.
@@ -80,13 +80,19 @@ impl Bucket {
         Path::from_iter([self.prefix.as_str(), area.prefix(), &name.shard(), &name.to_string()])
     }
 
-    pub(super) async fn put(&self, name: Name, sealed: Bytes, taken: Taken) -> Result<bool, OriginError> {
+    pub(super) async fn put(
+        &self,
+        area: Area,
+        name: Name,
+        sealed: Bytes,
+        taken: Taken,
+    ) -> Result<bool, OriginError> {
         let mode = match taken {
             Taken::Leave => PutMode::Create,
             Taken::Replace => PutMode::Overwrite,
         };
         let options = PutOptions { mode, ..PutOptions::default() };
-        match self.store.put_opts(&self.key(Area::Live, name), sealed.into(), options).await {
+        match self.store.put_opts(&self.key(area, name), sealed.into(), options).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Ok(false)

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::time::Duration;
 use warren_chunks::{
     Name,
-    l3::{Area, Origin, OriginError, OriginLimits, retry::Retry},
+    l3::{Area, EntryName, Origin, OriginError, OriginLimits, retry::Retry},
 };
 
 /// An object that nothing else is.
@@ -61,6 +61,7 @@ pub(crate) async fn contract(origin: Origin, other_worker: Origin, exactly_one: 
     assert!(origin.put(name, sealed.clone()).await.unwrap(), "what is retired is not there");
     origin.remove(Area::Retired, name).await.unwrap();
     origin.remove(Area::Retired, name).await.unwrap();
+    entries(&origin, &other_worker, exactly_one).await;
     // Two workers, one chunk, at once: each time one stores it (and only one, where the server is as good as S3), and both
     // may read it then.
     for number in 10..30 {
@@ -76,4 +77,26 @@ pub(crate) async fn contract(origin: Origin, other_worker: Origin, exactly_one: 
     assert!(matches!(get(&origin, name).await, Err(OriginError::Damaged)));
     assert!(origin.put(name, sealed.clone()).await.unwrap());
     assert_eq!(get(&origin, name).await.unwrap(), sealed);
+}
+
+/// What is called by what it is about: the first writer's, until somebody replaces or removes it.
+async fn entries(origin: &Origin, other_worker: &Origin, exactly_one: bool) {
+    let name = EntryName([7; 32]);
+    let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+    assert!(matches!(origin.entry(name, 100).await, Err(OriginError::Absent)));
+    assert!(origin.put_new_entry(name, bytes("one")).await.unwrap());
+    if exactly_one {
+        assert!(!other_worker.put_new_entry(name, bytes("two")).await.unwrap(), "the second took it over");
+        assert_eq!(other_worker.entry(name, 100).await.unwrap(), "one");
+    }
+    assert!(matches!(origin.entry(name, 2).await, Err(OriginError::Damaged)), "longer than any");
+    other_worker.replace_entry(name, bytes("three")).await.unwrap();
+    assert_eq!(origin.entry(name, 100).await.unwrap(), "three");
+    assert_eq!(origin.held_entry(name).await.unwrap().bytes, 5);
+    let all = origin.entries().await.unwrap();
+    assert_eq!(all.iter().map(|(name, held)| (*name, held.bytes)).collect::<Vec<_>>(), [(name, 5)]);
+    assert!(origin.list(Area::Live).await.unwrap().iter().all(|held| held.name.0 != name.0), "among chunks");
+    origin.remove_entry(name).await.unwrap();
+    origin.remove_entry(name).await.unwrap();
+    assert!(matches!(origin.entry(name, 100).await, Err(OriginError::Absent)));
 }

@@ -18,13 +18,12 @@ use warren_chunks::{
     image::Place,
     l1::{Local, Memory},
     l3::{Origin, OriginLimits},
+    learn::learn,
+    linear::Linear,
     pages::PAGE_BYTES,
 };
 use warren_pager::{
-    Entry, Manner,
-    learn::learn,
-    linear::Linear,
-    packet,
+    Entry, Manner, packet,
     protocol::{PACKET_MAX, PROTOCOL_VERSION, Reply, Request, Serve, decode, encode},
 };
 use warren_state::wasm::WasmState;

@@ -52,6 +52,7 @@ pub(crate) struct Rig {
     jailer: Process,
     pub(crate) agent: Process,
     pub(crate) address: String,
+    host: HostId,
     arguments: Vec<String>,
     number: u32,
 }
@@ -64,13 +65,30 @@ impl Rig {
 
     /// The same with a choice of disk.
     pub(crate) async fn start_on(arguments: &[&str], disk: Disk) -> Self {
+        Self::start_as("h1", None, arguments, disk).await
+    }
+
+    /// Another host of this one's fleet: the same CA and secret, everything else its own.
+    pub(crate) async fn start_beside(&self, host: &str, arguments: &[&str]) -> Self {
+        Self::start_as(host, Some(self.dir.path()), arguments, Disk::Usual).await
+    }
+
+    async fn start_as(host: &str, fleet: Option<&Path>, arguments: &[&str], disk: Disk) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = std::process::id() % 1000 * 16 + NEXT.fetch_add(1, Ordering::Relaxed) % 16;
         let dir = tempfile::Builder::new().prefix("wa").tempdir().unwrap();
         let path = dir.path();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let host = Some(HostId::new("h1").unwrap());
-        ensure_local_at(&path.join("identity"), host, std::time::SystemTime::now()).unwrap();
+        let host = HostId::new(host).unwrap();
+        std::fs::create_dir(path.join("identity")).unwrap();
+        for shared in
+            fleet.into_iter().flat_map(|fleet| ["ca.pem", "ca.key", "fleet.key"].map(|name| (fleet, name)))
+        {
+            let (from, name) = shared;
+            std::fs::copy(from.join("identity").join(name), path.join("identity").join(name)).unwrap();
+        }
+        let now = std::time::SystemTime::now();
+        ensure_local_at(&path.join("identity"), Some(host.clone()), now).unwrap();
         let control = Control::start(&path.join("identity")).await;
         give_files(&path.join("identity"), Owners { control: 0, agent: AGENT_UID }).unwrap();
         for folder in ["run", "agent"] {
@@ -82,13 +100,13 @@ impl Rig {
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
         let agent = start_agent(path, &control.address, &arguments, disk);
         let address = agent.ready["listen"].clone();
-        Self { dir, control, jailer, agent, address, arguments, number }
+        Self { dir, control, jailer, agent, address, host, arguments, number }
     }
 
     /// Control's connection to the agent.
     pub(crate) async fn client(&self) -> Client {
         let identity = self.dir.path().join("identity");
-        let peer = Peer::Worker(HostId::new("h1").unwrap());
+        let peer = Peer::Worker(self.host.clone());
         let tls = client_tls(&identity, Service::Control, &peer).unwrap();
         let endpoint =
             Endpoint::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap();

@@ -23,13 +23,13 @@ use warren_chunks::{
     cut::{FileSource, cut},
     l1::{Local, Memory},
     l3::{Origin, OriginLimits},
+    learn::learn,
+    linear::Linear,
     manifest::{ChunkRef, Manifest},
 };
 use warren_pager::{
     Entry, Journal, Manner,
     fetch::Source,
-    learn::learn,
-    linear::Linear,
     serve::{Order, serve},
 };
 use warren_state::wasm::WasmState;

@@ -6,8 +6,7 @@
 //! ```
 //! It writes to the origin and needs salts, so it is whoever makes snapshots that does this, not the pager.
 
-use std::{collections::HashMap, io};
-use warren_chunks::{
+use crate::{
     Image, LayerKind, Manifest, Name, Salts, Store, TenantKey,
     cut::CutError,
     image::{Place, ResolveError},
@@ -16,6 +15,7 @@ use warren_chunks::{
     seal::Sealed,
     store::{PublishError, PutError, ReadError},
 };
+use std::{collections::HashMap, io};
 
 /// Why there is no new manifest. The one that there is stays as it is.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! A VMM writes a guest's memory down as runs of pages, one behind the other. As an image it is addressed as the guest addresses
 //! it, so that the same page of two snapshots of one guest lies in the same window.
 
+use crate::cut::Source;
 use std::io;
-use warren_chunks::cut::Source;
 
 /// Runs of memory that lie one behind the other in a file, at their addresses.
 #[derive(Debug)]

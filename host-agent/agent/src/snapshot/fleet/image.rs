@@ -1,0 +1,128 @@
+//! A snapshot's memory and disk as images, and back.
+//!
+//! A VMM's file is the runs of its state one behind the other; as an image it is addressed as the guest addresses it, so that the same
+//! page of two functions on one runtime lies in the same window. A disk is its own image, holes and all.
+
+use crate::memfd::{SealedFile, unsealed};
+use rustix::fd::AsFd as _;
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::FileExt as _,
+};
+use warren_artefact::{GuestOf, SnapshotHead};
+use warren_chunks::{
+    cut::{FileSource, Source},
+    linear::Linear,
+};
+use warren_image::sparse::Sparse;
+use warren_state::{StateError, linux::LinuxState, wasm::WasmState};
+
+/// Where the runs of a snapshot's memory are: address and bytes, ascending. They are as many bytes as its memory has.
+pub(super) fn runs(head: &SnapshotHead) -> Result<Vec<(u64, u64)>, StateError> {
+    let areas = match head.of().guest {
+        GuestOf::Wasm { .. } => {
+            let state: WasmState = warren_state::open(head.state())?;
+            state.check(head.memory_len())?;
+            state.runs
+        }
+        GuestOf::Linux { .. } => {
+            let state: LinuxState = warren_state::open(head.state())?;
+            state.check(head.memory_len())?;
+            state.runs
+        }
+    };
+    Ok(areas.into_iter().map(|run| (run.gpa, run.len)).collect())
+}
+
+/// Memory, addressed as its guest addresses it. `None`: it is not what the runs say.
+pub(super) fn memory(file: &SealedFile, runs: Vec<(u64, u64)>) -> io::Result<Option<impl Source + use<>>> {
+    let packed = FileSource::new(File::from(file.as_fd().try_clone_to_owned()?))?;
+    Ok(Linear::new(packed, runs))
+}
+
+/// A disk at its offsets. Blocks.
+pub(super) fn disk(file: &SealedFile) -> io::Result<impl Source + use<>> {
+    let mut bytes = Vec::new();
+    file.reader().read_to_end(&mut bytes)?;
+    let sparse = Sparse::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let whole = unsealed("disk")?;
+    whole.set_len(sparse.len())?;
+    for (at, run) in sparse.runs() {
+        whole.write_all_at(run, at)?;
+    }
+    FileSource::new(whole)
+}
+
+/// The reverse of [`memory`]: where a page of the image is in the file.
+#[derive(Debug)]
+pub(super) struct Packed {
+    /// Address, bytes, and where they are in the file; ascending.
+    runs: Vec<(u64, u64, u64)>,
+}
+
+impl Packed {
+    pub(super) fn new(runs: &[(u64, u64)]) -> Self {
+        let mut offset = 0_u64;
+        let placed = runs.iter().map(|(at, len)| {
+            let begin = offset;
+            offset = offset.saturating_add(*len);
+            (*at, *len, begin)
+        });
+        Self { runs: placed.collect() }
+    }
+
+    /// Where a page at this address is; `None` if the file has no such page.
+    pub(super) fn offset(&self, address: u64) -> Option<u64> {
+        let next = self.runs.partition_point(|(at, ..)| *at <= address);
+        let (at, len, offset) = self.runs.get(next.checked_sub(1)?)?;
+        let into = address - at;
+        (into < *len).then(|| offset.saturating_add(into))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_page_is_where_it_was(steps in prop::collection::vec((0_u64..4, 1_u64..5), 0..8)) {
+            const PAGE: u64 = 4096;
+            let (mut runs, mut end) = (Vec::new(), 0);
+            for (gap, pages) in steps {
+                runs.push((end + gap * PAGE, pages * PAGE));
+                end += (gap + pages) * PAGE;
+            }
+            // A model: every page of the file, with its address.
+            let pages: Vec<u64> = runs.iter().flat_map(|(at, len)| (*at..at + len).step_by(4096)).collect();
+            let packed = Packed::new(&runs);
+            for address in (0..end + 2 * PAGE).step_by(4096) {
+                let model = pages.iter().position(|page| *page == address).map(|rank| rank as u64 * PAGE);
+                prop_assert_eq!(packed.offset(address), model);
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_comes_back_as_it_was_kept() {
+        let file = unsealed("disk").unwrap();
+        file.set_len(10 << 20).unwrap();
+        file.write_all_at(b"superblock", 1024).unwrap();
+        file.write_all_at(&[7; 9000], 5 << 20).unwrap();
+        let kept = Sparse::of_file(&file).unwrap().to_bytes();
+        let source = disk(&SealedFile::new("disk", &kept).unwrap()).unwrap();
+        let again = unsealed("again").unwrap();
+        again.set_len(source.bytes()).unwrap();
+        let mut at = 0;
+        let mut page = [0; 4096];
+        while let Some(data) = source.next_data(at).unwrap() {
+            let begin = data / 4096 * 4096;
+            source.read_at(begin, &mut page).unwrap();
+            again.write_all_at(&page, begin).unwrap();
+            at = begin + 4096;
+        }
+        assert_eq!(Sparse::of_file(&again).unwrap().to_bytes(), kept);
+    }
+}

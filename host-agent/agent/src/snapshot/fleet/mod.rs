@@ -1,0 +1,251 @@
+//! Snapshots of the fleet: what one host made, every other may start from.
+//!
+//! ```text
+//!  made, kept ─▶ waiting ─▶ cut ─▶ chunks, manifests ─▶ entry, signed ─▶ in the origin
+//!                  ▲ │ full, slow, forbidden, away: said, counted, tried again with the next one made
+//!                  ╰─╯
+//!  not kept ─▶ entry? ─ absent ─▶ (remembered for a moment) boots, and makes one
+//!               │ refused: by form, signer, time, generation, key, what it was made of ─▶ the same, and it is replaced
+//!               ▼
+//!              judged ─ fetched whole, digests those signed ─▶ kept
+//! ```
+//! - The origin is believed nothing: an entry counts for its signature by a worker of this fleet, chunks for their names.
+//! - No request waits for a copy to be sent; a cold start waits for an answer of the origin within a bound, and then boots.
+//! - An entry stands as long as it is good: the first of several hosts that make one at once is the one that all use.
+//!
+//! Modules: `place` where the origin is, `entry` what is signed (pure), `book` what is remembered (pure), `image` memory and disk as
+//! images and back, `publish` and `fetch` the two ways, `relearn` access logs, `keys` what is derived from the fleet's secret.
+
+mod book;
+mod entry;
+mod fetch;
+mod image;
+mod keys;
+mod place;
+mod publish;
+mod relearn;
+
+pub use entry::{EntryError, FleetSnapshot, Stored};
+pub use fetch::FetchError;
+pub use place::{BadPlace, Place};
+pub use relearn::RelearnError;
+
+use crate::config::Config;
+use anyhow::Context as _;
+use book::{Answer, Book, Refusal};
+use keys::Keys;
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{sync::OnceCell, time::timeout};
+use warren_artefact::{Digest, SnapshotKey, SnapshotOf};
+use warren_chunks::{
+    Store,
+    l1::{Local, Memory},
+    l3::{EntryName, OriginError, OriginLimits},
+};
+use warren_identity::{Service, StatementSigner, StatementVerifier};
+
+/// How long a cold start waits for the origin's answer.
+const ON_THE_PATH: Duration = Duration::from_millis(250);
+/// How long whoever makes one does, and who removes one.
+const OFF_THE_PATH: Duration = Duration::from_secs(5);
+/// Sealed chunks kept in memory: an agent reads each about once.
+const MEMORY_BYTES: u64 = 8 << 20;
+
+/// The fleet's snapshots, as this host reaches them.
+#[derive(Debug)]
+pub struct Fleet {
+    place: Place,
+    /// Opened with the first use, so that an origin that is away keeps no agent from starting.
+    store: OnceCell<Store>,
+    keys: Keys,
+    signer: StatementSigner,
+    verifier: StatementVerifier,
+    /// Of what is published here, and the least that is believed.
+    generation: u32,
+    book: Mutex<Book>,
+    counts: Counts,
+}
+
+/// What lies under a key.
+#[derive(Debug)]
+enum Entry {
+    /// One that is believed, though this host may have no use for it.
+    Good(Arc<FleetSnapshot>),
+    /// None.
+    None,
+    /// One that is not believed: another one may take its place.
+    Refused,
+}
+
+/// What was done since the agent started.
+#[derive(Debug, Default)]
+struct Counts {
+    published: AtomicU64,
+    not_published: AtomicU64,
+    new_bytes: AtomicU64,
+    shared_bytes: AtomicU64,
+    fetched: AtomicU64,
+    not_fetched: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Fleet {
+    /// As the command line says; `None` if it names no origin.
+    pub fn open(config: &Config) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(place) = config.snapshot_origin.clone() else { return Ok(None) };
+        let keys = Keys::load(&config.identity).context("snapshots cannot be shared")?;
+        let signer = StatementSigner::load(&config.identity, Service::Agent)?;
+        let verifier = StatementVerifier::load(&config.identity)?;
+        let generation = config.snapshot_min_generation;
+        Ok(Some(Arc::new(Self {
+            place,
+            store: OnceCell::new(),
+            keys,
+            signer,
+            verifier,
+            generation,
+            book: Mutex::default(),
+            counts: Counts::default(),
+        })))
+    }
+
+    /// The fleet's snapshot of exactly this, within what a cold start can wait.
+    pub async fn find(&self, of: &SnapshotOf) -> Option<Arc<FleetSnapshot>> {
+        self.look(of, ON_THE_PATH).await
+    }
+
+    /// The same for who has more time.
+    pub(super) async fn find_patiently(&self, of: &SnapshotOf) -> Option<Arc<FleetSnapshot>> {
+        self.look(of, OFF_THE_PATH).await
+    }
+
+    async fn look(&self, of: &SnapshotOf, patience: Duration) -> Option<Arc<FleetSnapshot>> {
+        match self.book().answer(of.key(), Instant::now()) {
+            Answer::Known(known) => return Some(known),
+            Answer::NotNow => return None,
+            Answer::Ask => {}
+        }
+        match timeout(patience, self.ask(of)).await {
+            Ok(asked) => asked.ok().flatten(),
+            Err(_) => {
+                self.away(&OriginError::Slow);
+                None
+            }
+        }
+    }
+
+    async fn ask(&self, of: &SnapshotOf) -> Result<Option<Arc<FleetSnapshot>>, OriginError> {
+        match self.read(of).await? {
+            Entry::Good(found) => Ok(self.book().usable(&found)),
+            Entry::None | Entry::Refused => Ok(None),
+        }
+    }
+
+    /// Reads an entry and judges it.
+    async fn read(&self, of: &SnapshotOf) -> Result<Entry, OriginError> {
+        let key = of.key();
+        let read = match self.store().await {
+            Ok(store) => store.origin().entry(named(key), entry::MAX_BYTES).await,
+            Err(error) => Err(error),
+        };
+        let judged = match read {
+            Ok(bytes) => self.judge(of, &bytes),
+            Err(OriginError::Absent) => {
+                self.book().absent(key, Instant::now());
+                return Ok(Entry::None);
+            }
+            // Nobody writes one that long.
+            Err(OriginError::Damaged) => Err(EntryError::TooLong),
+            Err(error) => {
+                self.away(&error);
+                return Err(error);
+            }
+        };
+        match judged {
+            Ok(found) => {
+                let found = Arc::new(found);
+                self.book().known(&found, Instant::now());
+                Ok(Entry::Good(found))
+            }
+            Err(error) => {
+                add(&self.counts.refused, 1);
+                let (function, error) = (&of.function, anyhow::Error::from(error));
+                tracing::warn!(function, %key, "an entry of the fleet's snapshots is refused: {error:#}");
+                self.book().absent(key, Instant::now());
+                Ok(Entry::Refused)
+            }
+        }
+    }
+
+    fn judge(&self, of: &SnapshotOf, bytes: &[u8]) -> Result<FleetSnapshot, EntryError> {
+        let now = SystemTime::now();
+        let judged = entry::judge(&self.verifier, of.key(), bytes, now, self.generation, &self.keys)?;
+        if judged.head.of() == of { Ok(judged) } else { Err(EntryError::Other) }
+    }
+
+    /// A VMM of this host did not take the one with this memory: not again, here.
+    pub(super) fn refused(&self, key: SnapshotKey, memory: Digest) {
+        self.book().refuse(key, memory, Refusal::Vmm);
+    }
+
+    /// It could not be published this time.
+    pub(super) fn not_published(&self, of: SnapshotOf, why: String) {
+        add(&self.counts.not_published, 1);
+        self.book().not_sent(of, why);
+    }
+
+    /// Takes its entry away, for all hosts.
+    pub(super) async fn remove(&self, key: SnapshotKey) -> Result<bool, OriginError> {
+        self.book().forget(key);
+        let removed = timeout(OFF_THE_PATH, async {
+            let store = self.store().await?;
+            let there = match store.origin().held_entry(named(key)).await {
+                Ok(_) => true,
+                Err(OriginError::Absent) => false,
+                Err(error) => return Err(error),
+            };
+            store.origin().remove_entry(named(key)).await?;
+            Ok(there)
+        });
+        removed.await.unwrap_or(Err(OriginError::Slow))
+    }
+
+    /// The store of chunks and manifests.
+    pub(super) async fn store(&self) -> Result<Store, OriginError> {
+        self.store.get_or_try_init(|| open(self.place.clone())).await.cloned()
+    }
+
+    /// Said once in a while: nobody asks it again for a moment.
+    fn away(&self, error: &OriginError) {
+        if self.book().away(Instant::now()) {
+            let origin = &self.place;
+            tracing::warn!(%origin, "the fleet's snapshots cannot be reached, cold starts go on without: {error}");
+        }
+    }
+
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        // Whole between any two statements.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn open(place: Place) -> Result<Store, OriginError> {
+    let opened = tokio::task::spawn_blocking(move || place.open(OriginLimits::default()));
+    let origin = opened.await.map_err(|error| OriginError::Unavailable(Arc::new(error)))??;
+    Ok(Store::new(Local::new(Memory::new(MEMORY_BYTES), None), None, origin))
+}
+
+/// Where the entry of a snapshot is.
+const fn named(key: SnapshotKey) -> EntryName {
+    EntryName(key.to_bytes())
+}
+
+fn add(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
+}

@@ -1,0 +1,162 @@
+//! From a snapshot that this host keeps to one that the fleet has.
+//!
+//! ```text
+//! entry there and good ─▶ there
+//! else: memory cut ─▶ chunks put, four at once ─▶ manifest ─▶ the same of the disk ─▶ entry, if there is none ─▶ there
+//!                                                                                    └─ somebody was first: theirs stands
+//! ```
+//! A chunk that is put twice is there once, so whatever ended in the middle is begun again.
+
+use super::{
+    Entry, Fleet, Stored, add,
+    book::Refusal,
+    entry::{self, Facts},
+    image, named,
+};
+use crate::snapshot::SealedSnapshot;
+use futures::{StreamExt as _, TryStreamExt as _};
+use std::{
+    io,
+    time::{Instant, SystemTime},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use warren_artefact::SnapshotHead;
+use warren_chunks::{
+    ChunkSize, Manifest, Name, Store,
+    cut::{CutError, Source, cut},
+    l3::OriginError,
+    salt::Domain,
+    seal::Sealed,
+    store::{PublishError, PutError},
+};
+use warren_identity::IdentityError;
+use warren_state::StateError;
+
+/// Chunks on their way at once; as many wait.
+const AT_ONCE: usize = 4;
+
+/// Why the fleet has no copy. This host goes on with its own.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum ShareError {
+    /// The origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// A chunk is not kept.
+    #[error(transparent)]
+    Put(#[from] PutError),
+    /// A manifest is not acknowledged.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// It cannot be cut.
+    #[error(transparent)]
+    Cut(#[from] CutError<Left>),
+    /// Its state is not one that this release reads.
+    #[error("its state says no runs")]
+    State(#[from] StateError),
+    /// Its memory is not what its state says.
+    #[error("its memory is not what its state says")]
+    Runs,
+    /// The host.
+    #[error("it cannot be read")]
+    Io(#[from] io::Error),
+    /// It cannot be signed.
+    #[error(transparent)]
+    Sign(#[from] IdentityError),
+    /// It was replaced by one that is no good while it was published.
+    #[error("an entry that is no good took its place")]
+    Replaced,
+    /// A task of this agent ended.
+    #[error("a task of the agent's ended")]
+    Internal,
+}
+
+/// Whoever took chunks has gone.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("nobody takes chunks any more")]
+pub(in super::super) struct Left;
+
+impl Fleet {
+    /// Gives the fleet a copy, unless it has one.
+    pub(in super::super) async fn publish(&self, snapshot: &SealedSnapshot) -> Result<Stored, ShareError> {
+        let of = snapshot.head.of();
+        let store = self.store().await?;
+        let replaces = match self.read(of).await? {
+            Entry::Good(found) if self.book().refusal(&found) != Some(Refusal::Broken) => {
+                return Ok(found.stored);
+            }
+            Entry::None => false,
+            Entry::Good(_) | Entry::Refused => true,
+        };
+        let began = Instant::now();
+        let domain = self.keys.of_functions();
+        let mut stored = Stored::default();
+        let runs = image::runs(&snapshot.head)?;
+        let memory = image::memory(&snapshot.memory, runs)?.ok_or(ShareError::Runs)?;
+        let manifest = upload(&store, memory, domain.clone(), &mut stored).await?;
+        let memory = self.manifest(&store, &manifest).await?;
+        let mut disk = None;
+        if let Some(file) = snapshot.disk.clone() {
+            let source = tokio::task::spawn_blocking(move || image::disk(&file));
+            let source = source.await.map_err(|_| ShareError::Internal)??;
+            let manifest = upload(&store, source, domain, &mut stored).await?;
+            disk = Some(self.manifest(&store, &manifest).await?);
+        }
+        let entry = self.entry(&snapshot.head, memory, disk, 0, stored)?;
+        let is_ours = if replaces {
+            store.origin().replace_entry(named(of.key()), entry).await.map(|()| true)?
+        } else {
+            store.origin().put_new_entry(named(of.key()), entry).await?
+        };
+        let Entry::Good(standing) = self.read(of).await? else { return Err(ShareError::Replaced) };
+        let Stored { new_bytes, shared_bytes } = stored;
+        add(&self.counts.published, u64::from(is_ours));
+        add(&self.counts.new_bytes, new_bytes);
+        add(&self.counts.shared_bytes, shared_bytes);
+        let (function, key, ms) = (&of.function, of.key(), began.elapsed().as_millis());
+        tracing::info!(function, %key, new_bytes, shared_bytes, is_ours, ms, "the fleet has a snapshot");
+        Ok(standing.stored)
+    }
+
+    /// Signs an entry.
+    pub(super) fn entry(
+        &self,
+        head: &SnapshotHead,
+        memory: Name,
+        disk: Option<Name>,
+        sequence: u32,
+        stored: Stored,
+    ) -> Result<bytes::Bytes, IdentityError> {
+        let facts = Facts { head, memory, disk, sequence, stored };
+        entry::sign(&self.signer, facts, SystemTime::now(), self.generation).map(bytes::Bytes::from)
+    }
+
+    async fn manifest(&self, store: &Store, manifest: &Manifest) -> Result<Name, ShareError> {
+        Ok(store.publish(manifest, &self.keys.tenant()).await?)
+    }
+}
+
+/// Cuts an image and puts its chunks, as they come.
+async fn upload(
+    store: &Store,
+    source: impl Source + Send + 'static,
+    domain: Domain,
+    stored: &mut Stored,
+) -> Result<Manifest, ShareError> {
+    let (give, take) = mpsc::channel::<Sealed>(AT_ONCE);
+    let cutting = tokio::task::spawn_blocking(move || {
+        cut(&source, ChunkSize::DEFAULT, &domain, |sealed| give.blocking_send(sealed).map_err(|_| Left))
+    });
+    let puts = ReceiverStream::new(take).map(|Sealed { name, bytes, .. }| async move {
+        let len = bytes.len() as u64;
+        store.put(name, bytes).await.map(|is_new| (is_new, len))
+    });
+    // An error lets go of the other end, which ends the cutting.
+    let add = |(is_new, len): (bool, u64)| {
+        let bytes = if is_new { &mut stored.new_bytes } else { &mut stored.shared_bytes };
+        *bytes = bytes.saturating_add(len);
+        futures::future::ready(Ok(()))
+    };
+    puts.buffer_unordered(AT_ONCE).try_for_each(add).await?;
+    Ok(cutting.await.map_err(|_| ShareError::Internal)??)
+}

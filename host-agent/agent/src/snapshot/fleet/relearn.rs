@@ -1,0 +1,53 @@
+//! What a resume touched becomes part of the fleet's copy.
+//!
+//! ```text
+//! log ─▶ merged with what the manifest knows, packed ─▶ manifest ─▶ the entry still names the old one? ─▶ entry replaced
+//!                                                                   └─ no: somebody was first, theirs stands
+//! ```
+//! Replacing, and not a name for each sequence number: all that the later of two writers takes away is a log, and the next resume
+//! brings it again; the memory behind both is the same. A reader asks once, and nothing has to be cleared away.
+
+use super::{Entry, Fleet, FleetSnapshot, named};
+use warren_chunks::{
+    Name,
+    l3::OriginError,
+    learn::{LearnError, learn},
+    manifest::AccessLog,
+};
+use warren_identity::IdentityError;
+
+/// Why nothing was learned. The entry that there is stands.
+#[derive(Debug, thiserror::Error)]
+pub enum RelearnError {
+    /// The origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// There is no new manifest.
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// The entry was removed, or names another manifest by now.
+    #[error("the fleet's copy was removed or replaced meanwhile")]
+    Overtaken,
+    /// It cannot be signed.
+    #[error(transparent)]
+    Sign(#[from] IdentityError),
+}
+
+impl Fleet {
+    /// Publishes the memory's manifest again with what one more resume touched, in the order of access. Its name.
+    pub async fn relearn(&self, from: &FleetSnapshot, log: &AccessLog) -> Result<Name, RelearnError> {
+        let store = self.store().await?;
+        let (memory, _) = learn(&store, (from.memory, &from.key), log, self.keys.salts()).await?;
+        let of = from.head.of();
+        match self.read(of).await? {
+            Entry::Good(there) if there.memory == from.memory => {}
+            _ => return Err(RelearnError::Overtaken),
+        }
+        let sequence = from.sequence.saturating_add(1);
+        let entry = self.entry(&from.head, memory, from.disk, sequence, from.stored)?;
+        store.origin().replace_entry(named(of.key()), entry).await?;
+        // Whoever asks next has it.
+        let _ = self.read(of).await?;
+        Ok(memory)
+    }
+}
