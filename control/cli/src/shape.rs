@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use warren_proto::v1::{
     Decision, Function, FunctionVersion, Host, InvokeResponse, Kind, LogLine, Network, Optimization,
-    PolicyStatus, Sandbox, SnapStart, Snapshot, StatusResponse, Timing, VerifySnapshotResponse,
+    OriginCopy, PolicyStatus, Sandbox, SnapStart, Snapshot, StatusResponse, Timing, VerifySnapshotResponse,
 };
 
 /// One function.
@@ -109,6 +109,13 @@ pub(crate) fn snapshot_state(snapshot: &Snapshot) -> String {
     snapshot.state().as_str_name().trim_start_matches("SNAPSHOT_STATE_").to_lowercase()
 }
 
+/// What the fleet has of it; nothing where its host shares none.
+pub(crate) fn origin_copy(snapshot: &Snapshot) -> Option<String> {
+    let copy = snapshot.origin();
+    let name = copy.as_str_name().trim_start_matches("ORIGIN_COPY_").to_lowercase();
+    (copy != OriginCopy::Unspecified).then_some(name)
+}
+
 /// One snapshot.
 pub(crate) fn snapshot(one: &Snapshot) -> Value {
     json!({
@@ -118,6 +125,8 @@ pub(crate) fn snapshot(one: &Snapshot) -> Value {
         "code_digest": one.code_digest, "compiled_digest": one.compiled_digest, "task_digest": one.task_digest,
         "told_digest": one.told_digest, "guest_digest": one.guest_digest, "memory_digest": one.memory_digest,
         "uses": one.uses, "last_used_unix_ms": one.last_used_unix_ms, "age_ms": one.age_ms,
+        "origin": origin_copy(one), "origin_new_bytes": one.origin_new_bytes,
+        "origin_shared_bytes": one.origin_shared_bytes, "origin_reason": one.origin_reason,
     })
 }
 
@@ -143,6 +152,12 @@ pub(crate) fn host(host: &Host) -> Value {
         "zygotes": {
             "waiting": zygotes.waiting, "adopted": zygotes.adopted, "missed": zygotes.missed, "died": zygotes.died,
         },
+        "shared": host.shared.as_ref().map(|shared| json!({
+            "published": shared.published, "not_published": shared.not_published,
+            "new_bytes": shared.new_bytes, "shared_bytes": shared.shared_bytes,
+            "fetched": shared.fetched, "not_fetched": shared.not_fetched,
+            "refused_entries": shared.refused_entries, "retired_reads": shared.retired_reads,
+        })),
         "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
         "last_heartbeat_ms": host.last_heartbeat_ms,
     })

@@ -180,6 +180,7 @@ fn host(worker: &Worker) -> Host {
         runtimes: status.runtimes,
         ends: status.ends,
         zygotes: Some(status.zygotes),
+        shared: status.shared,
         last_heartbeat_ms: millis(status.heard.elapsed()),
         free_memory_mib: status.free_memory_mib,
         sandboxes: status.sandboxes,

@@ -140,6 +140,7 @@ impl Fleet {
             used_memory_mib: (0, 0),
             ends: HashMap::new(),
             zygotes: Zygotes::default(),
+            shared: None,
             heard: now,
         };
         let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
@@ -176,6 +177,7 @@ impl Fleet {
         status.ends =
             request.ends.iter().take(ENDS_OF).map(|(reason, count)| (reason.clone(), *count)).collect();
         status.zygotes = request.zygotes.unwrap_or_default();
+        status.shared = request.shared;
         status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
         self.tell(&worker, &status);

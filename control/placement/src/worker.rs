@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use warren_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
-        FunctionVersion, HostResources, Kind, Network, Runtime, Zygotes,
+        FunctionVersion, HostResources, Kind, Network, Runtime, SharedSnapshots, Zygotes,
         worker_service_client::WorkerServiceClient,
     },
 };
@@ -89,6 +89,8 @@ pub struct HostStatus {
     pub ends: HashMap<String, u64>,
     /// Its jails that wait for cold starts.
     pub zygotes: Zygotes,
+    /// What it did of the snapshots that hosts share, if it shares some.
+    pub shared: Option<SharedSnapshots>,
     /// When it was last heard of.
     pub heard: Instant,
 }

@@ -22,6 +22,8 @@ pub const NO_SUCH_VERSION: &str = "NO_SUCH_VERSION";
 pub const NO_SUCH_HOST: &str = "NO_SUCH_HOST";
 /// NOT_FOUND.
 pub const NO_SUCH_SNAPSHOT: &str = "NO_SUCH_SNAPSHOT";
+/// UNAVAILABLE: where hosts share snapshots cannot be reached.
+pub const ORIGIN_UNAVAILABLE: &str = "ORIGIN_UNAVAILABLE";
 /// NOT_FOUND.
 pub const NO_SUCH_BLOB: &str = "NO_SUCH_BLOB";
 /// ALREADY_EXISTS.

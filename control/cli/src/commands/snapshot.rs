@@ -8,7 +8,7 @@ use warren_proto::{
     error::{Fault, WireError},
     reason,
     v1::{
-        HostSnapshotRequest, Kind, ListAllSnapshotsRequest, ListAllSnapshotsResponse, Snapshot,
+        HostSnapshotRequest, Kind, ListAllSnapshotsRequest, ListAllSnapshotsResponse, OriginCopy, Snapshot,
         SnapshotState, VerifySnapshotResponse,
     },
 };
@@ -40,7 +40,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         which: Several,
     },
-    /// Remove snapshots. Sandboxes live on; the next cold start of such a version boots, and another is made.
+    /// Remove snapshots, and the fleet's copies where hosts share them. Sandboxes live on; the next cold start of such a version
+    /// boots, and another is made.
     #[command(
         after_help = "Examples:\n  warren snapshot rm hello\n  warren snapshot rm hello:3 9f86d081\n  \
                             warren snapshot rm --all --host worker-1"
@@ -258,6 +259,9 @@ fn details(one: &Snapshot, now_ms: u64) -> String {
         text += &line("scratch disk", screen::bytes(one.disk_bytes));
     }
     text += &line("on disk", screen::bytes(one.file_bytes));
+    if one.origin() != OriginCopy::Unspecified {
+        text += &line("in the origin", in_origin(one));
+    }
     text += &line("made", format!("{} ago", since(one.made_unix_ms, now_ms)));
     text += &line("used", format!("{} times since its agent started", one.uses));
     text += &line("last used", since(one.last_used_unix_ms, now_ms));
@@ -277,6 +281,19 @@ fn details(one: &Snapshot, now_ms: u64) -> String {
         }
     }
     text
+}
+
+fn in_origin(one: &Snapshot) -> String {
+    match one.origin() {
+        OriginCopy::There => format!(
+            "yes; {} of chunks were new, {} shared",
+            screen::bytes(one.origin_new_bytes),
+            screen::bytes(one.origin_shared_bytes)
+        ),
+        OriginCopy::OnItsWay => "no; on its way".to_owned(),
+        OriginCopy::Failed => format!("no; {}", clip(&one.origin_reason)),
+        OriginCopy::Unspecified => "no".to_owned(),
+    }
 }
 
 /// One that is damaged does not say it any more.

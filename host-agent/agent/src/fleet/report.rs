@@ -105,6 +105,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             used_memory_spread_mib,
             runtimes: host.offer.runtimes(),
             zygotes: Some(host.zygotes.figures()),
+            shared: host.snapshots.fleet().map(|fleet| fleet.figures()),
             ends: host.ends.all().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
         };
         let mut fleet = host.control.fleet();

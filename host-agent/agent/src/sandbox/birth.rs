@@ -170,7 +170,7 @@ async fn bring_up(
     let version = prepared.version;
     let mut snapshot = match host.snapshots.find(host, spec, &version).await {
         Some(Found::Kept(kept)) => Some(kept),
-        Some(Found::Fleet(copy)) => host.snapshots.bring(host, &copy, (spec, &version)).await,
+        Some(Found::Fleet(copy)) => host.snapshots.bring(host, copy, (spec, &version)).await,
         None => None,
     };
     let birth = Birth { host, sandbox, spec, version: &version };

@@ -21,6 +21,10 @@ impl From<LookError> for WireError {
         let message = error.to_string();
         match error {
             LookError::None(_) => Self::new(Code::NotFound, reason::NO_SUCH_SNAPSHOT, Fault::Caller, message),
+            LookError::Origin(_) => {
+                Self::new(Code::Unavailable, reason::ORIGIN_UNAVAILABLE, Fault::System, message)
+                    .retryable(None)
+            }
             LookError::Io(_) => {
                 Self::new(Code::Internal, "HOST_STORAGE_FAILED", Fault::System, message).retryable(None)
             }

@@ -42,6 +42,7 @@ use crate::{
     vmm::{LoadFailure, SnapshotFailure},
     zygote::Class,
 };
+use fleet::Named;
 use make::MakeError;
 use std::{
     collections::HashSet,
@@ -129,6 +130,7 @@ impl Snapshots {
         min_age: Duration,
     ) -> io::Result<Removed> {
         self.tries().retain(|function| functions.contains(function));
+        self.collect(Named { sources: sources.clone(), functions: functions.clone() }, min_age);
         let Some(place) = self.shelf.clone() else { return Ok(Removed::default()) };
         let work = move || place.retain(&sources, &functions, min_age);
         tokio::task::spawn_blocking(work).await?
@@ -244,7 +246,7 @@ impl Snapshots {
         if host.is_stopping() {
             return Err(stopping());
         }
-        if self.take_from_fleet(host, place, &of, what).await {
+        if self.take_from_fleet(host, &of, what).await {
             return Ok(());
         }
         let (key, function, began) = (of.key(), of.function.clone(), Instant::now());

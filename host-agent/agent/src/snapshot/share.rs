@@ -1,10 +1,10 @@
 //! Between this host's snapshots and the fleet's: what is kept here goes there, what is there is brought here.
 
-use super::{Fleet, FleetSnapshot, SealedSnapshot, Shelf, Snapshots, begin, expect};
+use super::{Fleet, FleetSnapshot, SealedSnapshot, Snapshots, expect};
 use crate::{
     host::Host,
     resources::HostFull,
-    snapshot::fleet::FetchError,
+    snapshot::fleet::{FetchError, Named},
     version::{Startable, VersionSpec, Weigh as _},
 };
 use std::{
@@ -32,6 +32,9 @@ enum BringError {
     /// The host, a full disk among it.
     #[error("it cannot be kept")]
     Io(#[from] io::Error),
+    /// This host keeps none.
+    #[error("this host keeps no snapshots")]
+    None,
 }
 
 impl Snapshots {
@@ -45,64 +48,81 @@ impl Snapshots {
     pub async fn bring(
         &self,
         host: &Arc<Host>,
-        from: &FleetSnapshot,
+        from: Arc<FleetSnapshot>,
         what: (&VersionSpec, &Startable),
     ) -> Option<Arc<SealedSnapshot>> {
-        let place = self.shelf.as_ref()?;
-        let (of, bytes) = (from.head.of(), from.head.memory_len().saturating_add(from.head.disk_len()));
+        let of = from.head.of();
+        let bytes = from.head.memory_len().saturating_add(from.head.disk_len());
         if host.is_stopping() || !self.tries().begin(of, Instant::now()) {
             return None;
         }
-        let begun = begin(host, place, of.clone(), what);
+        let (host, what) = (Arc::clone(host), (what.0.clone(), what.1.clone()));
+        // As a task of its own: it outlives whoever wants it.
+        let bringing = tokio::spawn(async move {
+            let (snapshots, key) = (&host.snapshots, from.head.of().key());
+            let kept = snapshots.take(&host, &from, (&what.0, &what.1)).await;
+            // However it ended: who finds none makes one.
+            if !snapshots.tries().end(key, Ok(()), Instant::now()) {
+                let _ = snapshots.forget(key).await;
+            }
+            snapshots.ends.send_replace(());
+            kept
+        });
         if bytes > ON_THE_PATH_BYTES {
             return None;
         }
-        timeout(ON_THE_PATH, begun).await.ok()?.ok()?.ok()?;
-        self.get(place, of.clone()).await
+        timeout(ON_THE_PATH, bringing).await.ok()?.ok()?
     }
 
     /// Keeps a copy of what the fleet has of this. False: it has none, or none that could be had.
     pub(super) async fn take_from_fleet(
         &self,
         host: &Host,
-        place: &Arc<Shelf>,
         of: &SnapshotOf,
         what: (&VersionSpec, &Startable),
     ) -> bool {
         let Some(fleet) = &self.fleet else { return false };
         let Some(from) = fleet.find_patiently(of).await else { return false };
-        let (key, function, by, began) = (of.key(), &of.function, &from.by, Instant::now());
-        match self.take(host, place, fleet, &from).await {
-            Ok(kept) => {
-                let (bytes, ms) = (kept.bytes(), began.elapsed().as_millis());
-                tracing::info!(function, %key, %by, bytes, ms, "a snapshot was brought from the fleet");
-                expect(host, what);
-                true
-            }
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::warn!(function, %key, %by, "the fleet's snapshot cannot be had, another is made: {error:#}");
-                false
-            }
-        }
+        self.take(host, &from, what).await.is_some()
     }
 
     async fn take(
         &self,
         host: &Host,
-        place: &Arc<Shelf>,
-        fleet: &Fleet,
         from: &FleetSnapshot,
-    ) -> Result<Arc<SealedSnapshot>, BringError> {
+        what: (&VersionSpec, &Startable),
+    ) -> Option<Arc<SealedSnapshot>> {
+        let (key, function, by, began) =
+            (from.head.of().key(), &from.head.of().function, &from.by, Instant::now());
+        match self.keep(host, from).await {
+            Ok(kept) => {
+                let (bytes, ms) = (kept.bytes(), began.elapsed().as_millis());
+                tracing::info!(function, %key, %by, bytes, ms, "a snapshot was brought from the fleet");
+                expect(host, what);
+                Some(kept)
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                tracing::warn!(function, %key, %by, "the fleet's snapshot cannot be had: {error:#}");
+                None
+            }
+        }
+    }
+
+    async fn keep(&self, host: &Host, from: &FleetSnapshot) -> Result<Arc<SealedSnapshot>, BringError> {
+        let (Some(fleet), Some(place)) = (&self.fleet, self.shelf.clone()) else {
+            return Err(BringError::None);
+        };
         let bytes = from.head.memory_len().saturating_add(from.head.disk_len());
         let _room = host.memory.reserve_brief((bytes >> 20) + 1)?;
         let fetched = fleet.fetch(from).await?;
-        let (place, key) = (Arc::clone(place), self.compiler.clone());
+        let compiler = Arc::clone(&self.compiler);
         let kept = tokio::task::spawn_blocking(move || {
-            place.put(&fetched, key.signing_key())?;
+            place.put(&fetched, compiler.signing_key())?;
             Ok::<_, io::Error>(fetched)
         });
         let kept = kept.await.map_err(io::Error::from)??;
+        fleet.book().came(from.head.of().key(), from.stored);
         Ok(self.sealed.insert(from.head.of().key(), kept))
     }
 
@@ -123,6 +143,23 @@ impl Snapshots {
             let looked = tokio::task::spawn_blocking(move || place.look("", &[trusted])).await;
             let heads = looked.ok().and_then(Result::ok).unwrap_or_default().into_iter();
             heads.filter_map(|one| one.head.ok()).for_each(|head| Self::share(&host, head.of().clone()));
+        });
+    }
+
+    /// Has the origin's garbage collected, in the background: a large bucket is a long list.
+    pub(super) fn collect(&self, named: Named, min_age: Duration) {
+        let Some(fleet) = self.fleet.clone() else { return };
+        tokio::spawn(async move {
+            match fleet.collect(&named, min_age).await {
+                Ok(None) => {}
+                Ok(Some(cleared)) => {
+                    tracing::info!(?cleared, "the garbage of the fleet's snapshots was collected");
+                }
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    tracing::warn!("the garbage of the fleet's snapshots stays: {error:#}");
+                }
+            }
         });
     }
 

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use warren_artefact::{Digest, GuestOf, SnapshotError, SnapshotHead, SnapshotKey, SnapshotOf};
+use warren_chunks::l3::OriginError;
 use warren_proto::v1;
 use warren_vmm_protocol::PROTOCOL_VERSION;
 
@@ -24,6 +25,9 @@ pub enum LookError {
     /// The directory cannot be read, or not be written.
     #[error("the snapshots of this host cannot be reached: {0}")]
     Io(#[from] io::Error),
+    /// It is gone from this host, and the fleet's copy may be there still.
+    #[error("the fleet's copy cannot be removed; once the origin can be reached, ask again: {0}")]
+    Origin(#[from] OriginError),
 }
 
 /// What came of judging one again.
@@ -57,8 +61,12 @@ impl Snapshots {
         });
         let uses = self.uses();
         let kept = shelved.into_iter().map(|one| {
-            let known = uses.of(one.key);
-            on_wire(one, known, guest)
+            let (key, known) = (one.key, uses.of(one.key));
+            let mut told = on_wire(one, known, guest);
+            if let Some(fleet) = &self.fleet {
+                fleet.told(key, &mut told);
+            }
+            told
         });
         let tried = entries.into_iter().map(|entry| tried(entry, now));
         let all = kept.chain(tried).map(|one| v1::Snapshot { host_id: host_id.to_owned(), ..one });
@@ -84,13 +92,17 @@ impl Snapshots {
         Ok(Verified { found, took: began.elapsed() })
     }
 
-    /// Forgets one: its file, its memory but for the sandboxes that share it, and what is known of tries. The next cold start
-    /// boots, and another is made.
+    /// Forgets one: its file, its memory but for the sandboxes that share it, what is known of tries, and the fleet's copy. The
+    /// next cold start boots, and another is made; other hosts keep what they have.
     pub async fn remove(&self, key: &str) -> Result<(), LookError> {
         let named = SnapshotKey::from_hex(key).ok_or_else(|| LookError::None(key.to_owned()))?;
         let tried = self.tries().forget(named);
         let kept = self.forget(named).await?;
-        if !tried && !kept {
+        let shared = match &self.fleet {
+            Some(fleet) => fleet.remove(named).await?,
+            None => false,
+        };
+        if !tried && !kept && !shared {
             return Err(LookError::None(key.to_owned()));
         }
         tracing::info!(key, "a snapshot was removed by an operator");

@@ -51,7 +51,7 @@ pub(super) enum Refusal {
 
 /// The fleet's copy of a snapshot that this host has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) enum Copy {
+pub(super) enum Copy {
     /// It waits for its turn, or is being sent.
     OnItsWay,
     /// The origin has it, this host's or another's.
@@ -165,8 +165,13 @@ impl Book {
         }
     }
 
+    /// One that is kept here came from there.
+    pub(in super::super) fn came(&mut self, key: SnapshotKey, stored: Stored) {
+        bounded(&mut self.copies, key, Copy::There(stored));
+    }
+
     /// What became of a copy.
-    pub(in super::super) fn copy(&self, key: SnapshotKey) -> Option<&Copy> {
+    pub(super) fn copy(&self, key: SnapshotKey) -> Option<&Copy> {
         self.copies.get(&key)
     }
 
@@ -186,3 +191,6 @@ fn bounded<T>(map: &mut HashMap<SnapshotKey, T>, key: SnapshotKey, value: T) {
     }
     map.insert(key, value);
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,3 +182,6 @@ pub(super) fn judge(
         stored,
     })
 }
+
+#[cfg(test)]
+pub(super) mod tests;

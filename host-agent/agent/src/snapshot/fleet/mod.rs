@@ -14,9 +14,10 @@
 //! - An entry stands as long as it is good: the first of several hosts that make one at once is the one that all use.
 //!
 //! Modules: `place` where the origin is, `entry` what is signed (pure), `book` what is remembered (pure), `image` memory and disk as
-//! images and back, `publish` and `fetch` the two ways, `relearn` access logs, `keys` what is derived from the fleet's secret.
+//! images and back, `publish` and `fetch` the two ways, `relearn` access logs, `collect` garbage, `keys` what is derived from the fleet's secret.
 
 mod book;
+mod collect;
 mod entry;
 mod fetch;
 mod image;
@@ -30,9 +31,11 @@ pub use fetch::FetchError;
 pub use place::{BadPlace, Place};
 pub use relearn::RelearnError;
 
+pub(super) use collect::Named;
+
 use crate::config::Config;
 use anyhow::Context as _;
-use book::{Answer, Book, Refusal};
+use book::{Answer, Book, Copy, Refusal};
 use keys::Keys;
 use std::{
     sync::{
@@ -49,6 +52,7 @@ use warren_chunks::{
     l3::{EntryName, OriginError, OriginLimits},
 };
 use warren_identity::{Service, StatementSigner, StatementVerifier};
+use warren_proto::v1;
 
 /// How long a cold start waits for the origin's answer.
 const ON_THE_PATH: Duration = Duration::from_millis(250);
@@ -131,13 +135,11 @@ impl Fleet {
             Answer::NotNow => return None,
             Answer::Ask => {}
         }
-        match timeout(patience, self.ask(of)).await {
-            Ok(asked) => asked.ok().flatten(),
-            Err(_) => {
-                self.away(&OriginError::Slow);
-                None
-            }
-        }
+        let Ok(asked) = timeout(patience, self.ask(of)).await else {
+            self.away(&OriginError::Slow);
+            return None;
+        };
+        asked.ok().flatten()
     }
 
     async fn ask(&self, of: &SnapshotOf) -> Result<Option<Arc<FleetSnapshot>>, OriginError> {
@@ -229,6 +231,37 @@ impl Fleet {
         }
     }
 
+    /// What was done since the agent started, and what happened to its chunks.
+    #[must_use]
+    pub fn figures(&self) -> v1::SharedSnapshots {
+        let retired_reads = self.store.get().map_or(0, |store| store.figures().retired_reads);
+        let Counts { published, not_published, new_bytes, shared_bytes, fetched, not_fetched, refused } =
+            &self.counts;
+        v1::SharedSnapshots {
+            published: get(published),
+            not_published: get(not_published),
+            new_bytes: get(new_bytes),
+            shared_bytes: get(shared_bytes),
+            fetched: get(fetched),
+            not_fetched: get(not_fetched),
+            refused_entries: get(refused),
+            retired_reads,
+        }
+    }
+
+    /// What a list says of the fleet's copy of one that is kept here.
+    pub(super) fn told(&self, key: SnapshotKey, one: &mut v1::Snapshot) {
+        let (origin, stored, reason) = match self.book().copy(key) {
+            None => return,
+            Some(Copy::OnItsWay) => (v1::OriginCopy::OnItsWay, Stored::default(), String::new()),
+            Some(Copy::There(stored)) => (v1::OriginCopy::There, *stored, String::new()),
+            Some(Copy::Failed(why)) => (v1::OriginCopy::Failed, Stored::default(), why.clone()),
+        };
+        one.set_origin(origin);
+        (one.origin_new_bytes, one.origin_shared_bytes) = (stored.new_bytes, stored.shared_bytes);
+        one.origin_reason = reason;
+    }
+
     pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         // Whole between any two statements.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
@@ -244,6 +277,10 @@ async fn open(place: Place) -> Result<Store, OriginError> {
 /// Where the entry of a snapshot is.
 const fn named(key: SnapshotKey) -> EntryName {
     EntryName(key.to_bytes())
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 fn add(counter: &AtomicU64, number: u64) {
