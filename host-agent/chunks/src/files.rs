@@ -109,6 +109,10 @@ fn write_through(fresh: &Path, target: &Path, bytes: &[u8], taken: Taken) -> Res
             sync_folder(above)?;
         }
     }
+    // A folder that was away and is another one now.
+    if let Some(tmp) = fresh.parent().filter(|tmp| !tmp.exists()) {
+        fs::create_dir_all(tmp).map_err(|source| FileError::new("make", tmp, source))?;
+    }
     // A process id can come again after a crash: what has this name is nobody's any more.
     let mut file = OpenOptions::new()
         .write(true)
@@ -155,6 +159,16 @@ mod tests {
         assert!(folder.write(&target, b"three", Taken::Replace).unwrap());
         assert_eq!(fs::read(&target).unwrap(), b"three");
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_was_away_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let folder = Folder::open(&root).unwrap();
+        fs::remove_dir_all(&root).unwrap();
+        assert!(folder.write(&root.join("ab/name"), b"one", Taken::Leave).unwrap());
+        assert_eq!(fs::read(root.join("ab/name")).unwrap(), b"one");
     }
 
     #[test]

@@ -25,7 +25,8 @@ use warren_artefact::SnapshotHead;
 use warren_chunks::{
     ChunkSize, Manifest, Name, Store,
     cut::{CutError, Source, cut},
-    l3::OriginError,
+    l2::MAX_OBJECT_BYTES,
+    l3::{Area, OriginError},
     salt::Domain,
     seal::Sealed,
     store::{PublishError, PutError},
@@ -81,25 +82,28 @@ impl Fleet {
     pub(in super::super) async fn publish(&self, snapshot: &SealedSnapshot) -> Result<Stored, ShareError> {
         let of = snapshot.head.of();
         let store = self.store().await?;
-        let replaces = match self.read(of).await? {
+        // Of one that could not be fetched whole, what is there is not taken for what it is called.
+        let (replaces, mends) = match self.read(of).await? {
             Entry::Good(found) if self.book().refusal(&found) != Some(Refusal::Broken) => {
                 return Ok(found.stored);
             }
-            Entry::None => false,
-            Entry::Good(_) | Entry::Refused => true,
+            Entry::None => (false, false),
+            Entry::Refused => (true, false),
+            Entry::Good(_) => (true, true),
         };
+        let put = Put { store: &store, mends };
         let began = Instant::now();
         let domain = self.keys.of_functions();
         let mut stored = Stored::default();
         let runs = image::runs(&snapshot.head)?;
         let memory = image::memory(&snapshot.memory, runs)?.ok_or(ShareError::Runs)?;
-        let manifest = upload(&store, memory, domain.clone(), &mut stored).await?;
+        let manifest = upload(put, memory, domain.clone(), &mut stored).await?;
         let memory = self.manifest(&store, &manifest).await?;
         let mut disk = None;
         if let Some(file) = snapshot.disk.clone() {
             let source = tokio::task::spawn_blocking(move || image::disk(&file));
             let source = source.await.map_err(|_| ShareError::Internal)??;
-            let manifest = upload(&store, source, domain, &mut stored).await?;
+            let manifest = upload(put, source, domain, &mut stored).await?;
             disk = Some(self.manifest(&store, &manifest).await?);
         }
         let entry = self.entry(&snapshot.head, memory, disk, 0, stored)?;
@@ -136,9 +140,32 @@ impl Fleet {
     }
 }
 
+/// How chunks are put.
+#[derive(Clone, Copy)]
+struct Put<'a> {
+    store: &'a Store,
+    /// What is there already is read again, and put in place of what is not of its name.
+    mends: bool,
+}
+
+impl Put<'_> {
+    /// Whether it is new.
+    async fn put(self, name: Name, bytes: bytes::Bytes) -> Result<bool, PutError> {
+        let is_new = self.store.put(name, bytes.clone()).await?;
+        if !is_new && self.mends {
+            let origin = self.store.origin();
+            match origin.get(Area::Live, name, MAX_OBJECT_BYTES).await {
+                Err(OriginError::Damaged | OriginError::Absent) => origin.replace(name, bytes).await?,
+                read => drop(read?),
+            }
+        }
+        Ok(is_new)
+    }
+}
+
 /// Cuts an image and puts its chunks, as they come.
 async fn upload(
-    store: &Store,
+    put: Put<'_>,
     source: impl Source + Send + 'static,
     domain: Domain,
     stored: &mut Stored,
@@ -149,7 +176,7 @@ async fn upload(
     });
     let puts = ReceiverStream::new(take).map(|Sealed { name, bytes, .. }| async move {
         let len = bytes.len() as u64;
-        store.put(name, bytes).await.map(|is_new| (is_new, len))
+        put.put(name, bytes).await.map(|is_new| (is_new, len))
     });
     // An error lets go of the other end, which ends the cutting.
     let add = |(is_new, len): (bool, u64)| {
