@@ -92,7 +92,7 @@ mod tests {
     const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
 
     #[track_caller]
-    fn check(text: &str, environment: &[(&str, &str)], expected: Result<&str, BadPlace>) {
+    fn check(text: &str, environment: &[(&str, &str)], expected: &Result<&str, BadPlace>) {
         let said = |name: &str| {
             let found = environment.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| OsString::from(value))
@@ -103,18 +103,18 @@ mod tests {
 
     #[test]
     fn folders_and_buckets() {
-        check("/srv/origin", &[], Ok("/srv/origin"));
-        check("origin", &[], Ok("origin"));
-        check("s3://bucket/some/prefix", &KEYS, Ok("s3://bucket/some/prefix"));
-        check("s3://bucket", &KEYS, Ok("s3://bucket/"));
-        check("", &[], Err(BadPlace::Form));
-        check("s3://", &KEYS, Err(BadPlace::Form));
-        check("s3:///prefix", &KEYS, Err(BadPlace::Form));
-        check("gs://bucket", &KEYS, Err(BadPlace::Form));
-        check("s3://bucket", &KEYS[1..], Err(BadPlace::Unset("AWS_ACCESS_KEY_ID")));
-        check("s3://bucket", &KEYS[..1], Err(BadPlace::Unset("AWS_SECRET_ACCESS_KEY")));
+        check("/srv/origin", &[], &Ok("/srv/origin"));
+        check("origin", &[], &Ok("origin"));
+        check("s3://bucket/some/prefix", &KEYS, &Ok("s3://bucket/some/prefix"));
+        check("s3://bucket", &KEYS, &Ok("s3://bucket/"));
+        check("", &[], &Err(BadPlace::Form));
+        check("s3://", &KEYS, &Err(BadPlace::Form));
+        check("s3:///prefix", &KEYS, &Err(BadPlace::Form));
+        check("gs://bucket", &KEYS, &Err(BadPlace::Form));
+        check("s3://bucket", &KEYS[1..], &Err(BadPlace::Unset("AWS_ACCESS_KEY_ID")));
+        check("s3://bucket", &KEYS[..1], &Err(BadPlace::Unset("AWS_SECRET_ACCESS_KEY")));
         let session = [KEYS[0], KEYS[1], ("AWS_SESSION_TOKEN", "token")];
-        check("s3://bucket", &session, Err(BadPlace::Session));
+        check("s3://bucket", &session, &Err(BadPlace::Session));
     }
 
     #[test]

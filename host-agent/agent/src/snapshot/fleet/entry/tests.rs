@@ -2,7 +2,7 @@ use super::*;
 use std::{path::Path, time::Duration};
 use tempfile::TempDir;
 use warren_abi::isa::IsaSet;
-use warren_artefact::{Digest, GuestOf, snapshot};
+use warren_artefact::{Digest, GuestOf};
 use warren_identity::{CERTIFICATE_LIFETIME, Service, ensure_local_at};
 
 /// The least generation that is believed.
@@ -111,7 +111,7 @@ fn what_is_not_believed() {
     Case { head: parts(large(1 << 40), Part::of(b"")), ..Case::new() }.refused("more memory than any");
     Case { head: parts(Part::of(b""), large(1 << 40)), ..Case::new() }.refused("a larger disk than any");
     Case { head: parts(Part::of(b""), large(1)), ..Case::new() }.refused("a disk without a manifest");
-    let state = vec![0; snapshot::MAX_STATE_BYTES as usize + 1];
+    let state = vec![0; MAX_STATE_BYTES as usize + 1];
     let long = SnapshotHead::new(of("echo"), state, Part::of(b""), Part::of(b""), 0);
     Case { head: long, ..Case::new() }.refused("a state longer than any");
     let then = SnapshotHead::new(of("echo"), Vec::new(), Part::of(b""), Part::of(b""), u64::MAX);
@@ -125,16 +125,16 @@ fn what_is_not_believed() {
 fn what_is_signed_is_judged_all_the_same() {
     let case = Case::new();
     let signer = StatementSigner::load(case.dir.path(), Service::Agent).unwrap();
-    let signed = |purpose: &str, body: &[u8]| signer.sign(purpose, case.at, LEAST, body).unwrap();
+    let said = |purpose: &str, body: &[u8]| signer.sign(purpose, case.at, LEAST, body).unwrap();
     for (body, expected) in
         [(&b""[..], "nothing"), (b"\x02rest", "of version 2"), (b"\x01rest", "does not decode")]
     {
-        Case::refuses(&case.dir, &signed(PURPOSE, body), expected);
+        Case::refuses(&case.dir, &said(PURPOSE, body), expected);
     }
     let verifier = StatementVerifier::load(case.dir.path()).unwrap();
     let body = verifier.verify(PURPOSE, &case.bytes(), case.at, 0).unwrap().body.to_vec();
-    Case::refuses(&case.dir, &signed(PURPOSE, &[&body[..], b"\0"].concat()), "does not decode");
-    Case::refuses(&case.dir, &signed("something else", &body), "not what was signed");
+    Case::refuses(&case.dir, &said(PURPOSE, &[&body[..], b"\0"].concat()), "does not decode");
+    Case::refuses(&case.dir, &said("something else", &body), "not what was signed");
 }
 
 #[test]
