@@ -3,7 +3,8 @@
 //! The order is that of [`crate::monitor`]; the threads are others. The main thread builds the guest and answers on the
 //! control socket, each vCPU thread runs the guest and touches registers, each disk's requests have a thread of their own,
 //! the worker gives entropy, the network thread moves bytes between the guest and sockets that the main thread accepted.
-//! Only disk threads read and write files once a guest runs, and nothing but the files they were given.
+//! Only disk threads read and write files once a guest runs, and nothing but the files they were given. A machine whose memory a
+//! pager brings has one thread more, which touches no guest memory and so can end the process when every other waits for some.
 
 use crate::{
     compiler::{ArgumentRule, SystemCall},
@@ -24,7 +25,11 @@ pub const WORKER: Threads = 1 << 3;
 pub const NETWORK: Threads = 1 << 4;
 /// Each disk's thread.
 pub const DISK: Threads = 1 << 5;
+/// The thread that listens to a pager, where there is one.
+pub const PAGER: Threads = 1 << 6;
+/// All but that one.
 const ALL: Threads = MAIN | VCPU | WORKER | NETWORK | DISK;
+const EVERY: Threads = ALL | PAGER;
 const NONE: Threads = 0;
 
 /// Disks that a machine has threads for unless it is told otherwise: root, scratch, task files, and one to spare.
@@ -32,11 +37,11 @@ pub const DISKS: u8 = 4;
 /// Tasks of KVM and vhost that count as the VMM's own.
 const KERNEL_TASKS: u32 = 4;
 
-/// Tasks of a VMM for a guest with so many vCPUs: what its limit must leave room for. Main, worker and network thread, one a
-/// vCPU, one a disk.
+/// Tasks of a VMM for a guest with so many vCPUs: what its limit must leave room for. Main, worker and network thread, one that
+/// listens to a pager, one a vCPU, one a disk.
 #[must_use]
 pub const fn tasks(cpus: u8) -> u32 {
-    3 + cpus as u32 + DISKS as u32 + KERNEL_TASKS
+    4 + cpus as u32 + DISKS as u32 + KERNEL_TASKS
 }
 
 /// One row. At the start every row is allowed.
@@ -64,7 +69,7 @@ const fn any(threads: Threads, name: &'static str, number: i64, why: &'static st
 
 const fn no_exec(name: &'static str, number: i64, why: &'static str) -> LinuxCall {
     let rule = ArgumentRule::BitsClear { argument: 2, bits: PROT_EXEC };
-    LinuxCall { call: SystemCall { name, number, rule, why }, threads: ALL }
+    LinuxCall { call: SystemCall { name, number, rule, why }, threads: EVERY }
 }
 
 const fn with(
@@ -84,7 +89,7 @@ const fn ioctl(threads: Threads, request: u64, why: &'static str) -> LinuxCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [LinuxCall; 92] = [
+pub const SYSTEM_CALLS: [LinuxCall; 96] = [
     // Sealing itself, and starting.
     with(NONE, "prctl", (157, 0), 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(NONE, "prctl", (157, 0), 15, "PR_SET_NAME of threads"),
@@ -142,6 +147,11 @@ pub const SYSTEM_CALLS: [LinuxCall; 92] = [
     ioctl(VCPU, 0xC008_AE88, "KVM_GET_MSRS"),
     ioctl(VCPU, 0x8040_AE9F, "KVM_GET_VCPU_EVENTS"),
     ioctl(VCPU, 0x4040_AEA0, "KVM_SET_VCPU_EVENTS"),
+    // Memory that a pager brings.
+    ioctl(NONE, 0xAA00, "USERFAULTFD_IOC_NEW, of the device's descriptor"),
+    ioctl(NONE, 0xC018_AA3F, "UFFDIO_API"),
+    ioctl(MAIN, 0xC020_AA00, "UFFDIO_REGISTER"),
+    any(MAIN, "sendmsg", 46, "the userfaultfd, to the pager"),
     // Disks, entropy.
     any(DISK, "pwritev", 296, "disks"),
     any(DISK, "pwrite64", 18, "zeroes on file systems without holes"),
@@ -159,31 +169,31 @@ pub const SYSTEM_CALLS: [LinuxCall; 92] = [
     any(MAIN, "accept4", 288, "connections"),
     any(MAIN, "recvmsg", 47, "control requests with descriptors"),
     any(MAIN | NETWORK, "sendto", 44, "replies; bytes of a stream that were kept"),
-    any(ALL, "read", 0, "bells"),
-    any(ALL, "write", 1, "bells, interrupts, the log"),
-    any(ALL, "close", 3, "connections; files that were read"),
+    any(EVERY, "read", 0, "bells"),
+    any(EVERY, "write", 1, "bells, interrupts, the log"),
+    any(EVERY, "close", 3, "connections; files that were read"),
     ioctl(MAIN, 0x5421, "FIONBIO: sockets never block"),
-    with(ALL, "fcntl", (72, 1), 1, "F_GETFD: the check of closing that builds with assertions make"),
+    with(EVERY, "fcntl", (72, 1), 1, "F_GETFD: the check of closing that builds with assertions make"),
     any(MAIN | WORKER | NETWORK | DISK, "epoll_ctl", 233, "the event loops"),
     any(MAIN | WORKER | NETWORK | DISK, "epoll_pwait", 281, "the event loops"),
-    any(ALL, "ppoll", 271, "whether the log takes a line"),
-    any(ALL, "clock_gettime", 228, "time, on hosts whose vDSO cannot tell it"),
-    any(ALL, "futex", 202, "locks and queues between the threads"),
+    any(EVERY, "ppoll", 271, "whether the log takes a line"),
+    any(EVERY, "clock_gettime", 228, "time, on hosts whose vDSO cannot tell it"),
+    any(EVERY, "futex", 202, "locks and queues between the threads"),
     // Memory.
     no_exec("mmap", 9, "memory"),
     no_exec("mprotect", 10, "memory; a thread's guard page; what a guest may touch"),
-    any(ALL, "munmap", 11, "memory"),
-    any(ALL, "mremap", 25, "memory"),
-    any(ALL, "madvise", 28, "memory; huge pages; what a guest gives back"),
-    any(ALL, "brk", 12, "memory"),
+    any(EVERY, "munmap", 11, "memory"),
+    any(EVERY, "mremap", 25, "memory"),
+    any(EVERY, "madvise", 28, "memory; huge pages; what a guest gives back"),
+    any(EVERY, "brk", 12, "memory"),
     // The end.
-    any(ALL, "rt_sigprocmask", 14, "a thread's start and end; abort"),
-    any(ALL, "sigaltstack", 131, "a thread's start and end"),
-    any(VCPU | WORKER | NETWORK | DISK, "exit", 60, "a thread's end"),
-    any(ALL, "exit_group", 231, "the end"),
-    any(ALL, "gettid", 186, "abort"),
-    any(ALL, "tkill", 200, "abort; a pid namespace of its own holds nobody else"),
-    with(ALL, "rt_sigaction", (13, 0), 6, "SIGABRT's default, in abort"),
+    any(EVERY, "rt_sigprocmask", 14, "a thread's start and end; abort"),
+    any(EVERY, "sigaltstack", 131, "a thread's start and end"),
+    any(VCPU | WORKER | NETWORK | DISK | PAGER, "exit", 60, "a thread's end"),
+    any(EVERY, "exit_group", 231, "the end"),
+    any(EVERY, "gettid", 186, "abort"),
+    any(EVERY, "tkill", 200, "abort; a pid namespace of its own holds nobody else"),
+    with(EVERY, "rt_sigaction", (13, 0), 6, "SIGABRT's default, in abort"),
     with(NONE, "rt_sigaction", (13, 0), 11, "the handler of a thread's overflowing stack"),
     with(NONE, "rt_sigaction", (13, 0), 7, "the handler of a thread's overflowing stack"),
     with(NONE, "rt_sigaction", (13, 0), 34, "cancellation of threads, set up by the C library"),
@@ -205,6 +215,8 @@ pub mod filters {
     pub static NETWORK: Filter = of(super::NETWORK);
     /// A disk's thread's.
     pub static DISK: Filter = of(super::DISK);
+    /// That of the thread that listens to a pager.
+    pub static PAGER: Filter = of(super::PAGER);
 
     const fn of(threads: Threads) -> Filter {
         let (mut rows, mut at) = (Rows::new(), 0);
@@ -272,16 +284,24 @@ mod tests {
             ("accept4", MAIN),
             ("recvmsg", MAIN),
             ("readv", NETWORK),
+            ("sendmsg", MAIN),
         ] {
-            for thread in [MAIN, VCPU, WORKER, NETWORK, DISK] {
+            for thread in [MAIN, VCPU, WORKER, NETWORK, DISK, PAGER] {
                 assert_eq!(calls_of(thread).any(|call| call.name == name), thread == threads, "{name}");
             }
         }
         let run = ArgumentRule::Equals { argument: 1, value: 0xAE80 };
-        for thread in [MAIN, WORKER, NETWORK, DISK] {
+        for thread in [MAIN, WORKER, NETWORK, DISK, PAGER] {
             assert!(calls_of(thread).all(|call| call.rule != run));
         }
         assert_eq!(calls_of(START).count(), SYSTEM_CALLS.len());
+    }
+
+    /// It decides nothing, reads no file and knows no device: it waits for one socket, says a line, and ends the process.
+    #[test]
+    fn the_pagers_thread_has_no_ioctl_and_no_file() {
+        assert!(calls_of(PAGER).all(|call| !["ioctl", "preadv", "recvmsg", "epoll_ctl"].contains(&call.name)));
+        assert!(calls_of(PAGER).any(|call| call.name == "exit_group"));
     }
 
     #[test]

@@ -43,13 +43,14 @@ pub fn lines(program: Program) -> Vec<String> {
         Program::Linux(_) => {
             let rows = &linux::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
-            lines.push("the VM is made; the worker, network, disk and vCPU threads started".to_string());
+            lines.push("the VM is made; the worker, network, disk, vCPU and, with --paged, pager threads started".to_string());
             let threads = [
                 ("main", linux::MAIN),
                 ("vcpu", linux::VCPU),
                 ("worker", linux::WORKER),
                 ("network", linux::NETWORK),
                 ("disk", linux::DISK),
+                ("pager", linux::PAGER),
             ];
             let counts = threads.map(|(name, bit)| format!("{name} {} rules", linux::calls_of(bit).count()));
             lines.push(format!("seccomp, each thread a filter of its own: {}", counts.join(", ")));

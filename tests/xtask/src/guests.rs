@@ -32,6 +32,7 @@ pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Com
     for (from, to) in [
         (paths::built("warren-vmm"), "warren-vmm"),
         (paths::built("warren-init"), "warren-init"),
+        (paths::built("warren-pager"), "warren-pager"),
         (paths::built("guest-probe"), "guest-probe"),
         (program.file.clone(), "linux"),
     ] {
@@ -39,7 +40,8 @@ pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Com
     }
     command.arg("--").arg(format!(
         "{NO_POLLING}cd /opt/tests && WARREN_GUESTS=/guest WARREN_INIT=/opt/tests/warren-init \
-         WARREN_PROBE=/opt/tests/guest-probe WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
+         WARREN_PROBE=/opt/tests/guest-probe WARREN_PAGER=/opt/tests/warren-pager \
+         WARREN_VMM=/opt/tests/warren-vmm {environment}./linux --test-threads=1"
     ));
     Ok(command)
 }

@@ -1,7 +1,7 @@
 //! The Linux machine: a stock distribution kernel, 1 to 32 vCPUs, virtio-mmio devices.
 //!
 //! ```text
-//!           LoadLinux, RestoreLinux                guest powers off, resets, faults
+//!           LoadLinux, RestoreLinux(Paged)         guest powers off, resets, faults
 //!   Empty --------------------------> Running ---------------------------------------> Dead
 //!     |    refused: answered, Dead       |  Shutdown
 //!     |                                  |  Snapshot: at rest until Resume
@@ -16,7 +16,7 @@
 //! The jail is that of the Wasm machine with a table of its own ([`warren_sandbox_plan::linux`]): every descriptor
 //! arrives, nothing is opened.
 //!
-//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`furnish`] its devices, [`filling`] kernel and initrd, [`snapshot`] writing down and bringing back,
+//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`furnish`] its devices, [`filling`] kernel and initrd, [`snapshot`] writing down and bringing back, [`paged`] memory that a pager brings,
 //! [`rest`] and [`registers`] of vCPUs for that, [`vcpu`], [`disk`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`interrupts`] their lines, [`console`] the serial port, [`events`] what a running guest is told, [`virtio`] devices,
 //! [`msr`] the registers of the processor that the guest may touch (what it sees of it: [`crate::cpuid`]).
 
@@ -32,6 +32,7 @@ pub mod load;
 pub mod machine;
 pub mod msr;
 pub mod network;
+pub mod paged;
 pub mod registers;
 pub mod rest;
 pub mod run;

@@ -44,7 +44,8 @@ enum Command {
         #[arg(long, requires = "restore")]
         paged: bool,
     },
-    /// Run one Linux guest over inherited descriptors: 3 control socket, 4 /dev/kvm. Started by warren-jailer.
+    /// Run one Linux guest over inherited descriptors: 3 control socket, 4 /dev/kvm, with --paged 5 /dev/userfaultfd. Started by
+    /// warren-jailer.
     Linux {
         /// MiB of guest memory.
         #[arg(long, value_parser = clap::value_parser!(u64).range(64..=524_288))]
@@ -64,6 +65,9 @@ enum Command {
         /// Take guest memory from huge pages that the host has set aside, or do not start.
         #[arg(long, value_name = "SIZE", conflicts_with = "huge_pages")]
         reserved_pages: Option<PageSize>,
+        /// The memory of a guest that is restored may be brought by a pager, in small pages.
+        #[arg(long, conflicts_with_all = ["huge_pages", "reserved_pages", "pluggable_mib"])]
+        paged: bool,
     },
     /// Find out by trying what this host's KVM can do. Status 0 if Wasm sandboxes can run, else 1.
     Probe {
@@ -107,9 +111,9 @@ fn start() -> Result<u8> {
             warren_vmm::log!("end: {end}");
             Ok(end.code())
         }
-        Command::Linux { memory_mib, pluggable_mib, cpus, disks, huge_pages, reserved_pages } => {
+        Command::Linux { memory_mib, pluggable_mib, cpus, disks, huge_pages, reserved_pages, paged } => {
             let descriptors =
-                LinuxDescriptors::inherit().context("warren-vmm linux is started by warren-jailer")?;
+                LinuxDescriptors::inherit(paged).context("warren-vmm linux is started by warren-jailer")?;
             let (memory_bytes, pluggable_bytes) = (memory_mib << 20, pluggable_mib << 20);
             let pages = match (reserved_pages, huge_pages) {
                 (Some(PageSize::TwoMib), _) => Pages::Reserved(HugePage::TwoMib),

@@ -5,8 +5,9 @@
 //!     | refused               '------hang-up---> Over("the pager is gone")
 //!     '--> no guest
 //! ```
-//! A page that is missing is waited for by the thread that touched it, and by that one alone. So the main thread, which touches
-//! none once a guest is restored, listens here, and ends the process when the pager is no more.
+//! A page that is missing is waited for by the thread that touched it, and by that one alone. So a thread that touches none listens
+//! here, and ends the process when the pager is no more: a Wasm machine's main thread, which touches none once a guest is restored;
+//! one of its own in a Linux machine ([`crate::linux::paged`]).
 //!
 //! Only runs of a snapshot are offered, and small gaps between them: the rest is zero, which the kernel gives without asking.
 
@@ -85,6 +86,12 @@ impl Paging {
                 Some(farewell.map_or_else(|| "the pager breaks the protocol".to_owned(), |word| word.why()))
             }
         }
+    }
+}
+
+impl AsFd for Paging {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

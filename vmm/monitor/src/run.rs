@@ -52,7 +52,7 @@ impl Descriptors {
     }
 }
 
-fn take(number: RawFd, what: &str) -> Result<OwnedFd> {
+pub(crate) fn take(number: RawFd, what: &str) -> Result<OwnedFd> {
     sys::inherited(number).with_context(|| format!("descriptor {number} must be {what}"))
 }
 

@@ -73,6 +73,8 @@ pub struct LinuxSeal {
     pub network: ThreadFilter,
     /// For each disk's thread, first thing.
     pub disk: ThreadFilter,
+    /// For the thread that listens to a pager, first thing.
+    pub pager: ThreadFilter,
     /// What Landlock could do.
     pub landlock: RulesetStatus,
 }
@@ -82,8 +84,8 @@ impl LinuxSeal {
     pub fn begin() -> Result<Self, SealError> {
         let landlock = close(ThreadFilter(&filters::START))?;
         let [main, vcpu, worker] = [&filters::MAIN, &filters::VCPU, &filters::WORKER].map(ThreadFilter);
-        let [network, disk] = [&filters::NETWORK, &filters::DISK].map(ThreadFilter);
-        Ok(Self { main, vcpu, worker, network, disk, landlock })
+        let [network, disk, pager] = [&filters::NETWORK, &filters::DISK, &filters::PAGER].map(ThreadFilter);
+        Ok(Self { main, vcpu, worker, network, disk, pager, landlock })
     }
 }
 

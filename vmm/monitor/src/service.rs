@@ -219,7 +219,9 @@ impl Service {
                 Ok(()) => Ok(()),
                 Err(reason) => self.reply(&ControlReply::NoSnapshot { reason }),
             },
-            ControlRequest::LoadLinux(_) | ControlRequest::RestoreLinux(_) => {
+            ControlRequest::LoadLinux(_)
+            | ControlRequest::RestoreLinux(_)
+            | ControlRequest::RestoreLinuxPaged(_) => {
                 let reason = LoadError::Refused("this VMM runs Wasm functions, not Linux guests".into());
                 self.reply(&ControlReply::LoadFailed { reason, log: Vec::new() })
             }

@@ -34,7 +34,7 @@ pub use warren_abi::{
 };
 
 /// The version of this protocol; checked in [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
 pub const MAX_MESSAGE: usize = 256 << 10;
@@ -119,6 +119,10 @@ pub enum ControlRequest {
     /// `Restore`; instead of the memory the first is the VMM's end of a SOCK_SEQPACKET pair whose other end the pager has
     /// ([`pager`]). Answered like `Load`.
     RestorePaged(RestoreSpec),
+    /// Bring a Linux guest back in a VMM for Linux guests that was started for it, its memory page by page by a pager. Carries as
+    /// many descriptors as `RestoreLinux`; instead of the memory the first is the VMM's end of such a pair. Answered like
+    /// `LoadLinux`.
+    RestoreLinuxPaged(linux::LinuxRestore),
 }
 
 /// A snapshot, without what its descriptors carry.

@@ -1,4 +1,5 @@
-//! A `warren-pager` process over a folder for an origin, with the test in the agent's place.
+//! A `warren-pager` process over a folder for an origin, with the test in the agent's place. (The monitor's tests of Linux guests
+//! have it too.)
 
 use crate::support::real::image;
 use crate::support::vmm::{send_with, try_receive};
@@ -26,7 +27,7 @@ use warren_pager::{
     Entry, Manner, packet,
     protocol::{PACKET_MAX, PROTOCOL_VERSION, Reply, Request, Serve, decode, encode},
 };
-use warren_state::wasm::WasmState;
+use warren_state::wasm::{Run, WasmState};
 use warren_vmm_protocol::{ControlReply, ControlRequest, RestoreSpec};
 
 const KEY: [u8; 32] = [9; 32];
@@ -81,8 +82,13 @@ impl Harness {
     /// Cuts a snapshot's memory into chunks, all of it at the origin before this is back.
     pub(crate) fn publish(&self, snapshot: &Snapshot) -> Name {
         let state: WasmState = warren_state::open(&snapshot.state).unwrap();
+        self.publish_runs(snapshot, &state.runs)
+    }
+
+    /// The same of any kind of guest, whose snapshot's memory has these runs.
+    pub(crate) fn publish_runs(&self, snapshot: &Snapshot, runs: &[Run]) -> Name {
         let file = FileSource::new(snapshot.memory.try_clone().unwrap().into()).unwrap();
-        let memory = Linear::new(file, state.runs.iter().map(|run| (run.gpa, run.len))).unwrap();
+        let memory = Linear::new(file, runs.iter().map(|run| (run.gpa, run.len))).unwrap();
         let mut chunks = Vec::new();
         let manifest = cut(&memory, ChunkSize::DEFAULT, &salts().newest(LayerKind::Function), |sealed| {
             chunks.push(sealed);
@@ -210,7 +216,9 @@ fn spawn(folder: &Path, flags: &[&str]) -> (Child, OwnedFd) {
     let listener = seqpacket();
     bind(&listener, &address).unwrap();
     listen(&listener, 8).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_warren-pager"))
+    let built = option_env!("CARGO_BIN_EXE_warren-pager").map(PathBuf::from);
+    let program = std::env::var_os("WARREN_PAGER").map(PathBuf::from).or(built);
+    let child = Command::new(program.expect("WARREN_PAGER names warren-pager"))
         .arg("serve")
         .arg(format!("--origin={}", folder.join("origin").display()))
         .args(flags)

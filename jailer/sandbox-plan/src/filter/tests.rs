@@ -84,6 +84,7 @@ fn tables() -> Vec<(Vec<SystemCall>, &'static Filter)> {
         (linux::WORKER, &linux::filters::WORKER),
         (linux::NETWORK, &linux::filters::NETWORK),
         (linux::DISK, &linux::filters::DISK),
+        (linux::PAGER, &linux::filters::PAGER),
     ] {
         tables.push((linux::calls_of(threads).copied().collect(), filter));
     }

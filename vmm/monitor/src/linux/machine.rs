@@ -21,6 +21,7 @@ use crate::cpuid::{Leaves, Template};
 use crate::cpuid::{place::Place, software};
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
+use crate::paging::PagerError;
 use crate::ram::Ram;
 use crate::sys::FileUse;
 use crate::sys::pool::HugePage;
@@ -126,6 +127,8 @@ pub struct Kept {
     pub(super) leaves: Leaves,
     /// There is room for memory that is plugged.
     pub(super) pluggable: bool,
+    /// A pager brings its memory.
+    pub(super) paged: bool,
     /// How often the guest was brought back, from 1 on.
     pub(super) generation: u64,
     /// An id that no other generation has: this one's, if it is a copy.
@@ -175,6 +178,9 @@ pub enum LinuxError {
     /// A snapshot of another host: the caller's fault.
     #[error("{0}")]
     Other(String),
+    /// Memory could not be handed to a pager.
+    #[error(transparent)]
+    Pager(#[from] PagerError),
     /// Memory could not be filled: the host's fault.
     #[error(transparent)]
     Fill(#[from] FillError),
@@ -335,6 +341,7 @@ impl Machine {
     ) -> Kept {
         Kept {
             pluggable: self.blocks.region() > 0,
+            paged: false,
             vm: self.vm,
             ram: self.ram,
             bus: Arc::clone(&parts.bus),

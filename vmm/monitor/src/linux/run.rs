@@ -3,6 +3,7 @@
 use super::disk::Disk;
 use super::machine::{LinuxOptions, Machine};
 use super::network::Network;
+use super::paged::{Pages, listen};
 use super::rest::Rest;
 use super::service::{Queues, Service};
 use super::worker::Worker;
@@ -10,12 +11,12 @@ use crate::end::End;
 use crate::log;
 use crate::orders::queue;
 use crate::progress::monotonic_ns;
-use crate::run::{Descriptors, open_kvm, open_loop};
+use crate::run::{Descriptors, open_kvm, open_loop, take};
 use crate::seal::{LinuxSeal, ThreadFilter};
-use crate::sys::install_kick_handler;
+use crate::sys::{install_kick_handler, userfault::Userfault};
 use anyhow::{Context, Result, bail};
 use event_manager::SubscriberOps;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -27,13 +28,16 @@ pub struct LinuxDescriptors {
     pub listener: OwnedFd,
     /// /dev/kvm.
     pub kvm: OwnedFd,
+    /// /dev/userfaultfd, of a machine whose memory a pager may bring.
+    pub userfaultfd: Option<OwnedFd>,
 }
 
 impl LinuxDescriptors {
-    /// Takes them over. To be called once, first.
-    pub fn inherit() -> Result<Self> {
+    /// Takes them over, for a machine that may be paged or not. To be called once, first.
+    pub fn inherit(paged: bool) -> Result<Self> {
         let (listener, kvm) = Descriptors::inherit_first()?;
-        Ok(Self { listener, kvm })
+        let userfaultfd = paged.then(|| take(5, "/dev/userfaultfd")).transpose()?;
+        Ok(Self { listener, kvm, userfaultfd })
     }
 }
 
@@ -53,7 +57,9 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     install_kick_handler().context("install the signal handler")?;
     let kvm = open_kvm(descriptors.kvm)?;
     let (machine, vcpus) = Machine::create(&kvm, options).context("make the VM")?;
-    drop(kvm);
+    let device = descriptors.userfaultfd.as_ref().map(AsFd::as_fd);
+    let userfault = device.map(Userfault::new).transpose().context("make a userfaultfd")?;
+    drop((kvm, descriptors.userfaultfd));
     if !machine.filters_msrs() {
         bail!(
             "this KVM has no MSR filter, without which a Linux guest would reach registers that are not its own"
@@ -83,11 +89,17 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     let (network, orders) = queue().context("make an event descriptor")?;
     let streams = Network::new(orders).context("make the network thread's event loop")?;
     spawn("network", seal.network, &sealed, move || end.send(End::Host(streams.work())))?;
+    let pages = userfault.map(|userfault| -> Result<_> {
+        let (listener, begun) = channel();
+        spawn("pager", seal.pager, &sealed, move || listen(&begun))?;
+        Ok(Pages::new(userfault, listener))
+    });
+    let pages = pages.transpose()?;
     drop(sealed);
     // Ends when every thread has narrowed itself: nothing is read before.
     for () in narrowed {}
     let listener = UnixListener::from(descriptors.listener);
-    let queues = Queues { starts, work, disks, network, ends, rest };
+    let queues = Queues { starts, work, disks, network, ends, rest, pages };
     let service = Service::new(listener, machine, queues).context("use the control socket")?;
     serve(service, seal.main, begin)
 }

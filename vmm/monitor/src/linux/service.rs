@@ -8,6 +8,7 @@ use super::events::Tellings;
 use super::load;
 use super::machine::{Kept, LinuxError, Loaded, Machine};
 use super::network::{Front, NetworkOrder};
+use super::paged::Pages;
 use super::rest::Rest;
 use super::vcpu::{First, Start};
 use super::virtio::{balloon, mem};
@@ -16,6 +17,7 @@ use crate::connection::{Connection, ConnectionError};
 use crate::end::End;
 use crate::log;
 use crate::orders::{Incoming, Outgoing};
+use crate::paging::PagerError;
 use crate::progress::monotonic_ns;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -48,6 +50,8 @@ pub struct Queues {
     pub ends: Incoming<End>,
     /// How they come to rest.
     pub rest: Arc<Rest>,
+    /// Of a machine whose memory a pager may bring.
+    pub pages: Option<Pages>,
 }
 
 /// The main thread's belongings.
@@ -214,7 +218,10 @@ impl Service {
                 self.begin(|service, machine, bell| service.build(machine, bell, &spec, descriptors))
             }
             ControlRequest::RestoreLinux(spec) => {
-                self.begin(|service, machine, bell| service.restore(machine, bell, &spec, descriptors))
+                self.begin(|service, machine, bell| service.restore(machine, bell, (&spec, false), descriptors))
+            }
+            ControlRequest::RestoreLinuxPaged(spec) => {
+                self.begin(|service, machine, bell| service.restore(machine, bell, (&spec, true), descriptors))
             }
             ControlRequest::PowerButton => self.tell(|events| {
                 events.press_power_button();
@@ -338,6 +345,7 @@ fn load_error(error: LinuxError) -> LoadError {
         LinuxError::Read { .. }
         | LinuxError::Template { .. }
         | LinuxError::Device { .. }
+        | LinuxError::Pager(PagerError::NotStartedForIt | PagerError::Tell(_))
         | LinuxError::Other(_) => LoadError::Refused(error.to_string()),
         other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
     }

@@ -6,21 +6,24 @@
 //! ```
 //! - What devices gave back is told before registers are read: the interrupt lies in them.
 //! - The generation's id is in memory, and its interrupt in a local APIC, before any vCPU runs.
-//! - Pages of the snapshot are mapped privately: clones share what they do not write.
+//! - Pages of the snapshot are mapped privately: clones share what they do not write. Or a pager brings them
+//!   ([`super::paged`]).
 //! - The guest's clocks go on where they stood. What time it is, whoever brings it back tells its init.
 
 use super::events::Tellings;
 use super::filling;
 use super::load::{self, DeviceFile, Room};
 use super::machine::{Kept, LinuxError, Loaded, Machine};
+use super::paged::Pages;
 use super::rest::{NotAtRest, Rest};
 use super::vcpu::{First, Start};
 use crate::cpuid::{Leaves, Template, UnknownTemplate};
 use crate::load::sealed_len;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
+use crate::paging::PagerError;
 use crate::progress::monotonic_ns;
-use crate::snapshot::{TakeError, Taken, pages};
+use crate::snapshot::{Backing, TakeError, Taken, pages};
 use crate::sys::FileUse;
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VmFd;
@@ -31,7 +34,7 @@ use warren_sandbox_plan::name::SandboxName;
 use warren_state::linux::device::Devices;
 use warren_state::linux::vcpu::VcpuState;
 use warren_state::linux::{Leaf, LinuxState};
-use warren_state::wasm::{Area, RUNS_MAX};
+use warren_state::wasm::{Area, RUNS_MAX, Run};
 use warren_state::{StateError, open, seal};
 use warren_vmm_protocol::linux::LinuxRestore;
 
@@ -53,6 +56,9 @@ pub enum NoSnapshot {
     /// Memory that is plugged later is not written down.
     #[error("a machine with room for memory that is plugged is not written down")]
     Pluggable,
+    /// All of its memory would have to be brought for it.
+    #[error("a guest whose memory a pager brings is not written down again")]
+    Paged,
     /// KVM's clock cannot be read: the host's fault.
     #[error("KVM's clock cannot be read: {0}")]
     Clock(kvm_ioctls::Error),
@@ -82,6 +88,9 @@ pub fn go_on(kept: &Kept, rest: &Rest) {
 fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Result<Taken, NoSnapshot> {
     if kept.pluggable {
         return Err(NoSnapshot::Pluggable);
+    }
+    if kept.paged {
+        return Err(NoSnapshot::Paged);
     }
     rest.ask();
     rest.wait(PATIENCE)?;
@@ -122,7 +131,7 @@ fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Resul
 pub struct Admitted {
     state: LinuxState,
     were: Devices,
-    memory: OwnedFd,
+    memory: Backing,
     devices: Vec<DeviceFile>,
 }
 
@@ -157,13 +166,24 @@ pub enum Refusal {
     Parts(String),
 }
 
-/// Checks a request and its descriptors: memory first, then those of the devices.
-pub fn admit(spec: &LinuxRestore, descriptors: Vec<OwnedFd>, room: Room) -> Result<Admitted, Refusal> {
+/// Checks a request and its descriptors: memory or the pager's socket first, then those of the devices.
+pub fn admit(
+    spec: &LinuxRestore,
+    by_pager: bool,
+    descriptors: Vec<OwnedFd>,
+    room: Room,
+) -> Result<Admitted, Refusal> {
     SandboxName::new(spec.label.as_str()).map_err(|error| Refusal::Parts(format!("label: {error}")))?;
     let state: LinuxState = open(&spec.state)?;
     let mut descriptors = descriptors.into_iter();
     let memory = descriptors.next().ok_or_else(|| Refusal::Parts("no descriptor for the memory".into()))?;
-    let memory_len = sealed_len("the memory", &memory).map_err(Refusal::Parts)?;
+    let (memory, memory_len) = if by_pager {
+        // As long as its runs say: what there is of them, the pager knows.
+        (Backing::Pager(memory), state.runs.iter().map(|run| run.len).fold(0, u64::saturating_add))
+    } else {
+        let len = sealed_len("the memory", &memory).map_err(Refusal::Parts)?;
+        (Backing::File(memory), len)
+    };
     let were = state.check(memory_len)?;
     if (state.memory_bytes, state.vcpus.len()) != (room.memory_bytes, room.cpus.into()) {
         let (of_mib, of_cpus) = (state.memory_bytes >> 20, state.vcpus.len());
@@ -192,8 +212,13 @@ pub struct Resumed {
 }
 
 impl Machine {
-    /// Brings memory and devices back.
-    pub fn resume(self, admitted: Admitted, lines: Outgoing<()>) -> Result<Resumed, LinuxError> {
+    /// Brings memory and devices back. From here on a page of memory may be one that `pages` are waited for.
+    pub fn resume(
+        self,
+        admitted: Admitted,
+        pages: Option<&Pages>,
+        lines: Outgoing<()>,
+    ) -> Result<Resumed, LinuxError> {
         let Admitted { state, were, memory, devices } = admitted;
         let template =
             Template::named(&state.template).map_err(|error| LinuxError::Other(error.to_string()))?;
@@ -204,13 +229,12 @@ impl Machine {
                 "the snapshot was made on another kind of processor: {name} differs in leaf {at}"
             )));
         }
-        let mut offset = 0;
-        for run in &state.runs {
-            let file = (memory.as_fd(), offset);
-            self.ram
-                .map_file("the snapshot's memory", run.gpa, run.len, file, FileUse::CopyOnWrite)
-                .map_err(MachineError::from)?;
-            offset += run.len;
+        let paged = matches!(memory, Backing::Pager(_));
+        match memory {
+            Backing::File(memory) => self.map(&state.runs, &memory)?,
+            Backing::Pager(socket) => {
+                pages.ok_or(PagerError::NotStartedForIt)?.begin(&self.ram, &state.runs, socket)?;
+            }
         }
         let parts = self.furnish(devices, state.guest_bytes, lines, Some(&were))?;
         let start = Start {
@@ -219,9 +243,20 @@ impl Machine {
             first: First::Wait,
             filling: filling::Shared::new(None, self.ram.clone()),
         };
-        let kept = self.kept(&parts, (template.name, leaves), state.guest_bytes, state.generation);
+        let mut kept = self.kept(&parts, (template.name, leaves), state.guest_bytes, state.generation);
+        kept.paged = paged;
         let loaded = Loaded::new(start, parts, kept);
         Ok(Resumed { loaded, vcpus: state.vcpus, clock_ns: state.clock_ns })
+    }
+
+    fn map(&self, runs: &[Run], memory: &OwnedFd) -> Result<(), MachineError> {
+        let mut offset = 0;
+        for run in runs {
+            let file = (memory.as_fd(), offset);
+            self.ram.map_file("the snapshot's memory", run.gpa, run.len, file, FileUse::CopyOnWrite)?;
+            offset += run.len;
+        }
+        Ok(())
     }
 }
 

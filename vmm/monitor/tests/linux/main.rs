@@ -12,9 +12,13 @@ mod disks;
 mod ends;
 mod events;
 mod filling;
+#[allow(dead_code, reason = "shared with the pager's own tests, which use all of it")]
+#[path = "../../../../host-agent/pager/tests/paged/harness.rs"]
+mod harness;
 mod many;
 mod memory;
 mod net;
+mod paged;
 mod restored;
 mod vsock;
 
@@ -57,8 +61,19 @@ struct Shape {
     memory_mib: u64,
     /// Of sealed files into huge pages, which come when the guest first reaches for them.
     late: bool,
-    /// Written down and brought back in the middle of its work.
-    restored: bool,
+    /// Where its work ends that it began.
+    life: Life,
+}
+
+/// The parameter of the cases about a machine's behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Where it began.
+    First,
+    /// Written down and brought back in the middle of it.
+    Second,
+    /// The same, its memory brought by a pager.
+    Paged,
 }
 
 /// Copies a disk to another, writes a sector, discards some, reads entropy; all of it again after their drivers came back;
@@ -87,7 +102,10 @@ fn everything(shape: Shape) {
         guest.disks.push((source.try_clone().unwrap(), true));
         guest.disks.push((target.try_clone().unwrap(), false));
         guest.shape(shape.elf, shape.cpus, shape.memory_mib);
-        guest.point = shape.restored.then_some("console: discarded");
+        guest.point = (shape.life != Life::First).then_some("console: discarded");
+        if shape.life == Life::Paged {
+            guest.bring = paged::restore;
+        }
         if shape.late {
             guest.sealed = true;
             guest.flags.push("--huge-pages");
@@ -124,7 +142,7 @@ fn everything(shape: Shape) {
 
 #[test]
 fn stock_6_1_bzimage_does_everything() {
-    everything(Shape { kernel: "6.1", elf: None, cpus: 1, memory_mib: 128, late: false, restored: false });
+    everything(Shape { kernel: "6.1", elf: None, cpus: 1, memory_mib: 128, late: false, life: Life::First });
 }
 
 #[test]
@@ -135,23 +153,24 @@ fn stock_6_12_elf_with_four_vcpus_and_6_gib_does_everything() {
         cpus: 4,
         memory_mib: 6144,
         late: true,
-        restored: false,
+        life: Life::First,
     });
 }
 
 #[test]
 fn every_combination_does_everything() {
-    every_combination(false);
+    every_combination(Life::First);
 }
 
 /// The same machines, written down and brought back: the small ones, for all of a large one's memory is looked at, which takes
 /// longer than this suite's patience on the lab host.
 #[test]
 fn every_small_combination_does_everything_in_a_second_life() {
-    every_combination(true);
+    every_combination(Life::Second);
+    every_combination(Life::Paged);
 }
 
-fn every_combination(restored: bool) {
+fn every_combination(life: Life) {
     if !soak() {
         return;
     }
@@ -160,8 +179,9 @@ fn every_combination(restored: bool) {
             for (cpus, memory_mib, late) in
                 [(1, 128, true), (4, 128, false), (1, 6144, false), (4, 6144, true)]
             {
-                if !restored || memory_mib == 128 {
-                    everything(Shape { kernel, elf, cpus, memory_mib, late, restored });
+                let paged_late = life == Life::Paged && late;
+                if life == Life::First || (memory_mib == 128 && !paged_late) {
+                    everything(Shape { kernel, elf, cpus, memory_mib, late, life });
                 }
             }
         }

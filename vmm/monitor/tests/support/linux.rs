@@ -3,6 +3,7 @@
 use super::life::Snapshot;
 use super::vmm::{Vmm, memfd, sealed, send_with, try_receive};
 use rustix::fd::OwnedFd;
+use std::any::Any;
 use std::fs;
 use std::io::{Read, Seek};
 use std::os::unix::net::UnixStream;
@@ -48,6 +49,8 @@ pub struct Guest {
     pub flags: Vec<&'static str>,
     /// Written down when this stands in the log, and brought back in another VMM.
     pub point: Option<&'static str>,
+    /// How it is brought back then.
+    pub bring: fn(&Self, &Snapshot) -> Running,
 }
 
 /// A guest that runs.
@@ -56,6 +59,8 @@ pub struct Running {
     pub control: UnixStream,
     /// The log of its life before.
     pub before: String,
+    /// What it needs beside it as long as it runs.
+    pub beside: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// How a guest ended.
@@ -90,6 +95,7 @@ impl Guest {
             others: Vec::new(),
             flags: Vec::new(),
             point: None,
+            bring: Self::restore,
         }
     }
 
@@ -129,17 +135,23 @@ impl Guest {
         }
         let snapshot = running.snapshot();
         let before = running.kill().log;
-        let mut running = self.restore(&snapshot);
+        let mut running = (self.bring)(self, &snapshot);
         running.before = before;
         running
     }
 
     /// A machine for it.
     pub fn launch(&self) -> Vmm {
+        self.launch_with(&[])
+    }
+
+    /// The same with more flags.
+    pub fn launch_with(&self, more: &[&str]) -> Vmm {
         let words = [self.memory_mib, self.cpus.into(), self.disks.len() as u64].map(|word| word.to_string());
         let [memory, cpus, disks] = &words;
         let mut flags = vec!["--memory-mib", memory, "--cpus", cpus, "--disks", disks];
         flags.extend(&self.flags);
+        flags.extend(more);
         Vmm::launch("linux", &flags, None)
     }
 
@@ -174,6 +186,14 @@ impl Guest {
         let all: Vec<_> = std::iter::once(&snapshot.memory).chain(descriptors.iter().copied()).collect();
         send_with(control, &ControlRequest::RestoreLinux(spec), &all);
         try_receive(control)
+    }
+
+    /// Asks for a guest whose memory comes by this socket.
+    pub fn ask_paged(&self, control: &mut UnixStream, state: &[u8], socket: &OwnedFd) {
+        let (devices, descriptors) = self.parts();
+        let spec = LinuxRestore { state: state.to_vec(), devices, label: "test-guest".into() };
+        let all: Vec<_> = std::iter::once(socket).chain(descriptors).collect();
+        send_with(control, &ControlRequest::RestoreLinuxPaged(spec), &all);
     }
 
     /// Its devices and their descriptors.
@@ -227,12 +247,13 @@ impl Guest {
 }
 
 impl Running {
-    fn started(vmm: Vmm, control: UnixStream, reply: Option<&ControlReply>) -> Self {
+    /// Of the reply to whatever started it.
+    pub fn started(vmm: Vmm, control: UnixStream, reply: Option<&ControlReply>) -> Self {
         if !matches!(reply, Some(ControlReply::Started { .. })) {
             let (status, log) = vmm.wait();
             panic!("{reply:?}, status {status}: {log}");
         }
-        Self { vmm, control, before: String::new() }
+        Self { vmm, control, before: String::new(), beside: None }
     }
 
     /// Written down; it holds still.
