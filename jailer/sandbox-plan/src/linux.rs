@@ -300,7 +300,9 @@ mod tests {
     /// It decides nothing, reads no file and knows no device: it waits for one socket, says a line, and ends the process.
     #[test]
     fn the_pagers_thread_has_no_ioctl_and_no_file() {
-        assert!(calls_of(PAGER).all(|call| !["ioctl", "preadv", "recvmsg", "epoll_ctl"].contains(&call.name)));
+        assert!(
+            calls_of(PAGER).all(|call| !["ioctl", "preadv", "recvmsg", "epoll_ctl"].contains(&call.name))
+        );
         assert!(calls_of(PAGER).any(|call| call.name == "exit_group"));
     }
 

@@ -43,7 +43,10 @@ pub fn lines(program: Program) -> Vec<String> {
         Program::Linux(_) => {
             let rows = &linux::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
-            lines.push("the VM is made; the worker, network, disk, vCPU and, with --paged, pager threads started".to_string());
+            lines.push(
+                "the VM is made; the worker, network, disk, vCPU and, with --paged, pager threads started"
+                    .to_string(),
+            );
             let threads = [
                 ("main", linux::MAIN),
                 ("vcpu", linux::VCPU),

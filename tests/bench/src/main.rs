@@ -11,6 +11,7 @@ mod system;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use report::Report;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The same allocator as the services have, so that a floor is not slow for want of it.
@@ -44,6 +45,18 @@ struct Arguments {
     /// Where Linux guests' kernels lie, as `warren-lab --guests` carries them.
     #[arg(long)]
     guests: Option<PathBuf>,
+    /// The network namespace beyond a link, as a file, for snapshot-link.
+    #[arg(long)]
+    beyond: Option<PathBuf>,
+    /// Where its end of the link is reached.
+    #[arg(long, default_value = "10.77.0.2:7000")]
+    beyond_address: SocketAddr,
+    /// MiB of snapshot-link's guest.
+    #[arg(long, default_value_t = 2048)]
+    guest_mib: u64,
+    /// Files of 16 MiB of its application's data, at most 12.
+    #[arg(long, default_value_t = 12)]
+    data_files: usize,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -74,6 +87,8 @@ enum Bench {
     VmRestore,
     /// A sandbox from a snapshot in chunks to its first response, its memory brought by a pager.
     SnapshotFetch,
+    /// A Linux guest with a large application from chunks behind a link; on the lab host, in virtual time.
+    SnapshotLink,
     /// Event in to response out at the VMM.
     VmWarm,
     /// Client to client over gRPC, with a sandbox waiting.
@@ -153,6 +168,17 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::VmCold => benches::vm::cold(&places, &mut report, arguments.runs.min(200))?,
             Bench::VmRestore => benches::vm::restore(&places, &mut report, arguments.runs.min(200))?,
             Bench::SnapshotFetch => benches::vm::fetch::fetch(&places, &mut report, arguments.runs.min(100))?,
+            Bench::SnapshotLink => {
+                let beyond =
+                    arguments.beyond.as_deref().context("--beyond: the namespace beyond the link")?;
+                let shape = benches::link::Shape {
+                    beyond,
+                    address: arguments.beyond_address,
+                    memory_mib: arguments.guest_mib,
+                    files: arguments.data_files,
+                };
+                benches::link::link(&places, &mut report, shape)?;
+            }
             Bench::VmWarm => benches::vm::warm(&places, &mut report, arguments.runs)?,
             Bench::InvokeWarm => benches::invoke::warm(&places, &mut report, arguments.runs).await?,
             Bench::InvokeCold => benches::invoke::cold(&places, &mut report, arguments.runs.min(40)).await?,

@@ -12,10 +12,11 @@ use warren_image::{kernel, modules::Module, modules::Tree};
 const HOST_MODULES: [&str; 2] = ["irqbypass", "kvm-amd"];
 
 /// What a host's kernel needs for its sandboxes' network, where it has it as modules: taps, pairs of links, nftables with
-/// what translates addresses. (An installed system loads them by itself.)
-const NETWORK_MODULES: [&str; 10] = [
+/// what translates addresses, and links that are slow on purpose. (An installed system loads them by itself.)
+const NETWORK_MODULES: [&str; 11] = [
     "tun",
     "veth",
+    "sch_netem",
     "nf_tables",
     "nft_ct",
     "nft_chain_nat",

@@ -97,7 +97,7 @@ fn files_of(name: &str) -> [(PathBuf, String); 2] {
 
 /// Makes what is missing, and says what to carry besides functions. Runtimes of the same recipe are kept; the kernel is made each
 /// time, for init may be another.
-fn carries(names: &[&str]) -> Result<Option<Vec<(PathBuf, String)>>> {
+pub(crate) fn carries(names: &[&str]) -> Result<Option<Vec<(PathBuf, String)>>> {
     if !shell::is_root() {
         println!("warren-skipped: lab: Linux functions: only root can make root file systems");
         return Ok(None);

@@ -1,7 +1,7 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, fuzz, guests, linux, network, paths, prepare,
+    build, check, fuzz, guests, link, linux, network, paths, prepare,
     programs::{self, TestProgram},
     runtimes, setup, shell, systemd,
     tally::Tally,
@@ -289,6 +289,7 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
             lab.args(["--", &words]);
             lab
         }
+        "snapshot-link" => link::bench()?,
         name => {
             let mut command = Command::new(paths::built("warren-bench"));
             command.arg(name);

@@ -22,7 +22,7 @@ pub(crate) fn files() -> Result<Vec<(PathBuf, String)>> {
 }
 
 /// The paths in what `ldd` says; the kernel's own object has none.
-fn libraries(said: &str) -> impl Iterator<Item = String> {
+pub(crate) fn libraries(said: &str) -> impl Iterator<Item = String> {
     said.lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned))
 }

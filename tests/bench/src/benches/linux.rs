@@ -171,6 +171,11 @@ impl Started {
         self.folder.path().join("control")
     }
 
+    /// From process start to now.
+    pub(super) fn since(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Process start to the reply that it runs.
     pub(super) fn entry(&self) -> Duration {
         self.entry
@@ -272,12 +277,18 @@ pub(super) struct Process {
 impl Process {
     /// Starts one, with flags of one's own.
     pub(super) fn start(places: &Places, flags: &str) -> Result<Self> {
+        Self::with_memory(places, MEMORY_MIB, flags)
+    }
+
+    /// The same with so much memory; with `--paged` it has /dev/userfaultfd.
+    pub(super) fn with_memory(places: &Places, memory_mib: u64, flags: &str) -> Result<Self> {
+        let more = if flags.contains("--paged") { "5<>/dev/userfaultfd" } else { "" };
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("control");
         let listener = UnixListener::bind(&path)?;
         let program = places.bin.join("warren-vmm");
         let words = format!(
-            "exec {} linux {flags} --memory-mib {MEMORY_MIB} 3<&0 4<>/dev/kvm 0</dev/null",
+            "exec {} linux {flags} --memory-mib {memory_mib} 3<&0 4<>/dev/kvm {more} 0</dev/null",
             program.display()
         );
         let began = Instant::now();
@@ -325,7 +336,7 @@ pub(super) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T>
 }
 
 pub(super) fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     ensure!(control.push(SendAncillaryMessage::ScmRights(descriptors)), "too many descriptors");
     let sent = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::empty())?;

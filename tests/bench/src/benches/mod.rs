@@ -5,6 +5,7 @@ pub(crate) mod density;
 pub(crate) mod devices;
 mod first_process;
 pub(crate) mod invoke;
+pub(crate) mod link;
 pub(crate) mod linux;
 pub(crate) mod linux_restore;
 mod probe;

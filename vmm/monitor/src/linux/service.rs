@@ -217,12 +217,10 @@ impl Service {
             ControlRequest::LoadLinux(spec) => {
                 self.begin(|service, machine, bell| service.build(machine, bell, &spec, descriptors))
             }
-            ControlRequest::RestoreLinux(spec) => {
-                self.begin(|service, machine, bell| service.restore(machine, bell, (&spec, false), descriptors))
-            }
-            ControlRequest::RestoreLinuxPaged(spec) => {
-                self.begin(|service, machine, bell| service.restore(machine, bell, (&spec, true), descriptors))
-            }
+            ControlRequest::RestoreLinux(spec) => self
+                .begin(|service, machine, bell| service.restore(machine, bell, (&spec, false), descriptors)),
+            ControlRequest::RestoreLinuxPaged(spec) => self
+                .begin(|service, machine, bell| service.restore(machine, bell, (&spec, true), descriptors)),
             ControlRequest::PowerButton => self.tell(|events| {
                 events.press_power_button();
                 Ok(())

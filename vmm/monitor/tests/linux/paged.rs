@@ -17,7 +17,7 @@ use std::process::Command;
 use warren_chunks::pages::PAGE_BYTES;
 use warren_pager::{Manner, packet, regions::Regions, uffd::Userfault};
 use warren_state::{linux::LinuxState, open, wasm::Run};
-use warren_vmm_protocol::linux::DeviceSpec;
+use warren_vmm_protocol::linux::{DeviceSpec, Limits, Rate};
 use warren_vmm_protocol::pager::{PACKET_MAX, decode};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError};
 
@@ -86,12 +86,12 @@ fn what_a_guest_gives_back_comes_as_zeroes() {
     }
 }
 
-/// A script that reads a disk's pages from its cache and another disk past it, for ever.
+/// A script that reads a disk's pages from its cache and another disk past it, on a vCPU each.
 const BUSY: &str = "
     b md5sum /dev/vdc
-    ( while :; do b dd if=/dev/vdd of=/dev/null bs=65536 iflag=direct 2>/dev/null; done ) &
-    ( while :; do b md5sum /dev/vdc > /dev/null; done ) &
-    while :; do echo busy; b sleep 0.05; done";
+    b taskset 1 dd if=/dev/vdd of=/dev/null bs=65536 iflag=direct &
+    ( while :; do b taskset 2 md5sum /dev/vdc > /dev/null; done ) &
+    while :; do b sleep 0.5; echo busy; done";
 /// What the first of them holds, page by page.
 const CACHED: &[u8; 16] = b"cached, and kept";
 /// What the second does: it is in the buffer that its thread reads into next.
@@ -101,7 +101,9 @@ fn busy(kernel: &str) -> Option<(Guest, Snapshot)> {
     let marked = |mark: &[u8], len| mark.iter().copied().cycle().take(len).collect::<Vec<u8>>();
     let folder = has_kvm().then(guests).flatten()?;
     let mut guest = Guest::new(&folder, kernel, BUSY);
-    // So large that a reader is in the middle of it whenever the guest is written down.
+    // So large and slow that its reader is in the middle of it when the guest is written down.
+    let operations = Some(Rate { burst: 8, per_second: 16 });
+    guest.limits = Some(Limits { bytes: None, operations });
     for disk in [marked(CACHED, MIB), marked(BUFFER, 64 * MIB)] {
         guest.disks.push((memfd(&disk), true));
     }
@@ -121,12 +123,12 @@ fn ask(guest: &Guest, snapshot: &Snapshot, socket: &OwnedFd) -> (Vmm, UnixStream
     (vmm, control)
 }
 
-/// Whether a thread of a process waits for a page.
+/// Whether a thread of a process, whose name begins so, waits for a page.
 fn waits(pid: u32, name: &str) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
     let word = |task: &Path, what| fs::read_to_string(task.join(what)).unwrap_or_default();
     tasks
-        .filter(|task| word(task, "comm").trim() == name)
+        .filter(|task| word(task, "comm").starts_with(name))
         .any(|task| word(&task, "wchan").contains("userfault"))
 }
 
@@ -192,7 +194,7 @@ fn stop(harness: &Harness) {
     assert!(Command::new("kill").args(["-s", "STOP", &pid]).status().unwrap().success());
 }
 
-/// The real one: killed while the main thread waits, which says nothing any more; and killed under load.
+/// The real one: killed while a guest is brought back, which the main thread waits for; and killed under load.
 #[test]
 fn a_pager_that_is_killed_is_a_named_end() {
     let Some((guest, snapshot)) = busy("6.12") else { return };
@@ -207,7 +209,8 @@ fn a_pager_that_is_killed_is_a_named_end() {
     stop(&harness);
     let (vmm, _control) = ask(&guest, &snapshot, &socket);
     drop(socket);
-    while !waits(vmm.pid(), "warren-vmm") {
+    // The vCPUs get registers that KVM writes to memory for, and the main thread waits for them.
+    while !waits(vmm.pid(), "vcpu") {
         std::thread::yield_now();
     }
     harness.pager.kill().unwrap();

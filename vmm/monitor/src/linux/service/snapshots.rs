@@ -42,7 +42,8 @@ impl Service {
     ) -> Result<(), LoadError> {
         let admitted = snapshot::admit(spec, by_pager, descriptors, machine.room())
             .map_err(|refusal| LoadError::Refused(refusal.to_string()))?;
-        let Resumed { mut loaded, vcpus, clock_ns } = machine.resume(admitted, self.queues.pages.as_ref(), bell).map_err(load_error)?;
+        let Resumed { mut loaded, vcpus, clock_ns } =
+            machine.resume(admitted, self.queues.pages.as_ref(), bell).map_err(load_error)?;
         let mut firsts = vcpus.into_iter().map(|vcpu| First::Resume(Box::new(vcpu)));
         loaded.start.first = firsts.next().unwrap_or(First::Wait);
         // They hold as soon as they have their registers. Nobody raises an interrupt before: it would not be in them.
