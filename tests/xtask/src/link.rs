@@ -12,7 +12,9 @@ pub(crate) fn bench() -> Result<Command> {
     if !shell::is_root() {
         bail!("snapshot-link needs root: it makes a runtime's root file system");
     }
-    let Some(mut carries) = runtimes::carries(&["debian-python"])? else { bail!("no runtimes can be made here") };
+    let Some(mut carries) = runtimes::carries(&["debian-python"])? else {
+        bail!("no runtimes can be made here")
+    };
     carries.retain(|(_, to)| to.starts_with("/guests"));
     for program in ["warren-vmm", "warren-bench"] {
         carries.push((paths::built(program), format!("/bench/{program}")));
