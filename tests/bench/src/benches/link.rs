@@ -8,7 +8,8 @@
 //!
 //! The chunks are another worker's (`warren_chunks::l2`, gRPC), whose socket is in a network namespace beyond the link: this process
 //! opens it there. The pager is threads of this process, over a store that has nothing of its own. `amplification` is bytes fetched
-//! before the first response, over the bytes of the pages that a recorded run touched by then.
+//! before the first response, over the bytes of the pages that a recorded run touched by then. Recorded runs, which bring page by page
+//! and read chunks again and again, are on the far side of the link.
 
 mod app;
 mod guest;
@@ -88,7 +89,7 @@ fn measure(places: &Places, report: &mut Report, shape: Shape<'_>) -> Result<()>
     eprintln!("from a file: {whole:?}, {}", String::from_utf8_lossy(&expected));
     let mut touched = 0;
     for _ in 0..RECORDED {
-        let (took, entry) = far.respond(places, &written, (name, Manner::RECORD), &expected)?;
+        let (took, entry) = far.respond(places, &written, &far.there, (name, Manner::RECORD), &expected)?;
         touched = entry.touched.iter().map(|run| u64::from(run.count)).sum();
         eprintln!("recorded in {took:?}: {touched} pages in {} runs", entry.touched.len());
         let log = entry.log().context("nothing was touched")?;
@@ -97,7 +98,7 @@ fn measure(places: &Places, report: &mut Report, shape: Shape<'_>) -> Result<()>
     let serial = Manner { loading: false, eager: true, fill: false };
     let mut ways = Vec::new();
     for (metric, manner) in [("serial-faults", serial), ("first-response", Manner::SERVE)] {
-        let (took, entry) = far.respond(places, &written, (name, manner), &expected)?;
+        let (took, entry) = far.respond(places, &written, &far.store, (name, manner), &expected)?;
         ways.push((metric, took, entry));
     }
     let manifest = far.runtime.block_on(far.store.manifest(name, &key()))?;
@@ -220,18 +221,19 @@ impl Far {
         })
     }
 
-    /// One copy, its memory brought as the manner says: how long to its first response, and what it cost by then.
+    /// One copy, its memory brought from a store as the manner says: how long to its first response, and what it cost by then.
     fn respond(
         &self,
         places: &Places,
         written: &Written,
+        store: &Store,
         (name, manner): (Name, Manner),
         expected: &[u8],
     ) -> Result<(Duration, Entry)> {
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let (journal, source) =
-            (Journal::default(), Source::new(self.store.clone(), self.runtime.handle().clone(), 16));
+            (Journal::default(), Source::new(store.clone(), self.runtime.handle().clone(), 16));
         let order = Order { manifest: name, key: key(), manner, socket };
         let kept = journal.clone();
         let serving = thread::Builder::new().spawn(move || serve(&order, &source, &kept))?;

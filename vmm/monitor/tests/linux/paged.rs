@@ -194,10 +194,17 @@ fn stop(harness: &Harness) {
     assert!(Command::new("kill").args(["-s", "STOP", &pid]).status().unwrap().success());
 }
 
-/// The real one: killed while a guest is brought back, which the main thread waits for; and killed under load.
 #[test]
 fn a_pager_that_is_killed_is_a_named_end() {
-    let Some((guest, snapshot)) = busy("6.12") else { return };
+    killed("6.1");
+    if soak() {
+        killed("6.12");
+    }
+}
+
+/// The real one: killed while a guest is brought back, which the main thread waits for; and killed under load.
+fn killed(kernel: &str) {
+    let Some((guest, snapshot)) = busy(kernel) else { return };
     let mut harness = Harness::start();
     let name = harness.publish_runs(&snapshot, &state(&snapshot).runs);
     let begin = |harness: &Harness| {
