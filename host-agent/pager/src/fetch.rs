@@ -6,7 +6,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::{runtime::Handle, sync::Semaphore};
-use warren_chunks::{Manifest, Name, Store, TenantKey, manifest::ChunkRef, store::ReadError};
+use warren_chunks::{
+    Manifest, Name, Store, TenantKey, manifest::ChunkRef, metrics::Figures, store::ReadError,
+};
 
 /// Where chunks come from: one for all VMs. A clone is the same.
 #[derive(Clone, Debug)]
@@ -45,6 +47,12 @@ impl Source {
     /// A manifest. Waits, so not to be called on the runtime.
     pub fn manifest(&self, name: Name, key: &TenantKey) -> Result<Manifest, ReadError> {
         self.runtime.block_on(self.store.manifest(name, key))
+    }
+
+    /// What each tier did until now.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.store.figures()
     }
 
     /// Fetches of one VM.

@@ -3,7 +3,7 @@
 use crate::fetch::Source;
 use crate::journal::Journal;
 use crate::packet::{self, Packet};
-use crate::protocol::{PACKET_MAX, PROTOCOL_VERSION, Reply, Request, Serve, decode, encode};
+use crate::protocol::{HostFigures, PACKET_MAX, PROTOCOL_VERSION, Reply, Request, Serve, decode, encode};
 use crate::serve::{Order, serve};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::BTreeMap;
@@ -57,11 +57,30 @@ impl Pager {
                 Some(_) if !greeted => refused("no greeting came before"),
                 Some(Request::Serve(serve)) => self.begin(&serve, descriptors),
                 Some(Request::Report { id }) => self.report(id),
+                Some(Request::Figures) => Reply::Figures(self.figures()),
             };
             let packet = encode(&reply).ok_or(io::ErrorKind::InvalidData)?;
             packet::send(connection.as_fd(), &packet, &[])?;
         }
         Ok(())
+    }
+
+    /// VMs that are served now.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        self.serving.load(Ordering::SeqCst)
+    }
+
+    fn figures(&self) -> HostFigures {
+        let tiers = self.source.figures();
+        HostFigures {
+            serving: u32::try_from(self.serving()).unwrap_or(u32::MAX),
+            served: self.journals().next,
+            memory: tiers.memory.into(),
+            disk: tiers.disk.into(),
+            peers: tiers.peers.into(),
+            origin: tiers.origin.into(),
+        }
     }
 
     fn begin(&self, what: &Serve, descriptors: Vec<OwnedFd>) -> Reply {

@@ -1,8 +1,8 @@
 //! The pager: memory of restored VMs, brought page by page from chunks while they run.
 //!
 //! It opens manifests with keys that the agent hands over, and puts pages into VMMs that offered their memory (userfaultfd). It
-//! deliberately does *not* map guest memory, write to the origin, know a guest, or decide who may have which image. Nothing in
-//! Warren starts it yet; tests do.
+//! deliberately does *not* map guest memory, write to the origin, know a guest, or decide who may have which image. The
+//! agent starts it.
 //!
 //! Principles:
 //! - A VMM is believed nothing: which image it gets was said by who started it, and whatever it offers is its own memory.

@@ -4,11 +4,12 @@
 use crate::journal::{Entry, Figures};
 use crate::memory::Manner;
 use serde::{Deserialize, Serialize};
-use warren_chunks::pages::PageRun;
+use std::time::Duration;
+use warren_chunks::{metrics::TierFigures, pages::PageRun};
 use warren_vmm_protocol::pager::{decode_within, encode_within};
 
 /// The version of these messages; checked in [`Request::Hello`].
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Most bytes of a packet.
 pub const PACKET_MAX: usize = 160 << 10;
 
@@ -27,6 +28,8 @@ pub enum Request {
         /// Which.
         id: u64,
     },
+    /// Say what was done for all of them. Who asks for nothing else asks for a sign of life.
+    Figures,
 }
 
 /// What a VM gets.
@@ -68,11 +71,61 @@ pub enum Reply {
         /// Why it is served no more.
         ended: Option<String>,
     },
+    /// To `Figures`.
+    Figures(HostFigures),
     /// Not done.
     Refused {
         /// Why.
         why: String,
     },
+}
+
+/// Counts of a whole pager since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFigures {
+    /// VMs that are served now.
+    pub serving: u32,
+    /// VMs that were, these included.
+    pub served: u64,
+    /// Reads of chunks that were in memory.
+    pub memory: Tier,
+    /// Those that were on this host's disk.
+    pub disk: Tier,
+    /// Those that other workers had.
+    pub peers: Tier,
+    /// Those that the origin had.
+    pub origin: Tier,
+}
+
+/// Reads of one tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tier {
+    /// It had the chunk.
+    pub hits: u64,
+    /// It had nothing.
+    pub misses: u64,
+    /// It had other bytes than were asked for, or failed.
+    pub failures: u64,
+    /// Bytes of its hits, sealed.
+    pub bytes: u64,
+    /// Microseconds that half of its hits took at most.
+    pub p50_us: u64,
+    /// The same of 99 of a hundred.
+    pub p99_us: u64,
+}
+
+impl From<TierFigures> for Tier {
+    fn from(tier: TierFigures) -> Self {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            hits: tier.hits,
+            misses: tier.misses,
+            failures: tier.damaged.saturating_add(tier.failures),
+            bytes: tier.bytes,
+            p50_us: us(tier.p50),
+            p99_us: us(tier.p99),
+        }
+    }
 }
 
 impl From<Entry> for Reply {

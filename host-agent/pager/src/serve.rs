@@ -25,6 +25,9 @@ use warren_vmm_protocol::pager::{Farewell, Offer, PACKET_MAX, decode, encode};
 const REST: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
+/// Why a VM is served no more that ended by itself.
+pub const HUNG_UP: &str = "the VMM hung up";
+
 /// What one VM gets.
 #[derive(Debug)]
 pub struct Order {
@@ -48,7 +51,7 @@ pub enum End {
     #[error("the image cannot be had: {}", chain(.0))]
     Resolve(#[source] ResolveError<ReadError>),
     /// The VMM hung up: its end, most often.
-    #[error("the VMM hung up")]
+    #[error("{HUNG_UP}")]
     HungUp,
     /// The VMM said something else than an offer, or something more.
     #[error("the VMM breaks the protocol")]

@@ -18,6 +18,7 @@ macro_rules! needs {
 mod harness;
 mod hostile;
 mod keeper;
+mod kept;
 
 use harness::{Harness, pair, restore};
 use keeper::{BYTES, check, expected, taken};
