@@ -100,7 +100,7 @@ pub(crate) fn sandbox(sandbox: &Sandbox) -> Value {
         "id": sandbox.id, "host_id": sandbox.host_id, "function": sandbox.function, "version": sandbox.version,
         "state": state(sandbox), "memory_mib": sandbox.memory_mib, "invocations": sandbox.invocations,
         "age_ms": sandbox.age_ms, "idle_ms": sandbox.idle_ms, "request_id": sandbox.request_id,
-        "pid": sandbox.pid, "restored": sandbox.restored, "partition": sandbox.partition, "epoch": sandbox.epoch,
+        "pid": sandbox.pid, "restored": sandbox.restored, "paged": sandbox.paged, "partition": sandbox.partition, "epoch": sandbox.epoch,
     })
 }
 

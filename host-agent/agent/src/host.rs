@@ -6,6 +6,7 @@ use crate::{
     jailer::JailerClient,
     linux::Offer,
     logs::LogHub,
+    pager::PagerClient,
     resources::{HostFull, MemoryBudget, Reservation},
     sandbox::{
         Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, live::Guest, machine::Event,
@@ -43,6 +44,8 @@ pub struct Host {
     pub versions: Arc<Versions>,
     /// Functions at rest, from which cold starts begin.
     pub snapshots: Snapshots,
+    /// What brings the memory of VMs that begin from snapshots this host does not have.
+    pub pager: PagerClient,
     /// Jails that wait for one of them.
     pub zygotes: Zygotes,
     /// What Linux functions run on.
@@ -102,8 +105,14 @@ impl Host {
         let grants = GrantLedger::default();
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
+        let run = RunDir::open(data.join("run"))?;
+        let pager = match config.pager(run.pager())? {
+            Some(program) => PagerClient::start(program).context("cannot start a thread")?,
+            None => PagerClient::none(),
+        };
         Ok(Arc::new(Self {
             id,
+            pager,
             keep_alive: Duration::from_millis(config.idle_ms),
             jailer,
             control,
@@ -112,7 +121,7 @@ impl Host {
             zygotes: Zygotes::new(config.zygotes_mib),
             offer,
             sandboxes: SandboxTable::default(),
-            run: RunDir::open(data.join("run"))?,
+            run,
             logs: LogHub::start(data.join("logs"))?,
             grants,
             memory,

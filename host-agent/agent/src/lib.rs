@@ -12,7 +12,7 @@
 //!
 //! Modules: [`config`] flags, [`run`] start and stop, [`host`] what everything shares, [`service`] gRPC in, [`fleet`]
 //! gRPC out, [`sandbox`] life of a sandbox, [`version`] code made startable, [`snapshot`] functions at rest, from which cold starts begin, [`zygote`] VMMs that
-//! wait for them, [`vmm`] and [`jailer`] the two local
+//! wait for them, [`pager`] memory that comes page by page, [`vmm`] and [`jailer`] the two local
 //! protocols, [`linux`] what Linux functions run on, [`logs`] function logs, [`resources`] memory and CPU shares, [`memfd`] sealed files,
 //! [`pidfd`] the end of a process.
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ pub mod jailer;
 pub mod linux;
 pub mod logs;
 pub mod memfd;
+pub mod pager;
 pub mod pidfd;
 pub mod resources;
 mod run;

@@ -163,6 +163,8 @@ async fn destroy_all(host: &Host, drain: Duration) {
             tracing::error!("not everything was reclaimed before the stop; the next start does it");
         }
     }
+    // Nobody is served by it any more.
+    let _ = timeout(STOP_PATIENCE, host.pager.end()).await;
     // Compilations and what is written down are no sandboxes, but jailed all the same.
     host.jailer.close();
     let left = timeout(CLOSE_PATIENCE, host.jailer.list()).await;

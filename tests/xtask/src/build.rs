@@ -26,6 +26,7 @@ const PROGRAMS: &[&str] = &[
     "warren-jailer",
     "warren-vmm",
     "warren-compile",
+    "warren-pager",
     // PID 1 of Linux guests; goes into kernels' initrds.
     "warren-init",
 ];

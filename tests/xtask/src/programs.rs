@@ -10,7 +10,8 @@ use std::{
 /// The package whose test programs are the end-to-end suites.
 const SUITES: &str = "suites";
 /// Package and name of other tests that have a full form.
-const FULL_FORMS: [(&str, &str); 5] = [
+const FULL_FORMS: [(&str, &str); 6] = [
+    ("host-agent/agent", "paging"),
     ("host-agent/agent", "worker"),
     ("host-agent/chunks", "crash"),
     ("host-agent/image", "runtime"),

@@ -253,8 +253,15 @@ fn seccomp() -> Finding {
 
 fn programs() -> Finding {
     let what = "programs";
-    let needed =
-        ["warren-jailer", "warren-control", "warren-agent", "warren-vmm", "warren-compile", "warren-guest"];
+    let needed = [
+        "warren-jailer",
+        "warren-control",
+        "warren-agent",
+        "warren-pager",
+        "warren-vmm",
+        "warren-compile",
+        "warren-guest",
+    ];
     let missing: Vec<_> = needed.into_iter().filter(|name| beside(name).is_none()).collect();
     if missing.is_empty() {
         Finding::good(what, "all beside this one")

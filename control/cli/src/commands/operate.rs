@@ -30,7 +30,7 @@ pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outco
             sandbox.id.clone(),
             or_none(format!("{}:{}", sandbox.function, sandbox.version)),
             shape::state(sandbox),
-            or_none(if sandbox.restored { "restored" } else { "booted" }.to_owned()),
+            or_none(began(&sandbox).to_owned()),
             sandbox.host_id.clone(),
             format!("{} MiB", sandbox.memory_mib),
             sandbox.invocations.to_string(),
@@ -42,6 +42,14 @@ pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outco
     let header = ["sandbox", "function", "state", "start", "host", "memory", "calls", "age", "idle", "pid"];
     screen::print(&screen::table(&header, &[5, 6, 7, 8, 9], rows.collect()));
     Ok(())
+}
+
+fn began(sandbox: &Sandbox) -> &'static str {
+    match (sandbox.restored, sandbox.paged) {
+        (_, true) => "paged",
+        (true, false) => "restored",
+        (false, false) => "booted",
+    }
 }
 
 #[derive(clap::Args)]

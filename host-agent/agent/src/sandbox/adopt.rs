@@ -122,9 +122,10 @@ async fn adopt(
     let mut control = ControlChannel::connect(&socket).await?;
     let status = control.status().await?;
     let reservation = host.memory.reserve_adopted(record.about.guest, record.about.memory_mib);
+    let origin = record.origin();
     let sandbox = Sandbox::new(record.about, Machine::with_finished(status.invocations));
     sandbox.set_jailed(&jailed.name, jailed.pid);
-    sandbox.set_restored(record.restored);
+    sandbox.set_origin(origin);
     let drain = follow_log(host, &sandbox).await;
     if sandbox.about.guest == Guest::Linux {
         let found = Found { vitals: Vitals { pidfd, control, _kept: None }, reservation, drain };

@@ -3,21 +3,22 @@
 //! ```text
 //! words, epoch, id, memory checked ─▶ version ready ─▶ socket listens ─▶ jailed ─▶ loaded ─▶ invoke connection ─▶ idle
 //!        │                                     │        ▲   or, where there is a snapshot: restored  ▲
-//!        │                                     │        ├── the VMM refuses the snapshot: again, without it
+//!        │                                     │        ├── the VMM refuses the snapshot, or nobody pages it: again, without it
 //!        │                                     │        └── the zygote is dead: again, in a jail of its own
 //!        │                                     └─ a snapshot, and a zygote waits ─▶ restored ───────┘
 //!        └ refused, nothing made         └───────────────────┴── failed: the owner reclaims, then the error goes out
 //! ```
-//! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`.
+//! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`; `paged`: with memory that the pager brings.
 //! Everything after the checks is the owner task's, so a caller who leaves does not leave half a sandbox behind.
 
 mod linux;
+mod paged;
 mod wasm;
 
 use super::{
     door::Door,
     error::CreateError,
-    live::{About, Guest, Sandbox, Startup},
+    live::{About, Guest, Origin, Sandbox, Startup},
     machine::{Cause, Event, Machine, State},
     owner,
     record::Record,
@@ -28,7 +29,7 @@ use crate::{
     logs::InvocationLog,
     pidfd::Pidfd,
     resources::Reservation,
-    snapshot::{Found, SealedSnapshot},
+    snapshot::{FleetSnapshot, Found, SealedSnapshot},
     version::{BadVersion, PrepareError, Startable, VersionSpec, What},
     vmm::{ChannelError, ControlChannel, InvokeChannel},
     zygote::{Class, Zygote},
@@ -166,24 +167,33 @@ async fn bring_up(
     spec: &VersionSpec,
     drain: &mut Option<JoinHandle<()>>,
 ) -> Result<(Vitals, Timings), CreateError> {
-    let prepared = host.versions.prepare(spec, Bytes::new(), Bytes::new()).await?;
-    let version = prepared.version;
+    let version = host.versions.prepare(spec, Bytes::new(), Bytes::new()).await?.version;
+    let birth = Birth { host, sandbox, spec, version: &version };
     let mut snapshot = match host.snapshots.find(host, spec, &version).await {
-        Some(Found::Kept(kept)) => Some(kept),
-        Some(Found::Fleet(copy)) => host.snapshots.bring(host, copy, (spec, &version)).await,
+        Some(Found::Kept(snapshot)) => Some(snapshot),
+        Some(Found::Fleet(fleet)) => match paged::start(&birth, &fleet, drain).await {
+            Ok((started, serving)) => {
+                let born = birth.enter(started, Origin::Paged, None)?;
+                paged::follow(&birth, fleet, serving);
+                // Brought whole, beside it: those that come after share its memory.
+                host.snapshots.want(host, spec, &version);
+                return Ok(born);
+            }
+            Err(error) if paged::is_final(&error) => return Err(error),
+            Err(_) => host.snapshots.bring(host, fleet, (spec, &version)).await,
+        },
         None => None,
     };
-    let birth = Birth { host, sandbox, spec, version: &version };
     let zygote = match (&snapshot, &version) {
         (Some(_), Startable::Wasm(version)) => host.zygotes.take(Class::of(spec.memory_mib, version)),
         _ => None,
     };
     let adopts = zygote.is_some();
-    let mut started = birth.start(snapshot.as_deref(), zygote, drain).await;
+    let mut started = birth.start(From::of(snapshot.as_ref()), zygote, drain).await;
     if adopts && matches!(&started, Err(CreateError::Load { failure, .. }) if !failure.was_said()) {
         // It died before it could say anything: nothing is known of the snapshot.
         birth.undo().await;
-        started = birth.start(snapshot.as_deref(), None, drain).await;
+        started = birth.start(From::of(snapshot.as_ref()), None, drain).await;
     }
     if let Err(CreateError::Load { failure, .. }) = &started
         && !failure.is_the_functions()
@@ -193,21 +203,14 @@ async fn bring_up(
             .refused(&refused, &format!("{}; its log: {}", failure.words(), sandbox.vmm_log.text()))
             .await;
         birth.undo().await;
-        started = birth.start(None, None, drain).await;
+        started = birth.start(From::Nothing, None, drain).await;
     }
-    let Started { pid, pidfd, control, up: Up { channel, startup }, jail_us, up_us } = started?;
+    let started = started?;
     if snapshot.is_none() {
         host.snapshots.want(host, spec, &version);
     }
-    sandbox.set_restored(snapshot.is_some());
-    let (about, jail) = (sandbox.about.clone(), sandbox.jail());
-    let jail = (jail != about.id).then_some(jail);
-    host.run.write(&Record { about, pid, restored: snapshot.is_some(), jail })?;
-    sandbox.ready(Event::Ready, channel, startup).map_err(|_| destroyed(sandbox))?;
-    let Startup { init_us, restore_us } = startup;
-    let vm_us = up_us.saturating_sub(init_us + restore_us);
-    let kept = Some(Kept { _version: version, _snapshot: snapshot });
-    Ok((Vitals { pidfd, control, _kept: kept }, Timings { jail_us, vm_us, init_us, restore_us }))
+    let origin = if snapshot.is_some() { Origin::Restored } else { Origin::Booted };
+    birth.enter(started, origin, snapshot)
 }
 
 /// One try at a sandbox.
@@ -216,6 +219,22 @@ struct Birth<'a> {
     sandbox: &'a Arc<Sandbox>,
     spec: &'a VersionSpec,
     version: &'a Startable,
+}
+
+/// What a try begins from.
+enum From<'a> {
+    /// It boots.
+    Nothing,
+    /// A snapshot of this host.
+    Kept(&'a SealedSnapshot),
+    /// A snapshot of the fleet, and the socket to the pager that brings its memory.
+    Paged(&'a FleetSnapshot, &'a OwnedFd),
+}
+
+impl<'a> From<'a> {
+    fn of(snapshot: Option<&'a Arc<SealedSnapshot>>) -> Self {
+        snapshot.map_or(Self::Nothing, |snapshot| Self::Kept(snapshot))
+    }
 }
 
 /// A sandbox that came up.
@@ -243,7 +262,7 @@ impl Birth<'_> {
     /// Brings a guest to where it takes events: from a snapshot if there is one, in a zygote if there is one.
     async fn start(
         &self,
-        snapshot: Option<&SealedSnapshot>,
+        from: From<'_>,
         zygote: Option<Zygote>,
         drain: &mut Option<JoinHandle<()>>,
     ) -> Result<Started, CreateError> {
@@ -251,7 +270,7 @@ impl Birth<'_> {
         let began = Instant::now();
         let jailed = match zygote {
             Some(zygote) => self.adopt(zygote, drain),
-            None => self.jail(snapshot.is_some(), drain).await?,
+            None => self.jail(&from, drain).await?,
         };
         let since = Instant::now();
         let Jailed { name, pid, pidfd, mut control, channel, tap } = jailed;
@@ -261,25 +280,52 @@ impl Birth<'_> {
         }
         let pidfd = Pidfd::new(pidfd)?;
         let socket = host.run.socket(&name);
-        let up = match (version, snapshot) {
-            (Startable::Wasm(version), Some(snapshot)) => {
+        let up = match (version, from) {
+            (Startable::Wasm(version), From::Kept(snapshot)) => {
                 wasm::restore(sandbox, version, snapshot, &mut control, (channel, &socket)).await?
             }
-            (Startable::Wasm(version), None) => {
+            (Startable::Wasm(version), From::Paged(snapshot, pager)) => {
+                wasm::restore_paged(sandbox, version, (snapshot, pager), &mut control, &socket).await?
+            }
+            (Startable::Wasm(version), From::Nothing) => {
                 wasm::load(host, sandbox, spec, version, &mut control, &socket).await?
             }
-            (Startable::Linux(version), snapshot) => {
+            (Startable::Linux(version), from) => {
                 let wanted = linux::Wanted { spec, version, tap };
-                match snapshot {
-                    Some(from) => {
+                match from {
+                    From::Kept(from) => {
                         linux::restore(host, sandbox, wanted, from, (&mut control, &socket)).await?
                     }
-                    None => linux::load(host, sandbox, wanted, &mut control, &socket).await?,
+                    // No Linux guest is paged: `paged::start` refuses it.
+                    From::Nothing | From::Paged(..) => {
+                        linux::load(host, sandbox, wanted, &mut control, &socket).await?
+                    }
                 }
             }
         };
         let jail_us = u64::try_from(since.duration_since(began).as_micros()).unwrap_or(u64::MAX);
         Ok(Started { pid, pidfd, control, up, jail_us, up_us: micros(since) })
+    }
+
+    /// One that came up is written down, and takes events.
+    fn enter(
+        &self,
+        started: Started,
+        origin: Origin,
+        snapshot: Option<Arc<SealedSnapshot>>,
+    ) -> Result<(Vitals, Timings), CreateError> {
+        let Self { host, sandbox, version, .. } = *self;
+        let Started { pid, pidfd, control, up: Up { channel, startup }, jail_us, up_us } = started;
+        sandbox.set_origin(origin);
+        let (about, jail) = (sandbox.about.clone(), sandbox.jail());
+        let jail = (jail != about.id).then_some(jail);
+        let (restored, paged) = (origin != Origin::Booted, origin == Origin::Paged);
+        host.run.write(&Record { about, pid, restored, paged, jail })?;
+        sandbox.ready(Event::Ready, channel, startup).map_err(|_| destroyed(sandbox))?;
+        let Startup { init_us, restore_us } = startup;
+        let vm_us = up_us.saturating_sub(init_us + restore_us);
+        let kept = Some(Kept { _version: version.clone(), _snapshot: snapshot });
+        Ok((Vitals { pidfd, control, _kept: kept }, Timings { jail_us, vm_us, init_us, restore_us }))
     }
 
     /// A zygote becomes this sandbox's, for ever.
@@ -290,13 +336,13 @@ impl Birth<'_> {
         Jailed { name, pid, pidfd, control, channel: Some(channel), tap: None }
     }
 
-    async fn jail(&self, restores: bool, drain: &mut Option<JoinHandle<()>>) -> Result<Jailed, CreateError> {
+    async fn jail(&self, from: &From<'_>, drain: &mut Option<JoinHandle<()>>) -> Result<Jailed, CreateError> {
         let Self { host, sandbox, spec, version } = *self;
         let name = sandbox.about.id.clone();
         let Door { socket, theirs, log } = host.run.door(&name)?;
         *drain = Some(self.follow(log));
         let (program, limits) = match version {
-            Startable::Wasm(version) => wasm::machine(spec, version, restores),
+            Startable::Wasm(version) => wasm::machine(spec, version, from),
             Startable::Linux(_) => linux::machine(host, spec)?,
         };
         let spawn = Spawn { name: name.clone(), program, limits };
@@ -357,7 +403,7 @@ impl CreateError {
     }
 }
 
-impl From<BadVersion> for CreateError {
+impl core::convert::From<BadVersion> for CreateError {
     fn from(error: BadVersion) -> Self {
         Self::Prepare(error.into())
     }

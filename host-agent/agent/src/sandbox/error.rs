@@ -3,6 +3,7 @@
 use super::{grants::StaleGrant, kept::FenceError, machine::Refused};
 use crate::{
     jailer::JailerError,
+    pager::PagerError,
     resources::HostFull,
     version::{PrepareError, from_jailer, is_full},
     vmm::LoadFailure,
@@ -36,6 +37,9 @@ pub enum CreateError {
     /// The jail was not built.
     #[error(transparent)]
     Jailer(#[from] JailerError),
+    /// Its memory is not paged: what is started so starts another way.
+    #[error(transparent)]
+    Pager(#[from] PagerError),
     /// The function did not come up in its VM.
     #[error("sandbox did not come up: {failure}; {last_words}")]
     Load {
@@ -196,7 +200,7 @@ impl From<CreateError> for WireError {
             E::Load { failure: LoadFailure::Said { ref reason, .. }, .. } => {
                 from_load(reason, format!("{message} ({reason:?})"))
             }
-            E::Load { .. } => {
+            E::Load { .. } | E::Pager(_) => {
                 Self::new(Code::Unavailable, "SANDBOX_FAILED", Fault::System, message).retryable(soon)
             }
             E::Io(io) if is_full(&io) => {

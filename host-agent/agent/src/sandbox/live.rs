@@ -91,10 +91,22 @@ struct Inner {
     jail: Option<SandboxName>,
     /// What its start took, until an invocation has told it.
     startup: Startup,
-    /// Whether it began from a snapshot.
-    restored: bool,
+    /// Whether it began from a snapshot, and how.
+    origin: Origin,
     /// What its invocations really used.
     used: Used,
+}
+
+/// From what a sandbox began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// From nothing: it booted.
+    #[default]
+    Booted,
+    /// From a snapshot that this host has.
+    Restored,
+    /// From one whose memory the pager brings, page by page.
+    Paged,
 }
 
 /// What the start of a sandbox took, microseconds.
@@ -168,7 +180,7 @@ impl Sandbox {
             pid: 0,
             jail: None,
             startup: Startup::default(),
-            restored: false,
+            origin: Origin::Booted,
             used: Used::default(),
         };
         Arc::new(Self {
@@ -252,8 +264,14 @@ impl Sandbox {
         inner.jail = (*name != self.about.id).then(|| name.clone());
     }
 
-    pub(super) fn set_restored(&self, restored: bool) {
-        self.lock().restored = restored;
+    pub(super) fn set_origin(&self, origin: Origin) {
+        self.lock().origin = origin;
+    }
+
+    /// Events that it has been done with.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.lock().machine.finished()
     }
 
     /// The way to the VM of one that is dead, if nobody has it: for last words.
@@ -309,7 +327,8 @@ impl Sandbox {
             pid: inner.pid,
             partition: self.about.partition,
             epoch: self.about.epoch,
-            restored: inner.restored,
+            restored: inner.origin != Origin::Booted,
+            paged: inner.origin == Origin::Paged,
         }
     }
 

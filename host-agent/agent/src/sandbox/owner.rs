@@ -16,6 +16,8 @@ use warren_vmm_protocol::guest::SHUTDOWN_BUDGET_MS;
 
 /// What an orderly end of a Linux guest may take: its own budget, and the power-off.
 const FAREWELL: Duration = Duration::from_millis(SHUTDOWN_BUDGET_MS as u64 + 1000);
+/// How long a VMM whose connection has closed may take to end by itself, and say of what.
+const LAST_ACT: Duration = Duration::from_millis(250);
 /// How long the end of the VMM's log is waited for once the process is gone.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -31,6 +33,10 @@ pub(super) async fn watch(host: &Host, sandbox: &Arc<Sandbox>, vitals: Vitals) {
             error = control.closed() => sandbox.kill(Cause::Lost(error.to_string())),
             () = sleep(look_again) => look_again = sandbox.expire_or_next(host.keep_alive),
         }
+    }
+    if let State::Dead(Cause::Lost(_)) = sandbox.state() {
+        // Its sockets close before its last words are out: killed at once, it would have no reason.
+        let _ = timeout(LAST_ACT, pidfd.exited()).await;
     }
     farewell(sandbox, &pidfd).await;
 }

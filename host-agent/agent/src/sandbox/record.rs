@@ -2,7 +2,7 @@
 //!
 //! No fsync: after a crash of the machine there is nothing left to adopt.
 
-use super::live::About;
+use super::live::{About, Origin};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -27,12 +27,25 @@ pub struct Record {
     /// Whether it began from a snapshot; agents that made none say nothing.
     #[serde(default)]
     pub restored: bool,
+    /// Whether the pager brings its memory; agents that had none say nothing.
+    #[serde(default)]
+    pub paged: bool,
     /// Its jail's name, if that is not its id: it was a zygote's before.
     #[serde(default)]
     pub jail: Option<SandboxName>,
 }
 
 impl Record {
+    /// From what it began.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        match (self.restored, self.paged) {
+            (_, true) => Origin::Paged,
+            (true, false) => Origin::Restored,
+            (false, false) => Origin::Booted,
+        }
+    }
+
     /// What its jail, its socket and this record are called.
     #[must_use]
     pub fn jail(&self) -> &SandboxName {
@@ -75,6 +88,12 @@ impl RunDir {
     #[must_use]
     pub fn socket(&self, id: &SandboxName) -> PathBuf {
         self.short.join(format!("{id}.sock"))
+    }
+
+    /// Where the pager is reached. No sandbox can be called so.
+    #[must_use]
+    pub fn pager(&self) -> PathBuf {
+        self.short.join("_pager.sock")
     }
 
     /// Where a Linux sandbox's [mark](super::mark) is.
@@ -156,7 +175,7 @@ mod tests {
             epoch: 2,
             created: SystemTime::UNIX_EPOCH,
         };
-        Record { about, pid: 7, restored: false, jail: None }
+        Record { about, pid: 7, restored: false, paged: false, jail: None }
     }
 
     #[test]

@@ -14,10 +14,12 @@
 //! - A Linux function's is made for it from its boot on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it.
 //!
 //! Modules: `shelf` files, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
-//! are taken, `view` what people see of all that and may do; `fleet` those of all hosts, `share` what goes there and comes from there.
+//! are taken, `view` what people see of all that and may do; `fleet` those of all hosts, `share` what goes there and comes from there, `paged` what
+//! starts that are paged touched.
 
 pub mod fleet;
 mod make;
+mod paged;
 mod share;
 mod shelf;
 mod tries;
@@ -34,6 +36,7 @@ use crate::{
     host::Host,
     jailer::JailerClient,
     linux,
+    pager::Manners,
     sandbox::error::function_message,
     version::{
         Compiler, LinuxVersion, SealedCache, SealedVersion, Startable, VersionSpec, Weigh as _, What,
@@ -97,6 +100,8 @@ pub struct Snapshots {
     turn: Semaphore,
     /// Nor is more than one verified.
     verifying: Semaphore,
+    /// How starts from the fleet's are served.
+    manners: Mutex<Manners>,
 }
 
 impl Snapshots {
@@ -119,6 +124,7 @@ impl Snapshots {
             ends: watch::Sender::new(()),
             turn: Semaphore::new(1),
             verifying: Semaphore::new(1),
+            manners: Mutex::default(),
         }
     }
 
@@ -138,9 +144,13 @@ impl Snapshots {
 
     /// The snapshot of a version for a cold start, if there is one that fits.
     pub async fn find(&self, host: &Host, spec: &VersionSpec, version: &Startable) -> Option<Found> {
-        let place = self.shelf.as_ref()?;
         let of = self.of(host, spec, version)?;
-        let Some(found) = self.get(place, of.clone()).await else {
+        let kept = match &self.shelf {
+            Some(place) => self.get(place, of.clone()).await.zip(Some(place)),
+            None => None,
+        };
+        // A host that keeps none may still begin from the fleet's.
+        let Some((found, place)) = kept else {
             return self.fleet.as_ref()?.find(&of).await.map(Found::Fleet);
         };
         if self.uses().note(of.key(), SystemTime::now()) {

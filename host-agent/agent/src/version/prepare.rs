@@ -302,11 +302,7 @@ pub(crate) fn guest_world(world: World) -> Result<GuestWorld, PrepareError> {
 }
 
 /// What a VMM is told of a version that it loads, under this label.
-pub(crate) fn load_spec(
-    label: &str,
-    spec: &VersionSpec,
-    version: &SealedVersion,
-) -> Result<LoadSpec, PrepareError> {
+pub fn load_spec(label: &str, spec: &VersionSpec, version: &SealedVersion) -> Result<LoadSpec, PrepareError> {
     Ok(LoadSpec {
         function: spec.for_guest(guest_world(version.code.world)?),
         memory_bytes: spec.memory_bytes(),

@@ -111,6 +111,16 @@ impl ControlChannel {
         self.loaded(RESTORE_PATIENCE).await
     }
 
+    /// The same with memory that a pager brings: its socket stands where the memory did.
+    pub async fn restore_paged(
+        &mut self,
+        spec: RestoreSpec,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Loaded, LoadFailure> {
+        self.0.send_with_fds(&ControlRequest::RestorePaged(spec), fds).await?;
+        self.loaded(RESTORE_PATIENCE).await
+    }
+
     async fn loaded(&mut self, patience: Duration) -> Result<Loaded, LoadFailure> {
         match timeout(patience, self.0.receive()).await {
             Ok(Ok(ControlReply::Loaded { init_us, build_us, log })) => {

@@ -21,10 +21,10 @@ use warren_proto::{
 const AGENT_UID: u32 = 64_001;
 
 /// A folder that every agent can write, in one that only root can.
-struct Origin(TempDir);
+pub(crate) struct Origin(TempDir);
 
 impl Origin {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("wo").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let origin = Self(dir);
@@ -41,6 +41,10 @@ impl Origin {
         format!("--snapshot-origin={}", self.path().display())
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Everything in an area.
     fn files(&self, area: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -49,7 +53,7 @@ impl Origin {
     }
 
     /// The one entry, once it is there.
-    async fn entry(&self) -> PathBuf {
+    pub(crate) async fn entry(&self) -> PathBuf {
         until("an entry", async || self.files("entries").pop()).await
     }
 }

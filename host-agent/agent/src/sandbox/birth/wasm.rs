@@ -1,24 +1,31 @@
 //! A module in a machine without a kernel: one request loads code and files and runs its init, or brings back a guest in which
 //! that is done.
 
-use super::{Up, log_init, not_up};
+use super::{From, Up, log_init, not_up};
 use crate::{
     host::Host,
     sandbox::{
         error::CreateError,
         live::{Sandbox, Startup},
     },
-    snapshot::SealedSnapshot,
+    snapshot::{FleetSnapshot, SealedSnapshot},
     version::{SealedVersion, VersionSpec, load_spec},
-    vmm::{ControlChannel, InvokeChannel, LoadFailure},
+    vmm::{ControlChannel, InvokeChannel, LoadFailure, Loaded},
     zygote::Class,
 };
-use std::{os::fd::AsFd as _, path::Path};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 use warren_sandbox_plan::request::{Limits, Program};
 use warren_vmm_protocol::RestoreSpec;
 
-pub(super) fn machine(spec: &VersionSpec, version: &SealedVersion, restore: bool) -> (Program, Limits) {
-    let program = if restore { Program::Restore } else { Program::Vmm };
+pub(super) fn machine(spec: &VersionSpec, version: &SealedVersion, from: &From<'_>) -> (Program, Limits) {
+    let program = match from {
+        From::Nothing => Program::Vmm,
+        From::Kept(_) => Program::Restore,
+        From::Paged(..) => Program::PagedRestore,
+    };
     (program, Class::of(spec.memory_mib, version).limits())
 }
 
@@ -57,8 +64,26 @@ pub(super) async fn restore(
     let mut fds = vec![snapshot.memory.as_fd(), version.code.file.as_fd()];
     fds.extend(version.task.as_ref().map(|task| task.as_fd()));
     let spec = RestoreSpec { state: snapshot.head.state().to_vec(), label: sandbox.about.id.to_string() };
-    let failed = |failure| CreateError::Load { failure, last_words: String::new() };
     let restored = control.restore(spec, &fds).await.map_err(failed)?;
+    up(&restored, channel, socket).await
+}
+
+/// The same of one whose memory the pager brings, behind this socket.
+pub(super) async fn restore_paged(
+    sandbox: &Sandbox,
+    version: &SealedVersion,
+    (snapshot, pager): (&FleetSnapshot, &OwnedFd),
+    control: &mut ControlChannel,
+    socket: &Path,
+) -> Result<Up, CreateError> {
+    let mut fds = vec![pager.as_fd(), version.code.file.as_fd()];
+    fds.extend(version.task.as_ref().map(|task| task.as_fd()));
+    let spec = RestoreSpec { state: snapshot.head.state().to_vec(), label: sandbox.about.id.to_string() };
+    let restored = control.restore_paged(spec, &fds).await.map_err(failed)?;
+    up(&restored, None, socket).await
+}
+
+async fn up(restored: &Loaded, channel: Option<InvokeChannel>, socket: &Path) -> Result<Up, CreateError> {
     // Never none: it is how a restored one is told from one that was booted.
     let startup = Startup { init_us: 0, restore_us: restored.load_us.max(1) };
     let channel = match channel {
@@ -66,4 +91,8 @@ pub(super) async fn restore(
         None => InvokeChannel::connect(socket).await.map_err(not_up)?,
     };
     Ok(Up { channel, startup })
+}
+
+const fn failed(failure: LoadFailure) -> CreateError {
+    CreateError::Load { failure, last_words: String::new() }
 }

@@ -129,6 +129,11 @@ impl Rig {
         self.jailer = start_jailer(self.dir.path(), self.number);
     }
 
+    /// It ends, and with it every jail.
+    pub(crate) fn stop_jailer(&mut self) {
+        self.jailer.terminate();
+    }
+
     pub(crate) fn kill_jailer(&mut self) {
         self.jailer.kill();
     }

@@ -1,0 +1,83 @@
+//! `warren-pager` of this host: it brings the memory of VMs that are restored from chunks, page by page.
+//!
+//! ```text
+//!            a start that is paged        ┌──────────────────────── one thread (`client`) ─────────────────────┐
+//!  birth ───────── serve ───────────────▶ │ absent ──connect──▶ up ──exited, silent, broken──▶ absent          │
+//!  follow ──────── report ──────────────▶ │    │  nobody there: started (`process`) ▲             │ not before │
+//!                                         │    ╰────────────────────────────────────╯             ╰ a pause ───│
+//!                                         └─────────────────────────────────────────────────────────────────────┘
+//! ```
+//! - The pager outlives the agent, as VMMs do: its socket is in the run directory, and the next agent finds it there. It ends by
+//!   itself when no agent is connected and no VM is served.
+//! - A pager that ends takes its VMs with it, by name (`pager-lost`): their memory cannot be had any more. Another is started
+//!   at once, for those that come.
+//! - One that does not answer is as good as dead, and made so: VMs that wait for it would wait for ever.
+//! - A snapshot whose chunks cannot be had is not paged again for a while: the same start would end the same.
+//!
+//! Modules: `process` starting, finding and ending one; `client` the thread that talks to it; `manner` how a start is served and what
+//! is learned of it; `follow` what is done about a VM that it serves.
+
+mod client;
+mod follow;
+mod manner;
+mod process;
+
+pub use client::PagerClient;
+pub use follow::follow;
+pub use manner::Manners;
+pub use process::Program;
+
+use std::{io, os::fd::OwnedFd, sync::Arc};
+use warren_chunks::Name;
+
+/// A VM that is to be served.
+#[derive(Debug)]
+pub struct Served {
+    /// The VMM's end of the socket by which it and the pager know each other.
+    pub socket: OwnedFd,
+    /// What it is called.
+    pub ticket: Ticket,
+}
+
+/// What a VM is called at a certain pager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Which pager of this agent's: the first, the second, ...
+    pub(super) pager: u64,
+    /// Which VM of that one.
+    pub(super) id: u64,
+    /// The image it gets.
+    pub(super) manifest: Name,
+}
+
+/// Why nothing is paged. Always the system's fault, and no reason not to start: there are other ways.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PagerError {
+    /// This host has none.
+    #[error("this host has no pager")]
+    None,
+    /// It cannot be started or reached.
+    #[error("the pager cannot be reached: {0}")]
+    Unreachable(Arc<io::Error>),
+    /// It refuses.
+    #[error("the pager refuses: {0}")]
+    Refused(String),
+    /// It broke its protocol.
+    #[error("the pager answered something else than what was asked")]
+    Protocol,
+    /// It is another one meanwhile.
+    #[error("the pager that served this VM is gone")]
+    Another,
+    /// More requests wait than are allowed.
+    #[error("too many requests wait for the pager")]
+    Overloaded,
+    /// This image's chunks could not be had a short while ago.
+    #[error("chunks of this image could not be had: {0}")]
+    Spoiled(String),
+}
+
+impl From<io::Error> for PagerError {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(Arc::new(error))
+    }
+}

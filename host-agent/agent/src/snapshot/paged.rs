@@ -1,0 +1,46 @@
+//! Starts whose memory the pager brings: how they are served, what they touched, what is of no use.
+
+use super::{FleetSnapshot, Snapshots};
+use crate::pager::Manners;
+use std::sync::{MutexGuard, PoisonError};
+use warren_chunks::manifest::AccessLog;
+use warren_pager::Manner;
+
+impl Snapshots {
+    /// How the next start from one is served.
+    pub fn manner(&self, snapshot: &FleetSnapshot) -> Manner {
+        self.manners().next(snapshot.head.of().key(), snapshot.sequence)
+    }
+
+    /// A start that was recorded touched this: if there is news in it, the fleet's copy has it from now on.
+    pub async fn touched(&self, snapshot: &FleetSnapshot, log: &AccessLog) {
+        let of = snapshot.head.of();
+        let key = of.key();
+        let is_news = self.manners().touched(key, log);
+        let Some(fleet) = self.fleet.as_ref().filter(|_| is_news) else { return };
+        match fleet.relearn(snapshot, log).await {
+            Ok(manifest) => {
+                tracing::info!(function = of.function, %key, %manifest, "what a start touched was learned")
+            }
+            // The next one that is recorded brings it again.
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                tracing::info!(function = of.function, %key, "what a start touched was not learned: {error:#}");
+            }
+        }
+    }
+
+    /// A VMM of this host did not take the fleet's: not again, here.
+    pub fn not_taken(&self, snapshot: &FleetSnapshot, why: &str) {
+        let (of, key) = (snapshot.head.of(), snapshot.head.of().key());
+        tracing::warn!(function = of.function, %key, why, "the fleet's snapshot was refused; booting instead");
+        if let Some(fleet) = &self.fleet {
+            fleet.refused(key, snapshot.head.memory());
+        }
+    }
+
+    fn manners(&self) -> MutexGuard<'_, Manners> {
+        // Whole between any two statements.
+        self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
