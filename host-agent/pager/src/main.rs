@@ -71,7 +71,8 @@ fn main() -> anyhow::Result<()> {
     // group already, which is as good.
     let _ = rustix::process::setsid();
     let folders: Vec<&Path> = std::iter::once(origin.as_path()).chain(cache.as_deref()).collect();
-    for folder in &folders {
+    // The origin is not this host's to make: one that is away (a file system that is not mounted) is waited for by who starts this.
+    if let Some(folder) = &cache {
         std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
     // Before any other thread: what starts later is as narrow.

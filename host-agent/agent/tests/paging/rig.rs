@@ -70,7 +70,9 @@ impl Rig {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let host = Some(HostId::new("h1").unwrap());
         ensure_local_at(&path.join("identity"), host, std::time::SystemTime::now()).unwrap();
-        std::fs::create_dir(path.join("run")).unwrap();
+        for folder in ["run", "origin"] {
+            std::fs::create_dir(path.join(folder)).unwrap();
+        }
         let jailer = jailer(path, number);
         let host = open(path, "second", &["--snapshots-mib=0", &origin(path), &pager()]);
         let limits = v1::FunctionLimits {

@@ -33,16 +33,12 @@ impl Origin {
         origin
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("origin")
     }
 
-    fn flag(&self) -> String {
+    pub(crate) fn flag(&self) -> String {
         format!("--snapshot-origin={}", self.path().display())
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.0.path()
     }
 
     /// Everything in an area.
@@ -126,7 +122,7 @@ struct Two {
 impl Two {
     async fn start() -> Self {
         let origin = Origin::new();
-        let flags = ["--snapshots-mib=64", &origin.flag()];
+        let flags = ["--snapshots-mib=64", "--no-pager", &origin.flag()];
         let first = Rig::start(&flags).await;
         let second = first.start_beside("h2", &flags).await;
         let (makes, takes) = (Caller::new(&first).await, Caller::new(&second).await);
@@ -172,7 +168,7 @@ async fn what_is_not_believed_is_not_served_and_is_replaced() {
     let two = Two::start().await;
     // Of another fleet, with the same functions: the same keys.
     let theirs = Origin::new();
-    let stranger = Rig::start(&["--snapshots-mib=64", &theirs.flag()]).await;
+    let stranger = Rig::start(&["--snapshots-mib=64", "--no-pager", &theirs.flag()]).await;
     let foreign = Caller::new(&stranger).await;
     let other = two.publish("other").await;
     let all: Vec<_> = two.origin.files("chunks");
@@ -223,7 +219,8 @@ async fn what_is_not_believed_is_not_served_and_is_replaced() {
         let copied = until(case, async || copy(&two.takes, case, OriginCopy::There).await).await;
         assert!(fs::read(&entry).unwrap() != damaged, "{case}: it is still what it was");
         // Now it is good: a host that has nothing starts from it.
-        let third = two.first.start_beside("h3", &["--snapshots-mib=64", &two.origin.flag()]).await;
+        let third =
+            two.first.start_beside("h3", &["--snapshots-mib=64", "--no-pager", &two.origin.flag()]).await;
         let caller = Caller::new(&third).await;
         let function = two.prepare(&caller, case).await;
         let restored = caller.create(case, &function).await.unwrap();
@@ -251,7 +248,7 @@ async fn an_origin_that_fails_costs_nothing_but_the_copy() {
             "forbidden" => run("chown 0:0 \"$0\"; chmod 500 \"$0\""),
             _ => {}
         }
-        let rig = Rig::start(&["--snapshots-mib=64", &origin.flag()]).await;
+        let rig = Rig::start(&["--snapshots-mib=64", "--no-pager", &origin.flag()]).await;
         if case == "gone" {
             let caller = Caller::new(&rig).await;
             let (code, before) = (module::variant(1), version("before", &module::variant(1), |_| ()));
@@ -297,7 +294,7 @@ async fn two_that_make_one_at_once_have_one_entry() {
         assert_eq!(here, there);
         assert_eq!(two.origin.files("entries").len(), round + 1);
     }
-    let third = two.first.start_beside("h3", &["--snapshots-mib=64", &two.origin.flag()]).await;
+    let third = two.first.start_beside("h3", &["--snapshots-mib=64", "--no-pager", &two.origin.flag()]).await;
     let caller = Caller::new(&third).await;
     let function = two.prepare(&caller, "f0").await;
     assert!(caller.create("s1", &function).await.unwrap().restore_us > 0);
