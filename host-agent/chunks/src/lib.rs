@@ -10,12 +10,13 @@
 //! - A cache may lose anything at any time; the origin alone acknowledges.
 //! - Decisions are plain functions over plain data ([`l1::index`], [`l3::retry`]); files and sockets are shells.
 //!
-//! Modules: [`cut`] images into chunks, [`image`] where each page is, [`manifest`] what an image is made of, [`pages`]
+//! Modules: [`cut`] images into chunks, [`diff`] one against its base, [`image`] where each page is, [`manifest`] what an image is made of, [`pages`]
 //! grain and sets, [`seal`] convergent encryption, [`salt`] who shares with whom, [`name`] names and keys, [`linear`] a
 //! snapshot's memory as an image, [`learn`] loading sets of what resumes touched; [`l1`] memory and disk, [`l2`] other workers, [`l3`] the origin, [`files`] crash-safe files.
 #![forbid(unsafe_code)]
 
 pub mod cut;
+pub mod diff;
 pub mod files;
 pub mod gc;
 pub mod image;
