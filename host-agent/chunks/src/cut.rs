@@ -42,6 +42,16 @@ impl Source for [u8] {
     }
 }
 
+impl Source for Vec<u8> {
+    fn bytes(&self) -> u64 {
+        self.as_slice().bytes()
+    }
+
+    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.as_slice().read_at(at, out)
+    }
+}
+
 /// A file; its holes are not read.
 #[derive(Debug)]
 pub struct FileSource {

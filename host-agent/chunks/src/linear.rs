@@ -61,21 +61,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    struct Bytes(Vec<u8>);
-
-    impl Source for Bytes {
-        fn bytes(&self) -> u64 {
-            self.0.len() as u64
-        }
-
-        fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
-            self.0[..].read_at(at, out)
-        }
-    }
-
     #[test]
     fn runs_that_are_none() {
-        let packed = || Bytes(vec![1; 30]);
+        let packed = || vec![1; 30];
         assert!(Linear::new(packed(), [(0, 10), (5, 20)]).is_none(), "over each other");
         assert!(Linear::new(packed(), [(0, 10), (50, 21)]).is_none(), "more than there is");
         assert!(Linear::new(packed(), [(0, 30), (u64::MAX, 1)]).is_none(), "past the end");
@@ -101,7 +89,7 @@ mod tests {
                     *to = *next.next().unwrap();
                 }
             }
-            let linear = Linear::new(Bytes(packed), runs).unwrap();
+            let linear = Linear::new(packed, runs).unwrap();
             let mut out = vec![7; len];
             linear.read_at(at, &mut out).unwrap();
             let from = usize::try_from(at).unwrap();

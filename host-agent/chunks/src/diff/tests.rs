@@ -145,15 +145,19 @@ fn what_cannot_be_read_is_said() {
     assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     let short = Opened::new(&image, |_: &ChunkRef, _| Ok(Vec::new()));
     assert_eq!(compare(&short, &bytes[..], |_, _| ()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    struct Huge;
-    impl Source for Huge {
-        fn bytes(&self) -> u64 {
-            u64::MAX
-        }
-        fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
-            Ok(())
-        }
-    }
     let huge = compare(&Huge, &bytes[..], |_, _| ()).unwrap_err();
     assert_eq!(huge.kind(), io::ErrorKind::InvalidInput);
+}
+
+/// Larger than any image.
+struct Huge;
+
+impl Source for Huge {
+    fn bytes(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+        Ok(())
+    }
 }
