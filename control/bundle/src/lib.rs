@@ -1,5 +1,6 @@
 //! A function's files, from what people hand in to the archive that every host knows: a plain ustar with regular files and
-//! folders, under relative names, sorted, without times or owners, so that the same files give the same digest everywhere.
+//! folders, under relative names, sorted (files beside the folders last), without times or owners, so that the same files give
+//! the same digest everywhere, and a changed handler leaves most of the archive as it was.
 //!
 //! - [`from_folder`] packs a folder of the caller's own.
 //! - [`from_zip`] takes a zip of anybody's: nothing is written to a disk, nothing is believed before it is checked, and every

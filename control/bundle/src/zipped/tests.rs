@@ -63,7 +63,7 @@ fn read(archive: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
 }
 
 #[test]
-fn what_is_good_comes_out_sorted() {
+fn what_is_good_comes_out_sorted_with_loose_files_last() {
     let rows = [
         row("sub/app.py", 0o100_644, b"pass"),
         row("bootstrap", 0o100_755, b"#!"),
@@ -75,9 +75,9 @@ fn what_is_good_comes_out_sorted() {
         let expect = [
             ("a", 0o755, &b""[..]),
             ("a/b", 0o644, b"dos"),
-            ("bootstrap", 0o755, b"#!"),
             ("sub", 0o755, b""),
             ("sub/app.py", 0o644, b"pass"),
+            ("bootstrap", 0o755, b"#!"),
         ];
         let expect = expect.map(|(name, mode, bytes)| (name.to_owned(), mode, bytes.to_vec()));
         assert_eq!(found, expect);
