@@ -107,6 +107,8 @@ enum Bench {
     LinuxBoot,
     /// A Linux guest from a snapshot to its first line; on the lab host, in virtual time.
     LinuxRestore,
+    /// What is stored of twenty functions on one runtime: images, snapshots of Wasm guests, and a changed handler's chunks.
+    Dedupe,
     /// A stream between host and a Linux guest; on the lab host, in virtual time.
     Vsock,
     /// A Linux guest's disk; on the lab host, in virtual time.
@@ -191,6 +193,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::LinuxRestore => {
                 benches::linux_restore::restore(&places, &mut report, arguments.runs.min(3))?;
             }
+            Bench::Dedupe => benches::dedupe::dedupe(&places, &mut report)?,
             Bench::Vsock => benches::streams::vsock(&places, &mut report, arguments.runs)?,
             Bench::Block => benches::devices::block(&places, &mut report)?,
             Bench::Net => benches::devices::net(&places, &mut report)?,

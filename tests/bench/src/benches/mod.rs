@@ -1,6 +1,7 @@
 //! The benches, by what they need.
 
 pub(crate) mod create;
+pub(crate) mod dedupe;
 pub(crate) mod density;
 pub(crate) mod devices;
 mod first_process;

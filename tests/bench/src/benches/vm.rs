@@ -1,29 +1,33 @@
 //! `vm-cold`, `vm-warm`: one microVM with the real guest and a real function, in this process, without a jail.
 
 pub(crate) mod fetch;
+mod parts;
+
+pub(crate) use parts::Parts;
 
 use crate::{
     Places,
-    floors::kvm::{self, ExitFloor, load_spec, memfd},
+    floors::kvm::{self, ExitFloor, memfd},
     report::Report,
     stats::Samples,
 };
 use anyhow::{Context as _, Result, ensure};
 use kvm_ioctls::Kvm;
-use rustix::fd::{AsRawFd as _, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 use std::{
     any::Any,
-    fs::{self, File},
-    process::Command,
+    fs::File,
     time::{Duration, Instant, SystemTime},
 };
 use warren_abi::mailbox::{EventHeader, ReplyBody};
 use warren_boot::entry::EntryState;
+use warren_chunks::{cut::FileSource, linear::Linear};
+use warren_state::wasm::WasmState;
 use warren_vmm::{
     bare::Bare,
     cpu::{Cpu, Stop},
-    machine::{Artefacts, Machine, MachineOptions, Start},
+    machine::{Machine, MachineOptions, Start},
     mailbox::Mailbox,
     paging::Paging,
     seeds::Seeds,
@@ -33,35 +37,8 @@ use warren_vmm_protocol::World;
 
 const EVENT: &[u8] = br#"{"name":"bench"}"#;
 
-/// What every VM of a bench is made from.
-struct Parts {
-    guest: File,
-    world: World,
-    code: OwnedFd,
-    code_len: u64,
-}
-
-impl Parts {
-    fn compile(places: &Places, function: &str, world: World) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let out = folder.path().join(function).with_extension("cwasm");
-        let status = Command::new(places.bin.join("warren-compile"))
-            .arg("file")
-            .arg(places.functions.join(function).with_extension("wasm"))
-            .arg("-o")
-            .arg(&out)
-            .args(["--purpose", "function", "--isa", "host"])
-            .status()
-            .context("warren-compile: run `cargo xtask build`")?;
-        ensure!(status.success(), "warren-compile ended with {status}");
-        let code = fs::read(&out)?;
-        let guest = File::open(places.bin.join("warren-guest"))?;
-        Ok(Self { guest, world, code_len: code.len() as u64, code: memfd("code", &code)? })
-    }
-}
-
 /// A VM that has said Ready.
-struct Running {
+pub(crate) struct Running {
     cpu: Cpu,
     mailbox: Mailbox,
     seeds: Seeds,
@@ -81,8 +58,11 @@ enum Vessel {
     ),
 }
 
+/// Memory of a guest that was written down, at its addresses.
+pub(crate) type Memory = Linear<FileSource>;
+
 /// A guest that was written down when it was ready.
-struct Snapshot {
+pub(crate) struct Snapshot {
     state: Vec<u8>,
     memory: OwnedFd,
     code: OwnedFd,
@@ -90,12 +70,22 @@ struct Snapshot {
 
 const OPTIONS: MachineOptions = MachineOptions { class_len: 256 << 20, huge_heap: false, bare: false };
 
+impl Snapshot {
+    /// Its memory.
+    pub(crate) fn linear(&self) -> Result<Memory> {
+        let state: WasmState = warren_state::open(&self.state).map_err(anyhow::Error::msg)?;
+        let file = FileSource::new(File::from(self.memory.try_clone()?))?;
+        Linear::new(file, state.runs.iter().map(|run| (run.gpa, run.len)))
+            .context("runs that are not the memory's")
+    }
+}
+
 impl Running {
-    fn create(parts: &Parts) -> Result<Self> {
+    /// Up to where it could take an event.
+    pub(crate) fn create(parts: &Parts) -> Result<Self> {
         let kvm = Kvm::new().context("/dev/kvm")?;
         let (mut machine, mut cpu) = Machine::create(&kvm, &parts.guest, OPTIONS)?;
-        let artefacts = Artefacts { code: parts.code.try_clone()?, task: None };
-        let start = machine.load(&load_spec(parts.code_len, parts.world), &artefacts)?;
+        let start = machine.load(&parts.spec(), &parts.artefacts()?)?;
         cpu.enter(&start)?;
         let Start { mailbox, entry, .. } = start;
         let machine = Vessel::Built(Box::new(machine));
@@ -107,14 +97,14 @@ impl Running {
     }
 
     /// Writes it down, as the agent would have it.
-    fn snapshot(&mut self, parts: &Parts) -> Result<Snapshot> {
+    pub(crate) fn snapshot(&mut self, parts: &Parts) -> Result<Snapshot> {
         let cpu = self.cpu.save(&self.entry)?;
         let Vessel::Built(machine) = &self.machine else { anyhow::bail!("a restored guest") };
         let memory = memfd("memory", &[])?;
         ftruncate(&memory, OPTIONS.class_len)?;
         let taken = snapshot::take(machine, cpu, 2, memory.try_clone()?)?;
         ftruncate(&memory, taken.memory_len)?;
-        let code = memfd("code", &fs::read(format!("/proc/self/fd/{}", parts.code.as_raw_fd()))?)?;
+        let code = parts.copy_of_code()?;
         for fd in [&memory, &code] {
             fcntl_add_seals(fd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW)?;
         }
@@ -162,7 +152,7 @@ impl Running {
     }
 
     /// One event, in to out.
-    fn call(&mut self) -> Result<()> {
+    pub(crate) fn call(&mut self) -> Result<()> {
         self.next_event(EVENT, true)?;
         match self.run()? {
             ReplyBody::Response { payload_len } => {

@@ -20,7 +20,7 @@ use std::{fs::File, path::Path, thread};
 use tokio::runtime::Runtime;
 use warren_chunks::{
     ChunkSize, LayerKind, Name, Salts, Store, TenantKey,
-    cut::{FileSource, cut},
+    cut::cut,
     l1::{Local, Memory},
     l3::{Origin, OriginLimits},
     learn::learn,
@@ -32,7 +32,6 @@ use warren_pager::{
     fetch::Source,
     serve::{Order, serve},
 };
-use warren_state::wasm::WasmState;
 use warren_vmm::{bare::Bare, snapshot, sys::userfault::Userfault};
 use warren_vmm_protocol::World;
 
@@ -92,10 +91,7 @@ impl Fetching<'_> {
     }
 
     fn publish(&self, store: &Store, snapshot: &Snapshot) -> Result<Name> {
-        let state: WasmState = warren_state::open(&snapshot.state).map_err(anyhow::Error::msg)?;
-        let file = FileSource::new(File::from(snapshot.memory.try_clone()?))?;
-        let memory = Linear::new(file, state.runs.iter().map(|run| (run.gpa, run.len)))
-            .context("runs that are not the memory's")?;
+        let memory = snapshot.linear()?;
         let mut chunks = Vec::new();
         let manifest = cut(&memory, ChunkSize::DEFAULT, &self.salts.newest(LayerKind::Function), |sealed| {
             chunks.push(sealed);
