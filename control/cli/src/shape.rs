@@ -1,5 +1,6 @@
 //! The JSON shapes that programs read. Field names are those of the protos; they are part of the contract.
 
+use crate::commands::snapshot::PageCounts;
 use serde_json::{Value, json};
 use warren_proto::v1::{
     Decision, Function, FunctionVersion, Host, InvokeResponse, Kind, LogLine, Network, Optimization,
@@ -136,6 +137,13 @@ pub(crate) fn verified(one: &Snapshot, answer: &VerifySnapshotResponse) -> Value
         "key": one.key, "host_id": one.host_id, "function": one.function, "version": one.version,
         "good": answer.good, "reason": answer.reason, "memory_bytes": answer.memory_bytes,
         "took_us": answer.took_us,
+    })
+}
+
+/// Pages of two snapshots, by what they are in the second.
+pub(crate) fn page_counts(counts: &PageCounts) -> Value {
+    json!({
+        "same": counts.same, "only_second": counts.filled, "only_first": counts.zeroed, "differing": counts.replaced,
     })
 }
 

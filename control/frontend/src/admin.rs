@@ -13,8 +13,9 @@ use warren_proto::v1::{
     Candidate, Decision, DrainHostRequest, DrainHostResponse, ExplainPolicyRequest, ExplainPolicyResponse,
     Host, HostSnapshotRequest, ListAllSandboxesRequest, ListAllSandboxesResponse, ListAllSnapshotsRequest,
     ListAllSnapshotsResponse, ListHostsRequest, ListHostsResponse, ListPoliciesRequest, ListPoliciesResponse,
-    ListSandboxesRequest, PolicyStatus, RemoveSnapshotResponse, RetryPoliciesRequest, RetryPoliciesResponse,
-    Sandbox, StatusRequest, StatusResponse, VerifySnapshotResponse, admin_service_server,
+    ListSandboxesRequest, MapHostSnapshotRequest, MapSnapshotResponse, PolicyStatus, RemoveSnapshotResponse,
+    RetryPoliciesRequest, RetryPoliciesResponse, Sandbox, StatusRequest, StatusResponse,
+    VerifySnapshotResponse, admin_service_server,
 };
 use warren_proto::{
     error::{Fault, WireError},
@@ -146,6 +147,13 @@ impl admin_service_server::AdminService for Admin {
         request: Request<HostSnapshotRequest>,
     ) -> Result<Response<VerifySnapshotResponse>, Status> {
         Ok(Response::new(self.0.verify_snapshot(request.into_inner()).await?))
+    }
+
+    async fn map_host_snapshot(
+        &self,
+        request: Request<MapHostSnapshotRequest>,
+    ) -> Result<Response<MapSnapshotResponse>, Status> {
+        Ok(Response::new(self.0.map_snapshot(request.into_inner()).await?))
     }
 
     async fn remove_host_snapshot(

@@ -11,8 +11,8 @@ use warren_proto::{
     reason,
     v1::{
         HostSnapshotRequest, ListAllSnapshotsRequest, ListAllSnapshotsResponse, ListSnapshotsRequest,
-        RemoveSnapshotRequest, RemoveSnapshotResponse, Snapshot, VerifySnapshotRequest,
-        VerifySnapshotResponse,
+        MapHostSnapshotRequest, MapSnapshotRequest, MapSnapshotResponse, RemoveSnapshotRequest,
+        RemoveSnapshotResponse, Snapshot, VerifySnapshotRequest, VerifySnapshotResponse,
     },
 };
 
@@ -48,9 +48,21 @@ impl Frontend {
         &self,
         request: HostSnapshotRequest,
     ) -> Result<VerifySnapshotResponse, WireError> {
-        let worker = self.keeper(&request)?;
+        let worker = self.keeper(&request.host, &[&request.key])?;
         let asked = VerifySnapshotRequest { key: request.key };
         answered(&worker, VERIFY_TIME, worker.client().verify_snapshot(asked)).await
+    }
+
+    /// Has a host say which pages one has, or how they differ from another's.
+    pub(crate) async fn map_snapshot(
+        &self,
+        request: MapHostSnapshotRequest,
+    ) -> Result<MapSnapshotResponse, WireError> {
+        let keys = [request.key.as_str(), &request.base_key];
+        let given = if request.base_key.is_empty() { 1 } else { 2 };
+        let worker = self.keeper(&request.host, keys.get(..given).unwrap_or(&keys))?;
+        let asked = MapSnapshotRequest { key: request.key, base_key: request.base_key };
+        answered(&worker, VERIFY_TIME, worker.client().map_snapshot(asked)).await
     }
 
     /// Has a host forget one.
@@ -58,19 +70,19 @@ impl Frontend {
         &self,
         request: HostSnapshotRequest,
     ) -> Result<RemoveSnapshotResponse, WireError> {
-        let worker = self.keeper(&request)?;
+        let worker = self.keeper(&request.host, &[&request.key])?;
         let asked = RemoveSnapshotRequest { key: request.key };
         answered(&worker, ANSWER_TIME, worker.client().remove_snapshot(asked)).await
     }
 
-    fn keeper(&self, request: &HostSnapshotRequest) -> Result<Arc<Worker>, WireError> {
-        let key = &request.key;
-        if key.len() != 64 || !key.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    fn keeper(&self, host: &str, keys: &[&str]) -> Result<Arc<Worker>, WireError> {
+        let is_key = |key: &str| key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !keys.iter().all(|key| is_key(key)) {
             return Err(validate::bad_request(
                 "a snapshot's key is 64 hex digits; `warren snapshot ls --json` has them",
             ));
         }
-        self.fleet.get(&request.host).ok_or_else(|| no_such_host(&request.host))
+        self.fleet.get(host).ok_or_else(|| no_such_host(host))
     }
 }
 

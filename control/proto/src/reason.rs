@@ -24,6 +24,8 @@ pub const NO_SUCH_HOST: &str = "NO_SUCH_HOST";
 pub const NO_SUCH_SNAPSHOT: &str = "NO_SUCH_SNAPSHOT";
 /// UNAVAILABLE: where hosts share snapshots cannot be reached.
 pub const ORIGIN_UNAVAILABLE: &str = "ORIGIN_UNAVAILABLE";
+/// What was to be shown of it is not what was signed. DATA_LOSS.
+pub const SNAPSHOT_DAMAGED: &str = "SNAPSHOT_DAMAGED";
 /// NOT_FOUND.
 pub const NO_SUCH_BLOB: &str = "NO_SUCH_BLOB";
 /// ALREADY_EXISTS.

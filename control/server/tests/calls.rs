@@ -12,8 +12,8 @@ use warren_proto::{
     v1::{
         CreateFunctionRequest, DeleteFunctionRequest, DeployPhase, Function, FunctionConfig, FunctionLimits,
         GetFunctionRequest, HostSnapshotRequest, InvokeRequest, ListAllSandboxesRequest,
-        ListAllSnapshotsRequest, ListAllSnapshotsResponse, Optimization, SnapStart, UpdateFunctionRequest,
-        deploy_event, invoke_event::Event,
+        ListAllSnapshotsRequest, ListAllSnapshotsResponse, MapHostSnapshotRequest, Optimization, SnapStart,
+        UpdateFunctionRequest, deploy_event, invoke_event::Event,
     },
 };
 use world::{ScriptedWorker, World, refused, request, wire};
@@ -198,6 +198,18 @@ async fn snapshots_are_asked_of_their_hosts() {
         assert_eq!(wire(verified).unwrap().good, good);
     }
     let (caller, key) = (Fault::Caller, "0".repeat(64));
+    let mapped = async |host: &str, key: &str, base: &str| {
+        let (host, key, base_key) = (host.to_owned(), key.to_owned(), base.to_owned());
+        wire(world.admin().map_host_snapshot(MapHostSnapshotRequest { host, key, base_key }).await)
+    };
+    for (base, filled) in [("1".repeat(64), 1), (String::new(), 99)] {
+        let window = mapped("w1", &key, &base).await.unwrap().windows[0];
+        assert_eq!((window.same, window.filled), (0, filled));
+    }
+    refused(mapped("w2", &key, "").await, Code::NotFound, reason::NO_SUCH_HOST, caller);
+    for (key, base) in [("", ""), (key.as_str(), "1"), ("../x", key.as_str())] {
+        refused(mapped("w1", key, base).await, Code::InvalidArgument, reason::BAD_REQUEST, caller);
+    }
     let removed = wire(world.admin().remove_host_snapshot(request("w1", &key)).await);
     refused(removed, Code::NotFound, reason::NO_SUCH_SNAPSHOT, caller);
     let elsewhere = wire(world.admin().verify_host_snapshot(request("w2", &key)).await);

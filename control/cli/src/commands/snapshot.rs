@@ -1,4 +1,8 @@
-//! `warren snapshot`: functions at rest, host by host.
+//! `warren snapshot`: functions at rest, host by host. [`pages`] is what two have in common, and where one's pages lie.
+
+mod pages;
+
+pub(crate) use pages::PageCounts;
 
 use crate::{screen, shape};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,6 +43,31 @@ pub(crate) enum Command {
     Verify {
         #[command(flatten)]
         which: Several,
+    },
+    /// Compare the memory of two snapshots on one host, page by page, each at its place in the guest; changes nothing.
+    #[command(after_help = "\
+A snapshot of B kept as a diff on A would hold what is not the same. A function without a version means its newest.
+
+Examples:
+  warren snapshot diff hello:1 hello:2
+  warren snapshot diff hello greeter --host worker-1
+  warren snapshot diff 9f86d081 2c26b46b --json | jq .pages")]
+    Diff {
+        #[command(flatten)]
+        which: pages::Two,
+    },
+    /// Draw where in the guest's memory a snapshot has pages: all that a cold start could read.
+    #[command(after_help = "\
+Not in the picture: which of them a cold start does read, and when. Hosts keep no record of that with a snapshot.
+A function without a version means its newest.
+
+Examples:
+  warren snapshot top hello
+  warren snapshot top hello:3 --host worker-1
+  warren snapshot top 9f86d081 --json | jq '.windows | length'")]
+    Top {
+        #[command(flatten)]
+        which: One,
     },
     /// Remove snapshots, and the fleet's copies where hosts share them. Sandboxes live on; the next cold start of such a version
     /// boots, and another is made.
@@ -103,6 +132,8 @@ pub(crate) async fn run(command: Command, client: &Client, json: bool) -> Outcom
             Ok(())
         }
         Command::Verify { which } => verify(client, which, json).await,
+        Command::Diff { which } => pages::diff(client, which, json).await,
+        Command::Top { which } => pages::top(client, which, json).await,
         Command::Rm { which } => {
             for one in chosen(client, &which).await? {
                 let request = HostSnapshotRequest { host: one.host_id.clone(), key: one.key.clone() };

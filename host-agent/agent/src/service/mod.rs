@@ -223,6 +223,14 @@ impl WorkerService for Worker {
         Ok(Response::new(verified))
     }
 
+    async fn map_snapshot(
+        &self,
+        request: Request<v1::MapSnapshotRequest>,
+    ) -> Result<Response<v1::MapSnapshotResponse>, Status> {
+        let mapped = snapshots::map(&self.host, request.get_ref()).await.map_err(status)?;
+        Ok(Response::new(mapped))
+    }
+
     async fn remove_snapshot(
         &self,
         request: Request<v1::RemoveSnapshotRequest>,

@@ -2,7 +2,7 @@
 
 use crate::{
     host::Host,
-    snapshot::{LookError, NotMade, Verified},
+    snapshot::{LookError, Map, NotMade, Verified, WINDOW_PAGES},
 };
 use std::sync::Arc;
 use tonic::Code;
@@ -11,8 +11,8 @@ use warren_proto::{
     error::{Fault, WireError},
     reason,
     v1::{
-        ListSnapshotsResponse, MakeSnapshotResponse, RemoveSnapshotResponse, SnapshotOutcome,
-        VerifySnapshotResponse,
+        ListSnapshotsResponse, MakeSnapshotResponse, MapSnapshotRequest, MapSnapshotResponse,
+        RemoveSnapshotResponse, SnapshotOutcome, SnapshotWindow, VerifySnapshotResponse,
     },
 };
 
@@ -24,6 +24,9 @@ impl From<LookError> for WireError {
             LookError::Origin(_) => {
                 Self::new(Code::Unavailable, reason::ORIGIN_UNAVAILABLE, Fault::System, message)
                     .retryable(None)
+            }
+            LookError::Damaged { .. } => {
+                Self::new(Code::DataLoss, reason::SNAPSHOT_DAMAGED, Fault::System, message)
             }
             LookError::Io(_) => {
                 Self::new(Code::Internal, "HOST_STORAGE_FAILED", Fault::System, message).retryable(None)
@@ -42,6 +45,27 @@ pub(super) async fn verify(host: &Arc<Host>, key: &str) -> Result<VerifySnapshot
         good: found.is_ok(),
         memory_bytes: found.as_ref().copied().unwrap_or(0),
         reason: found.err().unwrap_or_default(),
+        took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    })
+}
+
+pub(super) async fn map(
+    host: &Arc<Host>,
+    request: &MapSnapshotRequest,
+) -> Result<MapSnapshotResponse, LookError> {
+    let Map { windows, took } = host.snapshots.map(&request.key, &request.base_key).await?;
+    // A window has sixteen pages: each count fits.
+    let count = |pages: u64| u32::try_from(pages).unwrap_or(u32::MAX);
+    let windows = windows.into_iter().map(|window| SnapshotWindow {
+        number: window.number,
+        same: count(window.pages.same),
+        filled: count(window.pages.filled),
+        zeroed: count(window.pages.zeroed),
+        replaced: count(window.pages.replaced),
+    });
+    Ok(MapSnapshotResponse {
+        windows: windows.collect(),
+        window_pages: WINDOW_PAGES,
         took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     })
 }

@@ -15,7 +15,7 @@
 //!
 //! Modules: `shelf` files, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
 //! are taken, `view` what people see of all that and may do; `fleet` those of all hosts, `share` what goes there and comes from there, `paged` what
-//! starts that are paged touched.
+//! starts that are paged touched, `map` which pages one holds.
 
 pub mod fleet;
 mod make;

@@ -18,13 +18,14 @@ use std::{
     collections::HashSet,
     ffi::OsStr,
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter},
+    io::{self, BufWriter, Seek as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use warren_artefact::{SigningKey, SnapshotError, SnapshotHead, SnapshotKey, SnapshotOf, VerifyingKey};
+use warren_chunks::{cut::FileSource, flatten::Within};
 
 /// The last part of every name.
 const SUFFIX: &str = "snapshot";
@@ -132,15 +133,39 @@ impl Shelf {
         key: SnapshotKey,
         trusted: &[VerifyingKey],
     ) -> Result<Option<u64>, SnapshotError> {
+        let Some((head, mut file)) = self.open_judged(key, trusted)? else { return Ok(None) };
+        head.copy_memory(&mut file, &mut io::sink())?;
+        head.copy_disk(&mut file, &mut io::sink())?;
+        Ok(Some(head.memory_len()))
+    }
+
+    /// One whose memory is as it was signed, and that memory where it lies in its file. `None`: there is none.
+    pub(super) fn open_memory(
+        &self,
+        key: SnapshotKey,
+        trusted: &[VerifyingKey],
+    ) -> Result<Option<(SnapshotHead, Within<FileSource>)>, SnapshotError> {
+        let Some((head, mut file)) = self.open_judged(key, trusted)? else { return Ok(None) };
+        let at = file.stream_position()?;
+        head.copy_memory(&mut file, &mut io::sink())?;
+        let memory = Within::new(FileSource::new(file)?, at, head.memory_len());
+        // It was read to its end just now, and nobody writes to a file that has its name.
+        let memory = memory.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        Ok(Some((head, memory)))
+    }
+
+    /// A file whose head is good, read up to its memory.
+    fn open_judged(
+        &self,
+        key: SnapshotKey,
+        trusted: &[VerifyingKey],
+    ) -> Result<Option<(SnapshotHead, File)>, SnapshotError> {
         let Some(path) = self.find(key)? else { return Ok(None) };
         let mut file = match open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let head = judged_head(&mut file, key, trusted)?;
-        head.copy_memory(&mut file, &mut io::sink())?;
-        head.copy_disk(&mut file, &mut io::sink())?;
-        Ok(Some(head.memory_len()))
+        Ok(Some((judged_head(&mut file, key, trusted)?, file)))
     }
 
     /// Removes one, whatever it is. False: there is none.

@@ -22,6 +22,14 @@ pub enum LookError {
     /// There is none.
     #[error("this host keeps no snapshot {0}; `warren snapshot ls` lists what there is")]
     None(String),
+    /// There is one, and it is not what was signed.
+    #[error("the snapshot {key} is damaged: {reason}; `warren snapshot rm` removes it, and another is made")]
+    Damaged {
+        /// Which.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The directory cannot be read, or not be written.
     #[error("the snapshots of this host cannot be reached: {0}")]
     Io(#[from] io::Error),
@@ -219,7 +227,7 @@ fn tried(entry: Entry, now: Instant) -> v1::Snapshot {
     }
 }
 
-fn words(error: SnapshotError) -> String {
+pub(super) fn words(error: SnapshotError) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
 

@@ -36,6 +36,9 @@ pub(crate) async fn people_see_verify_and_remove_them(warren: &Installation) -> 
 
     // Of the memory, which a list does not read; then of what is signed.
     flip(&path, 40_000)?;
+    let shown = warren.cli(&["snapshot", "top", &name]).await?;
+    let said = String::from_utf8(shown.stderr)?;
+    ensure!(!shown.status.success() && said.contains("SNAPSHOT_DAMAGED"), "{said}");
     let (good, reason) = verified(warren, key).await?;
     ensure!(!good && reason.contains("memory"), "{good} {reason}");
     ensure!(seen(warren, &name).await?["state"] == "kept", "a list reads heads alone");
@@ -53,6 +56,8 @@ pub(crate) async fn people_see_verify_and_remove_them(warren: &Installation) -> 
     ensure!(!is_restore(&answered(warren, &name).await?)?, "from what?");
     made(warren, &name).await?;
     ensure!(verified(warren, &name).await?.0);
+    let pages = seen(warren, &name).await?["memory_bytes"].as_u64().context("no memory")? / 4096;
+    its_pages_are_shown(warren, &name, pages).await?;
     warren.gone(&name).await?;
 
     // What cannot be written down is shown with its reason; forgotten, it is tried again.
@@ -69,10 +74,39 @@ pub(crate) async fn people_see_verify_and_remove_them(warren: &Installation) -> 
     warren.gone(&drew).await
 }
 
+/// Where its pages are, and what it has in common with itself and with the same module that is told something else.
+async fn its_pages_are_shown(warren: &Installation, name: &str, pages: u64) -> Result<()> {
+    let top = warren.cli_json(&["snapshot", "top", name]).await?;
+    let windows = top["windows"].as_array().context("no windows")?;
+    let shown: u64 = windows.iter().filter_map(|window| window["pages"].as_u64()).sum();
+    // What was written down may hold a page of zeros, where it is between others.
+    ensure!(shown > 0 && shown <= pages && shown * 2 > pages, "{shown} of {pages}");
+    let drawn = String::from_utf8(warren.cli(&["snapshot", "top", name]).await?.stdout)?;
+    ensure!(drawn.contains(&format!("{shown} pages, ")) && drawn.contains('|'), "{drawn}");
+
+    let itself = warren.cli_json(&["snapshot", "diff", name, &format!("{name}:1")]).await?;
+    ensure!(itself["pages"]["same"].as_u64() == Some(shown), "{itself}");
+    for none in ["differing", "only_first", "only_second"] {
+        ensure!(itself["pages"][none] == 0, "it differs from itself: {itself}");
+    }
+    ensure!(
+        itself["shared_chunks"] == itself["chunks"] && itself["shared_bytes"].as_u64() == Some(shown * 4096)
+    );
+    let told = Deploy { args: vec!["other".to_owned()], ..Deploy::default() };
+    let other = warren.deploy_built("hello", told).await?;
+    made(warren, &other).await?;
+    let both = warren.cli_json(&["snapshot", "diff", name, &other]).await?;
+    let count = |what: &str| both["pages"][what].as_u64().unwrap_or(0);
+    ensure!(count("same") * 2 > shown && count("differing") > 0, "{both}");
+    let text = String::from_utf8(warren.cli(&["snapshot", "diff", name, &other]).await?.stdout)?;
+    ensure!(text.contains("other bytes") && text.contains("a diff of B on A holds"), "{text}");
+    warren.gone(&other).await
+}
+
 pub(crate) async fn one_that_is_not_there_is_said_by_name(warren: &Installation) -> Result<()> {
     let nothing = "0".repeat(64);
     for arguments in
-        [["snapshot", "verify", "nobody"], ["snapshot", "rm", &nothing], ["snapshot", "show", "a:1"]]
+        [["snapshot", "verify", "nobody"], ["snapshot", "top", &nothing], ["snapshot", "show", "a:1"]]
     {
         let done = warren.cli(&arguments).await?;
         let said = String::from_utf8(done.stderr)?;

@@ -1,0 +1,143 @@
+//! Where a kept snapshot's memory lies, and what of it differs from another's: for people, page by page.
+//!
+//! ```text
+//! key -> file whose head is signed -> all of its memory hashed, as signed -> runs of its state -> pages at the guest's addresses
+//!        anything else: an error that says what, and nothing of it is shown
+//! ```
+//! The file is read where it lies: no second copy of a memory is made for whoever looks.
+
+use super::{LookError, Shelf, Snapshots, view};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+use warren_artefact::{GuestOf, SnapshotHead, SnapshotKey, VerifyingKey};
+use warren_chunks::{
+    cut::{FileSource, Source},
+    diff::{Counts, compare},
+    flatten::Within,
+    linear::Linear,
+};
+use warren_state::{linux::LinuxState, wasm::WasmState};
+
+/// Pages of a window: 64 KiB, the smallest of chunks.
+pub const WINDOW_PAGES: u32 = 16;
+
+/// What there is of one window of memory. None is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The how many-th of the guest's memory.
+    pub number: u32,
+    /// Its pages, beside the base's; without a base all are filled.
+    pub pages: Counts,
+}
+
+/// A snapshot's memory, and how long it took to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// Ascending.
+    pub windows: Vec<Window>,
+    /// Hashing and comparing.
+    pub took: Duration,
+}
+
+/// Memory that is as it was signed, at the guest's addresses.
+type Memory = Linear<Within<FileSource>>;
+
+impl Snapshots {
+    /// One's pages, beside another's if `base` is not empty. Both are kept by this host.
+    pub async fn map(&self, key: &str, base: &str) -> Result<Map, LookError> {
+        let named = |key: &str| SnapshotKey::from_hex(key).ok_or_else(|| LookError::None(key.to_owned()));
+        let of = named(key)?;
+        let base = if base.is_empty() { None } else { Some(named(base)?) };
+        let place = self.shelf.clone().ok_or_else(|| LookError::None(key.to_owned()))?;
+        // As of those that are verified, one at a time: requests have the cores and the disk.
+        let _turn = self.verifying.acquire().await.map_err(io::Error::other)?;
+        let (trusted, began) = ([self.compiler.builder_key()], Instant::now());
+        let read = tokio::task::spawn_blocking(move || {
+            let memory = open(&place, of, &trusted)?;
+            let base = base.map(|base| open(&place, base, &trusted)).transpose()?;
+            let nothing: &[u8] = &[];
+            Ok::<_, LookError>(match &base {
+                Some(base) => windows(base, &memory)?,
+                None => windows(nothing, &memory)?,
+            })
+        });
+        let windows = read.await.map_err(io::Error::from)??;
+        Ok(Map { windows, took: began.elapsed() })
+    }
+}
+
+fn open(place: &Shelf, key: SnapshotKey, trusted: &[VerifyingKey]) -> Result<Memory, LookError> {
+    let damaged = |reason: String| LookError::Damaged { key: key.to_string(), reason };
+    let kept = place.open_memory(key, trusted).map_err(|wrong| damaged(view::words(wrong)))?;
+    let (head, memory) = kept.ok_or_else(|| LookError::None(key.to_string()))?;
+    let runs = runs(&head).map_err(|wrong| damaged(wrong.to_string()))?;
+    Linear::new(memory, runs).ok_or_else(|| damaged("its runs are not those of its memory".to_owned()))
+}
+
+/// Address and bytes of each run.
+fn runs(head: &SnapshotHead) -> Result<Vec<(u64, u64)>, warren_state::StateError> {
+    let runs = match head.of().guest {
+        GuestOf::Wasm { .. } => warren_state::open::<WasmState>(head.state())?.runs,
+        GuestOf::Linux { .. } => warren_state::open::<LinuxState>(head.state())?.runs,
+    };
+    Ok(runs.iter().map(|run| (run.gpa, run.len)).collect())
+}
+
+fn windows(base: &(impl Source + ?Sized), memory: &(impl Source + ?Sized)) -> io::Result<Vec<Window>> {
+    let mut windows: Vec<Window> = Vec::new();
+    compare(base, memory, |page, change| {
+        let number = page / WINDOW_PAGES;
+        let mut window = match windows.pop() {
+            Some(last) if last.number == number => last,
+            before => {
+                windows.extend(before);
+                Window { number, pages: Counts::default() }
+            }
+        };
+        window.pages.add(change);
+        windows.push(window);
+    })?;
+    Ok(windows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_chunks::pages::PAGE_BYTES;
+
+    fn memory(pages: &[(u64, u8)]) -> Linear<Vec<u8>> {
+        let bytes: Vec<u8> = pages.iter().flat_map(|(_, value)| [*value; PAGE_BYTES]).collect();
+        let page = PAGE_BYTES as u64;
+        Linear::new(bytes, pages.iter().map(|(at, _)| (at * page, page))).unwrap()
+    }
+
+    #[track_caller]
+    fn check(base: &[(u64, u8)], of: &[(u64, u8)], wanted: &[(u32, [u64; 4])]) {
+        let found = windows(&memory(base), &memory(of)).unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| {
+                let Counts { same, filled, zeroed, replaced } = one.pages;
+                (one.number, [same, filled, zeroed, replaced])
+            })
+            .collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn pages_are_counted_where_the_guest_has_them() {
+        check(
+            &[],
+            &[(0, 1), (15, 1), (16, 1), (1_000_000, 2)],
+            &[(0, [0, 2, 0, 0]), (1, [0, 1, 0, 0]), (62_500, [0, 1, 0, 0])],
+        );
+        check(
+            &[(0, 1), (1, 1), (2, 1), (40, 9)],
+            &[(0, 1), (1, 2), (3, 1), (50, 9)],
+            &[(0, [1, 1, 1, 1]), (2, [0, 0, 1, 0]), (3, [0, 1, 0, 0])],
+        );
+        check(&[], &[], &[]);
+    }
+}
