@@ -3,7 +3,7 @@
 use crate::{screen, shape};
 use warren_client::{Client, Outcome};
 use warren_proto::v1::{
-    DrainHostRequest, Host, ListAllSandboxesRequest, ListHostsRequest, SandboxState, StatusRequest,
+    DrainHostRequest, Host, ListAllSandboxesRequest, ListHostsRequest, Sandbox, SandboxState, StatusRequest,
 };
 
 #[derive(clap::Args)]
@@ -30,7 +30,7 @@ pub(crate) async fn ps(options: PsOptions, client: &Client, json: bool) -> Outco
             sandbox.id.clone(),
             or_none(format!("{}:{}", sandbox.function, sandbox.version)),
             shape::state(sandbox),
-            or_none(began(&sandbox).to_owned()),
+            or_none(began(sandbox).to_owned()),
             sandbox.host_id.clone(),
             format!("{} MiB", sandbox.memory_mib),
             sandbox.invocations.to_string(),

@@ -19,6 +19,7 @@
 
 pub mod fleet;
 mod make;
+mod map;
 mod paged;
 mod share;
 mod shelf;
@@ -27,6 +28,7 @@ mod uses;
 mod view;
 
 pub use fleet::{Fleet, FleetSnapshot, Place};
+pub use map::{Map, WINDOW_PAGES};
 pub use shelf::{SealedSnapshot, Shelf};
 pub use tries::NotMade;
 pub use view::{LookError, Verified};

@@ -32,13 +32,13 @@ use warren_chunks::{
     l1::{Local, Memory},
     l2::{Peer, PeerLimits, Peers, Service},
     l3::{Origin, OriginLimits},
+    learn::learn,
+    linear::Linear,
     manifest::Manifest,
 };
 use warren_pager::{
     Entry, Journal, Manner,
     fetch::Source,
-    learn::learn,
-    linear::Linear,
     serve::{Order, serve},
 };
 use warren_state::linux::LinuxState;

@@ -24,7 +24,6 @@ use warren_chunks::{
     l1::{Local, Memory},
     l3::{Origin, OriginLimits},
     learn::learn,
-    linear::Linear,
     manifest::{ChunkRef, Manifest},
 };
 use warren_pager::{
