@@ -54,6 +54,6 @@ mod tests {
             (entry.path().unwrap().display().to_string(), entry.header().mode().unwrap())
         };
         let found: Vec<_> = archive.entries().unwrap().map(entry).collect();
-        assert_eq!(found, [("a".into(), 0o755), ("sub".into(), 0o755), ("sub/b.txt".into(), 0o644)]);
+        assert_eq!(found, [("sub".into(), 0o755), ("sub/b.txt".into(), 0o644), ("a".into(), 0o755)]);
     }
 }

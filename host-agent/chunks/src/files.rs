@@ -1,7 +1,7 @@
 //! Files that are whole or not there, whenever the machine stops.
 //!
 //! ```text
-//! tmp/<pid>-<n>: write -> fsync -> rename (or link, to lose to whoever was first) -> fsync of the folder
+//! tmp/<writer>-<n>: write -> fsync -> rename (or link, to lose to whoever was first) -> fsync of the folder
 //! ```
 //! A crash leaves at most a file in `tmp/`. Blocking: callers put it on a blocking thread.
 
@@ -55,6 +55,8 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
+    /// Drawn: hosts that share a folder have processes of one number.
+    writer: u64,
     next: AtomicU64,
 }
 
@@ -63,7 +65,9 @@ impl Folder {
     pub(crate) fn open(root: &Path) -> Result<Self, FileError> {
         let tmp = root.join("tmp");
         fs::create_dir_all(&tmp).map_err(|source| FileError::new("make", &tmp, source))?;
-        Ok(Self { root: root.to_owned(), next: AtomicU64::new(0) })
+        let writer =
+            getrandom::u64().map_err(|error| FileError::new("draw a name in", &tmp, error.into()))?;
+        Ok(Self { root: root.to_owned(), writer, next: AtomicU64::new(0) })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -91,7 +95,7 @@ impl Folder {
     /// Writes a whole file durably. `false` if the name was taken and left as it is.
     pub(crate) fn write(&self, target: &Path, bytes: &[u8], taken: Taken) -> Result<bool, FileError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let fresh = self.root.join("tmp").join(format!("{}-{number}", std::process::id()));
+        let fresh = self.root.join("tmp").join(format!("{:016x}-{number}", self.writer));
         let written = write_through(&fresh, target, bytes, taken);
         if !matches!(written, Ok(true)) || taken == Taken::Leave {
             // Best effort: a leftover is cleared by the next start.
@@ -113,11 +117,9 @@ fn write_through(fresh: &Path, target: &Path, bytes: &[u8], taken: Taken) -> Res
     if let Some(tmp) = fresh.parent().filter(|tmp| !tmp.exists()) {
         fs::create_dir_all(tmp).map_err(|source| FileError::new("make", tmp, source))?;
     }
-    // A process id can come again after a crash: what has this name is nobody's any more.
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(fresh)
         .map_err(|source| FileError::new("make", fresh, source))?;
@@ -159,6 +161,25 @@ mod tests {
         assert!(folder.write(&target, b"three", Taken::Replace).unwrap());
         assert_eq!(fs::read(&target).unwrap(), b"three");
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    /// Two hosts, as far as a folder can tell.
+    #[test]
+    fn writers_of_one_folder_do_not_meet_in_tmp() {
+        let dir = tempfile::tempdir().unwrap();
+        let both = [Folder::open(dir.path()).unwrap(), Folder::open(dir.path()).unwrap()];
+        std::thread::scope(|scope| {
+            for (writer, folder) in both.iter().enumerate() {
+                scope.spawn(move || {
+                    for number in 0..200 {
+                        let target = folder.root().join(format!("ab/{writer}-{number}"));
+                        let bytes = target.display().to_string().repeat(500);
+                        assert!(folder.write(&target, bytes.as_bytes(), Taken::Leave).unwrap());
+                        assert_eq!(fs::read(&target).unwrap(), bytes.as_bytes());
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -107,6 +107,9 @@ impl Rows {
     }
 
     /// One more.
+    ///
+    /// # Panics
+    /// If it cannot be in a filter; in a constant, as all tables are, that does not compile.
     pub const fn push(&mut self, call: SystemCall) {
         assert!(self.len < ROWS, "too many rows");
         assert!(call.number >= 0 && call.number < 1 << 30, "no number of a system call");
@@ -120,6 +123,9 @@ impl Rows {
     }
 
     /// The filter that allows them and nothing else.
+    ///
+    /// # Panics
+    /// The same.
     #[must_use]
     pub const fn filter(&self) -> Filter {
         let nothing = Instruction { code: RETURN, jump_true: 0, jump_false: 0, value: KILL };
@@ -162,6 +168,7 @@ impl Rows {
     }
 
     /// The values of an argument that are allowed, of rows with one number.
+    #[expect(clippy::panic, reason = "in a constant: it does not compile")]
     const fn values(&self, from: usize, count: usize, of: u8) -> Places {
         let mut places = Places::new();
         let mut row = from;
@@ -284,6 +291,7 @@ impl Filter {
     }
 
     /// What the rows of one call say of its argument.
+    #[expect(clippy::panic, reason = "in a constant: it does not compile")]
     const fn argument(&mut self, rows: &Rows, from: usize, count: usize) -> usize {
         let (found, argument) = match rows.calls[from].rule {
             ArgumentRule::Equals { argument, .. } => {

@@ -36,7 +36,7 @@ pub async fn follow(
         Ok(_) => {}
         // With the pager all that it knew is gone.
         Err(error) => {
-            tracing::debug!(sandbox = %sandbox.about.id, %error, "nothing is known of its memory's end")
+            tracing::debug!(sandbox = %sandbox.about.id, %error, "nothing is known of its memory's end");
         }
     }
 }

@@ -20,7 +20,7 @@ impl Snapshots {
         let Some(fleet) = self.fleet.as_ref().filter(|_| is_news) else { return };
         match fleet.relearn(snapshot, log).await {
             Ok(manifest) => {
-                tracing::info!(function = of.function, %key, %manifest, "what a start touched was learned")
+                tracing::info!(function = of.function, %key, %manifest, "what a start touched was learned");
             }
             // The next one that is recorded brings it again.
             Err(error) => {

@@ -110,8 +110,8 @@ impl Rig {
         let Startable::Wasm(version) = &startable else { panic!("it is no Wasm function") };
         let written = written(&first, spec, kept.head.of().clone(), version).await;
         let data = dir.path().join("first");
-        let shelf = Shelf::open(data.join("snapshots"), 64 << 20).unwrap();
-        shelf.put(&written, &SigningKey::load_or_create(&data.join("builder.key")).unwrap()).unwrap();
+        let files = Shelf::open(data.join("snapshots"), 64 << 20).unwrap();
+        files.put(&written, &SigningKey::load_or_create(&data.join("builder.key")).unwrap()).unwrap();
         drop(first);
         let sharing = open(dir.path(), "first", &["--snapshots-mib=64", "--no-pager", &origin(dir.path())]);
         Snapshots::share_all(&sharing);

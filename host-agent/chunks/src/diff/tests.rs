@@ -89,7 +89,9 @@ proptest! {
         let counts = compare(&first[..], &second[..], |page, change| told.push((page, change))).unwrap();
         prop_assert!(told.is_sorted_by(|one, two| one.0 < two.0));
         let mut again = Counts::default();
-        told.iter().for_each(|(_, change)| again.add(*change));
+        for (_, change) in &told {
+            again.add(*change);
+        }
         prop_assert_eq!(again, counts);
         // The other way round what was filled was zeroed.
         let turned = compare(&second[..], &first[..], |_, _| ()).unwrap();

@@ -73,7 +73,7 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     for (id, vcpu) in vcpus.into_iter().enumerate() {
         let (start, waits) = channel();
         starts.push(start);
-        let (filter, end, rest) = (seal.vcpu.clone(), Arc::clone(&end), Arc::clone(&rest));
+        let (filter, end, rest) = (seal.vcpu, Arc::clone(&end), Arc::clone(&rest));
         spawn(&format!("vcpu{id}"), filter, &sealed, move || vcpu.live(&waits, &end, &rest))?;
     }
     let (work, orders) = queue().context("make an event descriptor")?;
@@ -82,7 +82,7 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     let disk = |id| -> Result<_> {
         let (work, orders) = queue().context("make an event descriptor")?;
         let (disk, end) = (Disk::new(orders).context("make a disk's event loop")?, Arc::clone(&end));
-        spawn(&format!("disk{id}"), seal.disk.clone(), &sealed, move || end.send(End::Host(disk.work())))?;
+        spawn(&format!("disk{id}"), seal.disk, &sealed, move || end.send(End::Host(disk.work())))?;
         Ok(work)
     };
     let disks = (0..options.disks).map(disk).collect::<Result<Vec<_>>>()?;
@@ -90,8 +90,8 @@ fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
     let streams = Network::new(orders).context("make the network thread's event loop")?;
     spawn("network", seal.network, &sealed, move || end.send(End::Host(streams.work())))?;
     let pages = userfault.map(|userfault| -> Result<_> {
-        let (listener, begun) = channel();
-        spawn("pager", seal.pager, &sealed, move || listen(&begun))?;
+        let (listener, served) = channel();
+        spawn("pager", seal.pager, &sealed, move || listen(&served))?;
         Ok(Pages::new(userfault, listener))
     });
     let pages = pages.transpose()?;

@@ -229,7 +229,7 @@ impl Machine {
                 "the snapshot was made on another kind of processor: {name} differs in leaf {at}"
             )));
         }
-        let paged = matches!(memory, Backing::Pager(_));
+        let by_pager = matches!(memory, Backing::Pager(_));
         match memory {
             Backing::File(memory) => self.map(&state.runs, &memory)?,
             Backing::Pager(socket) => {
@@ -244,7 +244,7 @@ impl Machine {
             filling: filling::Shared::new(None, self.ram.clone()),
         };
         let mut kept = self.kept(&parts, (template.name, leaves), state.guest_bytes, state.generation);
-        kept.paged = paged;
+        kept.paged = by_pager;
         let loaded = Loaded::new(start, parts, kept);
         Ok(Resumed { loaded, vcpus: state.vcpus, clock_ns: state.clock_ns })
     }

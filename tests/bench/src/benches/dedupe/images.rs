@@ -106,16 +106,16 @@ impl Way {
         if again.is_none() {
             self.held += held;
         }
-        let mut brought = [(0, 0); SIZES.len()];
-        for ((shelf, (pages, _)), brought) in self.stores.iter_mut().zip(SIZES).zip(&mut brought) {
+        let mut all = [(0, 0); SIZES.len()];
+        for ((shelf, (pages, _)), brought) in self.stores.iter_mut().zip(SIZES).zip(&mut all) {
             let size = size(pages)?;
             let mut changed = again.map(|_| shelf.clone());
             let before = shelf.chunks.len();
             let into = changed.as_mut().unwrap_or(shelf);
             let (manifest, sources) = into.timed(|shelf| {
-                let made = make(shelf, size)?;
-                shelf.name(&made.0)?;
-                Ok(made)
+                let done = make(shelf, size)?;
+                shelf.name(&done.0)?;
+                Ok(done)
             })?;
             *brought = (into.chunks.len() - before, manifest.names().len());
             let image = Image::whole(manifest).context("a base of its own")?;
@@ -126,7 +126,7 @@ impl Way {
             }
             into.recent.clear();
         }
-        self.again.extend(again.map(|name| (name, brought)));
+        self.again.extend(again.map(|name| (name, all)));
         Ok(())
     }
 
@@ -150,9 +150,7 @@ impl Way {
 /// A handler with another greeting and so many lines more.
 fn handler(number: usize, lines: usize) -> String {
     let mut text = HANDLER.replace("Hello", &format!("Hello {number:02}"));
-    for line in 0..lines {
-        text += &format!("# row {line}: {:>32}\n", line * number);
-    }
+    text.extend((0..lines).map(|line| format!("# row {line}: {:>32}\n", line * number)));
     text
 }
 

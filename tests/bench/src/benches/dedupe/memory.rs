@@ -45,9 +45,7 @@ fn memory_of(parts: &Parts) -> Result<Memory> {
 /// The neutral one is number 0.
 fn program(number: usize) -> String {
     let mut text = format!("{{message: (\"Hello {number}, \" + .name), factor: {number}}}\n");
-    for step in 0..number {
-        text += &format!("  | .step{step} = ({step} * .factor)\n");
-    }
+    text.extend((0..number).map(|step| format!("  | .step{step} = ({step} * .factor)\n")));
     text
 }
 

@@ -158,7 +158,7 @@ fn stream(started: &Started) -> Result<UnixStream> {
         match receive(&mut stream)? {
             VsockReply::Connected => return Ok(stream),
             VsockReply::Refused { why: VsockRefusal::NotListening } => {
-                std::thread::sleep(Duration::from_millis(20))
+                std::thread::sleep(Duration::from_millis(20));
             }
             other => bail!("{other:?}"),
         }
