@@ -1,4 +1,4 @@
-//! A worker that speaks the real protocol; what its sandboxes do is in the payload.
+//! A worker that speaks the real protocol; what its sandboxes do is in the payload. Long because a service is one `impl`.
 
 use std::{
     collections::BTreeMap,

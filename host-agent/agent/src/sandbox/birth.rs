@@ -11,6 +11,7 @@
 //! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`; `paged`: with memory that the pager brings.
 //! Everything after the checks is the owner task's, so a caller who leaves does not leave half a sandbox behind.
 
+mod fault;
 mod linux;
 mod paged;
 mod wasm;
@@ -25,16 +26,16 @@ use super::{
 };
 use crate::{
     host::Host,
-    jailer::JailerError,
     logs::InvocationLog,
     pidfd::Pidfd,
     resources::Reservation,
     snapshot::{FleetSnapshot, Found, SealedSnapshot},
-    version::{BadVersion, PrepareError, Startable, VersionSpec, What},
-    vmm::{ChannelError, ControlChannel, InvokeChannel},
+    version::{PrepareError, Startable, VersionSpec, What},
+    vmm::{ControlChannel, InvokeChannel},
     zygote::{Class, Zygote},
 };
 use bytes::Bytes;
+use fault::{destroyed, moved, not_up};
 use std::{
     os::fd::OwnedFd,
     sync::Arc,
@@ -371,42 +372,6 @@ impl Birth<'_> {
 /// What a function logs in init belongs to no request.
 fn log_init(host: &Host, sandbox: &Sandbox, bytes: &[u8]) {
     InvocationLog::of_init(host.logs.clone(), sandbox.line_context(""), bytes);
-}
-
-fn moved(sandbox: &Sandbox, event: Event) -> Result<(), CreateError> {
-    sandbox.apply(event).map(|_| ()).map_err(|_| destroyed(sandbox))
-}
-
-fn destroyed(sandbox: &Sandbox) -> CreateError {
-    match sandbox.state() {
-        State::Dead(cause) => CreateError::Destroyed(cause.to_string()),
-        state => CreateError::Destroyed(state.on_wire().as_str_name().to_owned()),
-    }
-}
-
-fn not_up(error: ChannelError) -> CreateError {
-    CreateError::Load { failure: error.into(), last_words: String::new() }
-}
-
-impl CreateError {
-    /// Called once the sandbox is reclaimed, so that the words are the last ones.
-    fn with_last_words(mut self, sandbox: &Sandbox) -> Self {
-        if let Self::Load { last_words, .. } = &mut self {
-            let exit = sandbox.gone.borrow().clone().unwrap_or_default();
-            *last_words = format!("{exit}; its log: {}", sandbox.vmm_log.text());
-        }
-        self
-    }
-
-    const fn is_jailer_gone(&self) -> bool {
-        matches!(self, Self::Jailer(JailerError::Unreachable { .. }))
-    }
-}
-
-impl core::convert::From<BadVersion> for CreateError {
-    fn from(error: BadVersion) -> Self {
-        Self::Prepare(error.into())
-    }
 }
 
 fn micros(since: Instant) -> u64 {

@@ -1,6 +1,9 @@
 //! `warren snapshot diff` and `top`: snapshots' memory, page by page, as the host that keeps them reads it.
 
-use super::{One, PAGE, called, has_file, list, named, now_ms, short, since};
+use super::{
+    One, has_file, list, named,
+    told::{PAGE, called, now_ms, short, since},
+};
 use crate::{screen, shape};
 use std::fmt::Write as _;
 use warren_client::{Client, Failure, Outcome};
