@@ -25,7 +25,7 @@ use warren_proto::{
 use warren_store::{BlobError, Digest, Revision, StoreError};
 
 /// Longest a worker may take over one compilation.
-const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
+pub(crate) const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
 
 impl Frontend {
     /// Makes a function.

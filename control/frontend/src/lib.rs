@@ -22,6 +22,7 @@ mod logs;
 mod observed;
 mod pool;
 mod publish;
+mod renew;
 mod services;
 mod snapshots;
 mod validate;
@@ -32,6 +33,7 @@ pub use drains::Drains;
 pub use hub::Hub;
 pub use ids::RequestIds;
 pub use lingering::Lingering;
+pub use renew::Renewals;
 pub use services::{Authenticate, Services, services};
 
 use std::{
@@ -59,6 +61,8 @@ pub struct Frontend {
     pub admission: Arc<Admission>,
     /// Slots whose invocation may still run.
     pub lingering: Lingering,
+    /// Hosts whose snapshots are being made again.
+    pub renewals: Renewals,
     /// The hosts.
     pub fleet: Arc<Fleet>,
     /// Which of them are out of service, durably.

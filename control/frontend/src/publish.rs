@@ -85,7 +85,10 @@ impl Frontend {
 }
 
 /// Its key, or why there is none.
-async fn make(worker: &Worker, spec: &FunctionVersion) -> Result<Result<String, String>, WireError> {
+pub(crate) async fn make(
+    worker: &Worker,
+    spec: &FunctionVersion,
+) -> Result<Result<String, String>, WireError> {
     let request = MakeSnapshotRequest { version: Some(spec.clone()) };
     let patience = if spec.kind() == Kind::Linux { MAKE_LINUX_TIME } else { MAKE_TIME };
     let made = match timeout(patience, worker.client().make_snapshot(request)).await {
@@ -120,13 +123,13 @@ async fn make(worker: &Worker, spec: &FunctionVersion) -> Result<Result<String, 
     }
 }
 
-async fn verify(worker: &Worker, key: String) -> Result<(), String> {
+pub(crate) async fn verify(worker: &Worker, key: String) -> Result<(), String> {
     let request = VerifySnapshotRequest { key: key.clone() };
     let why = match timeout(VERIFY_TIME, worker.client().verify_snapshot(request)).await {
         Ok(Ok(verified)) if verified.get_ref().good => return Ok(()),
         Ok(Ok(verified)) => {
             // The next cold start makes another.
-            let _ = worker.client().remove_snapshot(RemoveSnapshotRequest { key }).await;
+            let _ = worker.client().remove_snapshot(RemoveSnapshotRequest { key, here_only: false }).await;
             verified.into_inner().reason
         }
         Ok(Err(status)) => {

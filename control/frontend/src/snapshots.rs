@@ -71,7 +71,7 @@ impl Frontend {
         request: HostSnapshotRequest,
     ) -> Result<RemoveSnapshotResponse, WireError> {
         let worker = self.keeper(&request.host, &[&request.key])?;
-        let asked = RemoveSnapshotRequest { key: request.key };
+        let asked = RemoveSnapshotRequest { key: request.key, here_only: false };
         answered(&worker, ANSWER_TIME, worker.client().remove_snapshot(asked)).await
     }
 

@@ -13,10 +13,12 @@ mod error;
 mod fleet;
 mod holdings;
 mod lane;
+mod neighbours;
 mod worker;
 
 pub use choose::{Choosers, Observations, Siblings, Wanted, function_hash, unix_ms};
 pub use error::{cannot_run, worker_error};
 pub use fleet::{Fleet, HEARTBEAT, MISSED_HEARTBEATS, NoPlace};
 pub use lane::{Broken, Express, Incoming, Lane, express};
+pub use neighbours::Neighbourhoods;
 pub use worker::{Cannot, Client, Glance, HostState, HostStatus, Wires, Worker};

@@ -18,7 +18,7 @@ use warren_frontend::Frontend;
 use warren_identity::{
     ClientConfig, HostId, IdentityError, Peer, Service, client_tls, require_worker, rustls_client,
 };
-use warren_placement::{HEARTBEAT, Wires, express};
+use warren_placement::{HEARTBEAT, Neighbourhoods, Wires, express};
 use warren_proto::{
     error::{Fault, WireError},
     reason,
@@ -39,6 +39,8 @@ pub(crate) struct Fleets {
     pub(crate) identity: PathBuf,
     /// Tells the policy loader of workers that can compile.
     pub(crate) builder: tokio::sync::watch::Sender<Builder>,
+    /// Who asks whom for chunks.
+    pub(crate) neighbours: Arc<Neighbourhoods>,
 }
 
 #[tonic::async_trait]
@@ -63,6 +65,8 @@ impl fleet_service_server::FleetService for Fleets {
         tracing::info!(%host, address = request.address, sandboxes = request.sandboxes.len(), "a worker registered");
         forget(&self.frontend, &self.assignment.resync(worker.id(), &request.sandboxes));
         self.idle_again(&request.sandboxes);
+        let (frontend, renewed) = (Arc::clone(&self.frontend), Arc::clone(&worker));
+        tokio::spawn(async move { frontend.renew(&renewed).await });
         self.builder.send_replace(Some((worker, request.builder_key.to_vec())));
         Ok(Response::new(RegisterWorkerResponse {
             heartbeat_ms: u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX),
@@ -76,15 +80,19 @@ impl fleet_service_server::FleetService for Fleets {
     ) -> Result<Response<HeartbeatResponse>, Status> {
         self.speaker(&request, |request| &request.host_id)?;
         let request = request.into_inner();
-        let known = self.frontend.fleet.heartbeat(&request, Instant::now());
+        let now = Instant::now();
+        let known = self.frontend.fleet.heartbeat(&request, now);
+        let mut neighbours = None;
         if known {
+            let fleet = &self.frontend.fleet;
+            neighbours = self.neighbours.news(fleet, &request.host_id, request.neighbours, now);
             let host = request.host_id.as_str().into();
             let running = request.grants.iter().map(|used| (GrantId(used.grant_id), used.running)).collect();
             self.frontend.counting.report(&host, &running);
             forget(&self.frontend, &self.assignment.report(&host, &request.changed));
             self.idle_again(&request.changed);
         }
-        Ok(Response::new(HeartbeatResponse { known }))
+        Ok(Response::new(HeartbeatResponse { known, neighbours }))
     }
 
     type FetchBlobStream = Pin<Box<dyn Stream<Item = Result<BlobChunk, Status>> + Send>>;

@@ -16,7 +16,7 @@ use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::ServingStatus;
 use warren_assignment::Assignment;
 use warren_counting::{Admission, Counting};
-use warren_frontend::{Catalog, Drains, Frontend, Hub, Lingering, RequestIds};
+use warren_frontend::{Catalog, Drains, Frontend, Hub, Lingering, Renewals, RequestIds};
 use warren_identity::{Gate, Service, server_tls};
 use warren_placement::Fleet;
 use warren_policy_engine::Routing;
@@ -63,6 +63,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         hub: Hub::new(Arc::clone(&assignment), routing),
         retry_policies,
         lingering: Lingering::default(),
+        renewals: Renewals::default(),
         ids: RequestIds::new(getrandom::u64().map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?),
         invocations: AtomicU64::new(0),
         began: std::time::Instant::now(),
@@ -95,8 +96,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         // Nobody loads any: who asks for another try is told so at once.
         drop(retries);
     }
-    let fleets =
-        Fleets { frontend: Arc::clone(&frontend), assignment, identity: args.identity.clone(), builder };
+    let fleets = Fleets {
+        frontend: Arc::clone(&frontend),
+        assignment,
+        identity: args.identity.clone(),
+        builder,
+        neighbours: Arc::default(),
+    };
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -224,6 +224,28 @@ async fn snapshots_are_asked_of_their_hosts() {
     assert_eq!((silent.snapshots.len(), silent.silent_hosts), (0, vec!["w1".to_owned()]));
 }
 
+/// A host that registers has what it keeps of an earlier release made again, where that is wanted, and loses the old ones.
+#[tokio::test]
+async fn outdated_snapshots_are_made_again_when_their_host_registers() {
+    let world = World::start(100);
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    let start = [("fine", SnapStart::Published), ("off", SnapStart::Off), ("torn", SnapStart::Published)];
+    for (name, snap_start) in start {
+        deployed(&world, name, snap_start).await.1.unwrap();
+    }
+    let kept = [("fine", 1, "7"), ("fine", 9, "8"), ("off", 1, "9"), ("gone", 1, "a"), ("torn", 1, "b")];
+    kept.into_iter().for_each(|(function, version, digit)| worker.keeps(function, version, digit));
+    worker.report_to(&world.identity_dir(), world.control).await;
+    // Of a version that is there, is to have one, and whose new one is good: nothing else goes.
+    let left = ["fine", "off", "gone", "torn"];
+    world.until(|| async { worker.outdated() }, |outdated| *outdated == left).await;
+    // All others are left for good, however often it registers.
+    worker.report_to(&world.identity_dir(), world.control).await;
+    worker.keeps("fine", 1, "c");
+    worker.report_to(&world.identity_dir(), world.control).await;
+    world.until(|| async { worker.outdated() }, |outdated| *outdated == left).await;
+}
+
 /// What becomes of a version whose snapshot is made before it is there, by what the worker says of it.
 #[tokio::test]
 async fn a_version_is_there_once_its_snapshot_is_or_says_why_not() {

@@ -78,6 +78,9 @@ pub struct Config {
     /// what was shared before.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub snapshot_min_generation: u32,
+    /// Chunks of shared snapshots kept on this host's disk, for itself and for its neighbours, MiB; 0 keeps none.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(..1 << 24))]
+    pub snapshot_chunks_mib: u64,
     /// Keep jailed VMMs ready for cold starts from snapshots, in up to so much memory, 4 MiB each; 0 keeps none ready.
     #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(..1 << 24))]
     pub zygotes_mib: u64,

@@ -62,6 +62,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     chores.spawn(Arc::clone(&host).make_room());
     chores.spawn(zygote::tend(Arc::clone(&host)));
     Snapshots::share_all(&host);
+    if let Some(fleet) = host.snapshots.fleet().cloned() {
+        chores.spawn(async move { fleet.scrub_own().await });
+    }
     chores.spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;
@@ -115,6 +118,7 @@ async fn serve(
         .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .add_service(health_service)
+        .add_optional_service(host.snapshots.fleet().map(|fleet| service::for_workers(fleet.server())))
         .add_service(service::gated(host))
         // On the listener: the builder's own setting does not reach connections that are handed in.
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {

@@ -12,7 +12,7 @@ use std::{
     convert::Infallible,
     fs,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use warren_chunks::{
@@ -24,7 +24,7 @@ use warren_chunks::{
     l2::{PeerLimits, Peers},
     l3::{Area, Origin, OriginError},
     seal::{OpenError, Sealed},
-    store::{PublishError, PutError, ReadError, Scrubbed},
+    store::{Pace, PublishError, PutError, ReadError, Scrubbed},
 };
 
 const MOST: usize = 1 << 20;
@@ -42,7 +42,7 @@ impl World {
         Self { dir, store }
     }
 
-    fn worker(root: &Path, disk: &str, peers: Option<Peers>) -> Store {
+    fn worker(root: &Path, disk: &str, peers: Option<Arc<Peers>>) -> Store {
         let disk = Disk::open(&root.join(disk), 1 << 26).unwrap();
         Store::new(Local::new(Memory::new(1 << 24), Some(disk)), peers, origin(root))
     }
@@ -174,7 +174,7 @@ fn a_chunk_that_lies_is_fetched_elsewhere() {
         fs::write(world.disk_file(name), vec![1; 50_000]).unwrap();
         // A peer that lies is before the origin.
         let liar = peer::start("liar", peer::Kind::Garbage).await;
-        let peers = Peers::new("self".into(), vec![liar], PeerLimits::default());
+        let peers = Arc::new(Peers::new("self".into(), vec![liar], PeerLimits::default()));
         let dir = world.dir.path().to_owned();
         drop(world.store);
         let store = World::worker(&dir, "one", Some(peers));
@@ -203,7 +203,7 @@ fn each_tier_may_be_gone_and_the_others_serve() {
         on_disk(&world.store, name).await;
         // The origin is gone: memory, disk and peers go on.
         let serving = peer::start("one", peer::Kind::Serving(world.store.local().clone(), 8)).await;
-        let peers = || Some(Peers::new("two".into(), vec![serving.clone()], PeerLimits::default()));
+        let peers = || Some(Arc::new(Peers::new("two".into(), vec![serving.clone()], PeerLimits::default())));
         let empty = Scripted::start().await;
         empty.mood(Mood::Status(403));
         let local = || Local::new(Memory::new(1 << 24), None);
@@ -217,7 +217,7 @@ fn each_tier_may_be_gone_and_the_others_serve() {
         assert_eq!(second.figures().origin.failures, 1);
         // The peers are gone: the origin serves.
         let dead = peer::start("dead", peer::Kind::Dead).await;
-        let peers = Some(Peers::new("two".into(), vec![dead], PeerLimits::default()));
+        let peers = Some(Arc::new(Peers::new("two".into(), vec![dead], PeerLimits::default())));
         let third = Store::new(local(), peers, origin(world.dir.path()));
         assert_eq!(third.read(name, MOST).await.unwrap(), sealed);
         assert_eq!((third.figures().peers.failures, third.figures().origin.hits), (1, 1));
@@ -340,14 +340,14 @@ fn a_scrub_finds_and_mends_what_changed() {
         for name in [origin, lost] {
             fs::write(world.origin_file("chunks", name), b"rot").unwrap();
         }
-        let of_disk = world.store.scrub_disk().await;
+        let of_disk = world.store.scrub_disk(Pace::NONE).await;
         assert_eq!(of_disk, Scrubbed { read: 2, repaired: vec![disk], ..Scrubbed::default() });
-        let mut of_origin = world.store.scrub_origin().await.unwrap();
+        let mut of_origin = world.store.scrub_origin(Pace::NONE).await.unwrap();
         of_origin.repaired.sort_unstable();
         assert_eq!(of_origin, Scrubbed { read: 3, repaired: vec![origin], lost: vec![lost], unread: 0 });
         assert_eq!(fs::read(world.origin_file("chunks", origin)).unwrap(), second);
         assert!(world.origin_file("damaged", lost).exists() && !world.origin_file("chunks", lost).exists());
-        assert_eq!(world.store.scrub_disk().await.repaired, []);
+        assert_eq!(world.store.scrub_disk(Pace::NONE).await.repaired, []);
         assert!(matches!(world.store.local().get(disk).await, Own::Memory(_)));
         assert_eq!(world.store.origin().list(Area::Damaged).await.unwrap().len(), 1);
     });

@@ -38,6 +38,8 @@ struct State {
     ran: BTreeMap<String, usize>,
     /// Memory that is no sandbox's: a compilation's.
     compiling_mib: u64,
+    /// Snapshots of an earlier release: function, version, key.
+    outdated: Vec<(String, u64, String)>,
 }
 
 impl State {
@@ -153,6 +155,17 @@ impl ScriptedWorker {
     /// From the next heartbeat on so much memory is taken by what is no sandbox.
     pub fn compiles_with(&self, mib: u64) {
         self.state.lock().unwrap().compiling_mib = mib;
+    }
+
+    /// It keeps a snapshot of an earlier release.
+    pub fn keeps(&self, function: &str, version: u64, digit: &str) {
+        let kept = (function.to_owned(), version, digit.repeat(64));
+        self.state.lock().unwrap().outdated.push(kept);
+    }
+
+    /// Functions of whose snapshots it has earlier ones.
+    pub fn outdated(&self) -> Vec<String> {
+        self.state.lock().unwrap().outdated.iter().map(|(function, ..)| function.clone()).collect()
     }
 
     fn heartbeat(&self) -> v1::HeartbeatRequest {
@@ -355,7 +368,16 @@ impl server::WorkerService for ScriptedWorker {
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         let function = request.into_inner().function;
         let one = v1::Snapshot { host_id: "w1".to_owned(), function, ..Default::default() };
-        Ok(Response::new(v1::ListSnapshotsResponse { snapshots: vec![one] }))
+        let state = self.state.lock().unwrap();
+        let outdated = state.outdated.iter().map(|(function, version, key)| v1::Snapshot {
+            host_id: "w1".to_owned(),
+            function: function.clone(),
+            version: *version,
+            key: key.clone(),
+            state: v1::SnapshotState::Outdated.into(),
+            ..Default::default()
+        });
+        Ok(Response::new(v1::ListSnapshotsResponse { snapshots: outdated.chain([one]).collect() }))
     }
 
     async fn make_snapshot(
@@ -399,8 +421,15 @@ impl server::WorkerService for ScriptedWorker {
 
     async fn remove_snapshot(
         &self,
-        _: Request<v1::RemoveSnapshotRequest>,
+        request: Request<v1::RemoveSnapshotRequest>,
     ) -> Result<Response<v1::RemoveSnapshotResponse>, Status> {
+        let v1::RemoveSnapshotRequest { key, here_only } = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        let before = state.outdated.len();
+        state.outdated.retain(|(_, _, kept)| !here_only || *kept != key);
+        if state.outdated.len() < before {
+            return Ok(Response::new(v1::RemoveSnapshotResponse {}));
+        }
         let none = WireError::new(Code::NotFound, reason::NO_SUCH_SNAPSHOT, Fault::Caller, "none");
         Err(none.into())
     }

@@ -106,11 +106,17 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             runtimes: host.offer.runtimes(),
             zygotes: Some(host.zygotes.figures()),
             shared: host.snapshots.fleet().map(|fleet| fleet.figures()),
+            neighbours: host.snapshots.fleet().map_or(0, |fleet| fleet.neighbours()),
             ends: host.ends.all().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
         };
         let mut fleet = host.control.fleet();
         match timeout(CALL_PATIENCE, fleet.heartbeat(request)).await {
-            Ok(Ok(answer)) if answer.get_ref().known => failures = 0,
+            Ok(Ok(answer)) if answer.get_ref().known => {
+                failures = 0;
+                if let (Some(list), Some(fleet)) = (answer.into_inner().neighbours, host.snapshots.fleet()) {
+                    fleet.meet(list);
+                }
+            }
             Ok(Ok(_)) => {
                 tracing::info!("control does not know this host: registering again");
                 return;

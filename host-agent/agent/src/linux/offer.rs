@@ -193,8 +193,7 @@ impl Offer {
     /// The newest kernel that a runtime runs on. Blocks: files are read whole the first time.
     pub fn kernel(&self, runtime: &RuntimeManifest) -> Result<Arc<Kernel>, LinuxError> {
         let kernels = self.look().kernels.clone();
-        let fits = |item: &&Item<KernelManifest>| lacking(&item.manifest, runtime).is_none();
-        let Some(found) = kernels.iter().rev().find(fits) else {
+        let Some(found) = newest(&kernels, runtime) else {
             let lacks = kernels.last().and_then(|item| lacking(&item.manifest, runtime));
             return Err(LinuxError::NoKernel(lacks.unwrap_or("all that guests need").to_owned()));
         };
@@ -217,6 +216,16 @@ impl Offer {
         });
         self.lock().kernel = Some(Arc::clone(&kernel));
         Ok(kernel)
+    }
+
+    /// Digests of image and initrd of the kernel that this build of a runtime would be started on; `None`: it would not be started.
+    #[must_use]
+    pub fn kernel_for(&self, build: &str) -> Option<(String, String)> {
+        self.check().ok()?;
+        let seen = self.look();
+        let runtime = &seen.runtimes.iter().find(|item| item.manifest.digest == build)?.manifest;
+        let found = newest(&seen.kernels, runtime)?;
+        Some((found.manifest.image_digest.clone(), found.manifest.initrd_digest.clone()))
     }
 
     /// The shelf.
@@ -267,6 +276,14 @@ fn verdict(probe: Option<&Path>) -> Result<(), String> {
     let probe: Probe = serde_json::from_slice(&text)
         .map_err(|error| format!("the probe's answer {} does not read: {error}", path.display()))?;
     if probe.linux.can { Ok(()) } else { Err(probe.linux.because) }
+}
+
+/// The newest kernel that has all a runtime needs.
+fn newest<'a>(
+    kernels: &'a [Item<KernelManifest>],
+    runtime: &RuntimeManifest,
+) -> Option<&'a Item<KernelManifest>> {
+    kernels.iter().rev().find(|item| lacking(&item.manifest, runtime).is_none())
 }
 
 /// The first thing that a kernel lacks for a runtime.

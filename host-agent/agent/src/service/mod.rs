@@ -25,7 +25,8 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
 };
 use warren_artefact::World as ArtefactWorld;
-use warren_identity::{Gate, require_control};
+use warren_chunks::l2::{Service as Chunks, v1::chunks_server::ChunksServer};
+use warren_identity::{Gate, require_control, require_worker};
 use warren_proto::{
     MAX_MESSAGE_BYTES,
     error::WireError,
@@ -61,6 +62,23 @@ impl Interceptor for ControlOnly {
         require_control(&self.0, &request)?;
         Ok(request)
     }
+}
+
+/// Lets workers of this fleet through and nobody else.
+#[derive(Clone, Debug)]
+pub struct WorkersOnly(Arc<Gate>);
+
+impl Interceptor for WorkersOnly {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        require_worker(&self.0, &request)?;
+        Ok(request)
+    }
+}
+
+/// Chunks, for other workers alone.
+#[must_use]
+pub fn for_workers(chunks: ChunksServer<Chunks>) -> InterceptedService<ChunksServer<Chunks>, WorkersOnly> {
+    InterceptedService::new(chunks, WorkersOnly(Arc::new(Gate::certificates_only())))
 }
 
 /// The service, for control alone.
@@ -235,7 +253,7 @@ impl WorkerService for Worker {
         &self,
         request: Request<v1::RemoveSnapshotRequest>,
     ) -> Result<Response<v1::RemoveSnapshotResponse>, Status> {
-        let removed = snapshots::remove(&self.host, &request.get_ref().key).await.map_err(status)?;
+        let removed = snapshots::remove(&self.host, request.get_ref()).await.map_err(status)?;
         Ok(Response::new(removed))
     }
 }

@@ -12,7 +12,8 @@ use warren_proto::{
     reason,
     v1::{
         ListSnapshotsResponse, MakeSnapshotResponse, MapSnapshotRequest, MapSnapshotResponse,
-        RemoveSnapshotResponse, SnapshotOutcome, SnapshotWindow, VerifySnapshotResponse,
+        RemoveSnapshotRequest, RemoveSnapshotResponse, SnapshotOutcome, SnapshotWindow,
+        VerifySnapshotResponse,
     },
 };
 
@@ -36,7 +37,7 @@ impl From<LookError> for WireError {
 }
 
 pub(super) async fn list(host: &Arc<Host>, function: &str) -> Result<ListSnapshotsResponse, LookError> {
-    Ok(ListSnapshotsResponse { snapshots: host.snapshots.list(&host.id, function).await? })
+    Ok(ListSnapshotsResponse { snapshots: host.snapshots.list(host, function).await? })
 }
 
 pub(super) async fn verify(host: &Arc<Host>, key: &str) -> Result<VerifySnapshotResponse, LookError> {
@@ -70,8 +71,11 @@ pub(super) async fn map(
     })
 }
 
-pub(super) async fn remove(host: &Arc<Host>, key: &str) -> Result<RemoveSnapshotResponse, LookError> {
-    host.snapshots.remove(key).await?;
+pub(super) async fn remove(
+    host: &Arc<Host>,
+    request: &RemoveSnapshotRequest,
+) -> Result<RemoveSnapshotResponse, LookError> {
+    host.snapshots.remove(&request.key, request.here_only).await?;
     Ok(RemoveSnapshotResponse {})
 }
 

@@ -146,7 +146,7 @@ impl Snapshots {
         });
     }
 
-    /// Has the origin's garbage collected, in the background: a large bucket is a long list.
+    /// Has the origin's garbage collected, and what stays read again, in the background: a large bucket is a long list.
     pub(super) fn collect(&self, named: Named, min_age: Duration) {
         let Some(fleet) = self.fleet.clone() else { return };
         tokio::spawn(async move {
@@ -159,6 +159,9 @@ impl Snapshots {
                     let error = anyhow::Error::from(error);
                     tracing::warn!("the garbage of the fleet's snapshots stays: {error:#}");
                 }
+            }
+            if let Err(error) = fleet.scrub_origin().await {
+                tracing::warn!("the origin of the fleet's snapshots is not read again today: {error}");
             }
         });
     }

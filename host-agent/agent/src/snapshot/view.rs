@@ -6,6 +6,7 @@ use super::{
     tries::{Entry, NotMade},
     uses::Use,
 };
+use crate::{host::Host, linux::Offer};
 use std::{
     collections::HashSet,
     io,
@@ -49,7 +50,7 @@ pub struct Verified {
 
 impl Snapshots {
     /// Those of one function, or all: kept, being made, and those that could not be.
-    pub async fn list(&self, host_id: &str, function: &str) -> Result<Vec<v1::Snapshot>, LookError> {
+    pub async fn list(&self, host: &Host, function: &str) -> Result<Vec<v1::Snapshot>, LookError> {
         let trusted = self.compiler.builder_key();
         let shelved = match self.shelf.clone() {
             Some(place) => {
@@ -70,14 +71,14 @@ impl Snapshots {
         let uses = self.uses();
         let kept = shelved.into_iter().map(|one| {
             let (key, known) = (one.key, uses.of(one.key));
-            let mut told = on_wire(one, known, guest);
+            let mut told = on_wire(one, known, |of| outdated(of, guest, &host.offer));
             if let Some(fleet) = &self.fleet {
                 fleet.told(key, &mut told);
             }
             told
         });
         let tried = entries.into_iter().map(|entry| tried(entry, now));
-        let all = kept.chain(tried).map(|one| v1::Snapshot { host_id: host_id.to_owned(), ..one });
+        let all = kept.chain(tried).map(|one| v1::Snapshot { host_id: host.id.clone(), ..one });
         Ok(all.collect())
     }
 
@@ -101,19 +102,19 @@ impl Snapshots {
     }
 
     /// Forgets one: its file, its memory but for the sandboxes that share it, what is known of tries, and the fleet's copy. The
-    /// next cold start boots, and another is made; other hosts keep what they have.
-    pub async fn remove(&self, key: &str) -> Result<(), LookError> {
+    /// next cold start boots, and another is made; other hosts keep what they have. With `here_only` the fleet's copy stays.
+    pub async fn remove(&self, key: &str, here_only: bool) -> Result<(), LookError> {
         let named = SnapshotKey::from_hex(key).ok_or_else(|| LookError::None(key.to_owned()))?;
         let tried = self.tries().forget(named);
         let kept = self.forget(named).await?;
         let shared = match &self.fleet {
-            Some(fleet) => fleet.remove(named).await?,
-            None => false,
+            Some(fleet) if !here_only => fleet.remove(named).await?,
+            _ => false,
         };
         if !tried && !kept && !shared {
             return Err(LookError::None(key.to_owned()));
         }
-        tracing::info!(key, "a snapshot was removed by an operator");
+        tracing::info!(key, here_only, "a snapshot was removed");
         Ok(())
     }
 
@@ -130,7 +131,28 @@ impl Snapshots {
     }
 }
 
-fn on_wire(one: Shelved, known: Option<Use>, guest: Option<Digest>) -> v1::Snapshot {
+/// Why this host would make another one now; it says what it was made of.
+fn outdated(of: &SnapshotOf, guest: Option<Digest>, offer: &Offer) -> Option<&'static str> {
+    match &of.guest {
+        GuestOf::Wasm { program, .. } => {
+            (guest != Some(*program)).then_some("it is of an earlier guest program")
+        }
+        GuestOf::Linux { protocol_version, .. } if *protocol_version != PROTOCOL_VERSION => {
+            Some("it is of an earlier VMM")
+        }
+        GuestOf::Linux { runtime, kernel, initrd, .. } => {
+            let (image, first) = offer.kernel_for(&runtime.to_string())?;
+            let is_same = image == kernel.to_string() && first == initrd.to_string();
+            (!is_same).then_some("it is of an earlier kernel")
+        }
+    }
+}
+
+fn on_wire(
+    one: Shelved,
+    known: Option<Use>,
+    outdated: impl Fn(&SnapshotOf) -> Option<&'static str>,
+) -> v1::Snapshot {
     let base = v1::Snapshot {
         key: one.key.to_string(),
         function: one.function,
@@ -143,14 +165,9 @@ fn on_wire(one: Shelved, known: Option<Use>, guest: Option<Digest>) -> v1::Snaps
             let made = UNIX_EPOCH + Duration::from_secs(head.created_unix_s());
             // A file is touched when it is used; before, it is as old as what it holds.
             let used = known.map(|known| known.last).or_else(|| (one.used != made).then_some(one.used));
-            let (state, reason) = match head.of().guest {
-                GuestOf::Wasm { program, .. } if guest != Some(program) => {
-                    (v1::SnapshotState::Outdated, "it is of an earlier guest program")
-                }
-                GuestOf::Linux { protocol_version, .. } if protocol_version != PROTOCOL_VERSION => {
-                    (v1::SnapshotState::Outdated, "it is of an earlier VMM")
-                }
-                _ => (v1::SnapshotState::Kept, ""),
+            let (state, reason) = match outdated(head.of()) {
+                Some(why) => (v1::SnapshotState::Outdated, why),
+                None => (v1::SnapshotState::Kept, ""),
             };
             v1::Snapshot {
                 last_used_unix_ms: used.map_or(0, unix_ms),

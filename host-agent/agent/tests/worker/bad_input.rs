@@ -24,7 +24,7 @@ async fn modules() {
         println!("{what}");
         expect(bad, Code::InvalidArgument, reason, Fault::Function);
     }
-    assert_eq!(rig.jailed_processes(), []);
+    assert_eq!(rig.jailed_processes(), [0; 0]);
     caller.prepare(&version("good", &good, |_| ()), &good, b"").await.unwrap();
 }
 
@@ -41,7 +41,7 @@ async fn modules_that_take_too_much_to_compile() {
         let bad = caller.prepare(&version("bomb", &bomb, |_| ()), &bomb, b"").await;
         println!("{flag}");
         expect(bad, Code::InvalidArgument, reason, Fault::Function);
-        assert_eq!(rig.jailed_processes(), []);
+        assert_eq!(rig.jailed_processes(), [0; 0]);
         caller.prepare(&version("small", &small, |_| ()), &small, b"").await.unwrap();
     }
 }

@@ -160,5 +160,5 @@ async fn the_end_of_the_agent_is_the_end_of_everything() {
     }
     assert_eq!(rig.agent.terminate(), Some(0));
     assert_eq!(rig.run_files(), [""; 0]);
-    assert_eq!(rig.jailed_processes(), []);
+    assert_eq!(rig.jailed_processes(), [0; 0]);
 }

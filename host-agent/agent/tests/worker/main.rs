@@ -16,6 +16,7 @@ mod fence;
 mod fleet;
 mod life;
 mod logs;
+mod neighbours;
 mod paged;
 mod rig;
 mod shared;

@@ -42,7 +42,7 @@ impl Origin {
     }
 
     /// Everything in an area.
-    fn files(&self, area: &str) -> Vec<PathBuf> {
+    pub(crate) fn files(&self, area: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         walk(&self.path().join(area), &mut found).unwrap();
         found
@@ -61,7 +61,7 @@ impl Drop for Origin {
     }
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+pub(crate) fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -142,7 +142,7 @@ impl Two {
 }
 
 /// Has one made, waits for the fleet's copy, gives its entry's file.
-async fn publish(caller: &Caller, function: &FunctionVersion, origin: &Origin) -> PathBuf {
+pub(crate) async fn publish(caller: &Caller, function: &FunctionVersion, origin: &Origin) -> PathBuf {
     let made = caller.publish(function).await.unwrap();
     assert_eq!(made.outcome(), SnapshotOutcome::Made, "{}", made.reason);
     until("the fleet's copy", async || copy(caller, &function.name, OriginCopy::There).await).await;
@@ -154,7 +154,7 @@ async fn copy(caller: &Caller, function: &str, state: OriginCopy) -> Option<Snap
     caller.snapshots(function).await.into_iter().find(|one| one.origin() == state)
 }
 
-fn flip(path: &Path, at: impl Fn(usize) -> usize) {
+pub(crate) fn flip(path: &Path, at: impl Fn(usize) -> usize) {
     let mut bytes = fs::read(path).unwrap();
     let at = at(bytes.len());
     bytes[at] ^= 0x10;
@@ -308,7 +308,7 @@ async fn what_is_removed_is_removed_from_the_origin() {
     let entry = two.publish("echo").await;
     let key = entry.file_name().unwrap().to_str().unwrap().to_owned();
     let remove = async |caller: &Caller| {
-        let request = v1::RemoveSnapshotRequest { key: key.clone() };
+        let request = v1::RemoveSnapshotRequest { key: key.clone(), here_only: false };
         caller.client.clone().remove_snapshot(request).await
     };
     // By a host that never had it.
@@ -336,12 +336,16 @@ async fn garbage_of_the_origin_goes_and_the_rest_can_be_used() {
         two.makes.client.clone().retain(request).await.unwrap();
     };
     // All of it is young: it stays.
-    let turn = || two.origin.files("entries").into_iter().find(|path| *path != kept && *path != gone);
+    let turns = || {
+        let others = two.origin.files("entries").into_iter().filter(|path| *path != kept && *path != gone);
+        others.collect::<Vec<_>>()
+    };
     retain(&["kept"]).await;
-    let turn = until("somebody's turn", async || turn()).await;
+    // To collect, and to scrub.
+    let turns = until("somebody's turns", async || Some(turns()).filter(|turns| turns.len() == 2)).await;
     assert!(gone.exists());
     let age = |area: &str| {
-        let files = two.origin.files(area).into_iter().chain([turn.clone()]);
+        let files = two.origin.files(area).into_iter().chain(turns.clone());
         let then = SystemTime::now() - Duration::from_hours(72);
         // A collection may be under way.
         let there = files.filter_map(|path| File::options().write(true).open(path).ok());

@@ -10,7 +10,7 @@ use tonic::Code;
 use warren_artefact::{Part, SigningKey, SnapshotHead};
 use warren_proto::{
     error::Fault,
-    v1::{self, FunctionLimits, SandboxState, SnapStart, SnapshotOutcome},
+    v1::{self, FunctionLimits, SandboxState, SnapStart, SnapshotOutcome, SnapshotState},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,6 +105,34 @@ async fn who_publishes_hears_the_outcome() {
         caller.destroy(id, 1).await.unwrap();
     }
     assert!(caller.snapshots("off").await.is_empty());
+}
+
+/// After an upgrade of the guest program: what is kept is told as outdated and not served, and as control has it made again, the next
+/// start begins from the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_host_calls_the_old_outdated_and_makes_the_new() {
+    let mut rig = Rig::start(&["--snapshots-mib=64"]).await;
+    let code = module::obedient();
+    let echo = version("echo", &code, |_| ());
+    let caller = Caller::new(&rig).await;
+    caller.prepare(&echo, &code, b"").await.unwrap();
+    let old = caller.publish(&echo).await.unwrap().key;
+    assert!(caller.create("s1", &echo).await.unwrap().restore_us > 0);
+    rig.upgrade_guest();
+    let caller = Caller::new(&rig).await;
+    let listed = caller.snapshots("echo").await;
+    let told: Vec<_> = listed.iter().map(|one| (one.state(), one.key == old)).collect();
+    assert_eq!(told, [(SnapshotState::Outdated, true)]);
+    assert!(listed[0].reason.contains("guest program"), "{}", listed[0].reason);
+    caller.prepare(&echo, b"", b"").await.unwrap();
+    let made = caller.publish(&echo).await.unwrap();
+    assert_eq!((made.outcome(), made.key == old), (SnapshotOutcome::Made, false));
+    let gone = v1::RemoveSnapshotRequest { key: old, here_only: true };
+    caller.client.clone().remove_snapshot(gone).await.unwrap();
+    let listed = caller.snapshots("echo").await;
+    assert_eq!((listed.len(), listed[0].state()), (1, SnapshotState::Kept));
+    assert!(caller.create("s2", &echo).await.unwrap().restore_us > 0);
+    assert_eq!(caller.invoke("s2", b"hello").await.unwrap().payload, "hello");
 }
 
 fn snapshots(place: &Path) -> Vec<PathBuf> {

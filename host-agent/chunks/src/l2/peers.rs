@@ -21,7 +21,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -117,7 +117,8 @@ struct Known {
 /// The other workers of the fleet.
 pub struct Peers {
     own: String,
-    known: Vec<Known>,
+    /// As of the last [`Peers::replace`]; a question goes to those that were known when it began.
+    known: Mutex<Arc<[Arc<Known>]>>,
     limits: PeerLimits,
     places: Semaphore,
     begun: Instant,
@@ -129,7 +130,7 @@ impl fmt::Debug for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peers")
             .field("own", &self.own)
-            .field("others", &self.known.len())
+            .field("others", &self.known().len())
             .finish_non_exhaustive()
     }
 }
@@ -138,17 +139,38 @@ impl Peers {
     /// This worker's own id, and the others.
     #[must_use]
     pub fn new(own: String, others: Vec<Peer>, limits: PeerLimits) -> Self {
-        let others = others.into_iter().filter(|peer| peer.id != own);
-        let known = others.map(|peer| Known { peer, health: Mutex::default() }).collect();
-        Self {
+        let peers = Self {
             own,
-            known,
+            known: Mutex::new(Arc::new([])),
             limits,
             places: Semaphore::new(limits.at_once),
             begun: Instant::now(),
             recent: Mutex::default(),
             counters: Counters::default(),
-        }
+        };
+        peers.replace(others);
+        peers
+    }
+
+    /// From now on these are the others. Who stays is trusted as far as before, by whatever way it is reached now.
+    pub fn replace(&self, others: Vec<Peer>) {
+        let before = self.known();
+        let known = others.into_iter().filter(|peer| peer.id != self.own).map(|peer| {
+            let same = before.iter().find(|known| known.peer.id == peer.id);
+            let health = same.map_or_else(Health::default, |known| lock(&known.health).clone());
+            Arc::new(Known { peer, health: Mutex::new(health) })
+        });
+        *lock(&self.known) = known.collect();
+    }
+
+    /// How many others there are.
+    #[must_use]
+    pub fn others(&self) -> usize {
+        self.known().len()
+    }
+
+    fn known(&self) -> Arc<[Arc<Known>]> {
+        Arc::clone(&lock(&self.known))
     }
 
     /// Asks for an object of at most `most` bytes.
@@ -160,7 +182,7 @@ impl Peers {
         let Some(first) = line.next() else { return Answer::Miss };
         let mut second = line.next();
         let mut asked = FuturesUnordered::new();
-        asked.push(self.ask(first, name, most));
+        asked.push(self.ask(Arc::clone(&first), name, most));
         let late = sleep(self.hedge_after());
         tokio::pin!(late);
         let (mut hedged, mut failed) = (false, false);
@@ -170,7 +192,7 @@ impl Peers {
                 Some((who, told)) = asked.next() => {
                     match told {
                         Told::Truly(sealed) => {
-                            if hedged && !std::ptr::eq(who, first) {
+                            if hedged && !Arc::ptr_eq(&who, &first) {
                                 self.counters.hedges_won.fetch_add(1, Ordering::Relaxed);
                                 // Outrun counts as late: who never answers is left alone, not waited for each time.
                                 lock(&first.health).failed(self.begun.elapsed());
@@ -208,7 +230,7 @@ impl Peers {
         let mut client = ChunksClient::new(known.peer.channel.clone());
         let offer = OfferRequest { name: Bytes::copy_from_slice(&name.0), sealed };
         if !matches!(timeout(self.limits.deadline, client.offer(offer)).await, Ok(Ok(_))) {
-            self.failed(known);
+            self.failed(&known);
         }
     }
 
@@ -225,12 +247,13 @@ impl Peers {
     }
 
     /// The two that are asked for a name: of all workers, this one too, the first two others.
-    fn in_line(&self, name: Name) -> Vec<&Known> {
-        let ids = self.known.iter().map(|known| known.peer.id.as_str());
-        ranked(name, ids).into_iter().take(2).filter_map(|place| self.known.get(place)).collect()
+    fn in_line(&self, name: Name) -> Vec<Arc<Known>> {
+        let known = self.known();
+        let ids = known.iter().map(|known| known.peer.id.as_str());
+        ranked(name, ids).into_iter().take(2).filter_map(|place| known.get(place).cloned()).collect()
     }
 
-    async fn ask<'a>(&'a self, known: &'a Known, name: Name, most: usize) -> (&'a Known, Told) {
+    async fn ask(&self, known: Arc<Known>, name: Name, most: usize) -> (Arc<Known>, Told) {
         let begin = Instant::now();
         let told = timeout(self.limits.deadline, fetch(known.peer.channel.clone(), name, most));
         let told = told.await.unwrap_or(Told::Failed);
@@ -244,7 +267,7 @@ impl Peers {
                 }
             }
             Told::Absent => lock(&known.health).succeeded(),
-            Told::Failed => self.failed(known),
+            Told::Failed => self.failed(&known),
             Told::Lied => {
                 self.counters.lies.fetch_add(1, Ordering::Relaxed);
                 lock(&known.health).lied(self.begun.elapsed());

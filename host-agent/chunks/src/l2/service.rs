@@ -11,7 +11,13 @@ use crate::{
     name::Name,
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
@@ -29,13 +35,20 @@ const STALLED: Duration = Duration::from_secs(10);
 pub struct Service {
     local: Local,
     places: Arc<Semaphore>,
+    given: Arc<AtomicU64>,
 }
 
 impl Service {
     /// Serves what `local` has to so many at once; more are turned away, for they have other places to ask.
     #[must_use]
     pub fn new(local: Local, at_once: usize) -> Self {
-        Self { local, places: Arc::new(Semaphore::new(at_once)) }
+        Self { local, places: Arc::new(Semaphore::new(at_once)), given: Arc::default() }
+    }
+
+    /// How many objects it began to give.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
     }
 
     /// As a gRPC server takes it.
@@ -61,6 +74,7 @@ impl Chunks for Service {
             Own::Memory(sealed) | Own::Disk(sealed) if sealed.len() <= MAX_OBJECT_BYTES => sealed,
             _ => return Err(Status::not_found("not here")),
         };
+        self.given.fetch_add(1, Ordering::Relaxed);
         let (to, pieces) = mpsc::channel(AHEAD);
         tokio::spawn(async move {
             while !sealed.is_empty() {

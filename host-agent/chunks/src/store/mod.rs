@@ -22,7 +22,7 @@ mod scrub;
 
 pub use error::{PutError, ReadError};
 pub use publish::PublishError;
-pub use scrub::Scrubbed;
+pub use scrub::{Pace, Scrubbed};
 
 use crate::{
     l1::{Local, Own},
@@ -57,7 +57,7 @@ type Flight = Shared<BoxFuture<'static, Result<Bytes, ReadError>>>;
 
 struct Inner {
     local: Local,
-    peers: Option<Peers>,
+    peers: Option<Arc<Peers>>,
     origin: Origin,
     flights: Mutex<HashMap<(Name, usize), Flight>>,
     background: Arc<Semaphore>,
@@ -80,7 +80,7 @@ impl fmt::Debug for Store {
 impl Store {
     /// Of this worker's tiers, the other workers where there are any, and the origin.
     #[must_use]
-    pub fn new(local: Local, peers: Option<Peers>, origin: Origin) -> Self {
+    pub fn new(local: Local, peers: Option<Arc<Peers>>, origin: Origin) -> Self {
         Self(Arc::new(Inner {
             local,
             peers,
@@ -106,7 +106,7 @@ impl Store {
     /// What happened until now.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        self.0.metrics.figures(self.0.peers.as_ref().map(Peers::counts).unwrap_or_default())
+        self.0.metrics.figures(self.0.peers.as_deref().map(Peers::counts).unwrap_or_default())
     }
 
     /// Reads a chunk and opens it: so many pages, those that were sealed.

@@ -9,6 +9,7 @@ use crate::{
     name::Name,
 };
 use bytes::Bytes;
+use std::{num::NonZeroU64, time::Duration};
 
 /// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,9 +24,32 @@ pub struct Scrubbed {
     pub unread: u64,
 }
 
+/// How fast everything is read: a scrub is nobody's hurry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace(Option<NonZeroU64>);
+
+impl Pace {
+    /// As fast as it goes.
+    pub const NONE: Self = Self(None);
+
+    /// So many bytes a second.
+    #[must_use]
+    pub const fn of(bytes_per_second: NonZeroU64) -> Self {
+        Self(Some(bytes_per_second))
+    }
+
+    /// Waits as long as reading so many bytes may take.
+    async fn wait(self, bytes: u64) {
+        if let Some(per_second) = self.0 {
+            let millis = bytes.saturating_mul(1000) / per_second;
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+    }
+}
+
 impl Store {
     /// Reads this worker's disk; what is damaged is dropped and fetched again.
-    pub async fn scrub_disk(&self) -> Scrubbed {
+    pub async fn scrub_disk(&self, pace: Pace) -> Scrubbed {
         let mut found = Scrubbed::default();
         let Some(disk) = self.local().disk() else { return found };
         for name in disk.names() {
@@ -42,7 +66,9 @@ impl Store {
                     Err(ReadError::Absent) => found.lost.push(name),
                     Err(_) => found.unread += 1,
                 },
-                Ok(Ok(_)) => {}
+                Ok(Ok(crate::l1::Found::Hit(sealed))) => pace.wait(sealed.len() as u64).await,
+                // Pushed out meanwhile.
+                Ok(Ok(crate::l1::Found::Miss)) => {}
                 _ => found.unread += 1,
             }
         }
@@ -50,13 +76,14 @@ impl Store {
     }
 
     /// Reads the origin; what is damaged is replaced from this worker or a peer, or put aside.
-    pub async fn scrub_origin(&self) -> Result<Scrubbed, OriginError> {
+    pub async fn scrub_origin(&self, pace: Pace) -> Result<Scrubbed, OriginError> {
         let mut found = Scrubbed::default();
         for held in self.origin().list(Area::Live).await? {
             let name = held.name;
             found.read += 1;
             match self.origin().get(Area::Live, name, MAX_MANIFEST_BYTES).await {
-                Ok(_) | Err(OriginError::Absent) => {}
+                Ok(sealed) => pace.wait(sealed.len() as u64).await,
+                Err(OriginError::Absent) => {}
                 Err(OriginError::Damaged) => {
                     if let Some(sealed) = self.elsewhere(name).await {
                         self.origin().replace(name, sealed).await?;

@@ -21,6 +21,7 @@ use rustix::fd::AsFd as _;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs::File, path::Path, thread};
 use tokio::{runtime::Runtime, task::JoinSet};
@@ -189,7 +190,8 @@ impl Far {
             // One alone has them, and takes as long as the link does.
             let limits = PeerLimits { deadline: Duration::from_mins(1), ..PeerLimits::default() };
             let peers = Peers::new("here".into(), vec![Peer { id: "there".into(), channel }], limits);
-            let store = Store::new(Local::new(Memory::new(0), None), Some(peers), origin("nothing")?);
+            let store =
+                Store::new(Local::new(Memory::new(0), None), Some(Arc::new(peers)), origin("nothing")?);
             anyhow::Ok((there, store))
         })?;
         Ok(Self { runtime, there, store, salts: Salts::new([1; 32], [0; 3]) })

@@ -17,12 +17,13 @@ use warren_state::{open, seal};
 use warren_vmm_protocol::linux::{DeviceSpec, VsockReply};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
 
-/// What a guest has before its point, and how it shows afterwards that it has it still.
+/// What a guest has before its point, and how it shows afterwards that it has it still. Its timer says so in the second life alone:
+/// what the first one says last may die with its monitor.
 const BEFORE: &str = "
     kept='kept in a shell'
     echo kept in memory > /tmp/kept
     echo 'kept on disk' | b dd of=/dev/vdd bs=512 conv=sync,fsync 2>/dev/null
-    ( b sleep 1; echo a timer of the first life fires ) &
+    ( until [ -e /tmp/on ]; do b sleep 0.1; done; echo a timer of the first life fires ) &
     timer=$!";
 const AFTER: &str = "
     echo $kept
@@ -31,6 +32,7 @@ const AFTER: &str = "
     echo 'written later' | b dd of=/dev/vdd bs=512 seek=3 conv=sync,fsync 2>/dev/null
     b sleep 0.1 && echo a timer of the second life fires
     echo entropy $(b head -c 64 /dev/hwrng | b wc -c)
+    echo > /tmp/on
     wait $timer
     echo cpus $(b nproc) online";
 const LINES: [&str; 7] = [

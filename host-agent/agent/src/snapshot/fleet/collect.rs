@@ -14,7 +14,7 @@
 //! The turn is an entry of its own that says nothing but when: whoever replaces it and still finds its own there has it. Two at
 //! once would do each other's work, not harm.
 
-use super::{Fleet, FleetSnapshot, entry};
+use super::{Fleet, FleetSnapshot, entry, scrub};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
     collections::HashSet,
@@ -83,7 +83,7 @@ impl Fleet {
         min_age: Duration,
     ) -> Result<Option<Cleared>, CollectError> {
         let store = self.store().await?;
-        if !take_turn(&store).await? {
+        if !take_turn(&store, turn(), TURN).await? {
             return Ok(None);
         }
         let mut cleared = Cleared::default();
@@ -124,7 +124,7 @@ impl Fleet {
         cleared: &mut Cleared,
     ) -> Result<Vec<(EntryName, Vec<Name>)>, CollectError> {
         let mut listed = store.origin().entries().await?;
-        listed.retain(|(name, _)| *name != turn());
+        listed.retain(|(name, _)| ![turn(), scrub::turn()].contains(name));
         let reads = stream::iter(listed).map(|(name, held)| async move {
             match store.origin().entry(name, entry::MAX_BYTES).await {
                 Ok(bytes) => Ok(Some((name, held, self.judged(name, &bytes)))),
@@ -164,20 +164,21 @@ fn turn() -> EntryName {
     EntryName(blake3::derive_key("warren-agent 2026 whose turn it is to collect", b""))
 }
 
-async fn take_turn(store: &Store) -> Result<bool, OriginError> {
+/// Takes a turn that one host has in so long.
+pub(super) async fn take_turn(store: &Store, turn: EntryName, every: Duration) -> Result<bool, OriginError> {
     let origin = store.origin();
     let mut own = vec![0; 16];
     // Without random bytes two might both think it theirs.
     getrandom::fill(&mut own).map_err(|error| OriginError::Unavailable(std::sync::Arc::new(error)))?;
     let own = bytes::Bytes::from(own);
-    match origin.held_entry(turn()).await {
-        Err(OriginError::Absent) => return origin.put_new_entry(turn(), own).await,
+    match origin.held_entry(turn).await {
+        Err(OriginError::Absent) => return origin.put_new_entry(turn, own).await,
         Err(error) => return Err(error),
         // One of a clock that is ahead holds until that time has come, and as long again.
-        Ok(held) if held.since.elapsed().map_or(true, |age| age < TURN) => return Ok(false),
-        Ok(_) => origin.replace_entry(turn(), own.clone()).await?,
+        Ok(held) if held.since.elapsed().map_or(true, |age| age < every) => return Ok(false),
+        Ok(_) => origin.replace_entry(turn, own.clone()).await?,
     }
-    Ok(origin.entry(turn(), own.len()).await? == own)
+    Ok(origin.entry(turn, own.len()).await? == own)
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@
 //! - An entry stands as long as it is good: the first of several hosts that make one at once is the one that all use.
 //!
 //! Modules: `place` where the origin is, `entry` what is signed (pure), `book` what is remembered (pure), `image` memory and disk as
-//! images and back, `publish` and `fetch` the two ways, `relearn` access logs, `collect` garbage, `keys` what is derived from the fleet's secret.
+//! images and back, `publish` and `fetch` the two ways, `relearn` access logs, `collect` garbage, `scrub` damage, `tiers` where chunks are,
+//! `neighbours` who else has some, `keys` what is derived from the fleet's secret.
 
 mod book;
 mod collect;
@@ -22,9 +23,12 @@ mod entry;
 mod fetch;
 mod image;
 mod keys;
+mod neighbours;
 mod place;
 mod publish;
 mod relearn;
+mod scrub;
+mod tiers;
 
 pub use entry::{EntryError, FleetSnapshot, Stored};
 pub use fetch::FetchError;
@@ -44,12 +48,13 @@ use std::{
     },
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{sync::OnceCell, time::timeout};
+use tiers::Tiers;
+use tokio::time::timeout;
 use warren_artefact::{Digest, SnapshotKey, SnapshotOf};
 use warren_chunks::{
     Store,
-    l1::{Local, Memory},
-    l3::{EntryName, OriginError, OriginLimits},
+    l2::{self, v1::chunks_server::ChunksServer},
+    l3::{EntryName, OriginError},
 };
 use warren_identity::{Service, StatementSigner, StatementVerifier};
 use warren_proto::v1;
@@ -58,15 +63,11 @@ use warren_proto::v1;
 const ON_THE_PATH: Duration = Duration::from_millis(250);
 /// How long whoever makes one does, and who removes one.
 const OFF_THE_PATH: Duration = Duration::from_secs(5);
-/// Sealed chunks kept in memory: an agent reads each about once.
-const MEMORY_BYTES: u64 = 8 << 20;
 
 /// The fleet's snapshots, as this host reaches them.
 #[derive(Debug)]
 pub struct Fleet {
-    place: Place,
-    /// Opened with the first use, so that an origin that is away keeps no agent from starting.
-    store: OnceCell<Store>,
+    tiers: Tiers,
     keys: Keys,
     signer: StatementSigner,
     verifier: StatementVerifier,
@@ -108,8 +109,7 @@ impl Fleet {
         let verifier = StatementVerifier::load(&config.identity)?;
         let generation = config.snapshot_min_generation;
         Ok(Some(Arc::new(Self {
-            place,
-            store: OnceCell::new(),
+            tiers: Tiers::open(config, place)?,
             keys,
             signer,
             verifier,
@@ -220,13 +220,29 @@ impl Fleet {
 
     /// The store of chunks and manifests.
     pub(super) async fn store(&self) -> Result<Store, OriginError> {
-        self.store.get_or_try_init(|| open(self.place.clone())).await.cloned()
+        self.tiers.store().await
+    }
+
+    /// What neighbours ask: who may is the server's affair.
+    pub fn server(&self) -> ChunksServer<l2::Service> {
+        self.tiers.server()
+    }
+
+    /// The list of neighbours that there is; 0: none.
+    #[must_use]
+    pub fn neighbours(&self) -> u64 {
+        self.tiers.neighbours.revision()
+    }
+
+    /// Takes another list of them. Must be called inside the runtime.
+    pub fn meet(&self, list: v1::Neighbours) {
+        self.tiers.neighbours.meet(list);
     }
 
     /// Said once in a while: nobody asks it again for a moment.
     fn away(&self, error: &OriginError) {
         if self.book().away(Instant::now()) {
-            let origin = &self.place;
+            let origin = &self.tiers.place;
             tracing::warn!(%origin, "the fleet's snapshots cannot be reached, cold starts go on without: {error}");
         }
     }
@@ -234,10 +250,9 @@ impl Fleet {
     /// What was done since the agent started, and what happened to its chunks.
     #[must_use]
     pub fn figures(&self) -> v1::SharedSnapshots {
-        let retired_reads = self.store.get().map_or(0, |store| store.figures().retired_reads);
         let Counts { published, not_published, new_bytes, shared_bytes, fetched, not_fetched, refused } =
             &self.counts;
-        v1::SharedSnapshots {
+        let mut told = v1::SharedSnapshots {
             published: get(published),
             not_published: get(not_published),
             new_bytes: get(new_bytes),
@@ -245,8 +260,10 @@ impl Fleet {
             fetched: get(fetched),
             not_fetched: get(not_fetched),
             refused_entries: get(refused),
-            retired_reads,
-        }
+            ..v1::SharedSnapshots::default()
+        };
+        self.tiers.tell(&mut told);
+        told
     }
 
     /// What a list says of the fleet's copy of one that is kept here.
@@ -266,12 +283,6 @@ impl Fleet {
         // Whole between any two statements.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn open(place: Place) -> Result<Store, OriginError> {
-    let opened = tokio::task::spawn_blocking(move || place.open(OriginLimits::default()));
-    let origin = opened.await.map_err(|error| OriginError::Unavailable(Arc::new(error)))??;
-    Ok(Store::new(Local::new(Memory::new(MEMORY_BYTES), None), None, origin))
 }
 
 /// Where the entry of a snapshot is.

@@ -25,6 +25,7 @@ struct State {
     died: Vec<String>,
     blobs: HashMap<String, Vec<u8>>,
     forget: bool,
+    neighbours: Option<v1::Neighbours>,
 }
 
 #[derive(Clone)]
@@ -66,6 +67,11 @@ impl Control {
         self.state.lock().unwrap().blobs.insert(digest, bytes.to_vec());
     }
 
+    /// Its worker shall ask these for chunks.
+    pub(crate) fn introduce(&self, neighbours: v1::Neighbours) {
+        self.state.lock().unwrap().neighbours = Some(neighbours);
+    }
+
     /// As after a restart: the next heartbeat is not known.
     pub(crate) fn forget(&self) {
         self.state.lock().unwrap().forget = true;
@@ -102,7 +108,9 @@ impl FleetService for Fleet {
         let dead: Vec<String> = dead.map(|sandbox| sandbox.id.clone()).collect();
         state.died.extend(dead);
         let known = !core::mem::take(&mut state.forget);
-        Ok(Response::new(v1::HeartbeatResponse { known }))
+        let has = state.last.neighbours;
+        let neighbours = state.neighbours.clone().filter(|list| list.revision != has);
+        Ok(Response::new(v1::HeartbeatResponse { known, neighbours }))
     }
 
     type FetchBlobStream = Pin<Box<dyn Stream<Item = Result<v1::BlobChunk, Status>> + Send>>;

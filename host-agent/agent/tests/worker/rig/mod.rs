@@ -30,6 +30,9 @@ const AGENT_UID: u32 = 64_001;
 /// Everything a test waits for happens within this, on a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Where the guest program of a later release is.
+const UPGRADED: &str = "guest-upgraded";
+
 /// Whether this is the full form, `cargo xtask soak worker`.
 pub(crate) fn full_form() -> bool {
     std::env::var_os("WARREN_SOAK").is_some()
@@ -105,15 +108,27 @@ impl Rig {
 
     /// Control's connection to the agent.
     pub(crate) async fn client(&self) -> Client {
-        let identity = self.dir.path().join("identity");
-        let peer = Peer::Worker(self.host.clone());
-        let tls = client_tls(&identity, Service::Control, &peer).unwrap();
-        let endpoint =
-            Endpoint::from_shared(format!("https://{}", self.address)).unwrap().tls_config(tls).unwrap();
-        let channel = endpoint.connect().await.unwrap();
+        let channel = self.reached_by(self, Service::Control).await.unwrap();
         WorkerServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A connection to the agent with a certificate of another host's folder, or its own.
+    pub(crate) async fn reached_by(
+        &self,
+        from: &Self,
+        service: Service,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let identity = from.dir.path().join("identity");
+        let tls = client_tls(&identity, service, &Peer::Worker(self.host.clone())).unwrap();
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.address))?.tls_config(tls)?;
+        endpoint.connect().await
+    }
+
+    /// As its fleet calls it.
+    pub(crate) fn as_neighbour(&self) -> v1::Neighbour {
+        v1::Neighbour { host_id: self.host.to_string(), address: self.address.clone() }
     }
 
     /// `kill -9`, then a new one in the same place.
@@ -127,6 +142,15 @@ impl Rig {
     pub(crate) fn restart_jailer(&mut self) {
         self.jailer.kill();
         self.jailer = start_jailer(self.dir.path(), self.number);
+    }
+
+    /// Another release of the guest program (which does the same): jailer and agent begin anew with it.
+    pub(crate) fn upgrade_guest(&mut self) {
+        let mut program = std::fs::read(binary("warren-guest")).unwrap();
+        program.push(0);
+        std::fs::write(self.dir.path().join(UPGRADED), program).unwrap();
+        self.restart_jailer();
+        self.restart_agent();
     }
 
     /// It ends, and with it every jail.
@@ -169,11 +193,11 @@ fn start_jailer(dir: &Path, number: u32) -> Process {
     command.arg("--agent-uid").arg(AGENT_UID.to_string());
     // Uids of its own, so that two test programs at once do not meet.
     command.arg("--uid-base").arg((1_000_000 + number * 256).to_string()).args(["--slots", "256"]);
-    for (flag, name) in
-        [("--vmm", "warren-vmm"), ("--guest", "warren-guest"), ("--compile", "warren-compile")]
-    {
+    for (flag, name) in [("--vmm", "warren-vmm"), ("--compile", "warren-compile")] {
         command.arg(flag).arg(binary(name));
     }
+    let upgraded = dir.join(UPGRADED);
+    command.arg("--guest").arg(if upgraded.exists() { upgraded } else { binary("warren-guest") });
     Process::start("jailer", command)
 }
 
