@@ -4,7 +4,8 @@ use crate::commands::snapshot::PageCounts;
 use serde_json::{Value, json};
 use warren_proto::v1::{
     Decision, Function, FunctionVersion, Host, InvokeResponse, Kind, LogLine, Network, Optimization,
-    OriginCopy, PolicyStatus, Sandbox, SnapStart, Snapshot, StatusResponse, Timing, VerifySnapshotResponse,
+    OriginCopy, PolicyStatus, Sandbox, SnapStart, Snapshot, SnapshotTouches, StatusResponse, Timing,
+    VerifySnapshotResponse,
 };
 
 /// One function.
@@ -145,6 +146,15 @@ pub(crate) fn page_counts(counts: &PageCounts) -> Value {
     json!({
         "same": counts.same, "only_second": counts.filled, "only_first": counts.zeroed, "differing": counts.replaced,
     })
+}
+
+/// A snapshot's working set, by where windows of so many pages begin.
+pub(crate) fn touches(touches: &SnapshotTouches, window_pages: u32) -> Value {
+    let windows = touches.windows.iter().map(|one| {
+        let at = u64::from(one.number) * u64::from(window_pages) * 4096;
+        json!({ "address": at, "pages": one.pages, "first": one.first })
+    });
+    json!({ "starts": touches.starts, "pages": touches.pages, "windows": windows.collect::<Vec<_>>() })
 }
 
 /// One host.

@@ -31,7 +31,7 @@ const ASKED_MAX: usize = 8;
 /// Of these, such as nobody waits for yet.
 const AHEAD_MAX: usize = 4;
 /// Chunks that are kept while an access log is recorded.
-const KEPT_MAX: usize = 4;
+const KEPT_MAX: usize = 32;
 
 /// How a VM is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

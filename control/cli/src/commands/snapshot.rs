@@ -2,6 +2,7 @@
 //! how they are shown.
 
 mod pages;
+mod picture;
 mod told;
 
 pub(crate) use pages::PageCounts;

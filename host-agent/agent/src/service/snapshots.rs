@@ -2,7 +2,7 @@
 
 use crate::{
     host::Host,
-    snapshot::{LookError, Map, NotMade, Verified, WINDOW_PAGES},
+    snapshot::{LookError, Map, NotMade, Touches, Verified, WINDOW_PAGES},
 };
 use std::sync::Arc;
 use tonic::Code;
@@ -12,8 +12,8 @@ use warren_proto::{
     reason,
     v1::{
         ListSnapshotsResponse, MakeSnapshotResponse, MapSnapshotRequest, MapSnapshotResponse,
-        RemoveSnapshotRequest, RemoveSnapshotResponse, SnapshotOutcome, SnapshotWindow,
-        VerifySnapshotResponse,
+        RemoveSnapshotRequest, RemoveSnapshotResponse, SnapshotOutcome, SnapshotTouch, SnapshotTouches,
+        SnapshotWindow, VerifySnapshotResponse,
     },
 };
 
@@ -54,7 +54,7 @@ pub(super) async fn map(
     host: &Arc<Host>,
     request: &MapSnapshotRequest,
 ) -> Result<MapSnapshotResponse, LookError> {
-    let Map { windows, took } = host.snapshots.map(&request.key, &request.base_key).await?;
+    let Map { windows, took, touches } = host.snapshots.map(&request.key, &request.base_key).await?;
     // A window has sixteen pages: each count fits.
     let count = |pages: u64| u32::try_from(pages).unwrap_or(u32::MAX);
     let windows = windows.into_iter().map(|window| SnapshotWindow {
@@ -68,7 +68,14 @@ pub(super) async fn map(
         windows: windows.collect(),
         window_pages: WINDOW_PAGES,
         took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        touches: touches.map(touched),
     })
+}
+
+fn touched(touches: Touches) -> SnapshotTouches {
+    let Touches { starts, pages, windows } = touches;
+    let windows = windows.into_iter().map(|(number, (pages, first))| SnapshotTouch { number, pages, first });
+    SnapshotTouches { starts, pages, windows: windows.collect() }
 }
 
 pub(super) async fn remove(

@@ -8,15 +8,17 @@
 
 use super::{LookError, Shelf, Snapshots, view};
 use std::{
+    collections::BTreeMap,
     io,
     time::{Duration, Instant},
 };
-use warren_artefact::{GuestOf, SnapshotHead, SnapshotKey, VerifyingKey};
+use warren_artefact::{GuestOf, SnapshotHead, SnapshotKey, SnapshotOf, VerifyingKey};
 use warren_chunks::{
     cut::{FileSource, Source},
     diff::{Counts, compare},
     flatten::Within,
     linear::Linear,
+    manifest::AccessLog,
 };
 use warren_state::{linux::LinuxState, wasm::WasmState};
 
@@ -39,6 +41,33 @@ pub struct Map {
     pub windows: Vec<Window>,
     /// Hashing and comparing.
     pub took: Duration,
+    /// What starts touch of it, if that is asked for and known.
+    pub touches: Option<Touches>,
+}
+
+/// The working set that the fleet learned of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touches {
+    /// Starts that were recorded.
+    pub starts: u32,
+    /// Pages that any of them touched.
+    pub pages: u32,
+    /// Each window's pages, and the how many-th of all its first one was; ascending.
+    pub windows: BTreeMap<u32, (u32, u32)>,
+}
+
+impl Touches {
+    fn of(log: &AccessLog) -> Self {
+        let (mut windows, mut rank) = (BTreeMap::new(), 0_u32);
+        for run in log.runs() {
+            for page in run.first..run.first.saturating_add(run.count) {
+                let (pages, _) = windows.entry(page / WINDOW_PAGES).or_insert((0_u32, rank));
+                *pages += 1;
+                rank += 1;
+            }
+        }
+        Self { starts: log.resumes(), pages: rank, windows }
+    }
 }
 
 /// Memory that is as it was signed, at the guest's addresses.
@@ -49,31 +78,47 @@ impl Snapshots {
     pub async fn map(&self, key: &str, base: &str) -> Result<Map, LookError> {
         let named = |key: &str| SnapshotKey::from_hex(key).ok_or_else(|| LookError::None(key.to_owned()));
         let of = named(key)?;
+        let is_alone = base.is_empty();
         let base = if base.is_empty() { None } else { Some(named(base)?) };
         let place = self.shelf.clone().ok_or_else(|| LookError::None(key.to_owned()))?;
         // As of those that are verified, one at a time: requests have the cores and the disk.
         let _turn = self.verifying.acquire().await.map_err(io::Error::other)?;
         let (trusted, began) = ([self.compiler.builder_key()], Instant::now());
         let read = tokio::task::spawn_blocking(move || {
-            let memory = open(&place, of, &trusted)?;
-            let base = base.map(|base| open(&place, base, &trusted)).transpose()?;
+            let (head, memory) = open(&place, of, &trusted)?;
+            let subject = head.of().clone();
+            let base = base.map(|base| open(&place, base, &trusted)).transpose()?.map(|(_, memory)| memory);
             let nothing: &[u8] = &[];
-            Ok::<_, LookError>(match &base {
+            let windows = match &base {
                 Some(base) => windows(base, &memory)?,
                 None => windows(nothing, &memory)?,
-            })
+            };
+            Ok::<_, LookError>((subject, windows))
         });
-        let windows = read.await.map_err(io::Error::from)??;
-        Ok(Map { windows, took: began.elapsed() })
+        let (subject, windows) = read.await.map_err(io::Error::from)??;
+        let took = began.elapsed();
+        let touches = if is_alone { self.touches(&subject).await } else { None };
+        Ok(Map { windows, took, touches })
+    }
+
+    /// What starts touched, as the fleet's copy says; nothing if there is none, or it cannot be had now.
+    async fn touches(&self, of: &SnapshotOf) -> Option<Touches> {
+        self.fleet.as_ref()?.log(of).await.map(|log| Touches::of(&log))
     }
 }
 
-fn open(place: &Shelf, key: SnapshotKey, trusted: &[VerifyingKey]) -> Result<Memory, LookError> {
+fn open(
+    place: &Shelf,
+    key: SnapshotKey,
+    trusted: &[VerifyingKey],
+) -> Result<(SnapshotHead, Memory), LookError> {
     let damaged = |reason: String| LookError::Damaged { key: key.to_string(), reason };
     let kept = place.open_memory(key, trusted).map_err(|wrong| damaged(view::words(wrong)))?;
     let (head, memory) = kept.ok_or_else(|| LookError::None(key.to_string()))?;
     let runs = runs(&head).map_err(|wrong| damaged(wrong.to_string()))?;
-    Linear::new(memory, runs).ok_or_else(|| damaged("its runs are not those of its memory".to_owned()))
+    let memory = Linear::new(memory, runs)
+        .ok_or_else(|| damaged("its runs are not those of its memory".to_owned()))?;
+    Ok((head, memory))
 }
 
 /// Address and bytes of each run.
@@ -124,6 +169,14 @@ mod tests {
             })
             .collect();
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_window_is_as_early_as_its_first_page() {
+        let touches = Touches::of(&AccessLog::of_resume([33, 34, 1, 40, 0, 33, 600]));
+        assert_eq!((touches.starts, touches.pages), (1, 6));
+        let windows: Vec<_> = touches.windows.into_iter().collect();
+        assert_eq!(windows, [(0, (2, 2)), (2, (3, 0)), (37, (1, 5))]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod uses;
 mod view;
 
 pub use fleet::{Fleet, FleetSnapshot, Place};
-pub use map::{Map, WINDOW_PAGES};
+pub use map::{Map, Touches, WINDOW_PAGES};
 pub use shelf::{SealedSnapshot, Shelf};
 pub use tries::NotMade;
 pub use view::{LookError, Verified};

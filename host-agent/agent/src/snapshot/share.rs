@@ -181,7 +181,12 @@ impl Snapshots {
             fleet.book().forget(key);
             return;
         };
-        match fleet.publish(&kept).await {
+        let base = fleet.book().base(&of);
+        let base = match base {
+            Some(base) => self.get(place, base).await,
+            None => None,
+        };
+        match fleet.publish(&kept, base).await {
             Ok(stored) => {
                 let wanted = fleet.book().sent(key, stored);
                 if !wanted {

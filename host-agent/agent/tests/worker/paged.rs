@@ -2,15 +2,15 @@
 
 use crate::{
     rig::{Caller, Rig, module, until, version},
-    shared::Origin,
+    shared::{Origin, publish},
 };
 use std::{fs, path::Path};
-use warren_proto::v1::{FunctionVersion, SnapshotOutcome};
+use warren_proto::v1::{self, FunctionVersion, SnapshotOutcome};
 
 /// A second host of a fleet whose first one has published a function; it keeps no snapshots itself, so all its starts are paged.
 struct Fleet {
     origin: Origin,
-    _first: Rig,
+    first: Rig,
     second: Rig,
     echo: FunctionVersion,
 }
@@ -34,7 +34,7 @@ async fn fleet(flags: &[&str]) -> Option<Fleet> {
     assert_eq!(made.outcome(), SnapshotOutcome::Made, "{}", made.reason);
     origin.entry().await;
     Caller::new(&second).await.prepare(&echo, &code, b"").await.unwrap();
-    Some(Fleet { origin, _first: first, second, echo })
+    Some(Fleet { origin, first, second, echo })
 }
 
 impl Fleet {
@@ -73,6 +73,58 @@ async fn a_paged_sandbox_survives_its_agent() {
     until("no pager is left", async || fleet.pagers().is_empty().then_some(())).await;
     assert!(fleet.second.jailed_processes().is_empty());
     assert_eq!(fleet.second.run_files(), [""; 0]);
+}
+
+/// Who keeps a snapshot can tell people which of its pages starts elsewhere touched, and in what order.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_starts_touch_is_told_where_it_is_kept() {
+    let Some(fleet) = fleet(&[]).await else { return };
+    let keeps = Caller::new(&fleet.first).await;
+    let key = keeps.snapshots("echo").await.remove(0).key;
+    let map = async || {
+        let request = v1::MapSnapshotRequest { key: key.clone(), base_key: String::new() };
+        keeps.client.clone().map_snapshot(request).await.unwrap().into_inner()
+    };
+    let before = map().await;
+    assert!(!before.windows.is_empty() && before.touches.is_none(), "{before:?}");
+    let caller = Caller::new(&fleet.second).await;
+    caller.create("s1", &fleet.echo).await.unwrap();
+    caller.invoke("s1", b"hello").await.unwrap();
+    // What was read of an entry counts for a minute: a host that begins anew reads it again.
+    let mut fleet = fleet;
+    let entry = fleet.origin.entry().await;
+    let first = fs::read(&entry).unwrap();
+    until("it is learned", async || (fs::read(&entry).ok()? != first).then_some(())).await;
+    fleet.first.restart_agent();
+    let keeps = Caller::new(&fleet.first).await;
+    let request = v1::MapSnapshotRequest { key, base_key: String::new() };
+    let map = keeps.client.clone().map_snapshot(request).await.unwrap().into_inner();
+    let touches = map.touches.unwrap();
+    assert_eq!(touches.starts, 1);
+    let windows: u32 = touches.windows.iter().map(|one| one.pages).sum();
+    assert!(touches.pages > 10 && windows == touches.pages, "{touches:?}");
+    let kept: u32 = map.windows.iter().map(|one| one.filled).sum();
+    assert!(touches.windows.iter().any(|one| one.first == 0) && touches.pages < kept, "{touches:?}");
+}
+
+/// A function whose memory the fleet has as a diff on another's: pages of both are brought.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diff_is_paged_with_its_base() {
+    let Some(fleet) = fleet(&[]).await else { return };
+    let code = module::obedient_as(2);
+    let next = version("next", &code, |_| ());
+    let makes = Caller::new(&fleet.first).await;
+    makes.prepare(&next, &code, b"").await.unwrap();
+    publish(&makes, &next, &fleet.origin).await;
+    let told = makes.snapshots("next").await.remove(0);
+    assert!((told.origin_new_bytes + told.origin_shared_bytes) * 4 < told.memory_bytes, "{told:?}");
+    let caller = Caller::new(&fleet.second).await;
+    caller.prepare(&next, &code, b"").await.unwrap();
+    let created = caller.create("s1", &next).await.unwrap();
+    assert!(created.restore_us > 0 && created.sandbox.unwrap().paged);
+    for payload in [&b"hello"[..], b"", b"l"] {
+        assert_eq!(caller.invoke("s1", payload).await.unwrap().payload, payload);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

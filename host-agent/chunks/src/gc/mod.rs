@@ -60,6 +60,8 @@ pub enum CollectError {
     Unreadable {
         /// Which.
         name: Name,
+        /// A root that reaches it: itself, or what is on it.
+        root: Name,
         /// Why.
         #[source]
         source: OriginError,
@@ -69,6 +71,8 @@ pub enum CollectError {
     NotAManifest {
         /// Which.
         name: Name,
+        /// A root that reaches it.
+        root: Name,
         /// Why.
         #[source]
         source: ManifestError,
@@ -120,8 +124,8 @@ fn moved(done: Result<(), OriginError>) -> Result<bool, OriginError> {
 async fn mark(origin: &Origin, roots: &[Name]) -> Result<HashSet<Name>, CollectError> {
     let mut reached: HashSet<Name> = HashSet::new();
     let mut open: HashSet<Name> = HashSet::new();
-    let mut todo = roots.to_vec();
-    while let Some(name) = todo.pop() {
+    let mut todo: Vec<(Name, Name)> = roots.iter().map(|root| (*root, *root)).collect();
+    while let Some((name, root)) = todo.pop() {
         // A chunk's name says nothing of what it is: a manifest that another names as a chunk is opened all the same.
         if !open.insert(name) {
             continue;
@@ -131,11 +135,12 @@ async fn mark(origin: &Origin, roots: &[Name]) -> Result<HashSet<Name>, CollectE
             Err(OriginError::Absent) => origin.get(Area::Retired, name, MAX_MANIFEST_BYTES).await,
             read => read,
         };
-        let sealed = sealed.map_err(|source| CollectError::Unreadable { name, source })?;
-        let named = references(&sealed).map_err(|source| CollectError::NotAManifest { name, source })?;
+        let sealed = sealed.map_err(|source| CollectError::Unreadable { name, root, source })?;
+        let named =
+            references(&sealed).map_err(|source| CollectError::NotAManifest { name, root, source })?;
         reached.insert(name);
         reached.extend(named.chunks);
-        todo.extend(named.base);
+        todo.extend(named.base.map(|base| (base, root)));
     }
     Ok(reached)
 }

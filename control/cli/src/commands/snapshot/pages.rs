@@ -2,6 +2,7 @@
 
 use super::{
     One, has_file, list, named,
+    picture::{order, picture},
     told::{PAGE, called, now_ms, short, since},
 };
 use crate::{screen, shape};
@@ -13,10 +14,6 @@ use warren_proto::v1::{
 
 /// Pages of a chunk, as chunks are by default: 512 KiB.
 const CHUNK_PAGES: u32 = 128;
-/// Cells of a row of the picture.
-const COLUMNS: u32 = 64;
-/// Most rows of it; memory that does not fit has larger cells.
-const ROWS: usize = 24;
 /// Most windows that are looked at: 16 TiB of them.
 const MOST_WINDOWS: u32 = 1 << 28;
 
@@ -105,16 +102,18 @@ pub(crate) async fn top(client: &Client, which: One, json: bool) -> Outcome {
         screen::print_json(&serde_json::json!({
             "snapshot": shape::snapshot(&one), "page_bytes": PAGE, "window_pages": map.window_pages,
             "windows": windows.collect::<Vec<_>>(), "took_us": map.took_us,
+            "touches": map.touches.as_ref().map(|touches| shape::touches(touches, map.window_pages)),
         }));
         return Ok(());
     }
     let age = since(one.made_unix_ms, now_ms());
     screen::print(&format!(
-        "{} on {}, {age} old, used {} times\n{}",
+        "{} on {}, {age} old, used {} times\n{}\n\n{}",
         called(&one),
         one.host_id,
         one.uses,
-        picture(&map)
+        picture(&map),
+        order(&map),
     ));
     Ok(())
 }
@@ -125,7 +124,9 @@ async fn ask(client: &Client, one: &Snapshot, base: &str) -> Outcome<MapSnapshot
     let request = MapHostSnapshotRequest { host, key, base_key: base.to_owned() };
     let map = client.admin().map_host_snapshot(request).await?.into_inner();
     drop(shown);
-    if map.windows.iter().any(|window| window.number > MOST_WINDOWS) || map.window_pages == 0 {
+    let touched = map.touches.iter().flat_map(|touches| &touches.windows).map(|touch| touch.number);
+    let mut numbers = map.windows.iter().map(|window| window.number).chain(touched);
+    if numbers.any(|number| number > MOST_WINDOWS) || map.window_pages == 0 {
         return Err(Failure::local(format!("{} answers with memory that no guest has", one.host_id)));
     }
     Ok(map)
@@ -215,56 +216,6 @@ fn told(first: &Snapshot, second: &Snapshot, found: &Difference) -> String {
 #[expect(clippy::cast_precision_loss, reason = "pages of a guest")]
 fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
-}
-
-/// Rows of cells, each a piece of memory, darker the more of its pages there are; rows of nothing are left out.
-fn picture(map: &MapSnapshotResponse) -> String {
-    // One window a cell, or as many as bring it to a screen.
-    let rows = |scale: u32| {
-        let mut rows: Vec<u32> = map.windows.iter().map(|one| one.number / scale / COLUMNS).collect();
-        rows.dedup();
-        rows
-    };
-    let scale = (0..28).map(|bits| 1 << bits).find(|scale| rows(*scale).len() <= ROWS).unwrap_or(1 << 28);
-    let cell_pages = u64::from(scale) * u64::from(map.window_pages);
-    let mut text = format!(
-        "each cell {} of guest memory: '.' a page or more, ':' a quarter of them, '+' half, '#' nine tenths\n",
-        screen::bytes(cell_pages * PAGE)
-    );
-    let mut last = None;
-    for row in rows(scale) {
-        if last.is_some_and(|last| row > last + 1) {
-            text += "                  ...\n";
-        }
-        last = Some(row);
-        let mut cells = [0_u64; COLUMNS as usize];
-        for window in map.windows.iter().filter(|one| one.number / scale / COLUMNS == row) {
-            if let Some(cell) = cells.get_mut((window.number / scale % COLUMNS) as usize) {
-                *cell += u64::from(window.filled) + u64::from(window.same) + u64::from(window.replaced);
-            }
-        }
-        let address = u64::from(row) * u64::from(COLUMNS) * cell_pages * PAGE;
-        let shades: String = cells.iter().map(|pages| shade(*pages, cell_pages)).collect();
-        let held: u64 = cells.iter().sum();
-        let _ = writeln!(text, "{address:>#14x}  |{shades}| {held:>6} pages");
-    }
-    let all: u64 = map.windows.iter().map(|one| u64::from(one.filled)).sum();
-    let _ = write!(
-        text,
-        "{all} pages, {}; the order in which starts read them is not recorded",
-        screen::bytes(all * PAGE)
-    );
-    text
-}
-
-const fn shade(pages: u64, of: u64) -> char {
-    match pages {
-        0 => ' ',
-        _ if pages * 10 >= of * 9 => '#',
-        _ if pages * 2 >= of => '+',
-        _ if pages * 4 >= of => ':',
-        _ => '.',
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use warren_artefact::{Digest, SnapshotKey, SnapshotOf};
+use warren_artefact::{Digest, GuestOf, SnapshotKey, SnapshotOf};
 
 /// How long an entry that was read counts: as long a removed one is still used.
 const KNOWN: Duration = Duration::from_mins(1);
@@ -60,6 +60,23 @@ pub(super) enum Copy {
     Failed(String),
 }
 
+/// What functions have in common whose memories are alike page by page: the guest program that was loaded before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RuntimeOf {
+    program: Digest,
+    isa: u64,
+}
+
+impl RuntimeOf {
+    /// `None`: each boot of it puts its pages elsewhere.
+    pub(super) const fn of(of: &SnapshotOf) -> Option<Self> {
+        match of.guest {
+            GuestOf::Wasm { program, isa, .. } => Some(Self { program, isa: isa.0 }),
+            GuestOf::Linux { .. } => None,
+        }
+    }
+}
+
 /// The book.
 #[derive(Debug, Default)]
 pub(in super::super) struct Book {
@@ -67,6 +84,8 @@ pub(in super::super) struct Book {
     away: Option<Instant>,
     refused: HashMap<SnapshotKey, (Digest, Refusal)>,
     copies: HashMap<SnapshotKey, Copy>,
+    /// Of each runtime one that the fleet has whole: others of it are told by how they differ.
+    bases: HashMap<RuntimeOf, SnapshotOf>,
     waiting: VecDeque<SnapshotOf>,
     failed: Vec<SnapshotOf>,
     sending: bool,
@@ -170,6 +189,24 @@ impl Book {
         bounded(&mut self.copies, key, Copy::There(stored));
     }
 
+    /// The fleet has this one whole: the first of its runtime is a base, as long as it is there.
+    pub(super) fn is_whole(&mut self, of: &SnapshotOf) {
+        let Some(runtime) = RuntimeOf::of(of) else { return };
+        if self.bases.len() < MOST {
+            self.bases.entry(runtime).or_insert_with(|| of.clone());
+        }
+    }
+
+    /// What another of this one's runtime may be told by.
+    pub(in super::super) fn base(&self, of: &SnapshotOf) -> Option<SnapshotOf> {
+        self.bases.get(&RuntimeOf::of(of)?).filter(|base| *base != of).cloned()
+    }
+
+    /// It is no base any more.
+    pub(super) fn not_whole(&mut self, of: &SnapshotOf) {
+        self.bases.retain(|_, base| base != of);
+    }
+
     /// What became of a copy.
     pub(super) fn copy(&self, key: SnapshotKey) -> Option<&Copy> {
         self.copies.get(&key)
@@ -181,6 +218,7 @@ impl Book {
         self.copies.remove(&key);
         self.waiting.retain(|of| of.key() != key);
         self.failed.retain(|of| of.key() != key);
+        self.bases.retain(|_, base| base.key() != key);
     }
 }
 

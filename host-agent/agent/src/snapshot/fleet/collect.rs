@@ -99,17 +99,23 @@ impl Fleet {
                     return Ok(Some(cleared));
                 }
                 Err(
-                    CollectError::Unreadable { name, source: OriginError::Absent | OriginError::Damaged }
-                    | CollectError::NotAManifest { name, .. },
-                ) => name,
+                    CollectError::Unreadable {
+                        root, source: OriginError::Absent | OriginError::Damaged, ..
+                    }
+                    | CollectError::NotAManifest { root, .. },
+                ) => root,
                 Err(error) => return Err(error),
             };
             let Some(at) = roots.iter().position(|(_, root)| root.contains(&wrong)) else {
-                // Of a base: no entry here names one.
-                return Err(CollectError::Unreadable { name: wrong, source: OriginError::Absent });
+                // Not one of those that were given, which a collection cannot say.
+                return Err(CollectError::Unreadable {
+                    name: wrong,
+                    root: wrong,
+                    source: OriginError::Absent,
+                });
             };
             let (entry, _) = roots.swap_remove(at);
-            tracing::warn!(manifest = %wrong, "an entry names a manifest that is gone or damaged, and is removed");
+            tracing::warn!(manifest = %wrong, "an entry's manifest, or the base of it, is gone or damaged, and the entry is removed");
             store.origin().remove_entry(entry).await?;
             cleared.entries += 1;
         }

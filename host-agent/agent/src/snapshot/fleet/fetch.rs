@@ -6,13 +6,14 @@ use crate::{
     snapshot::SealedSnapshot,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 use warren_artefact::{Part, snapshot::copy};
 use warren_chunks::{
-    Manifest, Name, Store,
+    Image, Manifest, Name, Store,
+    image::Place,
     l3::{Area, OriginError},
     manifest::ChunkRef,
-    pages::{PAGE_BYTES, PageSet},
+    pages::PAGE_BYTES,
     store::ReadError,
 };
 use warren_image::sparse::Sparse;
@@ -90,26 +91,21 @@ impl Fleet {
         let packed = image::Packed::new(&runs);
         let memory = unsealed("snapshot")?;
         memory.set_len(from.head.memory_len())?;
-        let manifest = read_manifest(&store, from.memory, from).await?;
-        if manifest.parts().base.is_some()
-            || manifest.stored_pages().saturating_mul(PAGE) > from.head.memory_len()
-        {
-            return Err(FetchError::Other("memory"));
+        let image = read_image(&store, from.memory, from).await?;
+        fill(&store, &image, &memory, from.head.memory_len(), "memory", |page| packed.offset(page)).await?;
+        if image.depth() == 0 {
+            self.book().is_whole(from.head.of());
         }
-        fill(&store, &manifest, &memory, |page| packed.offset(page)).await?;
         let head = from.head.clone();
         let sealed = tokio::task::spawn_blocking(move || proven(memory, head.memory_part(), "memory"));
         let memory = sealed.await.map_err(|_| FetchError::Internal)??;
         let mut disk = None;
         if let Some(name) = from.disk {
-            let manifest = read_manifest(&store, name, from).await?;
+            let image = read_image(&store, name, from).await?;
             let whole = unsealed("disk")?;
-            whole.set_len(manifest.parts().bytes)?;
+            whole.set_len(image.bytes())?;
             let most = from.head.disk_len().saturating_add(PAGE);
-            if manifest.parts().base.is_some() || manifest.stored_pages().saturating_mul(PAGE) > most {
-                return Err(FetchError::Other("disk"));
-            }
-            fill(&store, &manifest, &whole, Some).await?;
+            fill(&store, &image, &whole, most, "disk", Some).await?;
             let part = from.head.disk_part();
             let kept = tokio::task::spawn_blocking(move || {
                 let bytes = Sparse::of_file(&whole)?.to_bytes();
@@ -139,32 +135,64 @@ async fn read_manifest(store: &Store, name: Name, from: &FleetSnapshot) -> Resul
     store.manifest(name, &from.key).await.map_err(|source| FetchError::Read { name, source })
 }
 
-/// Writes every page of an image to where it belongs; a page that belongs nowhere is one too many.
+/// A manifest with its bases.
+async fn read_image(store: &Store, name: Name, from: &FleetSnapshot) -> Result<Image, FetchError> {
+    let manifest = read_manifest(store, name, from).await?;
+    let (mut bases, mut next) = (HashMap::new(), manifest.parts().base);
+    while let Some(base) = next.filter(|base| !bases.contains_key(&base.name)) {
+        if bases.len() >= usize::from(manifest.depth()) {
+            return Err(FetchError::Other("base"));
+        }
+        let found = read_manifest(store, base.name, from).await?;
+        next = found.parts().base;
+        bases.insert(base.name, found);
+    }
+    Image::resolve(manifest, |name| bases.remove(&name).ok_or(ReadError::Absent))
+        .map_err(|_| FetchError::Other("base"))
+}
+
+/// A chunk, and where its pages belong that no newer layer has: place in it, page of the image.
+type Needed = (ChunkRef, u32, Vec<(u32, u32)>);
+
+/// Writes every page of an image, at most so many bytes, to where it belongs; a page that belongs nowhere is one too many.
 async fn fill(
     store: &Store,
-    manifest: &Manifest,
+    image: &Image,
     into: &File,
+    most: u64,
+    what: &'static str,
     place: impl Fn(u64) -> Option<u64>,
 ) -> Result<(), FetchError> {
-    let pages = u64::from(manifest.parts().size.pages());
-    let held = manifest.parts().entries.iter().filter_map(|entry| {
-        let first = u64::from(entry.window) * pages;
-        Some((first, entry.present.clone(), entry.chunk.clone()?))
-    });
-    let held: Vec<(u64, PageSet, ChunkRef)> = held.collect();
-    let reads = stream::iter(held).map(|(first, present, chunk)| {
+    let (mut needed, mut left): (Vec<Needed>, u64) = (Vec::new(), most / PAGE);
+    for (depth, layer) in image.layers().iter().enumerate() {
+        for entry in &layer.parts().entries {
+            let Some(chunk) = &entry.chunk else { continue };
+            let first = entry.window.saturating_mul(layer.parts().size.pages());
+            let pages = (0..).zip(entry.present.iter()).filter_map(|(rank, at)| {
+                let page = first.saturating_add(at);
+                matches!(image.place(page), Place::In { layer, .. } if layer == depth).then_some((rank, page))
+            });
+            let pages: Vec<_> = pages.collect();
+            left = left.checked_sub(pages.len() as u64).ok_or(FetchError::Other(what))?;
+            if !pages.is_empty() {
+                needed.push((chunk.clone(), entry.present.len(), pages));
+            }
+        }
+    }
+    let reads = stream::iter(needed).map(|(chunk, of, pages)| {
         let store = store.clone();
         async move {
-            let plain = store.chunk(&chunk, present.len()).await;
-            let name = chunk.name;
-            plain.map(|plain| (first, present, plain)).map_err(|source| FetchError::Read { name, source })
+            let plain = store.chunk(&chunk, of).await;
+            plain.map(|plain| (pages, plain)).map_err(|source| FetchError::Read { name: chunk.name, source })
         }
     });
     let mut reads = std::pin::pin!(reads.buffer_unordered(AT_ONCE));
-    while let Some((first, present, plain)) = reads.try_next().await? {
-        for (at, page) in present.iter().zip(plain.chunks(PAGE_BYTES)) {
-            let offset = place((first + u64::from(at)) * PAGE).ok_or(FetchError::Other("memory"))?;
-            into.write_all_at(page, offset)?;
+    while let Some((pages, plain)) = reads.try_next().await? {
+        for (rank, page) in pages {
+            let offset = place(u64::from(page) * PAGE).ok_or(FetchError::Other(what))?;
+            let bytes =
+                plain.as_chunks::<PAGE_BYTES>().0.get(rank as usize).ok_or(FetchError::Other(what))?;
+            into.write_all_at(bytes, offset)?;
         }
     }
     Ok(())

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! entry there and good ─▶ there
-//! else: memory cut ─▶ chunks put, four at once ─▶ manifest ─▶ the same of the disk ─▶ entry, if there is none ─▶ there
+//! else: memory cut, as a diff where one of its runtime is there ─▶ chunks put, four at once ─▶ manifest ─▶ the same of the disk ─▶ entry, if there is none ─▶ there
 //!                                                                                    └─ somebody was first: theirs stands
 //! ```
+//! The base of a diff is the first whole one of its runtime that this host knows the fleet to have, and keeps itself: what is in common
+//! is in the origin once, and a host that has the one reads little for the other. A diff is no base, so a chain is one link long.
 //! A chunk that is put twice is there once, so whatever ended in the middle is begun again.
 
 use super::{
@@ -17,14 +19,16 @@ use crate::snapshot::SealedSnapshot;
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::{
     io,
+    sync::Arc,
     time::{Instant, SystemTime},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use warren_artefact::SnapshotHead;
 use warren_chunks::{
-    ChunkSize, Manifest, Name, Store,
+    ChunkSize, Image, Manifest, Name, Store,
     cut::{CutError, Source, cut},
+    diff::{compare, cut_against},
     l2::MAX_OBJECT_BYTES,
     l3::{Area, OriginError},
     salt::Domain,
@@ -78,8 +82,12 @@ pub(in super::super) enum ShareError {
 pub(in super::super) struct Left;
 
 impl Fleet {
-    /// Gives the fleet a copy, unless it has one.
-    pub(in super::super) async fn publish(&self, snapshot: &SealedSnapshot) -> Result<Stored, ShareError> {
+    /// Gives the fleet a copy, unless it has one. `base`: what [`super::book::Book::base`] named, if this host keeps it.
+    pub(in super::super) async fn publish(
+        &self,
+        snapshot: &SealedSnapshot,
+        base: Option<Arc<SealedSnapshot>>,
+    ) -> Result<Stored, ShareError> {
         let of = snapshot.head.of();
         let store = self.store().await?;
         // Of one that could not be fetched whole, what is there is not taken for what it is called.
@@ -95,15 +103,30 @@ impl Fleet {
         let began = Instant::now();
         let domain = self.keys.of_functions();
         let mut stored = Stored::default();
-        let runs = image::runs(&snapshot.head)?;
-        let memory = image::memory(&snapshot.memory, runs)?.ok_or(ShareError::Runs)?;
-        let manifest = upload(put, memory, domain.clone(), &mut stored).await?;
-        let memory = self.manifest(&store, &manifest).await?;
+        // Where chunks were found damaged, a base's may be as well: all of this one's are put, and looked at.
+        let diff = match base.filter(|_| !mends) {
+            Some(base) => {
+                let diff = self.diff(put, (snapshot, &base), &mut stored).await?;
+                if diff.is_none() {
+                    self.book().not_whole(base.head.of());
+                }
+                diff
+            }
+            None => None,
+        };
+        let is_diff = diff.is_some();
+        let memory = match diff {
+            Some(memory) => memory,
+            None => {
+                let manifest = whole(put, memory_of(snapshot)?, domain.clone(), &mut stored).await?;
+                self.manifest(&store, &manifest).await?
+            }
+        };
         let mut disk = None;
         if let Some(file) = snapshot.disk.clone() {
             let source = tokio::task::spawn_blocking(move || image::disk(&file));
             let source = source.await.map_err(|_| ShareError::Internal)??;
-            let manifest = upload(put, source, domain, &mut stored).await?;
+            let manifest = whole(put, source, domain, &mut stored).await?;
             disk = Some(self.manifest(&store, &manifest).await?);
         }
         let entry = self.entry(&snapshot.head, memory, disk, 0, stored)?;
@@ -113,13 +136,50 @@ impl Fleet {
             store.origin().put_new_entry(named(of.key()), entry).await?
         };
         let Entry::Good(standing) = self.read(of).await? else { return Err(ShareError::Replaced) };
+        if is_ours && !is_diff {
+            self.book().is_whole(of);
+        }
         let Stored { new_bytes, shared_bytes } = stored;
         add(&self.counts.published, u64::from(is_ours));
         add(&self.counts.new_bytes, new_bytes);
         add(&self.counts.shared_bytes, shared_bytes);
         let (function, key, ms) = (&of.function, of.key(), began.elapsed().as_millis());
-        tracing::info!(function, %key, new_bytes, shared_bytes, is_ours, ms, "the fleet has a snapshot");
+        tracing::info!(function, %key, new_bytes, shared_bytes, is_diff, is_ours, ms, "the fleet has a snapshot");
         Ok(standing.stored)
+    }
+
+    /// Its memory as a diff on another's, where a quarter of its pages and more are the same: its manifest. `None`: that one is not there
+    /// any more, or nothing is saved.
+    async fn diff(
+        &self,
+        put: Put<'_>,
+        (snapshot, base): (&SealedSnapshot, &SealedSnapshot),
+        stored: &mut Stored,
+    ) -> Result<Option<Name>, ShareError> {
+        let Entry::Good(found) = self.read(base.head.of()).await? else { return Ok(None) };
+        if found.head.memory() != base.head.memory() {
+            return Ok(None);
+        }
+        let Ok(manifest) = put.store.manifest(found.memory, &found.key).await else { return Ok(None) };
+        let Some(image) = Image::whole(manifest) else { return Ok(None) };
+        let (was, is) = (Arc::new(memory_of(base)?), Arc::new(memory_of(snapshot)?));
+        let counting = (Arc::clone(&was), Arc::clone(&is));
+        let counted = tokio::task::spawn_blocking(move || compare(&*counting.0, &*counting.1, |_, _| {}));
+        let counts = counted.await.map_err(|_| ShareError::Internal)??;
+        if counts.same.saturating_mul(4) < counts.full() {
+            return Ok(None);
+        }
+        let (name, domain) = (found.memory, self.keys.of_functions());
+        let cut = move |keep: &mut dyn FnMut(Sealed) -> Result<(), Left>| {
+            cut_against((name, &image), &*was, &*is, &domain, keep).map(|(manifest, _)| manifest)
+        };
+        let manifest = upload(put, cut, stored).await?;
+        match put.store.publish(&manifest, &self.keys.tenant()).await {
+            Ok(name) => Ok(Some(name)),
+            // This host has it still, the origin has not.
+            Err(PublishError::Missing(gone)) if gone == name => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Signs an entry.
@@ -163,17 +223,35 @@ impl Put<'_> {
     }
 }
 
-/// Cuts an image and puts its chunks, as they come.
-async fn upload(
+fn memory_of(snapshot: &SealedSnapshot) -> Result<impl Source + Send + Sync + use<>, ShareError> {
+    let runs = image::runs(&snapshot.head)?;
+    image::memory(&snapshot.memory, runs)?.ok_or(ShareError::Runs)
+}
+
+/// All of an image.
+async fn whole(
     put: Put<'_>,
     source: impl Source + Send + 'static,
     domain: Domain,
     stored: &mut Stored,
 ) -> Result<Manifest, ShareError> {
+    let all = move |keep: &mut dyn FnMut(Sealed) -> Result<(), Left>| {
+        cut(&source, ChunkSize::DEFAULT, &domain, keep)
+    };
+    upload(put, all, stored).await
+}
+
+/// Cuts, and puts the chunks as they come.
+async fn upload(
+    put: Put<'_>,
+    cut: impl FnOnce(&mut dyn FnMut(Sealed) -> Result<(), Left>) -> Result<Manifest, CutError<Left>>
+    + Send
+    + 'static,
+    stored: &mut Stored,
+) -> Result<Manifest, ShareError> {
     let (give, take) = mpsc::channel::<Sealed>(AT_ONCE);
-    let cutting = tokio::task::spawn_blocking(move || {
-        cut(&source, ChunkSize::DEFAULT, &domain, |sealed| give.blocking_send(sealed).map_err(|_| Left))
-    });
+    let cutting =
+        tokio::task::spawn_blocking(move || cut(&mut |sealed| give.blocking_send(sealed).map_err(|_| Left)));
     let puts = ReceiverStream::new(take).map(|Sealed { name, bytes, .. }| async move {
         let len = bytes.len() as u64;
         put.put(name, bytes).await.map(|is_new| (is_new, len))

@@ -8,6 +8,7 @@
 //! brings it again; the memory behind both is the same. A reader asks once, and nothing has to be cleared away.
 
 use super::{Entry, Fleet, FleetSnapshot, named};
+use warren_artefact::SnapshotOf;
 use warren_chunks::{
     Name,
     l3::OriginError,
@@ -34,6 +35,14 @@ pub enum RelearnError {
 }
 
 impl Fleet {
+    /// What recorded starts of a snapshot touched; `None` if none was learned from, or the origin cannot say.
+    pub(in super::super) async fn log(&self, of: &SnapshotOf) -> Option<AccessLog> {
+        let found = self.find_patiently(of).await?;
+        let store = self.store().await.ok()?;
+        let manifest = store.manifest(found.memory, &found.key).await.ok()?;
+        manifest.parts().log.clone()
+    }
+
     /// Publishes the memory's manifest again with what one more resume touched, in the order of access. Its name.
     pub async fn relearn(&self, from: &FleetSnapshot, log: &AccessLog) -> Result<Name, RelearnError> {
         let store = self.store().await?;

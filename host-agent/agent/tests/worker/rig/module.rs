@@ -6,6 +6,11 @@ use std::fmt::Write as _;
 /// `t` trap, `s` spin, `e` exit 7, `n` invalid UTF-8, `l` log two lines and answer, `b` answer 7 MiB, `f` log 3 MiB,
 /// `r` recurse, `m` take memory without end, `h` run for a quarter of a second, else echo the event.
 pub(crate) fn obedient() -> Vec<u8> {
+    obedient_as(0)
+}
+
+/// The same, of other bytes.
+pub(crate) fn obedient_as(number: u32) -> Vec<u8> {
     let text = r#"(module
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -62,6 +67,7 @@ pub(crate) fn obedient() -> Vec<u8> {
         (local.set $until (i64.add (call $clock) (i64.const 250000000)))
         (loop $again (br_if $again (i64.lt_u (call $clock) (local.get $until))))))
     (call $write (i32.const 1) (i32.const 65536) (local.get $len))))"#;
+    let text = text.replacen("(memory", &format!("(global i32 (i32.const {number})) (memory"), 1);
     wat::parse_str(text).unwrap()
 }
 

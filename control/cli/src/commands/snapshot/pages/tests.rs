@@ -1,5 +1,5 @@
 use super::*;
-use warren_proto::v1::SnapshotState;
+use warren_proto::v1::{SnapshotState, SnapshotTouch, SnapshotTouches};
 
 fn window(number: u32, [same, filled, zeroed, replaced]: [u32; 4]) -> SnapshotWindow {
     SnapshotWindow { number, same, filled, zeroed, replaced }
@@ -7,7 +7,7 @@ fn window(number: u32, [same, filled, zeroed, replaced]: [u32; 4]) -> SnapshotWi
 
 fn map(windows: &[(u32, [u32; 4])]) -> MapSnapshotResponse {
     let windows = windows.iter().map(|&(number, counts)| window(number, counts)).collect();
-    MapSnapshotResponse { windows, window_pages: 16, took_us: 1 }
+    MapSnapshotResponse { windows, window_pages: 16, took_us: 1, touches: None }
 }
 
 #[test]
@@ -55,6 +55,22 @@ fn a_picture_is_as_wide_as_it_says_and_leaves_nothing_out() {
     assert_eq!(text.lines().filter(|line| line.contains(&"#".repeat(64))).count(), 16);
     // What is far away is as far as it says, and no matter how far.
     assert!(picture(&map(&[(0, [0, 1, 0, 0]), (MOST_WINDOWS, [0, 1, 0, 0])])).contains("2 pages"));
+}
+
+#[test]
+fn the_order_of_access_is_told_in_ninths() {
+    let mut map = map(&[(0, [0, 16, 0, 0]), (5, [0, 16, 0, 0]), (700, [0, 2, 0, 0])]);
+    assert!(order(&map).contains("not known"));
+    let touch = |number, pages, first| SnapshotTouch { number, pages, first };
+    let touches = vec![touch(0, 10, 50), touch(5, 16, 0), touch(640, 1, 89), touch(641, 1, u32::MAX)];
+    map.touches = Some(SnapshotTouches { starts: 2, pages: 90, windows: touches });
+    let text = order(&map);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("what 2 recorded starts touched"), "{text}");
+    assert_eq!(lines[1], format!("           0x0  |6    1{}|     26 pages", " ".repeat(58)));
+    assert!(lines[2].contains("..."));
+    assert_eq!(lines[3], format!("     0x2800000  |99{}|      2 pages", " ".repeat(62)));
+    assert!(lines[4].starts_with("90 pages of 34 in the working set"), "{text}");
 }
 
 fn one(function: &str, version: u64, host: &str) -> Snapshot {
