@@ -87,7 +87,7 @@ const fn fcntl(thread: Thread, command: u64, why: &'static str) -> MonitorCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [MonitorCall; 67] = [
+pub const SYSTEM_CALLS: [MonitorCall; 69] = [
     // Sealing itself, and starting.
     with(StartOnly, "prctl", 157, 0, 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(StartOnly, "prctl", 157, 0, 15, "PR_SET_NAME of the vCPU thread"),
@@ -135,6 +135,8 @@ pub const SYSTEM_CALLS: [MonitorCall; 67] = [
     ioctl(Vcpu, 0x8090_AE81, "KVM_GET_REGS: a snapshot"),
     ioctl(Vcpu, 0x81A0_AE8C, "KVM_GET_FPU: a snapshot"),
     ioctl(Vcpu, 0x4090_AE82, "KVM_SET_REGS"),
+    ioctl(Vcpu, 0x5000_AEA5, "KVM_SET_XSAVE: a reset"),
+    ioctl(Vcpu, 0x4040_AEA0, "KVM_SET_VCPU_EVENTS: a reset"),
     // Connections, events, deadlines.
     any(Main, "accept4", 288, "connections"),
     any(Main, "recvmsg", 47, "control requests with descriptors"),
@@ -164,7 +166,7 @@ pub const SYSTEM_CALLS: [MonitorCall; 67] = [
     no_exec("mprotect", 10, "memory; a thread's guard page"),
     any(Both, "munmap", 11, "memory"),
     any(Both, "mremap", 25, "memory"),
-    any(Both, "madvise", 28, "memory; huge pages"),
+    any(Both, "madvise", 28, "memory; huge pages; what a reset forgets"),
     any(Both, "brk", 12, "memory"),
     // The end.
     any(Both, "rt_sigprocmask", 14, "a thread's start and end; abort"),

@@ -3,8 +3,10 @@
 use crate::machine::{MachineError, Start};
 use crate::ram::Ram;
 use crate::snapshot::Resume;
-use crate::sys::Kicker;
-use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_xcr, kvm_xcrs};
+use crate::sys::{self, Kicker};
+use kvm_bindings::{
+    kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use warren_abi::mailbox::ReplyFault;
 use warren_abi::{DOORBELL_PORT, EXCEPTION_PORT};
@@ -22,6 +24,8 @@ pub(crate) const MXCSR: u32 = 0x1F80;
 pub struct Cpu {
     fd: VcpuFd,
     exits: u64,
+    /// System registers as they were before any guest's.
+    first: Option<Box<kvm_sregs>>,
 }
 
 /// Why KVM_RUN came back.
@@ -95,11 +99,11 @@ pub enum GuestFault {
     Run(kvm_ioctls::Error),
 }
 
-/// Why a vCPU's registers could not be had.
+/// Why a vCPU's registers could not be had, or forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// KVM refused: the host's fault.
-    #[error("KVM: read registers: {0}")]
+    #[error("KVM: registers: {0}")]
     Kvm(#[from] kvm_ioctls::Error),
     /// The guest was not at rest: a defect here.
     #[error("the guest went on: {0}")]
@@ -111,7 +115,7 @@ pub enum SaveError {
 
 impl Cpu {
     pub(crate) fn new(fd: VcpuFd) -> Self {
-        Self { fd, exits: 0 }
+        Self { fd, exits: 0, first: None }
     }
 
     /// Sets the first registers.
@@ -139,15 +143,7 @@ impl Cpu {
 
     /// The registers of a guest that is held in its doorbell. It may go on afterwards.
     pub fn save(&mut self, entry: &EntryState) -> Result<CpuState, SaveError> {
-        // KVM leaves the instruction of an exit undone until the next entry: this one does that and nothing else.
-        self.fd.set_kvm_immediate_exit(1);
-        let entered = self.fd.run().map(|exit| format!("{exit:?}"));
-        self.fd.set_kvm_immediate_exit(0);
-        match entered {
-            Err(error) if error.errno() == libc::EINTR => {}
-            Err(error) => return Err(SaveError::Kvm(error)),
-            Ok(exit) => return Err(SaveError::Exit(exit)),
-        }
+        self.finish_exit()?;
         let sregs = self.fd.get_sregs()?;
         let data = [&sregs.ss, &sregs.ds, &sregs.es, &sregs.fs, &sregs.gs];
         let same = sregs.cs.selector == entry.code.selector
@@ -166,6 +162,26 @@ impl Cpu {
         })
     }
 
+    /// Leaves nothing in the vCPU of a guest that is held in its doorbell but what [`Self::resume`] sets.
+    pub fn forget(&mut self) -> Result<(), SaveError> {
+        self.finish_exit()?;
+        // Vector registers beyond those of the FPU's state, and a trap that the finished instruction left behind.
+        sys::clear_extended_state(&self.fd)?;
+        Ok(self.fd.set_vcpu_events(&kvm_vcpu_events::default())?)
+    }
+
+    /// KVM leaves the instruction of an exit undone until the next entry: this one does that and nothing else.
+    fn finish_exit(&mut self) -> Result<(), SaveError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let entered = self.fd.run().map(|exit| format!("{exit:?}"));
+        self.fd.set_kvm_immediate_exit(0);
+        match entered {
+            Err(error) if error.errno() == libc::EINTR => Ok(()),
+            Err(error) => Err(SaveError::Kvm(error)),
+            Ok(exit) => Err(SaveError::Exit(exit)),
+        }
+    }
+
     fn set(
         &mut self,
         state: &EntryState,
@@ -180,7 +196,12 @@ impl Cpu {
             }
             self.fd.set_xcrs(&xcrs).map_err(step("set XCR0"))?;
         }
-        let mut sregs = self.fd.get_sregs().map_err(step("read system registers"))?;
+        let mut sregs = match &self.first {
+            Some(first) => **first,
+            None => {
+                **self.first.insert(Box::new(self.fd.get_sregs().map_err(step("read system registers"))?))
+            }
+        };
         set_segments(&mut sregs, &state.code, &state.data, &state.task);
         (sregs.gdt, sregs.idt) = (table(state.gdt), table(state.idt));
         (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (state.cr0, state.cr3, state.cr4, state.efer);

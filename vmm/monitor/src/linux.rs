@@ -16,7 +16,7 @@
 //! The jail is that of the Wasm machine with a table of its own ([`warren_sandbox_plan::linux`]): every descriptor
 //! arrives, nothing is opened.
 //!
-//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`furnish`] its devices, [`filling`] kernel and initrd, [`snapshot`] writing down and bringing back, [`paged`] memory that a pager brings,
+//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`furnish`] its devices, [`windows`] where they lie, [`filling`] kernel and initrd, [`snapshot`] writing down and bringing back, [`paged`] memory that a pager brings,
 //! [`rest`] and [`registers`] of vCPUs for that, [`vcpu`], [`disk`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`interrupts`] their lines, [`console`] the serial port, [`events`] what a running guest is told, [`virtio`] devices,
 //! [`msr`] the registers of the processor that the guest may touch (what it sees of it: [`crate::cpuid`]).
 
@@ -40,4 +40,5 @@ pub mod service;
 pub mod snapshot;
 pub mod vcpu;
 pub mod virtio;
+pub mod windows;
 pub mod worker;

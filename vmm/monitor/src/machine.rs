@@ -15,6 +15,7 @@ use crate::ram::{Ram, RamError};
 use crate::sys::FileUse;
 use kvm_ioctls::Kvm;
 use rustix::fd::{AsFd, OwnedFd};
+use std::io;
 use warren_abi::boot::{BOOT_MAGIC, BootHeader};
 use warren_abi::isa::IsaSet;
 use warren_abi::window::{BOOT, HEAP, LARGE_PAGE_SIZE, PAGE_SIZE, TABLES};
@@ -67,6 +68,9 @@ pub enum MachineError {
         /// Why.
         source: kvm_ioctls::Error,
     },
+    /// No event descriptor: the host's fault.
+    #[error("cannot make an event descriptor")]
+    Event(#[source] io::Error),
     /// No random bytes: the host's fault.
     #[error("the kernel gives no random bytes")]
     Entropy(#[source] rustix::io::Errno),

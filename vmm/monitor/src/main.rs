@@ -1,6 +1,6 @@
 //! `warren-vmm`: the monitor of one microVM.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use warren_sandbox_plan::linux::DISKS;
 use warren_vmm::linux;
 use warren_vmm::linux::machine::{LinuxOptions, Pages};
 use warren_vmm::linux::run::LinuxDescriptors;
+use warren_vmm::linux::windows::Kind;
 use warren_vmm::machine::MachineOptions;
 use warren_vmm::run::{Descriptors, run};
 use warren_vmm::sys::pool::HugePage;
@@ -56,9 +57,13 @@ enum Command {
         /// vCPUs.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
         cpus: u8,
-        /// Disks that the guest may have: each gets a thread.
+        /// Disks that the guest may have: each gets a thread. With --devices as many as it names.
         #[arg(long, default_value_t = DISKS, value_parser = clap::value_parser!(u8).range(0..=VIRTIO_MAX as i64))]
         disks: u8,
+        /// Make ready for a guest of these devices, in the order of their windows, and refuse any other: block, rng, vsock,
+        /// net, balloon, mem.
+        #[arg(long, value_name = "KINDS", value_delimiter = ',', conflicts_with = "disks")]
+        devices: Option<Vec<Kind>>,
         /// Ask for huge pages behind guest memory.
         #[arg(long)]
         huge_pages: bool,
@@ -111,7 +116,16 @@ fn start() -> Result<u8> {
             warren_vmm::log!("end: {end}");
             Ok(end.code())
         }
-        Command::Linux { memory_mib, pluggable_mib, cpus, disks, huge_pages, reserved_pages, paged } => {
+        Command::Linux {
+            memory_mib,
+            pluggable_mib,
+            cpus,
+            disks,
+            devices,
+            huge_pages,
+            reserved_pages,
+            paged,
+        } => {
             let descriptors =
                 LinuxDescriptors::inherit(paged).context("warren-vmm linux is started by warren-jailer")?;
             let (memory_bytes, pluggable_bytes) = (memory_mib << 20, pluggable_mib << 20);
@@ -121,8 +135,9 @@ fn start() -> Result<u8> {
                 (None, true) => Pages::HugeIfThere,
                 (None, false) => Pages::Small,
             };
-            let options = LinuxOptions { memory_bytes, pluggable_bytes, cpus, disks, pages };
-            let end = linux::run::run(descriptors, options);
+            let disks = devices.as_deref().map_or(Ok(disks), disks_of)?;
+            let options = LinuxOptions { memory_bytes, pluggable_bytes, cpus, disks, pages, devices };
+            let end = linux::run::run(descriptors, &options);
             warren_vmm::log!("end: {end}");
             Ok(end.code())
         }
@@ -133,4 +148,10 @@ fn start() -> Result<u8> {
             Ok(u8::from(!probe.wasm.can))
         }
     }
+}
+
+/// How many disks there are among them.
+fn disks_of(devices: &[Kind]) -> Result<u8> {
+    ensure!(devices.len() <= VIRTIO_MAX, "{} devices: there is room for {VIRTIO_MAX}", devices.len());
+    Ok(u8::try_from(devices.iter().filter(|kind| **kind == Kind::Block).count())?)
 }

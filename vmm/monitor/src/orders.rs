@@ -24,6 +24,8 @@ pub enum Order {
     Hold,
     /// Go on after [`Order::Hold`].
     Release,
+    /// When idle: forget what the guest did, and touch nothing until [`Order::Resume`].
+    Reset,
 }
 
 /// vCPU thread to main thread.
@@ -45,6 +47,8 @@ pub enum Report {
     },
     /// The guest is held with these registers, or cannot be.
     Held(Result<CpuState, String>),
+    /// The guest was forgotten: its memory can be put back.
+    Forgotten,
     /// The thread is done.
     Ended(End),
 }

@@ -15,6 +15,7 @@ use crate::machine::{Machine, MachineError};
 use crate::orders::{Incoming, Order, Outgoing, Report};
 use crate::paging::{PagerError, Paging};
 use crate::progress::{Progress, StopCause, monotonic_ns};
+use crate::snapshot::Image;
 use crate::sys::userfault::Userfault;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -51,6 +52,10 @@ pub struct Service {
     paging: Option<Paging>,
     /// Whether it is listened to.
     listens: bool,
+    /// What this guest was brought back from.
+    image: Option<Box<Image>>,
+    /// It is to be brought back again.
+    resets: bool,
 }
 
 /// What the process was started to be.
@@ -93,6 +98,8 @@ impl Service {
             userfault,
             paging: None,
             listens: false,
+            image: None,
+            resets: false,
         })
     }
 
@@ -219,6 +226,10 @@ impl Service {
                 Ok(()) => Ok(()),
                 Err(reason) => self.reply(&ControlReply::NoSnapshot { reason }),
             },
+            ControlRequest::Reset => match self.begin_reset() {
+                Ok(()) => Ok(()),
+                Err(why) => self.reply(&ControlReply::NotTold { why: why.into() }),
+            },
             ControlRequest::LoadLinux(_)
             | ControlRequest::RestoreLinux(_)
             | ControlRequest::RestoreLinuxPaged(_) => {
@@ -285,6 +296,10 @@ impl Service {
             Report::Held(held) => {
                 let reply = self.end_snapshot(held);
                 self.reply(&reply)
+            }
+            Report::Forgotten => {
+                self.reset();
+                Ok(())
             }
             Report::Ended(end) => {
                 self.end = Some(end);

@@ -7,6 +7,9 @@
 //! when it is written and read from the host's page cache otherwise; a few small ones are copied (`snapshot/pieces.rs`). Or a
 //! pager brings the runs page by page ([`crate::paging`]). System registers come
 //! from the same place as at a first entry; the snapshot has none.
+//!
+//! Again, in the same VM ([`Image::again`]): pages that were touched since are given up, so that they are the file's again where it is
+//! mapped and zero elsewhere, and the small runs are copied once more. No slot is made, nothing is mapped.
 
 pub(crate) mod pages;
 mod pieces;
@@ -27,7 +30,7 @@ use warren_abi::window::PAGE_SIZE;
 use warren_boot::entry::{EntryState, Features};
 use warren_boot::plan::HIGH_BASE;
 use warren_boot::{Mapping, OutOfRange};
-use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, Run, WasmState};
+use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, WasmState};
 use warren_state::{StateError, open, seal};
 
 /// Zero pages between two runs that are written all the same: a mapping costs more than they do.
@@ -188,12 +191,55 @@ pub fn admit(state: &[u8], by_pager: bool, descriptors: Vec<OwnedFd>) -> Result<
     Ok(Admitted { state, memory, artefacts: Artefacts { code, task: task.map(|(fd, _)| fd) } })
 }
 
-/// Brings a guest back in a VM that is bare, and says who brings its memory if somebody does.
+/// Where the memory of a guest that was brought back comes from as long as it lives.
+#[derive(Debug)]
+pub enum Source {
+    /// From its snapshot, also once more.
+    Image(Box<Image>),
+    /// From a pager.
+    Pager(Paging),
+}
+
+/// A snapshot that a guest was brought back from, and can be again.
+#[derive(Debug)]
+pub struct Image {
+    state: WasmState,
+    memory: OwnedFd,
+    /// How often its guest was brought back from it.
+    lives: u64,
+}
+
+impl Image {
+    /// Puts memory back to what it is in the snapshot, in the VM that it was put in before, whose vCPU is held. Of what was written
+    /// since nothing is left. What the vCPU needs to go on, as another generation than all before.
+    pub fn again(&mut self, bare: &Bare) -> Result<Resume, MachineError> {
+        for bank in
+            [Area { gpa: 0, len: self.state.low_len }, Area { gpa: HIGH_BASE, len: self.state.high_len }]
+        {
+            for piece in without(bank, &apart(&self.state)) {
+                bare.ram
+                    .give_back(piece.gpa, piece.len)
+                    .map_err(|source| RamError::Map { what: MEMORY, source })?;
+            }
+        }
+        // What is mapped is the file's again.
+        copy(&bare.ram, &pieces::of(&self.state.runs), &self.memory)?;
+        self.lives += 1;
+        let mut resume = resume_of(bare, &self.state);
+        resume.generation = resume.generation.saturating_add(self.lives - 1);
+        Ok(resume)
+    }
+}
+
+/// What errors call it.
+const MEMORY: &str = "the snapshot's memory";
+
+/// Brings a guest back in a VM that is bare.
 pub fn restore(
     bare: &mut Bare,
     admitted: Admitted,
     userfault: Option<&Userfault>,
-) -> Result<(Resume, Option<Paging>), MachineError> {
+) -> Result<(Resume, Source), MachineError> {
     let Admitted { state, memory, artefacts } = admitted;
     let refused = |why: String| MachineError::Refused(why);
     if state.low_len != bare.class_len {
@@ -210,45 +256,61 @@ pub fn restore(
     if state.high_len > 0 {
         bare.ram.add_bank(&bare.vm, HIGH_BASE, state.high_len)?;
     }
-    let map = |what, area: Area, file: &OwnedFd| {
+    let show = |what, area: Area, file: &OwnedFd| {
         bare.ram.map_file(what, area.gpa, area.len, (file.as_fd(), 0), FileUse::ReadOnly)
     };
-    map("the function's code", state.code, &artefacts.code)?;
+    show("the function's code", state.code, &artefacts.code)?;
     if let (Some(area), Some(task)) = (state.task, &artefacts.task) {
-        map("the function's files", area, task)?;
+        show("the function's files", area, task)?;
     }
-    let paging = match memory {
+    let resume = resume_of(bare, &state);
+    let source = match memory {
         Backing::File(memory) => {
-            bring(&bare.ram, &state.runs, &memory)?;
-            None
+            let pieces = pieces::of(&state.runs);
+            map(&bare.ram, &pieces, &memory)?;
+            copy(&bare.ram, &pieces, &memory)?;
+            Source::Image(Box::new(Image { state, memory, lives: 1 }))
         }
         Backing::Pager(socket) => {
             let userfault = userfault.ok_or(PagerError::NotStartedForIt)?;
-            let apart: Vec<_> = [Some(state.code), state.task].into_iter().flatten().collect();
-            Some(Paging::begin(&bare.ram, &state.runs, &apart, (userfault, socket))?)
+            Source::Pager(Paging::begin(&bare.ram, &state.runs, &apart(&state), (userfault, socket))?)
         }
     };
-    let resume = Resume {
+    Ok((resume, source))
+}
+
+/// What a vCPU goes on with.
+fn resume_of(bare: &Bare, state: &WasmState) -> Resume {
+    Resume {
         entry: EntryState::new(state.cpu.rip, state.root, bare.features),
         cpu: state.cpu,
         mailbox: Mailbox::new(bare.ram.clone(), state.mailbox),
         memory_bytes: state.memory_bytes,
         generation: state.generation,
-    };
-    Ok((resume, paging))
+    }
 }
 
-/// Maps and copies the runs of a snapshot's memory.
-fn bring(ram: &Ram, runs: &[Run], memory: &OwnedFd) -> Result<(), RamError> {
-    let what = "the snapshot's memory";
-    for piece in pieces::of(runs) {
-        match piece {
-            Piece::Mapped { run, offset } => {
-                ram.map_file(what, run.gpa, run.len, (memory.as_fd(), offset), FileUse::CopyOnWrite)?;
-            }
-            Piece::Copied { ranges, offset } => ram
-                .transfer(memory.as_fd(), offset, &ranges, Direction::Read)
-                .map_err(|source| RamError::Map { what, source })?,
+/// What lies in memory and is no part of a snapshot's: files that nobody writes to.
+fn apart(state: &WasmState) -> Vec<Area> {
+    [Some(state.code), state.task].into_iter().flatten().collect()
+}
+
+/// Maps the large runs of a snapshot's memory.
+fn map(ram: &Ram, pieces: &[Piece], memory: &OwnedFd) -> Result<(), RamError> {
+    for piece in pieces {
+        if let Piece::Mapped { run, offset } = piece {
+            ram.map_file(MEMORY, run.gpa, run.len, (memory.as_fd(), *offset), FileUse::CopyOnWrite)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the small ones.
+fn copy(ram: &Ram, pieces: &[Piece], memory: &OwnedFd) -> Result<(), RamError> {
+    for piece in pieces {
+        if let Piece::Copied { ranges, offset } = piece {
+            ram.transfer(memory.as_fd(), *offset, ranges, Direction::Read)
+                .map_err(|source| RamError::Map { what: MEMORY, source })?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ pub mod tap;
 pub mod userfault;
 pub mod vectored;
 
-use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
@@ -302,6 +302,13 @@ pub fn forgive(vcpu: &mut VcpuFd) {
     let flag = std::ptr::from_mut(&mut vcpu.get_kvm_run().immediate_exit);
     // SAFETY: 1. the byte lies in the kvm_run page of a vCPU that lives; 2. all threads access it as one byte.
     unsafe { AtomicU8::from_ptr(flag) }.store(0, Ordering::SeqCst);
+}
+
+/// Puts a vCPU's FPU and vector registers to what they are after a reset.
+pub fn clear_extended_state(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    // SAFETY: 1. KVM_SET_XSAVE reads a `kvm_xsave` of 4096 bytes, which this is, unless the process was permitted state that is
+    // switched on by request (AMX), which it never asks for. 2. All zeroes name no component, so that each gets its first value.
+    unsafe { vcpu.set_xsave(&kvm_xsave::default()) }
 }
 
 /// The signal that interrupts KVM_RUN.

@@ -14,7 +14,8 @@
 //! - **Initialising**: the guest runs until it rings `Ready`. An error, a panic, a fault, a reply out of contract or
 //!   the deadline is reported as a failed load, and the state is Dead.
 //! - **Idle**: the vCPU is held in its doorbell; a guest that was brought back begins here, and for a snapshot it says its
-//!   registers and waits for the main thread's word before it looks at anything else. Orders and the invoke connection are waited for; a new connection
+//!   registers and waits for the main thread's word before it looks at anything else. One that is reset forgets its registers, waits
+//!   until its memory is what it was, and is Idle as one that was just brought back. Orders and the invoke connection are waited for; a new connection
 //!   replaces the old one together with whatever had half arrived on it; a closed or misbehaving connection is dropped.
 //! - **Busy**: the guest runs an event. Its logs go out when its log area is full and at the end. A connection that
 //!   breaks now loses the result, and the next state is still Idle. A new connection waits for Idle: it gets nothing
@@ -70,6 +71,14 @@ struct Guest {
     memory_bytes: u64,
 }
 
+/// What an idle guest does next.
+enum Next {
+    /// An event.
+    Event(InvokeRequest),
+    /// What it did when it was brought back.
+    Again,
+}
+
 /// Why the guest stopped for good.
 #[derive(Debug)]
 enum Halted {
@@ -107,10 +116,12 @@ impl Life {
     }
 
     fn states(&mut self) -> Result<Infallible, End> {
-        let guest = self.empty()?;
+        let mut guest = self.empty()?;
         loop {
-            let request = self.idle(&guest)?;
-            self.busy(&guest, &request)?;
+            match self.idle(&guest)? {
+                Next::Event(request) => self.busy(&guest, &request)?,
+                Next::Again => guest = self.again()?,
+            }
         }
     }
 
@@ -128,7 +139,7 @@ impl Life {
                     Order::Resume(resume) => return self.resume(*resume),
                     Order::Link(link) => self.link = Some(link),
                     Order::Hold => self.reports.send(Report::Held(Err("nothing is loaded".into()))),
-                    Order::Release => {}
+                    Order::Release | Order::Reset => {}
                 }
             }
         }
@@ -187,12 +198,12 @@ impl Life {
         }
     }
 
-    /// Waits for a whole request, its payload in the mailbox.
-    fn idle(&mut self, guest: &Guest) -> Result<InvokeRequest, End> {
+    /// Waits for a whole request, its payload in the mailbox, or for the word to begin again.
+    fn idle(&mut self, guest: &Guest) -> Result<Next, End> {
         let mut arriving = None;
         loop {
             match self.advance(&guest.mailbox, arriving.take()) {
-                Ok(Some((request, at))) if at.done == at.len => return Ok(request),
+                Ok(Some((request, at))) if at.done == at.len => return Ok(Next::Event(request)),
                 Ok(partial) => arriving = partial,
                 Err(error) => self.drop_link(&error),
             }
@@ -212,6 +223,14 @@ impl Life {
                             arriving = None;
                         }
                         Order::Hold => self.hold(guest)?,
+                        Order::Reset => {
+                            // What arrived of it lies in memory that goes.
+                            if arriving.is_some() {
+                                log!("invoke connection dropped: reset in the middle of a request");
+                                self.link = None;
+                            }
+                            return Ok(Next::Again);
+                        }
                         Order::Start(_) | Order::Resume(_) | Order::Release => {}
                     }
                 }

@@ -10,7 +10,7 @@ use support::vmm::{Invocation, call, call_with, load, memfd, receive, send_with}
 use support::{Life, Vmm, sealed, spec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, FunctionError, LoadError, LoadSpec, Outcome, World};
 
-in_both_lives!(
+in_every_life!(
     the_real_one_keeps_its_state,
     failures_leave_the_sandbox,
     nothing_that_is_handed_out_needs_memory_that_is_not_there,

@@ -10,7 +10,7 @@ use support::vmm::{call, call_with, send, status};
 use support::{Life, sealed, spec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, FunctionError, LoadError, Outcome, VmState};
 
-in_both_lives!(
+in_every_life!(
     no_event_sees_a_byte_of_another,
     a_failure_told_at_length_fits,
     echoes_from_nothing_to_six_mebibytes,

@@ -11,7 +11,7 @@ use support::vmm::call;
 use support::{Life, Vmm, sealed, spec};
 use warren_vmm_protocol::{FunctionError, Outcome};
 
-in_both_lives!(every_case_holds_in_the_vm, without_arguments_and_variables_there_are_none);
+in_every_life!(every_case_holds_in_the_vm, without_arguments_and_variables_there_are_none);
 
 const TABLE: &str = include_str!("../../guest/wasi/CONFORMANCE.md");
 

@@ -34,7 +34,7 @@ pub use warren_abi::{
 };
 
 /// The version of this protocol; checked in [`Hello`].
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// Most bytes of a framed message (raw payloads are apart and bounded by the mailbox).
 pub const MAX_MESSAGE: usize = 256 << 10;
@@ -123,6 +123,10 @@ pub enum ControlRequest {
     /// many descriptors as `RestoreLinux`; instead of the memory the first is the VMM's end of such a pair. Answered like
     /// `LoadLinux`.
     RestoreLinuxPaged(linux::LinuxRestore),
+    /// Put a Wasm guest that was brought back by `Restore` back to its snapshot once more, as soon as it is idle: in the same VM, as
+    /// another generation, with nothing left of what it did since. A request that has half arrived on the invoke connection goes
+    /// with that connection. Answered like `Load`, or by `NotTold` if that cannot be; the guest goes on then.
+    Reset,
 }
 
 /// A snapshot, without what its descriptors carry.

@@ -27,7 +27,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 use warren_vmm_protocol::frame::{self, PREFIX};
 use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
-use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, PROTOCOL_VERSION, Role};
+use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, PROTOCOL_VERSION, Role, VmState};
 
 /// As the peers' figures were taken (the design's page on the lab).
 const COMMAND_LINE: &str = "reboot=k panic=-1 quiet loglevel=0 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.nopnp \
@@ -35,6 +35,8 @@ const COMMAND_LINE: &str = "reboot=k panic=-1 quiet loglevel=0 8250.nr_uarts=0 i
 pub(super) const MEMORY_MIB: u64 = 128;
 /// The status of a guest that reset itself.
 const RESET: i32 = 11;
+/// How long a machine that said it waits has to do so.
+const SETTLES: Duration = Duration::from_millis(20);
 /// Bytes of the initrd.
 const INITRD_LEN: usize = 700 << 10;
 /// Kernel, and names of the figures by mode: as the host is, and with grace periods expedited ([`GracePeriods`]).
@@ -302,6 +304,19 @@ impl Process {
             .spawn()?;
         let control = control(&path)?;
         Ok(Self { folder, child, control, began })
+    }
+
+    /// Waits until it waits itself, sealed and with its machine made: times count from then.
+    pub(super) fn waits(mut self) -> Result<Self> {
+        send(&self.control, &frame::encode(&ControlRequest::Status)?, &[])?;
+        match receive(&mut self.control)? {
+            ControlReply::Status(status) if status.state == VmState::Empty => {}
+            other => bail!("no empty machine: {other:?}"),
+        }
+        // It has said so: now it goes back to where it waits.
+        std::thread::sleep(SETTLES);
+        self.began = Instant::now();
+        Ok(self)
     }
 
     /// Puts a guest in.

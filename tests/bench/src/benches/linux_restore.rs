@@ -1,4 +1,5 @@
-//! `linux-restore`: a Linux guest from a snapshot, in a new `warren-vmm linux` process, from its start to the guest's first line.
+//! `linux-restore`: a Linux guest from a snapshot, in a new `warren-vmm linux` process, from its start to the guest's first line; and
+//! in one that waits for it (`adopted`, `zygote`), from the request.
 //!
 //! The guest's one process writes line after line to the console, and does so when it is written down: whoever brings it back
 //! sees the next one as soon as the guest runs. The snapshot's memory is a sealed memfd, as a host would have it in its cache.
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::fs;
+use std::time::Duration;
 use warren_vmm_protocol::linux::LinuxRestore;
 use warren_vmm_protocol::{ControlReply, ControlRequest, frame};
 
@@ -31,7 +33,8 @@ const REACHES: [&str; 2] = ["<= 13.6x (Firecracker 27x, 13.1 ms)", "(Firecracker
 /// What the log says of a line of the guest's.
 const LINE: &str = "console: ";
 
-/// From process start to the reply that the vCPU goes on, and to the guest's first line, beside `kvm-floor`.
+/// From process start, or from the request to one that waits, to the reply that the vCPU goes on, and to the guest's first line,
+/// beside `kvm-floor`.
 pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
     let guests = places.guests.as_ref().context("--guests: the folder with kernels (warren-lab --guests)")?;
     let initrd = initrd(Act::Print)?;
@@ -40,19 +43,21 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
         let (state, memory, len) = taken(places, &image, &initrd)?;
         for ((bench, mode), reach) in names.into_iter().zip(GracePeriods::BOTH).zip(REACHES) {
             let _set = mode.set()?;
-            let [mut entry, mut line, mut floor] = [const { Samples::new() }; 3];
+            let [mut entry, mut line, mut adopted, mut zygote, mut floor] = [const { Samples::new() }; 5];
             // The first VM of a host pays for what it is the first of.
             for run in 0..=runs {
-                let spec = LinuxRestore { state: state.clone(), devices: Vec::new(), label: "bench".into() };
                 let process = Process::start(places, "")?;
-                let mut started = process.begin(&ControlRequest::RestoreLinux(spec), &[memory.as_fd()])?;
+                let mut started = process.begin(&request(&state), &[memory.as_fd()])?;
                 let first = started.says(LINE)?;
                 let goes_on = started.entry();
                 started.kill()?;
+                let (goes_on_there, first_there) = adopt(places, (&state, &memory))?;
                 let least = kvm_floor()?;
                 if run > 0 {
                     entry.push(goes_on);
                     line.push(first);
+                    adopted.push(goes_on_there);
+                    zygote.push(first_there);
                     floor.push(least);
                 }
             }
@@ -60,6 +65,8 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
             let least = ("kvm-floor", floor.p50_us());
             report.times(bench, "goes-on", &entry, least, "");
             report.times(bench, "first-line", &line, least, reach);
+            report.times(bench, "adopted", &adopted, least, "");
+            report.times(bench, "zygote", &zygote, least, "<= 3x");
         }
         #[expect(clippy::cast_precision_loss, reason = "KiB of one guest")]
         let sizes = [("memory", (len >> 10) as f64), ("state", state.len() as f64 / 1024.0)];
@@ -68,6 +75,25 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
         }
     }
     Ok(())
+}
+
+fn request(state: &[u8]) -> ControlRequest {
+    ControlRequest::RestoreLinux(LinuxRestore {
+        state: state.into(),
+        devices: Vec::new(),
+        label: "bench".into(),
+    })
+}
+
+/// From the request to a process that waits, sealed and with its machine made, to the reply that the guest goes on and to its first
+/// line.
+fn adopt(places: &Places, (state, memory): (&[u8], &OwnedFd)) -> Result<(Duration, Duration)> {
+    let process = Process::start(places, "")?.waits()?;
+    let mut started = process.begin(&request(state), &[memory.as_fd()])?;
+    let first = started.says(LINE)?;
+    let goes_on = started.entry();
+    started.kill()?;
+    Ok((goes_on, first))
 }
 
 /// A guest in the middle of its lines, written down: its state, and its memory with its length.

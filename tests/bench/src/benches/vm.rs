@@ -29,9 +29,8 @@ use warren_vmm::{
     cpu::{Cpu, Stop},
     machine::{Machine, MachineOptions, Start},
     mailbox::Mailbox,
-    paging::Paging,
     seeds::Seeds,
-    snapshot::{self, Resume},
+    snapshot::{self, Resume, Source},
 };
 use warren_vmm_protocol::World;
 
@@ -51,11 +50,7 @@ pub(crate) struct Running {
 /// What a VM was made as; a service of the monitor's has one too.
 enum Vessel {
     Built(Box<Machine>),
-    Bare(#[expect(dead_code, reason = "it keeps the VM alive")] Bare),
-    Paged(
-        #[expect(dead_code, reason = "it keeps the VM alive")] Bare,
-        #[expect(dead_code, reason = "it keeps the pager's thread serving")] Option<Paging>,
-    ),
+    Bare(Bare, Source),
 }
 
 /// Memory of a guest that was written down, at its addresses.
@@ -115,11 +110,24 @@ impl Running {
     fn restore((mut bare, mut cpu): (Bare, Cpu), snapshot: &Snapshot) -> Result<Self> {
         let descriptors = vec![snapshot.memory.try_clone()?, snapshot.code.try_clone()?];
         let admitted = snapshot::admit(&snapshot.state, false, descriptors).map_err(anyhow::Error::msg)?;
-        let (resume, _) = snapshot::restore(&mut bare, admitted, None)?;
+        let (resume, source) = snapshot::restore(&mut bare, admitted, None)?;
         cpu.resume(&resume)?;
         let Resume { entry, mailbox, generation, .. } = resume;
-        let machine = Vessel::Bare(bare);
+        let machine = Vessel::Bare(bare, source);
         Ok(Self { cpu, mailbox, seeds: Seeds::default(), events: 0, generation, entry, machine })
+    }
+
+    /// The same guest once more, in the VM that it is in; up to where it could take an event.
+    fn reset(&mut self) -> Result<()> {
+        let Vessel::Bare(bare, Source::Image(image)) = &mut self.machine else {
+            anyhow::bail!("no snapshot's guest")
+        };
+        self.cpu.forget()?;
+        let resume = image.again(bare)?;
+        self.cpu.resume(&resume)?;
+        let Resume { entry, mailbox, generation, .. } = resume;
+        (self.entry, self.mailbox, self.generation, self.events) = (entry, mailbox, generation, 0);
+        Ok(())
     }
 
     /// Puts an event; `counted` is false for the clock and seed that init gets.
@@ -223,14 +231,15 @@ pub(crate) fn cold(places: &Places, report: &mut Report, runs: usize) -> Result<
     Ok(())
 }
 
-/// From a snapshot to the first response, each beside one `kvm-floor`: in a VM made then, and in one made before.
+/// From a snapshot to the first response, each beside one `kvm-floor`: in a VM made then, in one made before, and in one whose guest
+/// has served an event and is put back.
 pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
     let parts = Parts::compile(places, "hello", World::WasiPreview1)?;
     let mut first = Running::create(&parts)?;
     let snapshot = first.snapshot(&parts)?;
     first.call().context("the guest that was written down goes on")?;
     let bare = || -> Result<(Bare, Cpu)> { Ok(Bare::create(&Kvm::new().context("/dev/kvm")?, OPTIONS)?) };
-    let [mut new, mut pooled, mut ready, mut floor] = [const { Samples::new() }; 4];
+    let [mut new, mut pooled, mut reset, mut ready, mut floor] = [const { Samples::new() }; 5];
     let mut buried = Buried::default();
     for run in 0..runs + 3 {
         let began = Instant::now();
@@ -240,10 +249,14 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
         let to_response = began.elapsed();
         buried.bury(vm)?;
         let waiting = bare()?;
-        let (from_pool, vm) = timed(|| {
+        let (from_pool, mut vm) = timed(|| {
             let mut vm = Running::restore(waiting, &snapshot)?;
             vm.call()?;
             Ok(vm)
+        })?;
+        let (put_back, ()) = timed(|| {
+            vm.reset()?;
+            vm.call()
         })?;
         buried.bury(vm)?;
         let (least, floor_vm) = kvm::create_to_first_exit()?;
@@ -252,6 +265,7 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
             ready.push(to_ready);
             new.push(to_response);
             pooled.push(from_pool);
+            reset.push(put_back);
             floor.push(least);
         }
     }
@@ -260,6 +274,7 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
     report.times("vm-restore", "ready", &ready, least, "");
     report.times("vm-restore", "new", &new, least, "<= 2.5x local, <= 1.2x lab");
     report.times("vm-restore", "pooled", &pooled, least, "<= 1.5x local, <= 0.5x lab");
+    report.times("vm-restore", "reset", &reset, least, "");
     let memory = rustix::fs::fstat(&snapshot.memory)?.st_size;
     report.count("vm-restore", "memory-kib", u64::try_from(memory)? >> 10, 1);
     Ok(())

@@ -15,16 +15,12 @@ use super::virtio::mem::{self, Mem};
 use super::virtio::net::Net;
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
+use super::windows::Kind;
 use super::worker::Work;
-use crate::machine::MachineError;
 use crate::orders::Outgoing;
-use kvm_ioctls::IoEventAddress;
 use std::sync::{Arc, Mutex};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-use warren_boot::linux::layout::{GENERATION_GSI, POWER_GSI, SERIAL_GSI, virtio_gsi, virtio_window};
+use warren_boot::linux::layout::{GENERATION_GSI, POWER_GSI, SERIAL_GSI, virtio_gsi};
 use warren_devices::virtio::Identity;
-use warren_devices::virtio::block::ID as BLOCK;
-use warren_devices::virtio::transport::QUEUE_NOTIFY;
 use warren_state::linux::device::{Devices, VirtioState};
 
 /// A guest's devices, and who works on them.
@@ -50,7 +46,7 @@ impl Machine {
     /// Puts devices in; of a guest with so much memory, which goes on where its devices `were`, or begins. `lines` rings when
     /// the console has some.
     pub(super) fn furnish(
-        &self,
+        &mut self,
         devices: Vec<DeviceFile>,
         guest_bytes: u64,
         lines: Outgoing<()>,
@@ -71,18 +67,19 @@ impl Machine {
                 DeviceFile::Block { file, len, read_only, limits } => {
                     let name = format!("disk{index}");
                     let block = Block::new(name.clone(), file, len, read_only, limits);
-                    let device = self.attach(place, name, block.identity())?;
+                    let device = self.attach(place, Kind::Block, name, block.identity())?;
                     disks.push((Arc::clone(&device), Box::new(block)));
                     device
                 }
                 DeviceFile::Rng => {
-                    let device = self.attach(place, format!("rng{index}"), Rng::identity())?;
+                    let device = self.attach(place, Kind::Rng, format!("rng{index}"), Rng::identity())?;
                     work.push((Arc::clone(&device), Box::new(Rng)));
                     device
                 }
                 DeviceFile::Memory { requested } => {
                     let blocks = self.blocks.clone();
-                    let device = self.attach(place, "memory".into(), mem::identity(&blocks, requested))?;
+                    let device =
+                        self.attach(place, Kind::Mem, "memory".into(), mem::identity(&blocks, requested))?;
                     let back = Mem::new(blocks, Arc::clone(&device));
                     memory = Some(back.handle());
                     work.push((Arc::clone(&device), Box::new(back)));
@@ -90,14 +87,14 @@ impl Machine {
                 }
                 DeviceFile::Balloon { reports_free } => {
                     let back = Balloon::new(reports_free);
-                    let device = self.attach(place, "balloon".into(), back.identity())?;
+                    let device = self.attach(place, Kind::Balloon, "balloon".into(), back.identity())?;
                     balloon = Some(back.handle(Arc::clone(&device), guest_bytes));
                     work.push((Arc::clone(&device), Box::new(back)));
                     device
                 }
                 DeviceFile::Net { tap, mac, receive, send } => {
                     let front = Net::new(tap, mac, receive, send);
-                    let device = self.attach(place, format!("net{index}"), front.identity())?;
+                    let device = self.attach(place, Kind::Net, format!("net{index}"), front.identity())?;
                     network.push((Arc::clone(&device), Front::Net(Box::new(front))));
                     device
                 }
@@ -106,7 +103,7 @@ impl Machine {
                     if place.was.is_some() {
                         front.interrupt();
                     }
-                    let device = self.attach(place, "vsock".into(), front.identity())?;
+                    let device = self.attach(place, Kind::Vsock, "vsock".into(), front.identity())?;
                     network.push((Arc::clone(&device), Front::Vsock(Box::new(front))));
                     device
                 }
@@ -126,16 +123,14 @@ impl Machine {
         Ok(Furnished { bus, events, work, disks, network, balloon, memory })
     }
 
-    fn attach(&self, place: Place<'_>, name: String, identity: Identity) -> Result<Arc<Device>, LinuxError> {
-        let mut doorbells = Vec::new();
-        let notify = IoEventAddress::Mmio(virtio_window(place.index) + QUEUE_NOTIFY);
-        for (queue, _) in (0_u32..).zip(&identity.queues) {
-            let bell = doorbell(identity.id)?;
-            self.vm
-                .register_ioevent(&bell, &notify, queue)
-                .map_err(|source| MachineError::Kvm { step: "register a doorbell", source })?;
-            doorbells.push(bell);
-        }
+    fn attach(
+        &mut self,
+        place: Place<'_>,
+        kind: Kind,
+        name: String,
+        identity: Identity,
+    ) -> Result<Arc<Device>, LinuxError> {
+        let doorbells = self.windows.take(&self.vm, place.index, kind)?;
         let device = Device::new(name.clone(), identity, place.line, doorbells, self.ram.clone());
         if let Some(was) = place.was {
             device.resume(was).map_err(|source| LinuxError::Device { name, source })?;
@@ -153,10 +148,4 @@ struct Place<'a> {
 
 fn virtio(were: Option<&Devices>, index: usize) -> Option<&VirtioState> {
     were.and_then(|were| were.virtio.get(index))
-}
-
-/// A disk's thread waits in reading its one; all others are watched.
-fn doorbell(device: u32) -> Result<EventFd, LinuxError> {
-    let waits = if device == BLOCK { 0 } else { EFD_NONBLOCK };
-    EventFd::new(EFD_CLOEXEC | waits).map_err(LinuxError::Event)
 }

@@ -1,6 +1,7 @@
 //! The door through which a `LoadLinux` request comes in: what arrived is untrusted, what leaves is checked.
 
 use super::virtio::mem;
+use super::windows::{self, Kind};
 use crate::cpuid::Template;
 use crate::program::Positioned;
 use crate::sys::tap::set_up;
@@ -85,7 +86,7 @@ pub enum DeviceFile {
 }
 
 /// What a machine was made with: the most that a guest can be given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Bytes of memory slots.
     pub memory_bytes: u64,
@@ -97,10 +98,12 @@ pub struct Room {
     pub pluggable_bytes: u64,
     /// Memory is of small pages, which can be given back one by one.
     pub small_pages: bool,
+    /// The kinds of devices that it was made ready for, if it was: no others then.
+    pub devices: Option<Vec<Kind>>,
 }
 
 /// Checks a request and its descriptors. The text says what to change; it is always the caller's fault.
-pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<Admitted, String> {
+pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: &Room) -> Result<Admitted, String> {
     SandboxName::new(spec.label.as_str()).map_err(|error| format!("label: {error}"))?;
     if spec.memory_bytes > room.memory_bytes {
         return Err(format!("{} bytes of memory: this machine has {}", spec.memory_bytes, room.memory_bytes));
@@ -157,7 +160,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: Room) -> Result<
 pub fn devices(
     specs: &[DeviceSpec],
     mut descriptors: impl ExactSizeIterator<Item = OwnedFd>,
-    room: Room,
+    room: &Room,
 ) -> Result<Vec<DeviceFile>, String> {
     check_counts(specs, room)?;
     let expected = specs.iter().filter(|device| device.has_descriptor()).count();
@@ -199,8 +202,9 @@ pub fn devices(
     Ok(devices)
 }
 
-/// Whether there may be so many devices of each kind.
-fn check_counts(devices: &[DeviceSpec], room: Room) -> Result<(), String> {
+/// Whether there may be these devices, and so many of each kind.
+fn check_counts(devices: &[DeviceSpec], room: &Room) -> Result<(), String> {
+    windows::fit(room.devices.as_deref(), devices).map_err(|error| error.to_string())?;
     if devices.len() > VIRTIO_MAX {
         return Err(format!("{} devices: there is room for {VIRTIO_MAX}", devices.len()));
     }

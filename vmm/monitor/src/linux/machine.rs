@@ -15,6 +15,7 @@ use super::network::Front;
 use super::vcpu::{First, Start, Vcpu};
 use super::virtio::state::ResumeError;
 use super::virtio::{Device, balloon, mem};
+use super::windows::{Kind, Windows};
 use super::worker::Work;
 use crate::cpuid::table::Lacks;
 use crate::cpuid::{Leaves, Template};
@@ -46,7 +47,7 @@ const FIRST_GENERATION: u64 = 1;
 const TSS_ADDRESS: usize = 0xFFFB_D000;
 
 /// What a machine is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinuxOptions {
     /// Bytes of memory slots; a guest may be given less.
     pub memory_bytes: u64,
@@ -58,6 +59,8 @@ pub struct LinuxOptions {
     pub disks: u8,
     /// What guest memory consists of; memory that is plugged later always of small pages.
     pub pages: Pages,
+    /// The devices that its guest will have, in the order of their windows, where that is known.
+    pub devices: Option<Vec<Kind>>,
 }
 
 /// What guest memory consists of.
@@ -84,6 +87,7 @@ pub struct Machine {
     pub(super) blocks: Blocks,
     exits: Arc<AtomicU64>,
     msr_filter: bool,
+    pub(super) windows: Windows,
     /// What KVM can make a processor look like.
     supported: CpuId,
     /// The id of the guest's generation here.
@@ -184,9 +188,6 @@ pub enum LinuxError {
     /// Memory could not be filled: the host's fault.
     #[error(transparent)]
     Fill(#[from] FillError),
-    /// No event descriptor: the host's fault.
-    #[error("cannot make an event descriptor")]
-    Event(#[source] io::Error),
     /// A planned address is not memory: a defect here.
     #[error(transparent)]
     Memory(#[from] OutOfRange),
@@ -194,7 +195,7 @@ pub enum LinuxError {
 
 impl Machine {
     /// Makes a machine and its vCPUs.
-    pub fn create(kvm: &Kvm, options: LinuxOptions) -> Result<(Self, Vec<Vcpu>), MachineError> {
+    pub fn create(kvm: &Kvm, options: &LinuxOptions) -> Result<(Self, Vec<Vcpu>), MachineError> {
         let step = |step| move |source| MachineError::Kvm { step, source };
         let banks = Banks::new(options.memory_bytes)
             .ok_or_else(|| MachineError::Refused(format!("{} bytes of memory", options.memory_bytes)))?;
@@ -236,7 +237,9 @@ impl Machine {
             let place = Place { id, count: options.cpus, tsc_deadline: deadline };
             vcpus.push(Vcpu::new(fd, place, Arc::clone(&exits), Arc::clone(&msrs)));
         }
-        let LinuxOptions { memory_bytes, cpus, disks: disks_max, pages, .. } = options;
+        let windows = options.devices.as_deref().map(|kinds| Windows::ready(&vm, kinds));
+        let windows = windows.transpose()?.unwrap_or_default();
+        let LinuxOptions { memory_bytes, cpus, disks: disks_max, pages, .. } = *options;
         let machine = Self {
             vm: Arc::new(vm),
             ram,
@@ -247,6 +250,7 @@ impl Machine {
             blocks,
             exits,
             msr_filter,
+            windows,
             supported,
             generation,
         };
@@ -274,6 +278,7 @@ impl Machine {
             disks: self.disks_max.into(),
             pluggable_bytes: self.blocks.region(),
             small_pages: self.ram.takes_files(),
+            devices: self.windows.kinds(),
         }
     }
 

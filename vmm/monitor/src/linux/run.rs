@@ -43,14 +43,14 @@ impl LinuxDescriptors {
 
 /// Runs one guest to its end.
 #[must_use]
-pub fn run(descriptors: LinuxDescriptors, options: LinuxOptions) -> End {
+pub fn run(descriptors: LinuxDescriptors, options: &LinuxOptions) -> End {
     match live(descriptors, options) {
         Ok(end) => end,
         Err(error) => End::Host(error),
     }
 }
 
-fn live(descriptors: LinuxDescriptors, options: LinuxOptions) -> Result<End> {
+fn live(descriptors: LinuxDescriptors, options: &LinuxOptions) -> Result<End> {
     let begin = monotonic_ns();
     let seal = LinuxSeal::begin().context("seal the process")?;
     log!("sealed; Landlock {:?}", seal.landlock);

@@ -214,6 +214,7 @@ impl Service {
             }
             ControlRequest::Snapshot => self.snapshot(descriptors),
             ControlRequest::Resume => self.resume(),
+            ControlRequest::Reset => not_told("a Linux guest is not reset"),
             ControlRequest::LoadLinux(spec) => {
                 self.begin(|service, machine, bell| service.build(machine, bell, &spec, descriptors))
             }
@@ -300,7 +301,7 @@ impl Service {
         spec: &LinuxSpec,
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), LoadError> {
-        let admitted = load::admit(spec, descriptors, machine.room()).map_err(LoadError::Refused)?;
+        let admitted = load::admit(spec, descriptors, &machine.room()).map_err(LoadError::Refused)?;
         let loaded = machine.load(admitted, bell).map_err(load_error)?;
         let start = loaded.start.clone();
         self.hand_out(loaded, &spec.label);

@@ -171,7 +171,7 @@ pub fn admit(
     spec: &LinuxRestore,
     by_pager: bool,
     descriptors: Vec<OwnedFd>,
-    room: Room,
+    room: &Room,
 ) -> Result<Admitted, Refusal> {
     SandboxName::new(spec.label.as_str()).map_err(|error| Refusal::Parts(format!("label: {error}")))?;
     let state: LinuxState = open(&spec.state)?;
@@ -214,7 +214,7 @@ pub struct Resumed {
 impl Machine {
     /// Brings memory and devices back. From here on a page of memory may be one that `pages` are waited for.
     pub fn resume(
-        self,
+        mut self,
         admitted: Admitted,
         pages: Option<&Pages>,
         lines: Outgoing<()>,

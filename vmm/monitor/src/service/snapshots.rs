@@ -1,11 +1,12 @@
-//! Writing a guest down, bringing one back, and listening to whoever brings its memory.
+//! Writing a guest down, bringing one back, once or again, and listening to whoever brings its memory.
 
-use super::{Service, Vessel, load_error};
+use super::{LoadTimes, Service, Vessel, load_error};
 use crate::end::End;
 use crate::load;
 use crate::orders::Order;
 use crate::paging::Paging;
-use crate::snapshot::{self, Taken};
+use crate::progress::monotonic_ns;
+use crate::snapshot::{self, Source, Taken};
 use crate::vcpu::FIRST_GENERATION;
 use event_manager::{EventOps, EventSet, Events};
 use rustix::fd::OwnedFd;
@@ -27,10 +28,46 @@ impl Service {
         let Vessel::Bare(bare) = &mut self.vessel else {
             return Err(LoadError::Refused("this VMM was started to load a function".into()));
         };
-        let (resume, paging) =
+        let (resume, source) =
             snapshot::restore(bare, admitted, self.userfault.as_ref()).map_err(load_error)?;
-        self.paging = paging;
+        match source {
+            Source::Image(image) => self.image = Some(image),
+            Source::Pager(paging) => self.paging = Some(paging),
+        }
         Ok(Order::Resume(Box::new(resume)))
+    }
+
+    pub(super) fn begin_reset(&mut self) -> Result<(), &'static str> {
+        if self.paging.is_some() {
+            return Err("a guest whose memory a pager brings is not reset");
+        }
+        if self.image.is_none() {
+            return Err("no guest was restored here");
+        }
+        if self.resets {
+            return Err("a reset is under way");
+        }
+        self.resets = true;
+        self.load = Some(LoadTimes { arrived_ns: monotonic_ns(), build_us: 0 });
+        self.orders.send(Order::Reset);
+        Ok(())
+    }
+
+    /// The vCPU is held, and nothing of its guest is left in it.
+    pub(super) fn reset(&mut self) {
+        let began = monotonic_ns();
+        let (Vessel::Bare(bare), Some(image)) = (&self.vessel, &mut self.image) else { return };
+        match image.again(bare) {
+            Ok(resume) => {
+                if let Some(times) = &mut self.load {
+                    times.build_us = monotonic_ns().saturating_sub(began) / 1000;
+                }
+                self.resets = false;
+                self.orders.send(Order::Resume(Box::new(resume)));
+            }
+            // Half of it may be done: it is nobody's guest any more.
+            Err(error) => self.end = Some(End::Host(error.into())),
+        }
     }
 
     pub(super) fn begin_snapshot(&mut self, descriptors: Vec<OwnedFd>) -> Result<(), String> {

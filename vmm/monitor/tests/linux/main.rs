@@ -21,6 +21,7 @@ mod net;
 mod paged;
 mod restored;
 mod vsock;
+mod zygotes;
 
 use support::linux::{Ended, Guest, contents, guests};
 use support::vmm::{load, memfd, receive, send, send_with, status};
@@ -72,6 +73,8 @@ enum Life {
     First,
     /// Written down and brought back in the middle of it.
     Second,
+    /// The same, in a machine that was made ready and waited.
+    Adopted,
     /// The same, its memory brought by a pager.
     Paged,
 }
@@ -103,8 +106,10 @@ fn everything(shape: Shape) {
         guest.disks.push((target.try_clone().unwrap(), false));
         guest.shape(shape.elf, shape.cpus, shape.memory_mib);
         guest.point = (shape.life != Life::First).then_some("console: discarded");
-        if shape.life == Life::Paged {
-            guest.bring = paged::restore;
+        match shape.life {
+            Life::First | Life::Second => {}
+            Life::Adopted => guest.bring = Guest::adopt,
+            Life::Paged => guest.bring = paged::restore,
         }
         if shape.late {
             guest.sealed = true;
@@ -167,6 +172,7 @@ fn every_combination_does_everything() {
 #[test]
 fn every_small_combination_does_everything_in_a_second_life() {
     every_combination(Life::Second);
+    every_combination(Life::Adopted);
     every_combination(Life::Paged);
 }
 

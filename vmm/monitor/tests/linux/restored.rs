@@ -88,7 +88,8 @@ fn a_6_1_guest_goes_on_in_both_lives() {
     echoes(&old, b"and on");
     let snapshot = running.snapshot();
     let before = running.kill().log;
-    refusals(&guest, &snapshot);
+    refusals(&guest, &snapshot, (Guest::launch, "of kind"));
+    refusals(&guest, &snapshot, (|guest| guest.zygote().0, "made for devices"));
     let running = guest.restore(&snapshot);
     // Asked for before the guest has heard that its connections are over.
     let mut parked = park(&running, 77);
@@ -130,8 +131,10 @@ fn clones(kernel: &str, cpus: u8, count: usize) {
     write_at(&gate, 0, b"go");
     let cpus = format!("console: cpus {cpus} online");
     let mut drawn = BTreeSet::new();
-    for _ in 0..count {
-        let ended = guest.restore(&snapshot).end();
+    for number in 0..count {
+        // Every other one in a machine that waited for it.
+        let bring = if number % 2 == 0 { Guest::restore } else { Guest::adopt };
+        let ended = bring(&guest, &snapshot).end();
         ended.with(POWERED_OFF, &LINES).with(POWERED_OFF, &[&cpus]);
         let said = ended.log.split_once("console: drawn ").unwrap().1.split_once(" over").unwrap().0;
         let (random, uuid) = said.split_once(" uuid ").unwrap();
@@ -154,8 +157,9 @@ fn refused(reply: Option<ControlReply>, what: &str, words: &str) {
     }
 }
 
-/// Snapshots that are not what they say, and VMMs that they are not for.
-fn refusals(guest: &Guest, snapshot: &Snapshot) {
+/// Snapshots that are not what they say, and VMMs that they are not for; how one is begun, and what it says of devices in another
+/// order.
+fn refusals(guest: &Guest, snapshot: &Snapshot, (launch, other_kinds): (fn(&Guest) -> Vmm, &str)) {
     let whole = &snapshot.state;
     let altered = |at: usize| {
         let mut state = whole.clone();
@@ -182,21 +186,21 @@ fn refusals(guest: &Guest, snapshot: &Snapshot) {
         ("a forbidden register", changed(|s| s.vcpus[0].msrs.push((0x3A, 1))), "none that a snapshot keeps"),
     ];
     for (what, state, words) in states {
-        let vmm = guest.launch();
+        let vmm = launch(guest);
         refused(guest.ask_restore(&mut vmm.control(), snapshot, &state), what, words);
         vmm.ends(LOAD_FAILED, "end: load-failed");
     }
     let open_memory = Snapshot { state: whole.clone(), memory: memfd(&[1; 4096]) };
     let short_memory = Snapshot { state: whole.clone(), memory: sealed(&[1; 4096]) };
     for (memory, words) in [(open_memory, "not sealed"), (short_memory, "another length")] {
-        refused(guest.ask_restore(&mut guest.launch().control(), &memory, whole), "memory", words);
+        refused(guest.ask_restore(&mut launch(guest).control(), &memory, whole), "memory", words);
     }
     let with = |change: fn(&mut Vec<DeviceSpec>, &mut Vec<OwnedFd>), words: &str| {
         let (mut devices, disks) = guest.parts();
         let mut disks: Vec<OwnedFd> = disks.iter().map(|disk| disk.try_clone().unwrap()).collect();
         change(&mut devices, &mut disks);
         let reply = Guest::ask_restore_with(
-            &mut guest.launch().control(),
+            &mut launch(guest).control(),
             snapshot,
             whole,
             devices,
@@ -206,7 +210,7 @@ fn refusals(guest: &Guest, snapshot: &Snapshot) {
     };
     with(|devices, _| devices.truncate(5), "6 devices were written down, 5 are given");
     with(|_, disks| disks.truncate(3), "descriptors came for devices");
-    with(|devices, _| devices.swap(4, 5), "of kind");
+    with(|devices, _| devices.swap(4, 5), other_kinds);
     with(|devices, _| devices[3] = DeviceSpec::Block { read_only: true }, "offered features");
     with(|_, disks| disks[3] = memfd(&[0; 512]), "size or address");
 }

@@ -1,8 +1,8 @@
-//! How a sandbox came to be: built from its parts, or restored from a snapshot of one that was.
+//! How a sandbox came to be: built from its parts, restored from a snapshot of one that was, or put back to that snapshot.
 
 use super::Vmm;
 use super::real::image;
-use super::vmm::{load, receive, send_with, try_receive};
+use super::vmm::{load, receive, send, send_with, try_receive};
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,7 @@ use warren_vmm_protocol::{ControlReply, ControlRequest, LoadSpec, RestoreSpec};
 pub enum Life {
     Built,
     Restored,
+    Reset,
 }
 
 /// A guest that was written down.
@@ -37,8 +38,18 @@ impl Life {
         let mut control = vmm.control();
         let reply = snapshot.restore(&mut control, &snapshot.state, descriptors);
         assert!(matches!(reply, Some(ControlReply::Loaded { .. })), "{reply:?}");
+        if self == Self::Reset {
+            let reply = reset(&mut control);
+            assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
+        }
         (vmm, control)
     }
+}
+
+/// Asks for the guest behind this control connection as it was when it was brought back.
+pub fn reset(control: &mut UnixStream) -> ControlReply {
+    send(control, &ControlRequest::Reset);
+    receive(control)
 }
 
 impl Snapshot {

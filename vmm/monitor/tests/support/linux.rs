@@ -1,15 +1,16 @@
 //! Linux guests: what they are made of (on the lab host), and a VMM that runs one.
 
 use super::life::Snapshot;
-use super::vmm::{Vmm, memfd, sealed, send_with, try_receive};
+use super::vmm::{Vmm, memfd, sealed, send_with, status, try_receive};
 use rustix::fd::OwnedFd;
 use std::any::Any;
 use std::fs;
 use std::io::{Read, Seek};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use warren_vmm::linux::windows::Kind;
 use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxRestore, LinuxSpec};
-use warren_vmm_protocol::{ControlReply, ControlRequest};
+use warren_vmm_protocol::{ControlReply, ControlRequest, VmState};
 
 /// Kernels and root file system, as `warren-lab --guests` carries them.
 pub fn guests() -> Option<PathBuf> {
@@ -153,6 +154,27 @@ impl Guest {
         flags.extend(&self.flags);
         flags.extend(more);
         Vmm::launch("linux", &flags, None)
+    }
+
+    /// A machine made ready for its devices, waiting, before anything of it is known.
+    pub fn zygote(&self) -> (Vmm, UnixStream) {
+        let kinds: Vec<_> = self.devices().iter().map(|device| Kind::of(device).to_string()).collect();
+        let [memory, cpus] = [self.memory_mib, self.cpus.into()].map(|word| word.to_string());
+        let devices = kinds.join(",");
+        let mut flags = vec!["--memory-mib", &memory, "--cpus", &cpus, "--devices", &devices];
+        flags.extend(&self.flags);
+        let vmm = Vmm::launch("linux", &flags, None);
+        let mut control = vmm.control();
+        // It answers once every thread of it is sealed.
+        assert_eq!(status(&mut control).state, VmState::Empty);
+        (vmm, control)
+    }
+
+    /// Brings it back from a snapshot of it in a machine that waited for that.
+    pub fn adopt(&self, snapshot: &Snapshot) -> Running {
+        let (vmm, mut control) = self.zygote();
+        let reply = self.ask_restore(&mut control, snapshot, &snapshot.state);
+        Running::started(vmm, control, reply.as_ref())
     }
 
     /// Brings it back from a snapshot of it.

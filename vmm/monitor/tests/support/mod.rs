@@ -24,14 +24,18 @@ macro_rules! needs_kvm {
 }
 
 #[allow(unused_macros, reason = "shared by several test binaries")]
-/// Cases for a guest that was built and for one that was written down and restored: each takes a [`Life`](crate::support::Life).
-macro_rules! in_both_lives {
+/// Cases for a guest that was built, for one that was written down and restored, and for one that was put back to that: each takes a
+/// [`Life`](crate::support::Life).
+macro_rules! in_every_life {
     ($($case:ident),+ $(,)?) => {
         mod built {
             $(#[test] fn $case() { needs_kvm!(); super::$case(crate::support::Life::Built); })+
         }
         mod restored {
             $(#[test] fn $case() { needs_kvm!(); super::$case(crate::support::Life::Restored); })+
+        }
+        mod reset {
+            $(#[test] fn $case() { needs_kvm!(); super::$case(crate::support::Life::Reset); })+
         }
     };
 }

@@ -210,10 +210,10 @@ fn restored(
 ) -> Result<Running> {
     let descriptors = vec![socket, snapshot.code.try_clone()?];
     let admitted = snapshot::admit(&snapshot.state, true, descriptors).map_err(anyhow::Error::msg)?;
-    let (resume, paging) = snapshot::restore(&mut bare, admitted, Some(userfault))?;
-    ensure!(paging.is_some(), "nobody brings memory");
+    let (resume, source) = snapshot::restore(&mut bare, admitted, Some(userfault))?;
+    ensure!(matches!(source, snapshot::Source::Pager(_)), "nobody brings memory");
     cpu.resume(&resume)?;
     let snapshot::Resume { entry, mailbox, generation, .. } = resume;
-    let machine = Vessel::Paged(bare, paging);
+    let machine = Vessel::Bare(bare, source);
     Ok(Running { cpu, mailbox, seeds: super::Seeds::default(), events: 0, generation, entry, machine })
 }

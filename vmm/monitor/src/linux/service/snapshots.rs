@@ -40,7 +40,7 @@ impl Service {
         (spec, by_pager): (&LinuxRestore, bool),
         descriptors: Vec<OwnedFd>,
     ) -> Result<(), LoadError> {
-        let admitted = snapshot::admit(spec, by_pager, descriptors, machine.room())
+        let admitted = snapshot::admit(spec, by_pager, descriptors, &machine.room())
             .map_err(|refusal| LoadError::Refused(refusal.to_string()))?;
         let Resumed { mut loaded, vcpus, clock_ns } =
             machine.resume(admitted, self.queues.pages.as_ref(), bell).map_err(load_error)?;
