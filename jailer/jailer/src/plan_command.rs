@@ -79,7 +79,7 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         Kind::Restore => Program::Restore,
         Kind::PagedRestore => Program::PagedRestore,
         Kind::Linux => {
-            Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false })
+            Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disks: 2, disk_bytes: 0, network: false })
         }
         Kind::Compile => Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
     };

@@ -87,7 +87,7 @@ const fn fcntl(thread: Thread, command: u64, why: &'static str) -> MonitorCall {
 }
 
 /// Every call, by what it is for.
-pub const SYSTEM_CALLS: [MonitorCall; 69] = [
+pub const SYSTEM_CALLS: [MonitorCall; 68] = [
     // Sealing itself, and starting.
     with(StartOnly, "prctl", 157, 0, 38, "PR_SET_NO_NEW_PRIVS, with each filter"),
     with(StartOnly, "prctl", 157, 0, 15, "PR_SET_NAME of the vCPU thread"),
@@ -136,7 +136,6 @@ pub const SYSTEM_CALLS: [MonitorCall; 69] = [
     ioctl(Vcpu, 0x81A0_AE8C, "KVM_GET_FPU: a snapshot"),
     ioctl(Vcpu, 0x4090_AE82, "KVM_SET_REGS"),
     ioctl(Vcpu, 0x5000_AEA5, "KVM_SET_XSAVE: a reset"),
-    ioctl(Vcpu, 0x4040_AEA0, "KVM_SET_VCPU_EVENTS: a reset"),
     // Connections, events, deadlines.
     any(Main, "accept4", 288, "connections"),
     any(Main, "recvmsg", 47, "control requests with descriptors"),

@@ -266,8 +266,15 @@ pub fn argv(program: Program) -> Vec<String> {
         Program::PagedRestore => ["warren-vmm", "run", "--restore", "--paged"].map(String::from).into(),
         Program::Linux(machine) => {
             let words = [program.file_name().to_string(), "linux".to_string()];
-            let options = [("memory-mib", machine.memory_mib), ("cpus", machine.cpus.into())];
-            words.into_iter().chain(options.map(|(name, value)| format!("--{name}={value}"))).collect()
+            let disks = core::iter::repeat_n("block", machine.disks.into());
+            let devices: Vec<_> =
+                disks.chain(["rng", "vsock"]).chain(machine.network.then_some("net")).collect();
+            let options = [
+                format!("--memory-mib={}", machine.memory_mib),
+                format!("--cpus={}", machine.cpus),
+                format!("--devices={}", devices.join(",")),
+            ];
+            words.into_iter().chain(options).collect()
         }
         Program::Compile(options) => {
             let purpose = match options.purpose {

@@ -8,7 +8,7 @@ use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages; a mismatch is refused.
-pub const JAILER_PROTOCOL_VERSION: u32 = 4;
+pub const JAILER_PROTOCOL_VERSION: u32 = 5;
 /// Most bytes of a packet.
 pub const MAX_PACKET: usize = 64 << 10;
 /// Most descriptors on one request.
@@ -82,13 +82,16 @@ pub enum Program {
     PagedRestore,
 }
 
-/// What a VMM for a Linux guest is made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What a VMM for a Linux guest is made with. Its guest has these devices, in this order: its disks, entropy, streams, and a card if
+/// it has a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LinuxMachine {
     /// MiB of guest memory.
     pub memory_mib: u32,
     /// vCPUs.
     pub cpus: u8,
+    /// Its disks.
+    pub disks: u8,
     /// Bytes of its largest disk that it may write: it can make no file larger.
     pub disk_bytes: u64,
     /// Whether a tap device comes back with the pidfd, for its network card: it goes on to the VMM, and is gone with its

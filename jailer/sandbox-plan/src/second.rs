@@ -93,7 +93,7 @@ mod tests {
         for program in [Program::Vmm, Program::Restore, Program::PagedRestore] {
             assert_eq!(shown(program), monitor::SYSTEM_CALLS.len());
         }
-        let machine = LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false };
+        let machine = LinuxMachine { memory_mib: 128, cpus: 1, disks: 2, disk_bytes: 0, network: false };
         assert_eq!(shown(Program::Linux(machine)), linux::SYSTEM_CALLS.len());
         let compile = Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 });
         assert_eq!(shown(compile), compiler::SYSTEM_CALLS.len());

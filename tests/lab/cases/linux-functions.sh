@@ -57,14 +57,25 @@ end() {
     while $warren --json ps --function "$1" | grep -q '"pid"'; do sleep 0.2; done
 }
 starts() { $warren ps --function "$1"; }
+# The jailed machines that wait for a Linux guest: what they are, their process says.
+waiting() {
+    for pid in $($warren --json ps | tr -d '\n ' | sed 's/},{/\n/g' | grep '"state":"zygote"' | sed -n 's/.*"pid":\([0-9]*\).*/\1/p'); do
+        tr '\0' ' ' < /proc/$pid/cmdline 2> /dev/null | grep -q '^warren-vmm linux' && echo "$pid"
+    done
+}
 starts shell | grep -q booted || fail "the first did not boot: $(starts shell)"
 written_down shell
 : > /tmp/drawn
 for copy in 1 2 3; do
     end shell
+    until [ -n "$(waiting)" ]; do sleep 0.2; done
+    before=$(waiting)
     expect 0 '^1 ' invoke shell --payload '{"do":"draw"}'
-    starts shell | grep -q restored || fail "copy $copy was not restored: $(starts shell)"
     set -- $said
+    starts shell | grep -q restored || fail "copy $copy was not restored: $(starts shell)"
+    adopted=$($warren --json ps --function shell | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+    echo "$before" | grep -qx "$adopted" || fail "copy $copy, $adopted, is none of those that waited: $before"
+    tr '\0' ' ' < /proc/$adopted/cmdline | grep -q -- '--devices=block,block,block,rng,vsock' || fail "another machine"
     echo "$2" >> /tmp/drawn
     echo "$3" >> /tmp/drawn
     late=$(($(date +%s) - $4))

@@ -41,8 +41,8 @@ httpd -h /www/host -p 8080
 wget -q -O - http://203.0.113.1/ | grep -q 'the world' || fail "the world is not there"
 
 say "Warren starts"
-# In the full form with so few slots that each is used many times.
-$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --network-open 10.9.0.0/16 ${WARREN_SOAK:+--slots=6} > /tmp/up 2>&1 &
+# In the full form with so few slots that each is used many times, and none kept by machines that wait.
+$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --network-open 10.9.0.0/16 ${WARREN_SOAK:+--slots=6 --zygotes-mib=0} > /tmp/up 2>&1 &
 up=$!
 until grep -q '^ready' /tmp/up; do kill -0 $up 2> /dev/null || fail "$(cat /tmp/up)"; sleep 0.2; done
 expect 0 '"no_network_because": ""' $warren --json hosts
@@ -96,7 +96,10 @@ until grep 'a snapshot was made' /var/lib/warren/log/agent.log | grep -q '"two"'
 done
 kill -9 $(pids)
 while [ -n "$(pids)" ]; do sleep 0.2; done
+# In the quick form a machine waits for it, with a card's tap of its own.
+[ -n "${WARREN_SOAK-}" ] || until $warren --json hosts | tr -d '\n ' | grep -q '"waiting":[1-9]'; do sleep 0.2; done
 expect 0 'the world' fetch two http://203.0.113.1/
+[ -n "${WARREN_SOAK-}" ] || expect 0 '"adopted": [1-9]' $warren --json hosts
 $warren ps --function two | grep -q restored || fail "two was not restored: $($warren ps)"
 expect 0 "$closed" fetch two http://203.0.113.2:8080/
 

@@ -4,9 +4,7 @@ use crate::machine::{MachineError, Start};
 use crate::ram::Ram;
 use crate::snapshot::Resume;
 use crate::sys::{self, Kicker};
-use kvm_bindings::{
-    kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
-};
+use kvm_bindings::{kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use warren_abi::mailbox::ReplyFault;
 use warren_abi::{DOORBELL_PORT, EXCEPTION_PORT};
@@ -165,9 +163,9 @@ impl Cpu {
     /// Leaves nothing in the vCPU of a guest that is held in its doorbell but what [`Self::resume`] sets.
     pub fn forget(&mut self) -> Result<(), SaveError> {
         self.finish_exit()?;
-        // Vector registers beyond those of the FPU's state, and a trap that the finished instruction left behind.
-        sys::clear_extended_state(&self.fd)?;
-        Ok(self.fd.set_vcpu_events(&kvm_vcpu_events::default())?)
+        // Vector registers beyond those of the FPU's state. A trap that the finished instruction left behind goes when KVM is given
+        // other registers.
+        Ok(sys::clear_extended_state(&self.fd)?)
     }
 
     /// KVM leaves the instruction of an exit undone until the next entry: this one does that and nothing else.

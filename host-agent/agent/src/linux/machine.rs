@@ -34,9 +34,10 @@ pub fn guest_mib(spec: &VersionSpec) -> u32 {
 }
 
 /// What its jail is planned for.
-pub fn machine(host: &Host, spec: &VersionSpec) -> Result<LinuxMachine, LinuxError> {
+pub fn machine(host: &Host, spec: &VersionSpec, version: &LinuxVersion) -> Result<LinuxMachine, LinuxError> {
     let scratch_mib = size_for(spec.tmp_mib).unwrap_or(spec.tmp_mib);
     Ok(LinuxMachine {
+        disks: 2 + u8::from(version.task.is_some()),
         memory_mib: guest_mib(spec),
         cpus: vcpus(spec.memory_mib, std::thread::available_parallelism().map_or(1, usize::from)),
         disk_bytes: u64::from(scratch_mib) << 20,
@@ -53,7 +54,7 @@ fn has_network(wanted: Reach, none_because: Option<&str>) -> Result<bool, LinuxE
     }
 }
 
-/// Its devices.
+/// Its devices: those that [`LinuxMachine`] says, in that order.
 #[must_use]
 pub fn devices(host: &Host, version: &LinuxVersion, has_network: bool) -> Vec<DeviceSpec> {
     let disk = |read_only| DeviceSpec::Block { read_only };

@@ -185,10 +185,8 @@ async fn bring_up(
         },
         None => None,
     };
-    let zygote = match (&snapshot, &version) {
-        (Some(_), Startable::Wasm(version)) => host.zygotes.take(Class::of(spec.memory_mib, version)),
-        _ => None,
-    };
+    let class = snapshot.as_ref().and_then(|_| Class::of(host, spec, &version));
+    let zygote = class.and_then(|class| host.zygotes.take(class));
     let adopts = zygote.is_some();
     let mut started = birth.start(From::of(snapshot.as_ref()), zygote, drain).await;
     if adopts && matches!(&started, Err(CreateError::Load { failure, .. }) if !failure.was_said()) {
@@ -331,10 +329,10 @@ impl Birth<'_> {
 
     /// A zygote becomes this sandbox's, for ever.
     fn adopt(&self, zygote: Zygote, drain: &mut Option<JoinHandle<()>>) -> Jailed {
-        let Zygote { name, pid, pidfd, control, channel, log, .. } = zygote;
+        let Zygote { name, pid, pidfd, control, channel, tap, log, .. } = zygote;
         self.sandbox.set_jailed(&name, pid);
         *drain = Some(self.follow(log));
-        Jailed { name, pid, pidfd, control, channel: Some(channel), tap: None }
+        Jailed { name, pid, pidfd, control, channel, tap }
     }
 
     async fn jail(&self, from: &From<'_>, drain: &mut Option<JoinHandle<()>>) -> Result<Jailed, CreateError> {
@@ -344,7 +342,7 @@ impl Birth<'_> {
         *drain = Some(self.follow(log));
         let (program, limits) = match version {
             Startable::Wasm(version) => wasm::machine(spec, version, from),
-            Startable::Linux(_) => linux::machine(host, spec)?,
+            Startable::Linux(version) => linux::machine(host, spec, version)?,
         };
         let spawn = Spawn { name: name.clone(), program, limits };
         let started = host.jailer.spawn(spawn, theirs).await?;

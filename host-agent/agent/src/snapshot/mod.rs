@@ -318,7 +318,7 @@ impl Snapshots {
 }
 
 fn of_linux(host: &Host, spec: &VersionSpec, version: &LinuxVersion) -> Option<(Digest, GuestOf)> {
-    let machine = linux::machine::machine(host, spec).ok()?;
+    let machine = linux::machine::machine(host, spec, version).ok()?;
     let devices = linux::machine::devices(host, version, machine.network);
     let whole = linux::machine::load_spec(spec, version, devices, "");
     let mut told = linux::machine::config("", spec, version, machine.network, SandboxKind::Snapshot);
@@ -359,8 +359,9 @@ fn begin(
 
 /// It was made of what is going to be called.
 fn expect(host: &Host, what: (&VersionSpec, &Startable)) {
-    if let (spec, Startable::Wasm(version)) = what {
-        host.zygotes.expect(Class::of(spec.memory_mib, version));
+    let (spec, version) = what;
+    if let Some(class) = Class::of(host, spec, version) {
+        host.zygotes.expect(class);
     }
 }
 

@@ -12,10 +12,7 @@ use crate::{
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
 use tokio::{sync::Notify, task::AbortHandle};
 use warren_proto::v1::{Sandbox, SandboxState};
-use warren_sandbox_plan::{
-    name::SandboxName,
-    request::{Program, Spawn},
-};
+use warren_sandbox_plan::{name::SandboxName, request::Spawn};
 use warren_vmm_protocol::VmState;
 
 /// One that waits. Whoever takes it apart adopts it: it is not watched here any more, and its memory is the sandbox's.
@@ -29,8 +26,10 @@ pub struct Zygote {
     pub pidfd: OwnedFd,
     /// Where it takes its snapshot.
     pub control: ControlChannel,
-    /// Where it will take events.
-    pub channel: InvokeChannel,
+    /// Where it will take events, if it is one of those that have that before their guest.
+    pub channel: Option<InvokeChannel>,
+    /// Of the network card that its guest will have, if it will have one.
+    pub tap: Option<OwnedFd>,
     /// What it says, unread so far: it is little.
     pub log: OwnedFd,
     class: Class,
@@ -81,9 +80,13 @@ pub(super) async fn make(host: &Arc<Host>, class: Class) -> Result<Zygote, MakeE
 
 async fn jail(host: &Arc<Host>, name: &SandboxName, class: Class) -> Result<Zygote, MakeError> {
     let Door { socket, theirs, log } = host.run.door(name)?;
-    let spawn = Spawn { name: name.clone(), program: Program::Restore, limits: class.limits() };
+    let spawn = Spawn { name: name.clone(), program: class.program(), limits: class.limits() };
     let started = host.jailer.spawn(spawn, theirs).await?;
-    let channel = InvokeChannel::connect(&socket).await?;
+    let channel = match class {
+        Class::Wasm { .. } => Some(InvokeChannel::connect(&socket).await?),
+        // Its guest's own streams, once there is one.
+        Class::Linux { .. } => None,
+    };
     let mut control = ControlChannel::connect(&socket).await?;
     // It answers when its VM is there.
     match control.status().await?.state {
@@ -94,9 +97,9 @@ async fn jail(host: &Arc<Host>, name: &SandboxName, class: Class) -> Result<Zygo
     let entered = Arc::<Notify>::default();
     let task = tokio::spawn(watch(Arc::clone(host), name.clone(), exit, Arc::clone(&entered)));
     let watched = Watched { task: task.abort_handle(), entered };
-    let (pid, pidfd) = (started.jailed.pid, started.pidfd);
+    let (pid, pidfd, tap) = (started.jailed.pid, started.pidfd, started.tap);
     let (name, since) = (name.clone(), Instant::now());
-    Ok(Zygote { name, pid, pidfd, control, channel, log, class, since, reservation: None, watched })
+    Ok(Zygote { name, pid, pidfd, control, channel, tap, log, class, since, reservation: None, watched })
 }
 
 /// Until it is adopted or ended by us, which both end this task.
@@ -134,7 +137,7 @@ impl Zygote {
             id: self.name.to_string(),
             host_id: host_id.to_owned(),
             state: SandboxState::Zygote.into(),
-            memory_mib: self.class.memory_mib,
+            memory_mib: self.class.memory_mib(),
             age_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             pid: self.pid,
             ..Sandbox::default()

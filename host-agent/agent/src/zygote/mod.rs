@@ -146,7 +146,7 @@ async fn tend_one(host: &Arc<Host>, class: Class) {
             }
         }
         Err(error) => {
-            tracing::debug!(memory_mib = class.memory_mib, "no zygote was made: {error:#}");
+            tracing::debug!(memory_mib = class.memory_mib(), "no zygote was made: {error:#}");
             zygotes.pool().failed(class, zygotes.now());
             None
         }

@@ -226,7 +226,7 @@ async fn written(
 ) -> SealedSnapshot {
     let name = host.run.name("keeper").unwrap();
     let Door { socket, theirs, log: _log } = host.run.door(&name).unwrap();
-    let limits = Class::of(spec.memory_mib, version).limits();
+    let limits = Class::of_wasm(spec.memory_mib, version).limits();
     host.jailer.spawn(Spawn { name: name.clone(), program: Program::Vmm, limits }, theirs).await.unwrap();
     let mut control = ControlChannel::connect(&socket).await.unwrap();
     let load = load_spec(name.as_str(), spec, version).unwrap();

@@ -226,7 +226,7 @@ impl Guest {
 }
 
 pub(crate) fn spawn(client: &mut Client, name: &str) -> Result<Running, Reply> {
-    let machine = LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: true };
+    let machine = LinuxMachine { memory_mib: 128, cpus: 1, disks: 1, disk_bytes: 0, network: true };
     client.try_start_program(name, LIMITS, Program::Linux(machine)).unwrap()
 }
 

@@ -12,10 +12,11 @@ fn any_request() -> impl Strategy<Value = Request> {
         Just(Program::Vmm),
         Just(Program::Restore),
         Just(Program::PagedRestore),
-        (any::<u32>(), any::<u8>(), any::<u64>(), any::<bool>()).prop_map(
-            |(memory_mib, cpus, disk_bytes, network)| Program::Linux(LinuxMachine {
+        (any::<u32>(), any::<u8>(), any::<u8>(), any::<u64>(), any::<bool>()).prop_map(
+            |(memory_mib, cpus, disks, disk_bytes, network)| Program::Linux(LinuxMachine {
                 memory_mib,
                 cpus,
+                disks,
                 disk_bytes,
                 network
             })

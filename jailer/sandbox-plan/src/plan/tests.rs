@@ -105,6 +105,15 @@ fn a_pagers_vmm_alone_has_userfaultfd() {
     assert!(!text(Program::Restore).contains("userfaultfd"));
 }
 
+#[test]
+fn a_linux_machine_is_made_ready_for_its_devices() {
+    let machine = LinuxMachine { memory_mib: 176, cpus: 2, disks: 3, disk_bytes: 0, network: true };
+    let words = argv(Program::Linux(machine)).join(" ");
+    assert_eq!(words, "warren-vmm linux --memory-mib=176 --cpus=2 --devices=block,block,block,rng,vsock,net");
+    let without = argv(Program::Linux(LinuxMachine { disks: 0, network: false, ..machine }));
+    assert_eq!(without.last().map(String::as_str), Some("--devices=rng,vsock"));
+}
+
 /// Orders that security rests on, whatever else changes.
 #[test]
 fn what_must_come_before_what() {
@@ -115,7 +124,13 @@ fn what_must_come_before_what() {
                 Program::Restore,
                 Program::PagedRestore,
                 Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
-                Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disk_bytes: 0, network: false }),
+                Program::Linux(LinuxMachine {
+                    memory_mib: 128,
+                    cpus: 1,
+                    disks: 2,
+                    disk_bytes: 0,
+                    network: false,
+                }),
             ] {
                 let plan = plan(&facts(version, user.clone()), program, &LIMITS);
                 let names: Vec<&str> = plan.steps.iter().map(Step::name).collect();

@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) async fn adopt(host: &Arc<Host>, sandbox: Arc<Sandbox>, found: Found) -> Result<(), AdoptError> {
-    let (mark, running) = Mark::open(&host.run.mark(&sandbox.about.id))?;
-    let socket = host.run.socket(&sandbox.about.id);
+    let (mark, running) = Mark::open(&host.run.mark(&sandbox.jail()))?;
+    let socket = host.run.socket(&sandbox.jail());
     let connected = timeout(PATIENCE, reconnect(&socket)).await;
     let channel = connected.map_err(|_| ChannelError::Unexpected("the guest does not answer"))??;
     let busy = if running.is_empty() {

@@ -4,7 +4,7 @@
 //! ```text
 //! scratch disk made ─▶ LoadLinux (kernel, initrd, disks) ─▶ boots ─▶ port 1 answers ─▶ configured ─▶ ready
 //!         └───────────────────────┴── the guest ends, or does not come up in time ──┴──▶ refused, with its last words
-//! or
+//! or, in a jail made then or in a zygote
 //! scratch disk copied ─▶ RestoreLinux (memory, disks) ─▶ port 1 answers ─▶ told that it is another ─▶ ready
 //!         └── refused, by the VMM or its first process ──▶ the same start boots; by the function's own hook ──▶ refused
 //! ```
@@ -14,7 +14,6 @@ use crate::{
     host::Host,
     linux::{LinuxError, machine, restored, scratch},
     logs::InvocationLog,
-    resources::linux_limits,
     sandbox::{
         error::CreateError,
         live::{Sandbox, Startup},
@@ -26,6 +25,7 @@ use crate::{
         ChannelError, ControlChannel, GuestFailure, GuestUp, LoadFailure, bring_back, bring_up,
         guest_error as said,
     },
+    zygote::Class,
 };
 use std::{
     fs::File,
@@ -55,10 +55,13 @@ pub(super) struct Wanted<'a> {
     pub(super) tap: Option<OwnedFd>,
 }
 
-pub(super) fn machine(host: &Host, spec: &VersionSpec) -> Result<(Program, Limits), CreateError> {
-    let machine = machine::machine(host, spec).map_err(|error| CreateError::Prepare(error.into()))?;
-    let limits = linux_limits(spec.memory_mib, machine.cpus);
-    Ok((Program::Linux(machine), limits))
+pub(super) fn machine(
+    host: &Host,
+    spec: &VersionSpec,
+    version: &LinuxVersion,
+) -> Result<(Program, Limits), CreateError> {
+    let class = Class::of_linux(host, spec, version).map_err(|error| CreateError::Prepare(error.into()))?;
+    Ok((class.program(), class.limits()))
 }
 
 pub(super) async fn load(
@@ -150,7 +153,7 @@ fn settle(
         log_init(host, sandbox, text.as_bytes());
     }
     // Set once: a sandbox comes up once.
-    let _ = sandbox.mark.set(Mark::new(&host.run.mark(&sandbox.about.id))?);
+    let _ = sandbox.mark.set(Mark::new(&host.run.mark(&sandbox.jail()))?);
     Ok(up)
 }
 

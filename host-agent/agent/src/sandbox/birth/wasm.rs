@@ -26,7 +26,7 @@ pub(super) fn machine(spec: &VersionSpec, version: &SealedVersion, from: &From<'
         From::Kept(_) => Program::Restore,
         From::Paged(..) => Program::PagedRestore,
     };
-    (program, Class::of(spec.memory_mib, version).limits())
+    (program, Class::of_wasm(spec.memory_mib, version).limits())
 }
 
 pub(super) async fn load(

@@ -38,7 +38,7 @@ pub(super) async fn write_down(
     let Door { socket, theirs, log } = host.run.door(name)?;
     let tail = LogTail::default();
     tokio::spawn(tail.clone().drain(name.to_string(), log));
-    let machine = machine::machine(host, spec)?;
+    let machine = machine::machine(host, spec, version)?;
     // What it writes is its own memory until it is gone.
     let plain = linux_limits(spec.memory_mib, machine.cpus);
     let limits =

@@ -32,7 +32,7 @@ fn settle(pool: &mut Pool<One>, now: Duration, name: &mut u64) -> Vec<(u32, usiz
         }
     }
     let mut all: Vec<_> =
-        pool.classes.iter().map(|(class, lot)| (class.memory_mib, lot.waiting.len())).collect();
+        pool.classes.iter().map(|(class, lot)| (class.memory_mib(), lot.waiting.len())).collect();
     all.sort_unstable();
     all
 }
