@@ -1,6 +1,6 @@
 //! A stock guest's network card: its peer is a thread in a network namespace of its own.
 
-use super::support::linux::{Guest, guests};
+use super::support::linux::{Bring, Guest, guests};
 use super::support::tap::{GUEST, HOST, Peer};
 use super::{POWERED_OFF, soak, support};
 use std::io::{Read, Write};
@@ -49,9 +49,9 @@ fn with_card(kernel: &str, script: &str, times: usize, send: Limits) -> Option<S
     with_card_from(None, kernel, script, times, send)
 }
 
-/// The same, written down and brought back at a point.
+/// The same, written down at a point and brought back, in which way.
 fn with_card_from(
-    point: Option<&'static str>,
+    point: Option<(&'static str, Bring)>,
     kernel: &str,
     script: &str,
     times: usize,
@@ -65,7 +65,9 @@ fn with_card_from(
     let mut guest = Guest::with_probe(&folder, kernel, &format!("{USE}\n{script}"));
     guest.disks.push((support::vmm::memfd(&pattern()), true));
     let device = DeviceSpec::Net { mac: MAC, receive: limits(None), send };
-    guest.point = point;
+    if let Some((point, bring)) = point {
+        (guest.point, guest.bring) = (Some(point), bring);
+    }
     guest.card = Some((peer.tap.try_clone().unwrap(), device));
     let ended = guest.run();
     ended.with(POWERED_OFF, &["console: pinged", "console: the same came back", "end: powered-off"]);
@@ -86,12 +88,14 @@ fn a_card_of_6_1_pings_and_moves_large_segments() {
     }
 }
 
-/// Its driver is there when the guest is written down: it neither sees nor asks for anything anew.
+/// Its driver is there when the guest is written down: it neither sees nor asks for anything anew, also in a machine that waited.
 #[test]
 fn a_card_goes_on_in_a_second_life() {
     if soak() {
         for kernel in ["6.1", "6.12"] {
-            with_card_from(Some("console: card "), kernel, "use_card", 1, limits(None));
+            for bring in [Guest::restore, Guest::adopt] {
+                with_card_from(Some(("console: card ", bring)), kernel, "use_card", 1, limits(None));
+            }
         }
     }
 }

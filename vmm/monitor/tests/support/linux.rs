@@ -51,8 +51,11 @@ pub struct Guest {
     /// Written down when this stands in the log, and brought back in another VMM.
     pub point: Option<&'static str>,
     /// How it is brought back then.
-    pub bring: fn(&Self, &Snapshot) -> Running,
+    pub bring: Bring,
 }
+
+/// A way to bring a guest back.
+pub type Bring = fn(&Guest, &Snapshot) -> Running;
 
 /// A guest that runs.
 pub struct Running {
