@@ -1,17 +1,15 @@
-//! A guest put back to the snapshot it was brought back from, in the VM it is in: nothing of what it did since is left.
+//! A guest put back to the snapshot it was brought back from, in the VM it is in: nothing of what it did since is left. (What it draws,
+//! `snapshots.rs` shows beside clones.)
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
 #[macro_use]
 mod support;
 
-use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{SystemTime, UNIX_EPOCH};
 use support::life::{Snapshot, reset};
-use support::real::function;
 use support::vmm::{answer, call, call_with, echo, receive, request, send, status};
-use support::{Life, Vmm, code, guest, sealed};
+use support::{Vmm, code, guest, sealed};
 use warren_abi::window::{CODE, HEAP, MAILBOX, PROGRAM};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Outcome, VmState};
 
@@ -151,34 +149,6 @@ fn no_trap_of_the_earlier_life_is_left() {
     };
     assert!(text.contains("exception 1"), "{text}");
     vmm.ends(21, &text);
-}
-
-#[test]
-fn every_life_draws_differently_and_knows_the_time() {
-    needs_kvm!();
-    const DRAWS: &str = r#"(module
-      (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
-      (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
-      (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-      (memory (export "memory") 1)
-      (data (i32.const 0) "\10\00\00\00\18\00\00\00")
-      (func (export "_start")
-        (drop (call $random (i32.const 16) (i32.const 16)))
-        (drop (call $clock (i32.const 0) (i64.const 1) (i32.const 32)))
-        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
-    let wall_ns = || u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
-    let (vmm, mut control) = function(Life::Restored, DRAWS);
-    let (mut invoke, mut drawn) = (vmm.invoke(), BTreeSet::new());
-    for _ in 0..50 {
-        for _ in 0..2 {
-            let before = wall_ns();
-            let payload = call(&mut invoke, b"").payload;
-            assert!(drawn.insert(payload[..16].to_vec()), "drawn twice");
-            let clock = u64::from_le_bytes(payload[16..24].try_into().unwrap());
-            assert!((before..=wall_ns()).contains(&clock), "{clock} is not between {before} and now");
-        }
-        put_back(&mut control);
-    }
 }
 
 /// The event is answered whole, by the guest that had it; what waits behind it finds the new one.

@@ -7,8 +7,9 @@ mod support;
 use rustix::fd::OwnedFd;
 use rustix::fs::ftruncate;
 use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::life::Snapshot;
+use support::life::{Snapshot, reset};
 use support::real::{compile, function, image};
 use support::vmm::{call, load, memfd, receive, send_with};
 use support::{Life, Vmm, sealed, spec};
@@ -45,6 +46,30 @@ fn wall_ns() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
 }
 
+/// One event: what it drew was never drawn, and it knows what time it is.
+fn draw(invoke: &mut UnixStream, drawn: &mut BTreeSet<Vec<u8>>) {
+    let before = wall_ns();
+    let payload = call(invoke, b"").payload;
+    let clock = u64::from_le_bytes(payload[16..24].try_into().unwrap());
+    assert!((before..=wall_ns()).contains(&clock), "{clock} is not between {before} and now");
+    assert!(drawn.insert(payload[..16].to_vec()), "drawn twice");
+}
+
+#[test]
+fn every_life_in_one_vm_draws_differently_and_knows_the_time() {
+    needs_kvm!();
+    let (vmm, mut control) = function(Life::Restored, DRAWS);
+    let (mut invoke, mut drawn) = (vmm.invoke(), BTreeSet::new());
+    for _ in 0..50 {
+        for _ in 0..2 {
+            draw(&mut invoke, &mut drawn);
+        }
+        let reply = reset(&mut control);
+        assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
+    }
+    assert_eq!(drawn.len(), 100);
+}
+
 #[test]
 fn clones_draw_differently_and_know_the_time() {
     needs_kvm!();
@@ -58,11 +83,7 @@ fn clones_draw_differently_and_know_the_time() {
         assert!(matches!(reply, Some(ControlReply::Loaded { .. })), "{reply:?}");
         let mut invoke = vmm.invoke();
         for _ in 0..2 {
-            let before = wall_ns();
-            let payload = call(&mut invoke, b"").payload;
-            let clock = u64::from_le_bytes(payload[16..24].try_into().unwrap());
-            assert!((before..=wall_ns()).contains(&clock), "{clock} is not between {before} and now");
-            assert!(drawn.insert(payload[..16].to_vec()), "drawn twice");
+            draw(&mut invoke, &mut drawn);
         }
     }
     assert_eq!(drawn.len(), clones * 2);

@@ -172,8 +172,13 @@ fn every_combination_does_everything() {
 #[test]
 fn every_small_combination_does_everything_in_a_second_life() {
     every_combination(Life::Second);
-    every_combination(Life::Adopted);
     every_combination(Life::Paged);
+}
+
+/// The same in machines that were made ready for them and waited.
+#[test]
+fn every_small_combination_does_everything_in_a_zygote() {
+    every_combination(Life::Adopted);
 }
 
 fn every_combination(life: Life) {

@@ -5,9 +5,9 @@ use super::support;
 use super::support::Vmm;
 use super::support::linux::{Ended, Guest, Running, guests};
 use super::support::vmm::{memfd, receive, send, send_with, status};
-use super::{LOAD_FAILED, POWERED_OFF, SHUTDOWN, linux_spec};
+use super::{LOAD_FAILED, Life, POWERED_OFF, SHUTDOWN, Shape, everything, linux_spec};
 use std::os::unix::net::UnixStream;
-use warren_vmm_protocol::linux::DeviceSpec;
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
 
 /// One for a guest of 64 MiB with these devices.
@@ -82,6 +82,12 @@ fn guests_of_other_devices_are_refused_by_name() {
     spec.devices = vec![disk, DeviceSpec::Rng];
     send_with(&mut control, &ControlRequest::LoadLinux(spec), &[&memfd(b"no kernel"), &memfd(&[0; 512])]);
     refused(support::vmm::try_receive(&mut control), "neither a bzImage nor an ELF kernel");
+}
+
+#[test]
+fn a_6_12_guest_on_four_vcpus_does_everything_in_one() {
+    let (elf, life) = (Some(BootEntry::Pvh), Life::Adopted);
+    everything(Shape { kernel: "6.12", elf, cpus: 4, memory_mib: 128, late: false, life });
 }
 
 /// Machines that were made for another guest than the one that comes, and one that has its guest already.
