@@ -7,7 +7,7 @@ use super::support::linux::{Ended, Guest, Running, guests};
 use super::support::vmm::{memfd, receive, send, send_with, status};
 use super::{LOAD_FAILED, Life, POWERED_OFF, SHUTDOWN, Shape, everything, linux_spec};
 use std::os::unix::net::UnixStream;
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec};
+use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, Limits};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
 
 /// One for a guest of 64 MiB with these devices.
@@ -17,6 +17,9 @@ fn waiting(devices: &str) -> (Vmm, UnixStream) {
     assert_eq!(status(&mut control).state, VmState::Empty);
     (vmm, control)
 }
+
+/// What is otherwise in a guest.
+type Change = fn(&mut Guest);
 
 fn refused(reply: Option<ControlReply>, words: &str) {
     match reply {
@@ -60,7 +63,7 @@ fn guests_of_other_devices_are_refused_by_name() {
     needs_kvm!();
     let disk = DeviceSpec::Block { read_only: true };
     let net =
-        DeviceSpec::Net { mac: [2, 0, 0, 0, 0, 7], receive: Default::default(), send: Default::default() };
+        DeviceSpec::Net { mac: [2, 0, 0, 0, 0, 7], receive: Limits::default(), send: Limits::default() };
     for (devices, has) in [
         (vec![], "none"),
         (vec![disk], "block"),
@@ -105,7 +108,7 @@ fn a_guest_of_another_shape_is_refused_and_one_that_fits_goes_on() {
     assert!(running.vmm.until("console: before"));
     let snapshot = running.snapshot();
     let before = running.kill().log;
-    let shapes: [(fn(&mut Guest), &str); 5] = [
+    let shapes: [(Change, &str); 5] = [
         (
             |guest| guest.memory_mib = 192,
             "a snapshot of a machine of 128 MiB and 2 vCPUs, this one has 192 MiB",
