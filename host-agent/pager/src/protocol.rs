@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use warren_chunks::{metrics::TierFigures, pages::PageRun};
 use warren_vmm_protocol::pager::{decode_within, encode_within};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The version of these messages; checked in [`Request::Hello`].
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Most bytes of a packet.
 pub const PACKET_MAX: usize = 160 << 10;
+/// Most retired objects named at once.
+pub const RETIRED_MAX: usize = 64;
 
 /// Agent to pager; each is answered by one [`Reply`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +33,11 @@ pub enum Request {
     },
     /// Say what was done for all of them. Who asks for nothing else asks for a sign of life.
     Figures,
+    /// These retired objects are in service again; answered as `Figures` is.
+    Rescued {
+        /// Which, [`RETIRED_MAX`] at most.
+        names: Vec<[u8; 32]>,
+    },
 }
 
 /// What a VM gets.
@@ -41,6 +49,12 @@ pub struct Serve {
     pub key: [u8; 32],
     /// How.
     pub manner: Manner,
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl std::fmt::Debug for Serve {
@@ -72,7 +86,13 @@ pub enum Reply {
         ended: Option<String>,
     },
     /// To `Figures`.
-    Figures(HostFigures),
+    Figures {
+        /// Counts.
+        figures: HostFigures,
+        /// Objects that garbage collection took out of service and that were read: who may change the origin puts them back, and
+        /// says so. [`RETIRED_MAX`] at most.
+        retired: Vec<[u8; 32]>,
+    },
     /// Not done.
     Refused {
         /// Why.
@@ -145,10 +165,10 @@ impl Reply {
     }
 }
 
-/// A packet of a message; `None` if it is larger than any.
+/// A packet of a message; `None` if it is larger than any. There may be a key in it.
 #[must_use]
-pub fn encode<T: Serialize>(message: &T) -> Option<Vec<u8>> {
-    encode_within(PACKET_MAX, message)
+pub fn encode<T: Serialize>(message: &T) -> Option<Zeroizing<Vec<u8>>> {
+    encode_within(PACKET_MAX, message).map(Zeroizing::new)
 }
 
 /// The message of a packet, all of it; `None` if it is none.

@@ -144,6 +144,10 @@ pub enum DescriptorKind {
     SealedMemory,
     /// A memfd.
     Memory,
+    /// A Unix packet socket.
+    Packets,
+    /// A folder.
+    Folder,
 }
 
 /// The name `uname` gives in every jail.
@@ -254,6 +258,11 @@ pub fn places(program: Program) -> Vec<Descriptor> {
             Descriptor::Request { index: 0, kind: DescriptorKind::SealedMemory },
             Descriptor::Request { index: 1, kind: DescriptorKind::Memory },
         ],
+        Program::Pager(_) => {
+            let folder = |index| Descriptor::Request { index, kind: DescriptorKind::Folder };
+            let socket = Descriptor::Request { index: 0, kind: DescriptorKind::Packets };
+            vec![Descriptor::Null, log(1), log(1), socket, folder(2), folder(3), folder(4)]
+        }
     }
 }
 
@@ -267,6 +276,11 @@ pub fn argv(program: Program) -> Vec<String> {
         Program::Linux(machine) => {
             let words = [program.file_name().to_string(), "linux".to_string()];
             let options = [("memory-mib", machine.memory_mib), ("cpus", machine.cpus.into())];
+            words.into_iter().chain(options.map(|(name, value)| format!("--{name}={value}"))).collect()
+        }
+        Program::Pager(options) => {
+            let words = [program.file_name().to_string(), "jailed".to_string()];
+            let options = [("cache-mib", options.cache_mib), ("memory-mib", options.memory_mib)];
             words.into_iter().chain(options.map(|(name, value)| format!("--{name}={value}"))).collect()
         }
         Program::Compile(options) => {

@@ -90,6 +90,8 @@ impl Display for Descriptor {
                     DescriptorKind::Log => "log",
                     DescriptorKind::SealedMemory => "sealed memfd",
                     DescriptorKind::Memory => "memfd",
+                    DescriptorKind::Packets => "packet socket",
+                    DescriptorKind::Folder => "folder",
                 };
                 write!(f, "{kind} (request's {index})")
             }

@@ -58,6 +58,9 @@ pub(crate) struct Options {
     /// The compiler program [default: warren-compile beside this one].
     #[arg(long)]
     pub(crate) compile: Option<PathBuf>,
+    /// The pager [default: warren-pager beside this one].
+    #[arg(long)]
+    pub(crate) pager: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) network: network::Options,
     /// Set the host's cgroup v2 so that processes change groups without waiting, for as long as this jailer runs: a VM is made
@@ -137,8 +140,9 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         &beside(&options.vmm, "warren-vmm"),
         &beside(&options.guest, "warren-guest"),
         &beside(&options.compile, "warren-compile"),
+        &beside(&options.pager, "warren-pager"),
     )?;
-    for missing in [&programs.vmm, &programs.guest, &programs.compile, &programs.kvm]
+    for missing in [&programs.vmm, &programs.guest, &programs.compile, &programs.pager, &programs.kvm]
         .into_iter()
         .filter_map(|it| it.as_ref().err())
     {
