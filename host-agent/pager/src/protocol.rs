@@ -181,6 +181,35 @@ pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Option<T> {
 mod tests {
     use super::*;
     use crate::journal::RUNS_MAX;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever comes is a message, or none; what is one survives being sent on.
+        #[test]
+        fn any_bytes_are_a_message_or_none(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(request) = decode::<Request>(&bytes) {
+                prop_assert!(decode::<Request>(&encode(&request).unwrap()).is_some());
+            }
+            if let Some(reply) = decode::<Reply>(&bytes) {
+                prop_assert_eq!(decode::<Reply>(&encode(&reply).unwrap()), Some(reply));
+            }
+        }
+
+        #[test]
+        fn a_cut_request_is_none(manifest: [u8; 32], key: [u8; 32], cut in any::<prop::sample::Index>()) {
+            let packet = encode(&Request::Serve(Serve { manifest, key, manner: Manner::RECORD })).unwrap();
+            let request = decode::<Request>(&packet);
+            prop_assert!(matches!(&request, Some(Request::Serve(serve)) if serve.key == key));
+            prop_assert!(decode::<Request>(&packet[..cut.index(packet.len())]).is_none());
+        }
+    }
+
+    /// As many as may be named at once.
+    #[test]
+    fn the_longest_list_of_retired_ones_fits_a_packet() {
+        let retired = vec![[0xff; 32]; RETIRED_MAX];
+        assert!(encode(&Reply::Figures { figures: HostFigures::default(), retired }).is_some());
+    }
 
     #[test]
     fn the_longest_report_fits_a_packet() {

@@ -74,6 +74,24 @@ const WORK: &[(&str, Attempt)] = &[
         openat(&given.cache, "kept", flags, Mode::RUSR).map(drop)?;
         unlinkat(&given.cache, "kept", rustix::fs::AtFlags::empty())
     }),
+    ("let others go first", |_| {
+        std::thread::yield_now();
+        Ok(())
+    }),
+    ("give memory back", |_| {
+        // Many of one size, every other one freed: what the allocator keeps of them it tells the kernel is free.
+        let mut all: Vec<Vec<u8>> = (0..64).map(|number| vec![number; 40_000]).collect();
+        let mut number = 0;
+        all.retain(|_| {
+            number += 1;
+            number % 2 == 0
+        });
+        Ok(())
+    }),
+    ("open a folder up", |given| {
+        mkdirat(&given.cache, "ab", Mode::RWXU)?;
+        rustix::fs::chmodat(&given.cache, "ab", Mode::RWXU | Mode::RWXG, rustix::fs::AtFlags::empty())
+    }),
     ("start a thread", |_| {
         std::thread::Builder::new().name("one".into()).spawn(|| ()).unwrap().join().unwrap();
         Ok(())

@@ -48,6 +48,8 @@ pub(crate) struct Host {
     pub(crate) programs: Programs,
     /// /proc.
     pub(crate) processes: OwnedFd,
+    /// Its own mount namespace, to come back to.
+    pub(crate) mounts: OwnedFd,
     pub(crate) uid_base: u32,
     pub(crate) slots: u32,
     /// Most memory of one jail: that of all together.
@@ -205,6 +207,7 @@ impl Jails {
             parents: &self.host.parents,
             programs: &self.host.programs,
             processes: self.host.processes.as_fd(),
+            mounts: self.host.mounts.as_fd(),
             fail_at: self.host.fail_at.as_deref(),
         };
         match spawner.spawn(&plan, passed) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Jailer, LIMITS, PAGER, Running, compile, memory, named, open_folder, packet_pair};
+use common::{Jailer, LIMITS, PAGER, Running, compile, memory, named, open_folder, own_mounts, packet_pair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::{Value, json};
 use std::{
@@ -215,7 +215,8 @@ fn the_pager_has_its_own_table() {
     let (socket, _agent) = packet_pair();
     let dir = open_folder(jailer.folder.path());
     let spawn = Request::Spawn(Spawn { name: named(PAGER_NAME), program: PAGER, limits: LIMITS });
-    let fds = [socket.as_fd(), write.as_fd(), dir.as_fd(), dir.as_fd(), dir.as_fd()];
+    let mounts = own_mounts();
+    let fds = [socket.as_fd(), write.as_fd(), dir.as_fd(), dir.as_fd(), dir.as_fd(), mounts.as_fd()];
     let (reply, pidfds) = client.ask(&spawn, &fds);
     assert!(matches!(&reply, Reply::Spawned(jailed) if jailed.uid == jailer.uid_base), "{reply:?}");
     drop(write);

@@ -29,14 +29,13 @@ const fn ioctl(request: u64, why: &'static str) -> SystemCall {
 }
 
 /// Everything that is allowed; any other call kills the process.
-pub const SYSTEM_CALLS: [SystemCall; 55] = [
+pub const SYSTEM_CALLS: [SystemCall; 45] = [
     // The agent's and the VMMs' sockets.
     any("listen", 50, "from now on the kernel says of a connection that this process is at its other end"),
     any("accept4", 288, "the agent's connection"),
     any("recvmsg", 47, "requests, offers, their descriptors"),
     any("sendmsg", 46, "replies, farewells"),
     any("ppoll", 271, "waiting: for agents, faults, chunks"),
-    any("poll", 7, "the same, in the C library's words"),
     ioctl(0x5421, "FIONBIO: a last word waits for nobody; userfaultfds before Linux 6.10"),
     // Memory of VMs.
     any("preadv2", 327, "faults, without waiting"),
@@ -48,10 +47,7 @@ pub const SYSTEM_CALLS: [SystemCall; 55] = [
     any("openat", 257, "files in the folders given"),
     any("read", 0, "chunks, bells"),
     any("write", 1, "the cache, bells, the log"),
-    any("writev", 20, "the log"),
     any("lseek", 8, "a chunk's beginning"),
-    any("statx", 332, "lengths of files"),
-    any("fstat", 5, "lengths of files"),
     any("newfstatat", 262, "what lies in a folder"),
     any("getdents64", 217, "what lies in the cache"),
     any("mkdirat", 258, "folders of the cache"),
@@ -71,7 +67,6 @@ pub const SYSTEM_CALLS: [SystemCall; 55] = [
     any("gettid", 186, "locks; abort"),
     any("getrandom", 318, "seeds of hash maps, names of files, pauses"),
     any("clock_gettime", 228, "time, on hosts whose vDSO cannot tell it"),
-    any("clock_nanosleep", 230, "pauses"),
     // Memory.
     no_exec("mmap", 9, "memory"),
     no_exec("mprotect", 10, "memory; a thread's guard page"),
@@ -82,15 +77,10 @@ pub const SYSTEM_CALLS: [SystemCall; 55] = [
     // The end.
     any("rt_sigprocmask", 14, "a thread's start and end; abort"),
     any("sigaltstack", 131, "a thread's start and end"),
-    any("rt_sigreturn", 15, "the end of a signal's handler"),
-    any("sched_getaffinity", 204, "how many processors there are"),
-    any("getpid", 39, "abort"),
     with("rt_sigaction", 13, 0, 6, "SIGABRT's default, in abort"),
     any("tkill", 200, "abort; a pid namespace of its own holds nobody else"),
     any("exit", 60, "a thread's end"),
     any("exit_group", 231, "the end"),
-    any("readv", 19, "chunks"),
-    any("pread64", 17, "chunks"),
 ];
 
 /// The same for the kernel.

@@ -146,8 +146,11 @@ pub enum DescriptorKind {
     Memory,
     /// A Unix packet socket.
     Packets,
-    /// A folder.
-    Folder,
+    /// A folder. It becomes a mount of its own, attached nowhere: nothing leads up from it, and no program or device is in it.
+    Folder {
+        /// Whether it may be written through it.
+        write: bool,
+    },
 }
 
 /// The name `uname` gives in every jail.
@@ -259,10 +262,27 @@ pub fn places(program: Program) -> Vec<Descriptor> {
             Descriptor::Request { index: 1, kind: DescriptorKind::Memory },
         ],
         Program::Pager(_) => {
-            let folder = |index| Descriptor::Request { index, kind: DescriptorKind::Folder };
+            let folder = |index, write| Descriptor::Request { index, kind: DescriptorKind::Folder { write } };
             let socket = Descriptor::Request { index: 0, kind: DescriptorKind::Packets };
-            vec![Descriptor::Null, log(1), log(1), socket, folder(2), folder(3), folder(4)]
+            vec![
+                Descriptor::Null,
+                log(1),
+                log(1),
+                socket,
+                folder(2, false),
+                folder(3, false),
+                folder(4, true),
+            ]
         }
+    }
+}
+
+/// Which descriptor of the request is the mount namespace that its folders are in: a mount is cloned where it is.
+#[must_use]
+pub const fn mounts_of(program: Program) -> Option<usize> {
+    match program {
+        Program::Pager(_) => Some(5),
+        _ => None,
     }
 }
 

@@ -93,7 +93,7 @@ pub enum Program {
     /// has 6 = /dev/userfaultfd.
     PagedRestore,
     /// `warren-pager jailed`: \[0\] Unix packet socket that is bound, \[1\] log, folders of \[2\] chunks in service, \[3\] retired
-    /// ones and \[4\] its own cache. In the jail: 0 = /dev/null, 1 and 2 = log, 3 = socket, 4 = chunks, 5 = retired, 6 = cache.
+    /// ones and \[4\] its own cache, and \[5\] the mount namespace that these folders are in. In the jail: 0 = /dev/null, 1 and 2 = log, 3 = socket, 4 = chunks, 5 = retired, 6 = cache.
     Pager(PagerOptions),
 }
 

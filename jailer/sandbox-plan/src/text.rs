@@ -91,7 +91,8 @@ impl Display for Descriptor {
                     DescriptorKind::SealedMemory => "sealed memfd",
                     DescriptorKind::Memory => "memfd",
                     DescriptorKind::Packets => "packet socket",
-                    DescriptorKind::Folder => "folder",
+                    DescriptorKind::Folder { write: false } => "folder as a mount, ro",
+                    DescriptorKind::Folder { write: true } => "folder as a mount",
                 };
                 write!(f, "{kind} (request's {index})")
             }

@@ -162,7 +162,9 @@ impl Process {
         let (name, limits) = (jailer.name.clone(), program.limits());
         let options = PagerOptions { cache_mib: program.cache_mib, memory_mib: program.memory_mib };
         let spawn = Spawn { name, program: Jail::Pager(options), limits };
-        let descriptors = vec![listener, theirs, live, retired, cache];
+        // The jailer mounts each folder alone, and does so where it is.
+        let mounts = fs::File::open("/proc/self/ns/mnt")?.into();
+        let descriptors = vec![listener, theirs, live, retired, cache, mounts];
         let started = jailer.runtime.block_on(jailer.client.spawn(spawn, descriptors))?;
         let (pid, pidfd) = (started.jailed.pid, started.pidfd);
         let begun = log::follow(pid, log).map_err(PagerError::from).and_then(|()| {

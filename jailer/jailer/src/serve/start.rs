@@ -169,6 +169,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
 
     // From here on the host's files are out of reach but for what is open.
     confine(state).context("cannot confine the jailer itself")?;
+    let mounts = openat(&processes, "self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let facts = HostFacts {
         cgroups: parents.facts.clone(),
         user_namespace: probe::user_namespace(&processes, options.uid_base),
@@ -181,6 +182,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         parents,
         programs,
         processes,
+        mounts,
         uid_base: options.uid_base,
         slots: options.slots,
         max_memory_bytes: max_memory.unwrap_or(u64::MAX),

@@ -60,7 +60,7 @@ pub(crate) fn check(kind: DescriptorKind, fd: BorrowedFd<'_>) -> Result<(), &'st
         }
         // What was opened as a folder is one: the kernel keeps the flag, and nobody can set it later. Only with this flag,
         // so that no file system is asked.
-        DescriptorKind::Folder => match fcntl_getfl(fd) {
+        DescriptorKind::Folder { .. } => match fcntl_getfl(fd) {
             Ok(flags) if flags.contains(OFlags::DIRECTORY) && flags & OFlags::RWMODE == OFlags::RDONLY => {
                 Ok(())
             }

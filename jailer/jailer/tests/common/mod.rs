@@ -267,6 +267,11 @@ pub(crate) fn packet_pair() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
 }
 
+/// The mount namespace that this process's folders are in.
+pub(crate) fn own_mounts() -> OwnedFd {
+    File::open("/proc/self/ns/mnt").unwrap().into()
+}
+
 /// A folder, opened as one.
 pub(crate) fn open_folder(path: &std::path::Path) -> OwnedFd {
     use rustix::fs::{Mode, OFlags, open};

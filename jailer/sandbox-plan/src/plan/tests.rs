@@ -103,7 +103,8 @@ fn the_pager_has_folders_and_no_device() {
     let text = plan(&facts(CgroupVersion::V2, Availability::Yes), pager, &LIMITS).to_string();
     for line in [
         "CORE=0 NOFILE=6400 FSIZE=67108864 NPROC=24 MEMLOCK=0",
-        "3 = packet socket (request's 0), 4 = folder (request's 2), 5 = folder (request's 3), 6 = folder (request's 4), close",
+        "3 = packet socket (request's 0), 4 = folder as a mount, ro (request's 2), 5 = folder as a mount, ro (request's 3), ",
+        "6 = folder as a mount (request's 4), close_range on every other",
         "argv warren-pager jailed --cache-mib=4096 --memory-mib=128\n",
     ] {
         assert!(text.contains(line), "{line}: {text}");
