@@ -191,7 +191,7 @@ async fn a_paged_sandbox_survives_its_jailer() {
         .await;
     until("its sandboxes are gone", async || caller.find("s1").await.is_none().then_some(())).await;
     fleet.paged(&caller, "s3").await;
-    assert_eq!(caller.invoke("s3", b"third").await.unwrap().payload, "third");
+    assert_eq!(caller.invoke("s3", b"hello").await.unwrap().payload, "hello");
     // A jailer that is told to end takes all with it, this one's child or not.
     fleet.second.stop_jailer();
     until("nothing is left", async || fleet.jailed().is_empty().then_some(())).await;
