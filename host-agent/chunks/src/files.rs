@@ -166,7 +166,7 @@ impl Folder {
                 self.make(Path::new(TMP))?;
                 make()
             }
-            made => made,
+            other => other,
         }
         .map_err(|source| self.failed("make", fresh, source))?;
         if access != Access::OWNER {
@@ -258,9 +258,9 @@ mod tests {
             [(Access::OWNER, 0o600, 0o700), (Access::READERS, 0o644, 0o755), (Access::HOLDERS, 0o666, 0o777)]
         {
             let dir = tempfile::tempdir().unwrap();
-            let made = Folder::open(Root::at(dir.path()), access).unwrap();
-            made.write(Path::new("ab/name"), b"one", Taken::Leave).unwrap();
-            made.write_for(Path::new("ab/own"), b"one", Taken::Replace, Access::OWNER).unwrap();
+            let whole = Folder::open(Root::at(dir.path()), access).unwrap();
+            whole.write(Path::new("ab/name"), b"one", Taken::Leave).unwrap();
+            whole.write_for(Path::new("ab/own"), b"one", Taken::Replace, Access::OWNER).unwrap();
             let mode =
                 |place: &str| fs::metadata(dir.path().join(place)).unwrap().permissions().mode() & 0o7777;
             assert_eq!((mode("ab/name"), mode("ab"), mode("ab/own")), (file, folder, 0o600), "{access:?}");

@@ -218,7 +218,7 @@ fn the_pager_has_its_own_table() {
     let mounts = own_mounts();
     let fds = [socket.as_fd(), write.as_fd(), dir.as_fd(), dir.as_fd(), dir.as_fd(), mounts.as_fd()];
     let (reply, pidfds) = client.ask(&spawn, &fds);
-    assert!(matches!(&reply, Reply::Spawned(jailed) if jailed.uid == jailer.uid_base), "{reply:?}");
+    assert!(matches!(&reply, Reply::Spawned(done) if done.uid == jailer.uid_base), "{reply:?}");
     drop(write);
     let mut line = String::new();
     BufReader::new(File::from(read)).read_line(&mut line).unwrap();

@@ -93,7 +93,7 @@ impl Jailer {
     /// The pager that lives.
     fn find(&self) -> Result<Option<Jailed>, JailerError> {
         let listed = self.runtime.block_on(self.client.list())?;
-        Ok(listed.into_iter().find(|jailed| jailed.name == self.name))
+        Ok(listed.into_iter().find(|one| one.name == self.name))
     }
 
     /// Ends it, if it lives; its cache is free then.
@@ -114,14 +114,14 @@ impl Jailer {
 impl Process {
     /// The one that is there, or a new one.
     pub(super) fn find_or_start(program: &Program, jailer: &Jailer) -> Result<Self, PagerError> {
-        if let Some(jailed) = jailer.find()? {
-            match Self::adopt(program, jailer, &jailed) {
+        if let Some(listed) = jailer.find()? {
+            match Self::adopt(program, jailer, &listed) {
                 Ok(found) => {
                     tracing::info!(pid = found.pid, "a pager of an earlier agent is taken over");
                     return Ok(found);
                 }
                 Err(error) => {
-                    tracing::warn!(pid = jailed.pid, %error, "a pager is of no use and is ended");
+                    tracing::warn!(pid = listed.pid, %error, "a pager is of no use and is ended");
                     jailer.end()?;
                 }
             }
@@ -129,12 +129,12 @@ impl Process {
         Self::start(program, jailer)
     }
 
-    fn adopt(program: &Program, jailer: &Jailer, jailed: &Jailed) -> Result<Self, PagerError> {
+    fn adopt(program: &Program, jailer: &Jailer, listed: &Jailed) -> Result<Self, PagerError> {
         let (socket, pid) = reach(program)?;
-        let process = rustix::process::Pid::from_raw(jailed.pid).ok_or(PagerError::Protocol)?;
+        let process = rustix::process::Pid::from_raw(listed.pid).ok_or(PagerError::Protocol)?;
         let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(io::Error::from)?;
         // Asked after the pidfd is held: now the number cannot mean another process.
-        if pid != jailed.pid || jailer.find()?.as_ref() != Some(jailed) {
+        if pid != listed.pid || jailer.find()?.as_ref() != Some(listed) {
             return Err(PagerError::Protocol);
         }
         let found = Self { socket, pid, pidfd };

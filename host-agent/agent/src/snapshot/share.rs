@@ -167,7 +167,7 @@ impl Snapshots {
             }
             host.pager.rescued(done).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Has the origin's garbage collected, and what stays read again, in the background: a large bucket is a long list.
