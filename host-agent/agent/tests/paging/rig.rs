@@ -106,7 +106,7 @@ impl Rig {
         let Some(Found::Kept(kept)) = first.snapshots.find(&first, spec, &startable).await else {
             panic!("it is not kept")
         };
-        first.snapshots.remove(&made.to_string()).await.unwrap();
+        first.snapshots.remove(&made.to_string(), false).await.unwrap();
         let Startable::Wasm(version) = &startable else { panic!("it is no Wasm function") };
         let written = written(&first, spec, kept.head.of().clone(), version).await;
         let data = dir.path().join("first");
