@@ -50,7 +50,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const KILLS: u32 = 50;
 const KILL_AGAIN: Duration = Duration::from_millis(100);
 /// Memory beyond the sealed chunks it keeps, MiB: what it opens for VMs, their images and threads.
-const WORK_MIB: u64 = 512;
+const WORK_MIB: u64 = 1024;
 
 /// How to start it.
 #[derive(Clone, Debug)]
