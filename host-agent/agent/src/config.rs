@@ -84,19 +84,16 @@ pub struct Config {
     /// Keep jailed VMMs ready for cold starts from snapshots, in up to so much memory, 4 MiB each; 0 keeps none ready.
     #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(..1 << 24))]
     pub zygotes_mib: u64,
-    /// The program that brings the memory of functions which begin from a snapshot this host does not have, page by page
-    /// [default: warren-pager beside this one].
-    #[arg(long, value_name = "FILE")]
-    pub pager: Option<PathBuf>,
-    /// Start none: such functions boot.
-    #[arg(long, conflicts_with = "pager")]
+    /// Have the jailer start no pager, which brings the memory of functions that begin from a snapshot this host does not have, page
+    /// by page: such functions boot.
+    #[arg(long)]
     pub no_pager: bool,
     /// Chunks the pager keeps on this host's disk, MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..1 << 24))]
-    pub pager_cache_mib: u64,
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    pub pager_cache_mib: u32,
     /// Chunks it keeps in memory, MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u64).range(..1 << 20))]
-    pub pager_memory_mib: u64,
+    #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..1 << 20))]
+    pub pager_memory_mib: u32,
     /// Threads that serve [default: half the cores]. The host's cores are its sandboxes', and every thread more is woken
     /// for work that the one awake would have done sooner.
     #[arg(long, value_name = "N")]
@@ -125,24 +122,16 @@ impl Config {
     }
 
     /// How the pager is started, if this host has one.
-    pub fn pager(&self, socket: PathBuf) -> anyhow::Result<Option<Program>> {
+    #[must_use]
+    pub fn pager(&self, socket: PathBuf) -> Option<Program> {
         let origin = match &self.snapshot_origin {
             Some(Place::Folder(origin)) if !self.no_pager => origin.clone(),
             // A bucket is fetched from by the agent: the pager has no network.
-            _ => return Ok(None),
+            _ => return None,
         };
-        let file = match &self.pager {
-            Some(file) => file.clone(),
-            None => std::env::current_exe().context("where is this program?")?.with_file_name("warren-pager"),
-        };
-        if !file.is_file() {
-            anyhow::ensure!(self.pager.is_none(), "--pager {}: there is no such file", file.display());
-            tracing::warn!(file = %file.display(), "there is no pager: nothing is paged");
-            return Ok(None);
-        }
-        let cache = self.data.join("chunks");
+        let cache = self.data.join("pager/chunks");
         let (cache_mib, memory_mib) = (self.pager_cache_mib, self.pager_memory_mib);
-        Ok(Some(Program { file, socket, origin, cache, cache_mib, memory_mib }))
+        Some(Program { socket, origin, cache, cache_mib, memory_mib })
     }
 
     /// How many threads serve.

@@ -106,8 +106,8 @@ impl Host {
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
         let run = RunDir::open(data.join("run"))?;
-        let pager = match config.pager(run.pager())? {
-            Some(program) => PagerClient::start(program).context("cannot start a thread")?,
+        let pager = match config.pager(run.pager()) {
+            Some(program) => PagerClient::start(program, jailer.clone()).context("cannot start a thread")?,
             None => PagerClient::none(),
         };
         Ok(Arc::new(Self {

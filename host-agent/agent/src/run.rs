@@ -65,6 +65,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(fleet) = host.snapshots.fleet().cloned() {
         chores.spawn(async move { fleet.scrub_own().await });
     }
+    chores.spawn(Snapshots::rescue(Arc::clone(&host)));
     chores.spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;

@@ -13,7 +13,8 @@
 //! Modules: [`cut`] images into chunks, [`diff`] one against its base, [`flatten`] layers as one image, [`image`] where each
 //! page is, [`linear`] a snapshot's memory as one, [`learn`] loading sets of what resumes touched, [`manifest`] what an image is made of, [`pages`] grain and sets, [`seal`]
 //! convergent encryption, [`salt`] who shares with whom, [`name`] names and keys; [`l1`] memory and disk, [`l2`] other
-//! workers, [`l3`] the origin, [`files`] crash-safe files.
+//! workers, [`l3`] the origin, [`root`] folders by path or by descriptor,
+//! [`files`] crash-safe files.
 #![forbid(unsafe_code)]
 
 pub mod cut;
@@ -31,6 +32,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod name;
 pub mod pages;
+pub mod root;
 pub mod salt;
 pub mod seal;
 pub mod store;

@@ -22,7 +22,7 @@ use warren_chunks::{
     image::Place,
     l1::{Disk, Local, Memory, Own},
     l2::{PeerLimits, Peers},
-    l3::{Area, Origin, OriginError},
+    l3::{Area, Origin, OriginError, Reading},
     seal::{OpenError, Sealed},
     store::{Pace, PublishError, PutError, ReadError, Scrubbed},
 };
@@ -259,6 +259,48 @@ fn what_nobody_reaches_is_retired_then_deleted_and_what_is_reached_stays() {
         let diff = world.store.publish(&diff, &key()).await.unwrap();
         let last = world.collect(&[diff]).await;
         assert_eq!((last.retired.len(), last.reached), (0, third.reached + 2));
+    });
+}
+
+/// Who has descriptors of two folders and nothing else reads chunks, changes nothing, and says what others have to put right.
+#[test]
+fn a_reader_by_descriptors_changes_nothing_and_names_what_was_retired() {
+    let world = World::new();
+    block_on(async {
+        let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        let (name, manifest) = world.deploy(&bytes).await;
+        // Its path leads nowhere any more.
+        let folders = Reading::open(&world.dir.path().join("origin")).unwrap();
+        let moved = world.dir.path().join("moved");
+        fs::rename(world.dir.path().join("origin"), &moved).unwrap();
+        let origin = Origin::reading(folders, hasty());
+        assert!(origin.is_read_only());
+        let reader = Store::new(Local::new(Memory::new(0), None), None, origin);
+        assert_eq!(reader.manifest(name, &key()).await.unwrap().names(), manifest.names());
+        let (other, sealed) = object(7, 5000);
+        let refused = reader.put(other, sealed).await;
+        assert!(matches!(refused, Err(PutError::Origin(OriginError::Forbidden(_)))), "{refused:?}");
+        for area in [Area::Live, Area::Retired] {
+            let refused = reader.origin().remove(area, name).await;
+            assert!(matches!(refused, Err(OriginError::Forbidden(_))), "{refused:?}");
+        }
+        assert!(reader.to_rescue(9).is_empty());
+        fs::rename(&moved, world.dir.path().join("origin")).unwrap();
+
+        world.collect(&[]).await;
+        let first = manifest.names()[0];
+        assert!(!world.origin_file("chunks", first).exists());
+        reader.read(first, MOST).await.unwrap();
+        assert_eq!((reader.to_rescue(9), reader.to_rescue(0)), (vec![first], vec![]));
+        assert!(!world.origin_file("chunks", first).exists(), "it was only read");
+        // Whose it is puts it right.
+        world.store.rescue(first).await.unwrap();
+        assert!(world.origin_file("chunks", first).exists());
+        assert_eq!(world.store.figures().retired_reads, 1);
+        world.store.rescue(first).await.unwrap();
+        assert_eq!(world.store.figures().retired_reads, 1, "it is in service");
+        reader.rescued(&[first]);
+        assert!(reader.to_rescue(9).is_empty());
     });
 }
 

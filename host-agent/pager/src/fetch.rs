@@ -55,6 +55,17 @@ impl Source {
         self.store.figures()
     }
 
+    /// Retired objects that were read and that others have to put back into service: so many at most.
+    #[must_use]
+    pub fn to_rescue(&self, most: usize) -> Vec<Name> {
+        self.store.to_rescue(most)
+    }
+
+    /// Others have done so with these.
+    pub fn rescued(&self, names: &[Name]) {
+        self.store.rescued(names);
+    }
+
     /// Fetches of one VM.
     pub fn fetches(&self) -> std::io::Result<Fetches> {
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);

@@ -3,7 +3,9 @@
 use crate::fetch::Source;
 use crate::journal::Journal;
 use crate::packet::{self, Packet};
-use crate::protocol::{HostFigures, PACKET_MAX, PROTOCOL_VERSION, Reply, Request, Serve, decode, encode};
+use crate::protocol::{
+    HostFigures, PACKET_MAX, PROTOCOL_VERSION, RETIRED_MAX, Reply, Request, Serve, decode, encode,
+};
 use crate::serve::{Order, serve};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use warren_chunks::{Name, TenantKey};
+use zeroize::Zeroizing;
 
 /// Journals of VMs that ended, until somebody asks; the oldest go when there are more.
 const ENDED_MAX: usize = 1024;
@@ -45,6 +48,8 @@ impl Pager {
     pub fn converse(&self, connection: &OwnedFd) -> io::Result<()> {
         let mut greeted = false;
         while let Some(Packet { bytes, descriptors }) = packet::receive(connection, PACKET_MAX)? {
+            // There may be a key in it.
+            let bytes = Zeroizing::new(bytes);
             let reply = match decode(&bytes) {
                 None => refused("this is no request"),
                 Some(Request::Hello { version }) if version != PROTOCOL_VERSION => {
@@ -57,7 +62,11 @@ impl Pager {
                 Some(_) if !greeted => refused("no greeting came before"),
                 Some(Request::Serve(serve)) => self.begin(&serve, descriptors),
                 Some(Request::Report { id }) => self.report(id),
-                Some(Request::Figures) => Reply::Figures(self.figures()),
+                Some(Request::Figures) => self.figures(),
+                Some(Request::Rescued { names }) => {
+                    self.source.rescued(&names.into_iter().map(Name).collect::<Vec<_>>());
+                    self.figures()
+                }
             };
             let packet = encode(&reply).ok_or(io::ErrorKind::InvalidData)?;
             packet::send(connection.as_fd(), &packet, &[])?;
@@ -71,16 +80,18 @@ impl Pager {
         self.serving.load(Ordering::SeqCst)
     }
 
-    fn figures(&self) -> HostFigures {
+    fn figures(&self) -> Reply {
         let tiers = self.source.figures();
-        HostFigures {
+        let retired = self.source.to_rescue(RETIRED_MAX).into_iter().map(|name| name.0).collect();
+        let figures = HostFigures {
             serving: u32::try_from(self.serving()).unwrap_or(u32::MAX),
             served: self.journals().next,
             memory: tiers.memory.into(),
             disk: tiers.disk.into(),
             peers: tiers.peers.into(),
             origin: tiers.origin.into(),
-        }
+        };
+        Reply::Figures { figures, retired }
     }
 
     fn begin(&self, what: &Serve, descriptors: Vec<OwnedFd>) -> Reply {

@@ -1,8 +1,8 @@
 //! The pager: memory of restored VMs, brought page by page from chunks while they run.
 //!
 //! It opens manifests with keys that the agent hands over, and puts pages into VMMs that offered their memory (userfaultfd). It
-//! deliberately does *not* map guest memory, write to the origin, know a guest, or decide who may have which image. The
-//! agent starts it.
+//! deliberately does *not* map guest memory, write to the origin, open anything but files in folders that it was given, know a guest, or decide who may have which image. The
+//! jailer starts it, for the agent.
 //!
 //! Principles:
 //! - A VMM is believed nothing: which image it gets was said by who started it, and whatever it offers is its own memory.
@@ -12,7 +12,7 @@
 //!
 //! Modules: [`regions`] what a VMM offers, [`bundles`] which chunk brings which page, [`memory`] a VM's memory and the drawing of its
 //! pages' states, [`journal`] what was touched and what it cost; [`uffd`] everything unsafe, [`fetch`] the store for threads, [`packet`] sockets, [`seal`] what the process
-//! leaves itself, [`serve`] one VM's thread, [`protocol`] and
+//! leaves itself, [`sys`] what it was started with, [`serve`] one VM's thread, [`protocol`] and
 //! [`host`] the agent's side.
 
 pub mod bundles;
@@ -25,6 +25,7 @@ pub mod protocol;
 pub mod regions;
 pub mod seal;
 pub mod serve;
+pub mod sys;
 pub mod uffd;
 
 pub use host::Pager;

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{SocketFlags, accept_with, listen};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,14 +12,17 @@ use tracing_subscriber::EnvFilter;
 use warren_chunks::{
     Store,
     l1::{Disk, Local, Memory},
-    l3::{Origin, OriginLimits},
+    l3::{Origin, OriginLimits, Reading},
+    root::{Access, Root},
 };
-use warren_pager::{Pager, fetch::Source, seal};
+use warren_pager::{Pager, fetch::Source, seal, sys::inherited};
 
 /// Agents that wait: one is served at a time.
 const BACKLOG: i32 = 8;
 /// How often one that nobody is connected to looks whether somebody still needs it.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+/// Threads for files, at most.
+const FILE_THREADS: usize = 32;
 
 /// Memory of restored VMs, page by page.
 #[derive(Parser)]
@@ -30,33 +34,59 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve VMs over standard input, which is a listening SOCK_SEQPACKET socket that the agent connects to.
+    /// What the jailer starts: a SOCK_SEQPACKET socket that is bound by descriptor 3, the origin's chunks by 4 and its retired ones
+    /// by 5, this host's cache by 6.
+    Jailed {
+        #[command(flatten)]
+        bounds: Bounds,
+    },
+    /// The same without a jailer, for tests and by hand: the socket is standard input, and folders have names.
     Serve {
-        /// The folder of the origin, which many hosts may share.
+        /// The folder of the origin, which many hosts may share. It is only read.
         #[arg(long)]
         origin: PathBuf,
         /// The folder of this host's own cache; without one, memory has to do.
         #[arg(long)]
         cache: Option<PathBuf>,
-        /// MiB of that folder.
-        #[arg(long, default_value_t = 4096)]
-        cache_mib: u64,
-        /// MiB of sealed chunks kept in memory.
-        #[arg(long, default_value_t = 128)]
-        memory_mib: u64,
-        /// VMs served at once.
-        #[arg(long, default_value_t = 2048)]
-        sandboxes: usize,
-        /// Chunks opened at once.
-        #[arg(long, default_value_t = 16)]
-        at_once: usize,
-        /// End once no agent was connected and no VM served for so long, ms.
-        #[arg(long, default_value_t = 30_000)]
-        linger_ms: u64,
+        #[command(flatten)]
+        bounds: Bounds,
     },
 }
 
+#[derive(clap::Args)]
+struct Bounds {
+    /// MiB of the cache's folder.
+    #[arg(long, default_value_t = 4096)]
+    cache_mib: u64,
+    /// MiB of sealed chunks kept in memory.
+    #[arg(long, default_value_t = 128)]
+    memory_mib: u64,
+    /// VMs served at once.
+    #[arg(long, default_value_t = 2048)]
+    sandboxes: usize,
+    /// Chunks opened at once.
+    #[arg(long, default_value_t = 16)]
+    at_once: usize,
+    /// End once no agent was connected and no VM served for so long, ms.
+    #[arg(long, default_value_t = 30_000)]
+    linger_ms: u64,
+}
+
+/// What it works with, all of it open.
+struct Place {
+    listener: OwnedFd,
+    origin: Reading,
+    /// And who may use what is made there.
+    cache: Option<(OwnedFd, Access)>,
+}
+
 fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let (place, bounds) = match arguments.command {
+        // First of all: these numbers are nobody else's yet.
+        Command::Jailed { bounds } => (Place::given().context("descriptors 3 to 6")?, bounds),
+        Command::Serve { origin, cache, bounds } => (Place::named(&origin, cache.as_deref())?, bounds),
+    };
     // A pager with a thread gone is worse than none: its VM would wait for ever. With the process, all end by name.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("warren-pager: {panic}");
@@ -65,29 +95,61 @@ fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let log = tracing_subscriber::fmt().log_internal_errors(false).with_ansi(false);
     log.with_env_filter(filter).with_writer(std::io::stderr).init();
-    let Command::Serve { origin, cache, cache_mib, memory_mib, sandboxes, at_once, linger_ms } =
-        Arguments::parse().command;
-    // What is typed at a terminal ends whoever was started there, and he decides what becomes of this one. Refused to who leads a
-    // group already, which is as good.
-    let _ = rustix::process::setsid();
-    let folders: Vec<&Path> = std::iter::once(origin.as_path()).chain(cache.as_deref()).collect();
-    // The origin is not this host's to make: one that is away (a file system that is not mounted) is waited for by who starts this.
-    if let Some(folder) = &cache {
-        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    }
+    // It asks the host how many processors there are, and nothing later does.
+    let memory = Memory::new(bounds.memory_mib << 20);
     // Before any other thread: what starts later is as narrow.
-    let landlock = seal::seal(&folders).context("seal the process")?;
+    let landlock = seal::seal(&place.folders()).context("seal the process")?;
     tracing::info!(?landlock, "sealed");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let disk =
-        cache.map(|folder| Disk::open(&folder, cache_mib << 20)).transpose().context("open the cache")?;
-    let origin = Origin::folder(&origin, OriginLimits::default()).context("open the origin")?;
-    let store = Store::new(Local::new(Memory::new(memory_mib << 20), disk), None, origin);
-    let pager = Pager::new(Source::new(store, runtime.handle().clone(), at_once), sandboxes);
+    run(place, memory, &bounds)
+}
+
+impl Place {
+    /// As the jailer's plan has it.
+    fn given() -> std::io::Result<Self> {
+        let listener = inherited(3)?;
+        let origin = Reading { live: inherited(4)?, retired: inherited(5)? };
+        // The next pager has another user id.
+        Ok(Self { listener, origin, cache: Some((inherited(6)?, Access::HOLDERS)) })
+    }
+
+    fn named(origin: &Path, cache: Option<&Path>) -> anyhow::Result<Self> {
+        // What is typed at a terminal ends whoever was started there, and he decides what becomes of this one. Refused to who
+        // leads a group already, which is as good.
+        let _ = rustix::process::setsid();
+        let listener = std::io::stdin().as_fd().try_clone_to_owned()?;
+        // The origin is not this host's to make: one that is away (a file system that is not mounted) is waited for by who
+        // starts this.
+        let origin = Reading::open(origin).with_context(|| format!("open {}", origin.display()))?;
+        let folder = |path: &Path| {
+            std::fs::create_dir_all(path)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok::<_, std::io::Error>((open(path, flags, Mode::empty())?, Access::OWNER))
+        };
+        let cache = cache.map(|path| folder(path).with_context(|| format!("make {}", path.display())));
+        Ok(Self { listener, origin, cache: cache.transpose()? })
+    }
+
+    fn folders(&self) -> seal::Folders<'_> {
+        let origin = [self.origin.live.as_fd(), self.origin.retired.as_fd()];
+        seal::Folders { origin, cache: self.cache.as_ref().map(|(folder, _)| folder.as_fd()) }
+    }
+}
+
+fn run(place: Place, memory: Memory, bounds: &Bounds) -> anyhow::Result<()> {
+    let Place { listener, origin, cache } = place;
+    // Time alone: it has no socket that is waited for by a runtime.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(FILE_THREADS).enable_time().build()?;
+    let disk = cache
+        .map(|(folder, access)| Disk::within(Root::held(folder, "cache"), access, bounds.cache_mib << 20))
+        .transpose()
+        .context("open the cache")?;
+    let origin = Origin::reading(origin, OriginLimits::default());
+    let store = Store::new(Local::new(memory, disk), None, origin);
+    let pager = Pager::new(Source::new(store, runtime.handle().clone(), bounds.at_once), bounds.sandboxes);
     // Once more, if somebody did so before: from now on who connects is told by the kernel that it is this process he talks to.
-    let listener = std::io::stdin();
-    listen(&listener, BACKLOG).context("standard input must be a listening socket")?;
-    serve(&pager, listener.as_fd(), Duration::from_millis(linger_ms))
+    listen(&listener, BACKLOG).context("the socket must be one that can listen")?;
+    serve(&pager, listener.as_fd(), Duration::from_millis(bounds.linger_ms))
 }
 
 /// One agent at a time: the next one is answered when the last one's connection has closed, which its end does.
@@ -107,12 +169,12 @@ fn serve(pager: &Pager, listener: BorrowedFd<'_>, linger: Duration) -> anyhow::R
             Ok(0) if quiet_since.elapsed() >= linger => return Ok(()),
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
-            Err(error) => return Err(error).context("standard input must be a listening socket"),
+            Err(error) => return Err(error).context("wait for an agent"),
         }
         let connection: OwnedFd = match accept_with(listener, SocketFlags::CLOEXEC) {
             Ok(connection) => connection,
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
-            Err(error) => return Err(error).context("standard input must be a listening socket"),
+            Err(error) => return Err(error).context("take an agent's connection"),
         };
         if let Err(error) = pager.converse(&connection) {
             tracing::warn!(error = &error as &dyn std::error::Error, "a connection broke");

@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use warren_chunks::{metrics::TierFigures, pages::PageRun};
 use warren_vmm_protocol::pager::{decode_within, encode_within};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The version of these messages; checked in [`Request::Hello`].
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Most bytes of a packet.
 pub const PACKET_MAX: usize = 160 << 10;
+/// Most retired objects named at once.
+pub const RETIRED_MAX: usize = 64;
 
 /// Agent to pager; each is answered by one [`Reply`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +33,11 @@ pub enum Request {
     },
     /// Say what was done for all of them. Who asks for nothing else asks for a sign of life.
     Figures,
+    /// These retired objects are in service again; answered as `Figures` is.
+    Rescued {
+        /// Which, [`RETIRED_MAX`] at most.
+        names: Vec<[u8; 32]>,
+    },
 }
 
 /// What a VM gets.
@@ -41,6 +49,12 @@ pub struct Serve {
     pub key: [u8; 32],
     /// How.
     pub manner: Manner,
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl std::fmt::Debug for Serve {
@@ -72,7 +86,13 @@ pub enum Reply {
         ended: Option<String>,
     },
     /// To `Figures`.
-    Figures(HostFigures),
+    Figures {
+        /// Counts.
+        figures: HostFigures,
+        /// Objects that garbage collection took out of service and that were read: who may change the origin puts them back, and
+        /// says so. [`RETIRED_MAX`] at most.
+        retired: Vec<[u8; 32]>,
+    },
     /// Not done.
     Refused {
         /// Why.
@@ -145,10 +165,10 @@ impl Reply {
     }
 }
 
-/// A packet of a message; `None` if it is larger than any.
+/// A packet of a message; `None` if it is larger than any. There may be a key in it.
 #[must_use]
-pub fn encode<T: Serialize>(message: &T) -> Option<Vec<u8>> {
-    encode_within(PACKET_MAX, message)
+pub fn encode<T: Serialize>(message: &T) -> Option<Zeroizing<Vec<u8>>> {
+    encode_within(PACKET_MAX, message).map(Zeroizing::new)
 }
 
 /// The message of a packet, all of it; `None` if it is none.
@@ -161,6 +181,35 @@ pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Option<T> {
 mod tests {
     use super::*;
     use crate::journal::RUNS_MAX;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever comes is a message, or none; what is one survives being sent on.
+        #[test]
+        fn any_bytes_are_a_message_or_none(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(request) = decode::<Request>(&bytes) {
+                prop_assert!(decode::<Request>(&encode(&request).unwrap()).is_some());
+            }
+            if let Some(reply) = decode::<Reply>(&bytes) {
+                prop_assert_eq!(decode::<Reply>(&encode(&reply).unwrap()), Some(reply));
+            }
+        }
+
+        #[test]
+        fn a_cut_request_is_none(manifest: [u8; 32], key: [u8; 32], cut in any::<prop::sample::Index>()) {
+            let packet = encode(&Request::Serve(Serve { manifest, key, manner: Manner::RECORD })).unwrap();
+            let request = decode::<Request>(&packet);
+            prop_assert!(matches!(&request, Some(Request::Serve(serve)) if serve.key == key));
+            prop_assert!(decode::<Request>(&packet[..cut.index(packet.len())]).is_none());
+        }
+    }
+
+    /// As many as may be named at once.
+    #[test]
+    fn the_longest_list_of_retired_ones_fits_a_packet() {
+        let retired = vec![[0xff; 32]; RETIRED_MAX];
+        assert!(encode(&Reply::Figures { figures: HostFigures::default(), retired }).is_some());
+    }
 
     #[test]
     fn the_longest_report_fits_a_packet() {

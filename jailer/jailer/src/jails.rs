@@ -33,7 +33,9 @@ use warren_sandbox_plan::{
     facts::{Availability, HostFacts},
     name::SandboxName,
     plan::Plan,
-    request::{ExitStatus, Jailed, Limits, LinuxMachine, MAX_TASKS, Program, Spawn},
+    request::{
+        ExitStatus, Jailed, Limits, LinuxMachine, MAX_PAGER_TASKS, MAX_TASKS, PAGER_NAME, Program, Spawn,
+    },
 };
 
 /// How many ends are remembered for a Kill that comes after the end.
@@ -46,6 +48,8 @@ pub(crate) struct Host {
     pub(crate) programs: Programs,
     /// /proc.
     pub(crate) processes: OwnedFd,
+    /// Its own mount namespace, to come back to.
+    pub(crate) mounts: OwnedFd,
     pub(crate) uid_base: u32,
     pub(crate) slots: u32,
     /// Most memory of one jail: that of all together.
@@ -94,6 +98,8 @@ pub(crate) struct Spawned<'a> {
 pub(crate) enum RefusedSpawn {
     #[error("the name is taken")]
     NameTaken,
+    #[error("the pager is called {PAGER_NAME}, and nothing else is")]
+    WrongName,
     #[error("every slot is taken")]
     NoSlot,
     #[error("{0} must not be zero")]
@@ -111,7 +117,7 @@ pub(crate) enum RefusedSpawn {
 impl RefusedSpawn {
     pub(crate) fn step(&self) -> &str {
         match self {
-            Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } => "request",
+            Self::NameTaken | Self::WrongName | Self::ZeroLimit(_) | Self::OverLimit { .. } => "request",
             Self::NoSlot => "slot",
             Self::NoNetwork(_) | Self::Network(_) => "network",
             Self::Failed(error) => error.step(),
@@ -120,7 +126,11 @@ impl RefusedSpawn {
 
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
-            Self::NameTaken | Self::ZeroLimit(_) | Self::OverLimit { .. } | Self::NoNetwork(_) => false,
+            Self::NameTaken
+            | Self::WrongName
+            | Self::ZeroLimit(_)
+            | Self::OverLimit { .. }
+            | Self::NoNetwork(_) => false,
             Self::NoSlot | Self::Network(_) => true,
             Self::Failed(error) => error.is_retryable(),
         }
@@ -175,11 +185,14 @@ impl Jails {
     /// Starts one.
     pub(crate) fn spawn(&mut self, request: &Spawn, passed: &[OwnedFd]) -> Result<Spawned<'_>, RefusedSpawn> {
         let begun = Instant::now();
+        if !request.is_called_right() {
+            return Err(RefusedSpawn::WrongName);
+        }
         let Spawn { name, program, limits } = request;
         if self.alive.contains_key(name) {
             return Err(RefusedSpawn::NameTaken);
         }
-        check_limits(limits, self.host.max_memory_bytes)?;
+        check_limits(limits, *program, self.host.max_memory_bytes)?;
         let slot = self.slots.take().ok_or(RefusedSpawn::NoSlot)?;
         let tap = match self.attach(slot, *program) {
             Ok(tap) => tap,
@@ -194,6 +207,7 @@ impl Jails {
             parents: &self.host.parents,
             programs: &self.host.programs,
             processes: self.host.processes.as_fd(),
+            mounts: self.host.mounts.as_fd(),
             fail_at: self.host.fail_at.as_deref(),
         };
         match spawner.spawn(&plan, passed) {
@@ -357,13 +371,14 @@ impl Jails {
 }
 
 /// What the agent asks for is its business, within what the host's owner gave away.
-fn check_limits(limits: &Limits, max_memory_bytes: u64) -> Result<(), RefusedSpawn> {
+fn check_limits(limits: &Limits, program: Program, max_memory_bytes: u64) -> Result<(), RefusedSpawn> {
+    let max_tasks = if let Program::Pager(_) = program { MAX_PAGER_TASKS } else { MAX_TASKS };
     let Limits { memory_bytes, cpu_millis, cpu_hard: _, pids, cpu_seconds: _ } = *limits;
     let pids = u64::from(pids);
     for (what, asked, most) in [
         ("memory_bytes", memory_bytes, max_memory_bytes),
         ("cpu_millis", cpu_millis.into(), u64::MAX),
-        ("pids", pids, MAX_TASKS.into()),
+        ("pids", pids, max_tasks.into()),
     ] {
         if asked == 0 {
             return Err(RefusedSpawn::ZeroLimit(what));

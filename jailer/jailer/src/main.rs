@@ -9,6 +9,7 @@
 
 mod cgroup;
 mod confine;
+mod folder;
 mod jails;
 mod network;
 mod plan_command;

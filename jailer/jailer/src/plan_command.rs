@@ -6,7 +6,7 @@ use warren_sandbox_plan::{
     facts::{Availability, HostFacts},
     name::SandboxName,
     plan::Plan,
-    request::{CompileOptions, CompilePurpose, Limits, LinuxMachine, Program},
+    request::{CompileOptions, CompilePurpose, Limits, LinuxMachine, PAGER_NAME, PagerOptions, Program},
     second,
 };
 
@@ -54,6 +54,8 @@ enum Kind {
     Compile,
     /// The VMM of a Linux guest.
     Linux,
+    /// What brings memory of paged VMs.
+    Pager,
 }
 
 /// Prints it.
@@ -81,6 +83,7 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         Kind::Linux => {
             Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disks: 2, disk_bytes: 0, network: false })
         }
+        Kind::Pager => Program::Pager(PagerOptions { cache_mib: 4096, memory_mib: 128 }),
         Kind::Compile => Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
     };
     let limits = Limits {
@@ -91,7 +94,8 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         cpu_seconds: options.cpu_seconds,
     };
     let uid = options.uid_base.saturating_add(options.slot);
-    let plan = Plan::new(&facts, options.slot, uid, &SandboxName::new("example")?, program, &limits);
+    let name = if let Program::Pager(_) = program { PAGER_NAME } else { "example" };
+    let plan = Plan::new(&facts, options.slot, uid, &SandboxName::new(name)?, program, &limits);
     let second = second::lines(program);
     if options.json {
         let both = serde_json::json!({ "facts": facts, "part_one": plan, "part_two": second });
@@ -105,7 +109,8 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         for line in second {
             println!("  {line}");
         }
-        if let (false, Availability::No(why)) = (matches!(program, Program::Compile(_)), &facts.kvm) {
+        let needs_kvm = !matches!(program, Program::Compile(_) | Program::Pager(_));
+        if let (true, Availability::No(why)) = (needs_kvm, &facts.kvm) {
             println!("on this host such a jail is refused: {why}");
         }
     }

@@ -22,6 +22,7 @@ pub(crate) type Held = Result<OwnedFd, String>;
 pub(crate) struct Programs {
     pub(crate) vmm: Held,
     pub(crate) compile: Held,
+    pub(crate) pager: Held,
     pub(crate) guest: Held,
     /// BLAKE3 of the guest program, if it is there.
     pub(crate) guest_digest: Option<[u8; 32]>,
@@ -33,11 +34,12 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// Opens them.
-    pub(crate) fn open(vmm: &Path, guest: &Path, compile: &Path) -> io::Result<Self> {
+    pub(crate) fn open(vmm: &Path, guest: &Path, compile: &Path, pager: &Path) -> io::Result<Self> {
         let guest = copy(guest, "guest", Mode::from_raw_mode(0o400));
         Ok(Self {
             vmm: copy(vmm, "vmm", Mode::from_raw_mode(0o111)),
             compile: copy(compile, "compile", Mode::from_raw_mode(0o111)),
+            pager: copy(pager, "pager", Mode::from_raw_mode(0o111)),
             guest_digest: guest.as_ref().ok().map(digest).transpose()?,
             guest,
             kvm: device("/dev/kvm"),
@@ -51,6 +53,7 @@ impl Programs {
         match program {
             Program::Vmm | Program::Restore | Program::PagedRestore | Program::Linux(_) => &self.vmm,
             Program::Compile(_) => &self.compile,
+            Program::Pager(_) => &self.pager,
         }
     }
 

@@ -13,6 +13,7 @@
 
 use crate::{
     cgroup::{GroupError, Parents, write_file},
+    folder::mount_alone,
     programs::{Held, Programs, held, open_anew},
     steps::{self, Child, ChildFailure, FIRST_FREE},
     sys::{self, Argv},
@@ -30,7 +31,7 @@ use std::{
 };
 use warren_sandbox_plan::{
     cgroup::Group,
-    plan::{Descriptor, Namespaces, Plan, Step},
+    plan::{self, Descriptor, DescriptorKind, Namespaces, Plan, Step},
 };
 
 /// How long the child's own steps may take; they take well under a millisecond.
@@ -94,6 +95,8 @@ pub(crate) struct Spawner<'a> {
     pub(crate) programs: &'a Programs,
     /// /proc.
     pub(crate) processes: BorrowedFd<'a>,
+    /// The jailer's own mount namespace.
+    pub(crate) mounts: BorrowedFd<'a>,
     /// For tests: the step that is made to fail.
     pub(crate) fail_at: Option<&'a str>,
 }
@@ -134,7 +137,8 @@ impl Spawner<'_> {
     /// The plan's descriptors in order, each with a number that no place has.
     fn open_sources(&self, plan: &Plan, passed: &[OwnedFd]) -> Result<Vec<OwnedFd>, SpawnError> {
         let here = |source| SpawnError::Step { step: "descriptors".to_owned(), source };
-        let source = |place: &Descriptor| {
+        let mut folders = self.mount_folders(plan, passed)?.into_iter();
+        let mut source = |place: &Descriptor| {
             let fd = match place {
                 Descriptor::Null => open_anew(self.processes, self.programs.null.as_fd(), OFlags::RDWR),
                 Descriptor::Kvm => open_anew(self.processes, lacking(&self.programs.kvm)?, OFlags::RDWR),
@@ -144,16 +148,32 @@ impl Spawner<'_> {
                 Descriptor::GuestImage => {
                     open_anew(self.processes, lacking(&self.programs.guest)?, OFlags::RDONLY)
                 }
+                Descriptor::Request { kind: DescriptorKind::Folder { .. }, .. } => {
+                    folders.next().ok_or(Errno::NOTDIR)
+                }
                 Descriptor::Request { index, kind } => {
-                    let wrong = |expected| SpawnError::Descriptor { index: *index, expected };
-                    let fd = passed.get(*index).ok_or(wrong("there"))?;
-                    steps::check_descriptor(*kind, fd.as_fd()).map_err(wrong)?;
+                    let fd = judged(passed, *index, *kind)?;
                     return fcntl_dupfd_cloexec(fd, FIRST_FREE).map_err(here);
                 }
             };
             fcntl_dupfd_cloexec(fd.map_err(here)?, FIRST_FREE).map_err(here)
         };
-        plan.places().iter().map(source).collect()
+        plan.places().iter().map(&mut source).collect()
+    }
+
+    /// The plan's folders in order, each a mount of its own.
+    fn mount_folders(&self, plan: &Plan, passed: &[OwnedFd]) -> Result<Vec<OwnedFd>, SpawnError> {
+        let Some(index) = plan::mounts_of(plan.program) else { return Ok(Vec::new()) };
+        let theirs = passed.get(index).ok_or(SpawnError::Descriptor { index, expected: "there" })?;
+        let folder = |place: &Descriptor| match place {
+            Descriptor::Request { index, kind: kind @ DescriptorKind::Folder { write } } => {
+                Some(judged(passed, *index, *kind).map(|fd| (fd.as_fd(), *write)))
+            }
+            _ => None,
+        };
+        let folders = plan.places().iter().filter_map(folder).collect::<Result<Vec<_>, _>>()?;
+        mount_alone(self.mounts, theirs.as_fd(), &folders)
+            .map_err(|source| SpawnError::Step { step: "descriptors".to_owned(), source })
     }
 
     /// clone3, and in the child everything up to exec.
@@ -305,6 +325,14 @@ impl Drop for Cloned<'_> {
 pub(crate) fn reap_quietly(pidfd: BorrowedFd<'_>) {
     let _ = pidfd_send_signal(pidfd, Signal::KILL);
     let _ = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED);
+}
+
+/// A descriptor of the request that is what the plan says.
+fn judged(passed: &[OwnedFd], index: usize, kind: DescriptorKind) -> Result<&OwnedFd, SpawnError> {
+    let wrong = |expected| SpawnError::Descriptor { index, expected };
+    let fd = passed.get(index).ok_or(wrong("there"))?;
+    steps::check_descriptor(kind, fd.as_fd()).map_err(wrong)?;
+    Ok(fd)
 }
 
 fn lacking(file: &Held) -> Result<BorrowedFd<'_>, SpawnError> {

@@ -165,6 +165,29 @@ pub(crate) fn default_personality() -> Result<(), Errno> {
     checked(unsafe { libc::syscall(libc::SYS_personality, 0) }).map(drop)
 }
 
+/// What goes through a mount that is attached nowhere: no programs, no devices, no other rights, and only if asked no writing.
+pub(crate) fn narrow_mount(mount: BorrowedFd<'_>, write: bool) -> Result<(), Errno> {
+    let read_only = if write { 0 } else { libc::MOUNT_ATTR_RDONLY };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC | read_only,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    // SAFETY: 1. the path is the empty C string; 2. the attributes live through the call, and their size is passed.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    checked(done).map(drop)
+}
+
 /// Makes a tap device of this name behind a fresh descriptor of `/dev/net/tun`, in the namespace in which that was opened.
 pub(crate) fn make_tap(file: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     // SAFETY: 1. all zeroes is a valid ifreq.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Client, Jailer, LIMITS, compile, memory, named};
+use common::{Client, Jailer, LIMITS, PAGER, compile, memory, named, open_folder, own_mounts, packet_pair};
 use proptest::{prelude::*, test_runner::TestRunner};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::{
@@ -14,8 +14,8 @@ use std::os::{
 use warren_sandbox_plan::{
     packet::encode,
     request::{
-        CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, MAX_PACKET, MAX_TASKS, Program, Reply, Request,
-        Spawn,
+        CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, MAX_PACKET, MAX_PAGER_TASKS, MAX_TASKS, PAGER_NAME,
+        Program, Reply, Request, Spawn,
     },
 };
 
@@ -104,7 +104,20 @@ fn descriptors_of_the_wrong_kind_are_refused() {
     let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
     let vmm = encode(&spawn(Program::Vmm, LIMITS)).unwrap();
     let build = encode(&spawn(compile(CompilePurpose::Function, 0), LIMITS)).unwrap();
-    let cases: [(&str, &[u8], &[BorrowedFd<'_>]); 9] = [
+    let (packets, _agent) = packet_pair();
+    let folder_fd = open_folder(folder.path());
+    let named_pager = Spawn { name: named(PAGER_NAME), program: PAGER, limits: LIMITS };
+    let pager = encode(&Request::Spawn(named_pager)).unwrap();
+    let (mounts, network) = (own_mounts(), std::fs::File::open("/proc/self/ns/net").unwrap());
+    let (socket, log, dir, mnt) = (packets.as_fd(), pipe.as_fd(), folder_fd.as_fd(), mounts.as_fd());
+    let cases: [(&str, &[u8], &[BorrowedFd<'_>]); 16] = [
+        ("a file as a mount namespace", &pager, &[socket, log, dir, dir, dir, file.as_fd()]),
+        ("another namespace", &pager, &[socket, log, dir, dir, dir, network.as_fd()]),
+        ("a stream socket as the pager's", &pager, &[listener.as_fd(), log, dir, dir, dir, mnt]),
+        ("a file as the pager's socket", &pager, &[file.as_fd(), log, dir, dir, dir, mnt]),
+        ("a file as a folder", &pager, &[socket, log, dir, file.as_fd(), dir, mnt]),
+        ("a memfd as a folder", &pager, &[socket, log, dir, dir, open.as_fd(), mnt]),
+        ("a folder that was not opened as one", &pager, &[socket, log, directory.as_fd(), dir, dir, mnt]),
         ("a directory as control socket", &vmm, &[directory.as_fd(), pipe.as_fd()]),
         ("a TCP listener", &vmm, &[tcp.as_fd(), pipe.as_fd()]),
         ("a socket that does not listen", &vmm, &[pair.as_fd(), pipe.as_fd()]),
@@ -138,6 +151,27 @@ fn limits_that_make_no_sense_are_refused() {
         assert!(matches!(reply, Some(Reply::Failed { .. })), "{case}: {reply:?}");
         jailer.assert_clean();
     }
+}
+
+/// So there is one at a time, also after a jailer was killed: a name says which program it is.
+#[test]
+fn the_pagers_name_and_the_pager_belong_together() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let reply = client.try_spawn(PAGER_NAME, LIMITS).err();
+    assert!(matches!(&reply, Some(Reply::Failed { message, .. }) if message.contains("pager")), "{reply:?}");
+    let (packets, _agent) = packet_pair();
+    let (_read, log) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let dir = open_folder(jailer.folder.path());
+    let mounts = own_mounts();
+    let fds = [packets.as_fd(), log.as_fd(), dir.as_fd(), dir.as_fd(), dir.as_fd(), mounts.as_fd()];
+    let reply = client.ask(&spawn(PAGER, LIMITS), &fds).0;
+    assert!(matches!(&reply, Reply::Failed { message, .. } if message.contains("pager")), "{reply:?}");
+    let name = named(PAGER_NAME);
+    let limits = Limits { pids: MAX_PAGER_TASKS + 1, ..LIMITS };
+    let reply = client.ask(&Request::Spawn(Spawn { name, program: PAGER, limits }), &fds).0;
+    assert!(matches!(&reply, Reply::Failed { message, .. } if message.contains("pids")), "{reply:?}");
+    jailer.assert_clean();
 }
 
 /// Random packets with random numbers of descriptors against one jailer, which must outlive them all.

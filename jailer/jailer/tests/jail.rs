@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Jailer, LIMITS, Running, compile, memory, named};
+use common::{Jailer, LIMITS, PAGER, Running, compile, memory, named, open_folder, own_mounts, packet_pair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::{Value, json};
 use std::{
@@ -14,7 +14,7 @@ use std::{
         unix::fs::MetadataExt,
     },
 };
-use warren_sandbox_plan::request::{CompilePurpose, ExitStatus, Limits, Reply, Request, Spawn};
+use warren_sandbox_plan::request::{CompilePurpose, ExitStatus, Limits, PAGER_NAME, Reply, Request, Spawn};
 
 #[test]
 fn the_jail_from_inside() {
@@ -203,6 +203,40 @@ fn a_compilation_has_its_own_table() {
     // The probe cannot accept on a memfd and ends by itself.
     wait(&pidfds[0]);
     assert_eq!(client.kill("c"), Some(ExitStatus::Code(0)), "how it ended is still known");
+    jailer.assert_clean();
+}
+
+/// The one program that gets folders: those and no other, and of a user that owns none of them.
+#[test]
+fn the_pager_has_its_own_table() {
+    let jailer = Jailer::start(&[]);
+    let mut client = jailer.connect();
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    let (socket, _agent) = packet_pair();
+    let dir = open_folder(jailer.folder.path());
+    let spawn = Request::Spawn(Spawn { name: named(PAGER_NAME), program: PAGER, limits: LIMITS });
+    let mounts = own_mounts();
+    let fds = [socket.as_fd(), write.as_fd(), dir.as_fd(), dir.as_fd(), dir.as_fd(), mounts.as_fd()];
+    let (reply, pidfds) = client.ask(&spawn, &fds);
+    assert!(matches!(&reply, Reply::Spawned(done) if done.uid == jailer.uid_base), "{reply:?}");
+    drop(write);
+    let mut line = String::new();
+    BufReader::new(File::from(read)).read_line(&mut line).unwrap();
+    let report: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(report["args"], json!(["warren-pager", "jailed", "--cache-mib=16", "--memory-mib=8"]));
+    assert_eq!(report["descriptors"], json!([0, 1, 2, 3, 4, 5, 6]));
+    for (limit, value) in [("CORE", 0), ("NOFILE", 6400), ("FSIZE", 64 << 20), ("NPROC", 16)] {
+        assert_eq!(report["limits"][limit], json!([value, value]), "{limit}");
+    }
+    for (fact, value) in [("uid", json!(jailer.uid_base)), ("groups", json!(0)), ("dumpable", json!(false))] {
+        assert_eq!(report[fact], value, "{fact}");
+    }
+    for (attempt, result) in report["attempts"].as_object().unwrap() {
+        assert_ne!(result, "DONE", "{attempt} was possible in the jail");
+    }
+    // The probe cannot accept there and ends by itself.
+    wait(&pidfds[0]);
+    assert_eq!(client.kill(PAGER_NAME), Some(ExitStatus::Code(0)));
     jailer.assert_clean();
 }
 

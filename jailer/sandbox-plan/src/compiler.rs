@@ -43,16 +43,16 @@ pub enum ArgumentRule {
 /// `PROT_EXEC` of `mmap` and `mprotect`.
 const PROT_EXEC: u64 = 4;
 
-const fn any(name: &'static str, number: i64, why: &'static str) -> SystemCall {
+pub(crate) const fn any(name: &'static str, number: i64, why: &'static str) -> SystemCall {
     SystemCall { name, number, rule: ArgumentRule::Any, why }
 }
 
-const fn no_exec(name: &'static str, number: i64, why: &'static str) -> SystemCall {
+pub(crate) const fn no_exec(name: &'static str, number: i64, why: &'static str) -> SystemCall {
     SystemCall { name, number, rule: ArgumentRule::BitsClear { argument: 2, bits: PROT_EXEC }, why }
 }
 
 /// `F_GETFD` of `fcntl`.
-const F_GETFD: u64 = 1;
+pub(crate) const F_GETFD: u64 = 1;
 
 /// Everything that is allowed; any other call kills the process.
 pub const SYSTEM_CALLS: [SystemCall; 23] = [

@@ -9,7 +9,7 @@
 //! Modules: [`name`] validated identifiers, [`request`] the typed messages on the jailer's socket, [`packet`] their
 //! bytes, [`facts`] what a plan needs to know of the host, [`plan`] part one, [`cgroup`] and [`rlimit`] its tables,
 //! [`text`] how it is printed; [`network`] the addresses of
-//! sandboxes; [`monitor`], [`linux`] and [`compiler`] part two of the programs, [`filter`] what the kernel gets of it,
+//! sandboxes; [`monitor`], [`linux`], [`compiler`] and [`pager`] part two of the programs, [`filter`] what the kernel gets of it,
 //! [`second`] how it is printed.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ pub mod monitor;
 pub mod name;
 pub mod network;
 pub mod packet;
+pub mod pager;
 pub mod plan;
 pub mod request;
 pub mod rlimit;

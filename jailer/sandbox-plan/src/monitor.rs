@@ -55,7 +55,7 @@ use Thread::{Both, Main, StartOnly, Vcpu};
 /// `PROT_EXEC` of `mmap` and `mprotect`.
 const PROT_EXEC: u64 = 4;
 /// What musl's `pthread_create` passes: a thread, nothing else.
-const THREAD_FLAGS: u64 = 0x007D_0F00;
+pub(crate) const THREAD_FLAGS: u64 = 0x007D_0F00;
 
 const fn any(thread: Thread, name: &'static str, number: i64, why: &'static str) -> MonitorCall {
     MonitorCall { call: SystemCall { name, number, rule: ArgumentRule::Any, why }, thread }

@@ -46,6 +46,7 @@ pub const fn descriptors_of(request: &Request) -> usize {
         Request::Spawn(spawn) => match spawn.program {
             Program::Vmm | Program::Restore | Program::PagedRestore | Program::Linux(_) => 2,
             Program::Compile(_) => 3,
+            Program::Pager(_) => 6,
         },
         Request::Hello { .. }
         | Request::Kill { .. }

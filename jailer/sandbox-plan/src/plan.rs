@@ -144,6 +144,13 @@ pub enum DescriptorKind {
     SealedMemory,
     /// A memfd.
     Memory,
+    /// A Unix packet socket.
+    Packets,
+    /// A folder. It becomes a mount of its own, attached nowhere: nothing leads up from it, and no program or device is in it.
+    Folder {
+        /// Whether it may be written through it.
+        write: bool,
+    },
 }
 
 /// The name `uname` gives in every jail.
@@ -254,6 +261,28 @@ pub fn places(program: Program) -> Vec<Descriptor> {
             Descriptor::Request { index: 0, kind: DescriptorKind::SealedMemory },
             Descriptor::Request { index: 1, kind: DescriptorKind::Memory },
         ],
+        Program::Pager(_) => {
+            let folder = |index, write| Descriptor::Request { index, kind: DescriptorKind::Folder { write } };
+            let socket = Descriptor::Request { index: 0, kind: DescriptorKind::Packets };
+            vec![
+                Descriptor::Null,
+                log(1),
+                log(1),
+                socket,
+                folder(2, false),
+                folder(3, false),
+                folder(4, true),
+            ]
+        }
+    }
+}
+
+/// Which descriptor of the request is the mount namespace that its folders are in: a mount is cloned where it is.
+#[must_use]
+pub const fn mounts_of(program: Program) -> Option<usize> {
+    match program {
+        Program::Pager(_) => Some(5),
+        _ => None,
     }
 }
 
@@ -275,6 +304,11 @@ pub fn argv(program: Program) -> Vec<String> {
                 format!("--devices={}", devices.join(",")),
             ];
             words.into_iter().chain(options).collect()
+        }
+        Program::Pager(options) => {
+            let words = [program.file_name().to_string(), "jailed".to_string()];
+            let options = [("cache-mib", options.cache_mib), ("memory-mib", options.memory_mib)];
+            words.into_iter().chain(options.map(|(name, value)| format!("--{name}={value}"))).collect()
         }
         Program::Compile(options) => {
             let purpose = match options.purpose {

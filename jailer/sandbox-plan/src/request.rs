@@ -15,6 +15,10 @@ pub const MAX_PACKET: usize = 64 << 10;
 pub const MAX_FDS: usize = 8;
 /// Most tasks of one jail: with the number of slots this bounds how much of the host's process table they can take.
 pub const MAX_TASKS: u32 = 256;
+/// The same of the one pager, which has a thread for each VM that it serves.
+pub const MAX_PAGER_TASKS: u32 = 4096;
+/// What a jail of [`Program::Pager`] is called, and no other: so there is one at a time, whoever starts or adopts it.
+pub const PAGER_NAME: &str = "warren-pager";
 
 /// Most jails in one [`Reply::Listed`].
 pub const LIST_PAGE: usize = 128;
@@ -62,6 +66,14 @@ pub struct Spawn {
     pub limits: Limits,
 }
 
+impl Spawn {
+    /// Whether it has the name that its program must have.
+    #[must_use]
+    pub fn is_called_right(&self) -> bool {
+        matches!(self.program, Program::Pager(_)) == (self.name.as_str() == PAGER_NAME)
+    }
+}
+
 /// The programs a jailer starts, with the descriptors each takes from the request. The jailer adds those it owns
 /// (the program file, /dev/kvm, /dev/userfaultfd, the guest image) and closes every other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,6 +92,18 @@ pub enum Program {
     /// The same whose memory a pager brings, `warren-vmm run --restore --paged`: behind the descriptors of [`Program::Restore`] it
     /// has 6 = /dev/userfaultfd.
     PagedRestore,
+    /// `warren-pager jailed`: \[0\] Unix packet socket that is bound, \[1\] log, folders of \[2\] chunks in service, \[3\] retired
+    /// ones and \[4\] its own cache, and \[5\] the mount namespace that these folders are in. In the jail: 0 = /dev/null, 1 and 2 = log, 3 = socket, 4 = chunks, 5 = retired, 6 = cache.
+    Pager(PagerOptions),
+}
+
+/// What a pager may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PagerOptions {
+    /// MiB of its cache's folder.
+    pub cache_mib: u32,
+    /// MiB of sealed chunks in its memory.
+    pub memory_mib: u32,
 }
 
 /// What a VMM for a Linux guest is made with. Its guest has these devices, in this order: its disks, entropy, streams, and a card if
@@ -106,6 +130,7 @@ impl Program {
         match self {
             Self::Vmm | Self::Restore | Self::PagedRestore | Self::Linux(_) => "warren-vmm",
             Self::Compile(_) => "warren-compile",
+            Self::Pager(_) => "warren-pager",
         }
     }
 }

@@ -70,6 +70,10 @@ pub const VMM_OPEN_FILES: u64 = 64;
 pub const LINUX_OPEN_FILES: u64 = 512;
 /// Open files of a compilation: five given.
 pub const COMPILE_OPEN_FILES: u64 = 16;
+/// Open files of a pager: three a VM (its socket, its userfaultfd, the bell of its fetches), and its own.
+pub const PAGER_OPEN_FILES: u64 = 3 * 2048 + 256;
+/// No file in a pager's cache is larger: the largest object that there is.
+pub const PAGER_FILE_BYTES: u64 = 64 << 20;
 /// Most bytes of a compiled artefact.
 pub const COMPILE_OUTPUT_BYTES: u64 = 512 << 20;
 /// Address space of a compilation beyond its memory: thread stacks and the program itself.
@@ -92,6 +96,11 @@ pub fn limits_of(program: &Program, limits: &Limits) -> Vec<ResourceLimit> {
         Program::Linux(machine) => {
             set(Rlimit::Nofile, LINUX_OPEN_FILES);
             set(Rlimit::Fsize, machine.disk_bytes);
+        }
+        // It writes its cache, and nothing that lies in it is larger than an object can be.
+        Program::Pager(_) => {
+            set(Rlimit::Nofile, PAGER_OPEN_FILES);
+            set(Rlimit::Fsize, PAGER_FILE_BYTES);
         }
         Program::Compile(_) => {
             set(Rlimit::Nofile, COMPILE_OPEN_FILES);

@@ -1,16 +1,17 @@
 //! Part two of a jail as lines of text: what the jailed program does to itself before it reads from any descriptor.
 //!
-//! The tables are the programs' own ([`crate::compiler`], [`crate::monitor`], [`crate::linux`]): their filters are compiled with them ([`crate::filter`]), this prints them.
+//! The tables are the programs' own ([`crate::compiler`], [`crate::monitor`], [`crate::linux`], [`crate::pager`]): their filters are compiled with them ([`crate::filter`]), this prints them.
 
 use crate::{
     compiler::{self, ArgumentRule, SystemCall},
     linux,
     monitor::{self, Thread},
+    pager,
     request::Program,
 };
 use alloc::{format, string::String, string::ToString, vec::Vec};
 
-/// What both programs do first.
+/// What they do first; the pager, which opens files, something else.
 const BEFORE_THE_FILTER: [&str; 2] = [
     "no_new_privs, again",
     "landlock: every path, port, signal and abstract socket denied, as far as the kernel can",
@@ -19,8 +20,14 @@ const BEFORE_THE_FILTER: [&str; 2] = [
 /// The steps, in order, one line each; below a filter, one indented line a call.
 #[must_use]
 pub fn lines(program: Program) -> Vec<String> {
-    let mut lines: Vec<String> = BEFORE_THE_FILTER.iter().map(ToString::to_string).collect();
+    let before = if let Program::Pager(_) = program { pager::BEFORE_THE_FILTER } else { BEFORE_THE_FILTER };
+    let mut lines: Vec<String> = before.iter().map(ToString::to_string).collect();
     match program {
+        Program::Pager(_) => {
+            let calls = &pager::SYSTEM_CALLS;
+            lines.push(format!("seccomp: {} rules, any other call kills", calls.len()));
+            lines.extend(calls.iter().map(|call| call_line("", call)));
+        }
         Program::Vmm | Program::Restore | Program::PagedRestore => {
             let rows = &monitor::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
@@ -84,7 +91,7 @@ fn call_line(threads: &str, call: &SystemCall) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{CompileOptions, CompilePurpose, LinuxMachine};
+    use crate::request::{CompileOptions, CompilePurpose, LinuxMachine, PagerOptions};
 
     /// What is printed is the table: a rule that is applied and not shown, or the reverse, would be a lie.
     #[test]
@@ -97,5 +104,7 @@ mod tests {
         assert_eq!(shown(Program::Linux(machine)), linux::SYSTEM_CALLS.len());
         let compile = Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 });
         assert_eq!(shown(compile), compiler::SYSTEM_CALLS.len());
+        let pager = Program::Pager(PagerOptions { cache_mib: 1, memory_mib: 1 });
+        assert_eq!(shown(pager), pager::SYSTEM_CALLS.len());
     }
 }

@@ -90,6 +90,9 @@ impl Display for Descriptor {
                     DescriptorKind::Log => "log",
                     DescriptorKind::SealedMemory => "sealed memfd",
                     DescriptorKind::Memory => "memfd",
+                    DescriptorKind::Packets => "packet socket",
+                    DescriptorKind::Folder { write: false } => "folder as a mount, ro",
+                    DescriptorKind::Folder { write: true } => "folder as a mount",
                 };
                 write!(f, "{kind} (request's {index})")
             }

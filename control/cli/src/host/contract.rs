@@ -1,6 +1,6 @@
 //! What a user's programs and the prepared ones must agree on, and what may differ.
 //!
-//! Prepared are the jailer and what it starts: VMM, compiler, guest. The user brings agent and control. They meet in
+//! Prepared are the jailer and what it starts: VMM, compiler, pager, guest. The user brings agent and control. They meet in
 //! three places, each with a version: the jailer's messages, the VMM's messages, and compiled code. These must match;
 //! jailer, VMM and agent check it again themselves at every connection. Anything else may be of another build.
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::{io::Read as _, path::Path};
 
 /// The programs of a preparation: the jailer and those it starts.
-pub(crate) const JAILED: [&str; 4] = ["warren-jailer", "warren-vmm", "warren-compile", "warren-guest"];
+pub(crate) const JAILED: [&str; 5] =
+    ["warren-jailer", "warren-vmm", "warren-compile", "warren-pager", "warren-guest"];
 
 /// The versions that must match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

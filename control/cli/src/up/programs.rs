@@ -6,7 +6,7 @@ use warren_client::{Failure, Outcome};
 
 /// The programs beside this one: those of the services, and those of the jail, which a prepared machine has already.
 const SERVICES: [&str; 2] = ["warren-control", "warren-agent"];
-const JAIL: [&str; 4] = ["warren-jailer", "warren-vmm", "warren-compile", "warren-guest"];
+const JAIL: [&str; 5] = ["warren-jailer", "warren-vmm", "warren-compile", "warren-pager", "warren-guest"];
 
 /// A directory with every program, reachable by every user.
 pub(crate) struct Programs {

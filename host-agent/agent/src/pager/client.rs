@@ -6,7 +6,11 @@
 //!   ╰──────────── exited, broke its connection, silent for five seconds (killed, then) ──────────────────╯
 //! ```
 
-use super::{PagerError, Program, Served, Ticket, process::Process};
+use super::{
+    PagerError, Program, Served, Ticket,
+    process::{Jailer, Process},
+};
+use crate::jailer::JailerClient;
 use rustix::{
     fd::{AsFd as _, OwnedFd},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
@@ -16,11 +20,12 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use warren_chunks::{Name, TenantKey};
 use warren_pager::{
     Entry, Manner,
@@ -54,13 +59,24 @@ pub struct Known {
 #[derive(Clone, Debug)]
 pub struct PagerClient {
     queue: Option<SyncSender<Job>>,
-    known: Arc<Mutex<Known>>,
+    shared: Arc<Shared>,
     spoiled: Arc<Mutex<HashMap<Name, (Instant, String)>>>,
+}
+
+/// Between the thread and those who ask.
+#[derive(Debug, Default)]
+struct Shared {
+    known: Mutex<Known>,
+    /// Chunks could not be had: another pager is to take its place when nobody is served.
+    stale: AtomicBool,
+    /// Retired objects that are to be put back into service.
+    retired: watch::Sender<Vec<Name>>,
 }
 
 enum Job {
     Serve { request: Request, theirs: OwnedFd, answer: oneshot::Sender<Result<(u64, u64), PagerError>> },
     Report { ticket: Ticket, answer: oneshot::Sender<Result<Entry, PagerError>> },
+    Rescued { names: Vec<Name>, answer: oneshot::Sender<()> },
     End { answer: oneshot::Sender<()> },
 }
 
@@ -68,17 +84,17 @@ impl PagerClient {
     /// Of a host without one.
     #[must_use]
     pub fn none() -> Self {
-        Self { queue: None, known: Arc::default(), spoiled: Arc::default() }
+        Self { queue: None, shared: Arc::default(), spoiled: Arc::default() }
     }
 
-    /// Starts the thread, which finds or starts the pager.
-    pub fn start(program: Program) -> io::Result<Self> {
+    /// Starts the thread, which finds the pager or has the jailer start one.
+    pub fn start(program: Program, jailer: JailerClient) -> io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
-        let known = Arc::default();
-        let shared = Arc::clone(&known);
-        let work = move || Keeper::new(program, shared).run(&jobs);
+        let shared = Arc::default();
+        let (jailer, theirs) = (Jailer::new(jailer)?, Arc::clone(&shared));
+        let work = move || Keeper::new(program, jailer, theirs).run(&jobs);
         std::thread::Builder::new().name("pager-client".to_owned()).spawn(work)?;
-        Ok(Self { queue: Some(queue), known, spoiled: Arc::default() })
+        Ok(Self { queue: Some(queue), shared, spoiled: Arc::default() })
     }
 
     /// Has a VM served that nobody has started yet.
@@ -104,8 +120,20 @@ impl PagerClient {
         let _ = self.ask(|answer| Job::End { answer }).await;
     }
 
+    /// Retired objects that the pager read, told again and again until they are said to be [rescued](Self::rescued).
+    #[must_use]
+    pub fn retired(&self) -> watch::Receiver<Vec<Name>> {
+        self.shared.retired.subscribe()
+    }
+
+    /// These are in service again.
+    pub async fn rescued(&self, names: Vec<Name>) {
+        let _ = self.ask(|answer| Job::Rescued { names, answer }).await;
+    }
+
     /// An image's chunks cannot be had: it is not paged for a while.
     pub fn spoil(&self, ticket: Ticket, why: &str) {
+        self.shared.stale.store(true, Ordering::Relaxed);
         let mut spoiled = self.spoiled();
         if spoiled.len() >= SPOILED_MAX {
             spoiled.retain(|_, (at, _)| at.elapsed() < SPOILED_FOR);
@@ -118,7 +146,7 @@ impl PagerClient {
     /// What is known of it; `None`: this host has none.
     #[must_use]
     pub fn known(&self) -> Option<Known> {
-        self.queue.as_ref().map(|_| *lock(&self.known))
+        self.queue.as_ref().map(|_| *lock(&self.shared.known))
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, PagerError> {
@@ -141,7 +169,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The thread's own.
 struct Keeper {
     program: Program,
-    known: Arc<Mutex<Known>>,
+    jailer: Jailer,
+    shared: Arc<Shared>,
     up: Option<Process>,
     pagers: u64,
     not_before: Instant,
@@ -149,8 +178,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(program: Program, known: Arc<Mutex<Known>>) -> Self {
-        Self { program, known, up: None, pagers: 0, not_before: Instant::now(), pause: FIRST_PAUSE }
+    fn new(program: Program, jailer: Jailer, shared: Arc<Shared>) -> Self {
+        let (not_before, pause) = (Instant::now(), FIRST_PAUSE);
+        Self { program, jailer, shared, up: None, pagers: 0, not_before, pause }
     }
 
     /// Until the agent is no more, or ends the pager.
@@ -165,10 +195,13 @@ impl Keeper {
                     let _ = answer.send(self.serve(&request, &theirs));
                 }
                 Ok(Job::Report { ticket, answer }) => drop(answer.send(self.report(ticket))),
+                Ok(Job::Rescued { names, answer }) => {
+                    let names = names.into_iter().map(|name| name.0).collect();
+                    self.figures(&Request::Rescued { names });
+                    let _ = answer.send(());
+                }
                 Ok(Job::End { answer }) => {
-                    if let Some(up) = self.up.take() {
-                        up.end();
-                    }
+                    self.end();
                     let _ = std::fs::remove_file(&self.program.socket);
                     let _ = answer.send(());
                     return;
@@ -202,15 +235,38 @@ impl Keeper {
             tracing::debug!(%error, "no pager");
             return;
         }
-        if let Ok(Reply::Figures(figures)) = self.ask(&Request::Figures, None) {
-            lock(&self.known).figures = figures;
+        self.figures(&Request::Figures);
+        let idle = lock(&self.shared.known).figures.serving == 0;
+        if idle && self.up.is_some() && self.shared.stale.swap(false, Ordering::Relaxed) {
+            tracing::info!("chunks could not be had: another pager opens the origin's folders anew");
+            self.end();
+            self.set_absent();
+        }
+    }
+
+    fn figures(&mut self, request: &Request) {
+        if let Ok(Reply::Figures { figures, retired }) = self.ask(request, None) {
+            lock(&self.shared.known).figures = figures;
+            let retired: Vec<Name> = retired.into_iter().map(Name).collect();
+            self.shared.retired.send_if_modified(|names| {
+                *names = retired;
+                !names.is_empty()
+            });
+        }
+    }
+
+    /// Kills it, if it lives, and waits for its end.
+    fn end(&mut self) {
+        self.up = None;
+        if let Err(error) = self.jailer.end() {
+            tracing::warn!(%error, "the pager was not ended");
         }
     }
 
     fn ensure(&mut self) -> Result<(), PagerError> {
         if let Some(gone) = self.up.take_if(|up| up.has_exited()) {
             tracing::warn!(pid = gone.pid(), "the pager ended; its VMs end by name, and another is started");
-            gone.end();
+            self.end();
             self.set_absent();
         }
         if self.up.is_some() {
@@ -219,10 +275,10 @@ impl Keeper {
         if Instant::now() < self.not_before {
             return Err(PagerError::None);
         }
-        match Process::find_or_start(&self.program) {
+        match Process::find_or_start(&self.program, &self.jailer) {
             Ok(up) => {
                 self.pagers += 1;
-                *lock(&self.known) =
+                *lock(&self.shared.known) =
                     Known { pid: Some(up.pid()), pagers: self.pagers, figures: HostFigures::default() };
                 self.up = Some(up);
                 Ok(())
@@ -247,9 +303,7 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::warn!(pid = up.pid(), %error, "the pager does not answer and is ended");
-                if let Some(up) = self.up.take() {
-                    up.end();
-                }
+                self.end();
                 self.set_absent();
                 Err(error)
             }
@@ -261,6 +315,6 @@ impl Keeper {
         let wait = if self.pause == FIRST_PAUSE { Duration::ZERO } else { self.pause };
         self.not_before = Instant::now() + wait;
         self.pause = (self.pause * 2).min(LAST_PAUSE);
-        lock(&self.known).pid = None;
+        lock(&self.shared.known).pid = None;
     }
 }

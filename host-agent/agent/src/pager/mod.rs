@@ -3,22 +3,25 @@
 //! ```text
 //!            a start that is paged        ┌──────────────────────── one thread (`client`) ─────────────────────┐
 //!  birth ───────── serve ───────────────▶ │ absent ──connect──▶ up ──exited, silent, broken──▶ absent          │
-//!  follow ──────── report ──────────────▶ │    │  nobody there: started (`process`) ▲             │ not before │
+//!  follow ──────── report ──────────────▶ │    │  nobody there: jailed (`process`)  ▲             │ not before │
 //!                                         │    ╰────────────────────────────────────╯             ╰ a pause ───│
 //!                                         └─────────────────────────────────────────────────────────────────────┘
 //! ```
-//! - The pager outlives the agent, as VMMs do: its socket is in the run directory, and the next agent finds it there. It ends by
-//!   itself when no agent is connected and no VM is served.
+//! - The jailer starts it, and it outlives the agent, as VMMs do: its socket is in the run directory, and the next agent finds it
+//!   there and in the jailer's list. It ends by itself when no agent is connected and no VM is served.
 //! - A pager that ends takes its VMs with it, by name (`pager-lost`): their memory cannot be had any more. Another is started
 //!   at once, for those that come.
 //! - One that does not answer is as good as dead, and made so: VMs that wait for it would wait for ever.
-//! - A snapshot whose chunks cannot be had is not paged again for a while: the same start would end the same.
+//! - A snapshot whose chunks cannot be had is not paged again for a while: the same start would end the same. Once nobody is served,
+//!   another pager takes its place, with the origin's folders opened anew: they may be others by then.
+//! - It only reads the origin. What it read that garbage collection had taken out of service it names, and the agent puts that back.
 //!
-//! Modules: `process` starting, finding and ending one; `client` the thread that talks to it; `manner` how a start is served and what
+//! Modules: `process` starting, finding and ending one; `log` what it says; `client` the thread that talks to it; `manner` how a start is served and what
 //! is learned of it; `follow` what is done about a VM that it serves.
 
 mod client;
 mod follow;
+mod log;
 mod manner;
 mod process;
 
@@ -27,6 +30,7 @@ pub use follow::follow;
 pub use manner::Manners;
 pub use process::Program;
 
+use crate::jailer::JailerError;
 use std::{io, os::fd::OwnedFd, sync::Arc};
 use warren_chunks::Name;
 
@@ -59,6 +63,9 @@ pub enum PagerError {
     /// It cannot be started or reached.
     #[error("the pager cannot be reached: {0}")]
     Unreachable(Arc<io::Error>),
+    /// The jailer does not start or end it.
+    #[error(transparent)]
+    Jailer(#[from] JailerError),
     /// It refuses.
     #[error("the pager refuses: {0}")]
     Refused(String),

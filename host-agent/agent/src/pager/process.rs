@@ -1,56 +1,78 @@
-//! The pager's process: found at its socket, or started; talked to; ended.
+//! The pager's process: found by the jailer and at its socket, or started in a jail; talked to; ended.
 //!
 //! ```text
-//! connect ─┬─ answers ─────────────────────────────────▶ up (adopted)
-//!          ├─ another version, or silent ─▶ killed ─╮
-//!          └─ nobody there ─────────────────────────┴─▶ bind, start, connect, greet ─▶ up (own)
+//! the jailer's list ─┬─ has one ─┬─ it answers ───────────────────────────────▶ up (adopted)
+//!                    │           ╰─ another version, silent, not at its socket ─▶ killed ─╮
+//!                    ╰─ has none ─────────────────────────────────────────────────────────┴─▶ bind, jail, connect, greet ─▶ up
 //! ```
-//! It listens itself, so the kernel says of every connection which process is at its other end.
+//! It listens itself, so the kernel says of every connection which process is at its other end, and it must be the jailer's.
+//!
+//! What it works in it gets as descriptors. Its user id is its own, and another one each time, so it owns nothing that it did not
+//! make: the origin's chunks are for whoever reaches them to read, and its cache is for whoever holds it, in a folder that is closed
+//! to everybody but the agent.
 
-use super::PagerError;
+use super::{PagerError, log};
+use crate::jailer::{JailerClient, JailerError};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{BorrowedFd, OwnedFd},
-    io::Errno,
+    fs::{Mode, OFlags, open},
+    io::{Errno, ioctl_fionbio},
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
         sockopt::{Timeout, set_socket_timeout, socket_peercred},
     },
-    process::{PidfdFlags, Signal, getuid, pidfd_open, pidfd_send_signal},
+    pipe::{PipeFlags, pipe_with},
+    process::{PidfdFlags, pidfd_open},
 };
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use tokio::runtime::Runtime;
+use warren_chunks::l3::{Origin, OriginLimits, Reading};
 use warren_pager::{
     packet::{self, Packet},
     protocol::{PACKET_MAX, PROTOCOL_VERSION, Reply, Request, decode, encode},
+};
+use warren_sandbox_plan::{
+    name::SandboxName,
+    request::{Jailed, Limits, MAX_PAGER_TASKS, PAGER_NAME, PagerOptions, Program as Jail, Spawn},
 };
 
 /// A pager answers within this, or is taken for dead: no request of ours waits for a disk or a network.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a pager that was just started is tried again.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How long the end of one that was killed is waited for.
-const END: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// How often a jailer that cannot end one is asked again, and how soon.
+const KILLS: u32 = 50;
+const KILL_AGAIN: Duration = Duration::from_millis(100);
+/// Memory beyond the sealed chunks it keeps, MiB: what it opens for VMs, their images and threads.
+const WORK_MIB: u64 = 1024;
 
 /// How to start it.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The program.
-    pub file: PathBuf,
     /// Where it is reached.
     pub socket: PathBuf,
     /// The origin's folder.
     pub origin: PathBuf,
-    /// The folder of its own cache.
+    /// The folder of its own cache; the one above is closed to everybody else.
     pub cache: PathBuf,
     /// MiB of that.
-    pub cache_mib: u64,
+    pub cache_mib: u32,
     /// MiB of sealed chunks in its memory.
-    pub memory_mib: u64,
+    pub memory_mib: u32,
+}
+
+/// The jailer, for a thread that waits for its answers.
+#[derive(Debug)]
+pub(super) struct Jailer {
+    client: JailerClient,
+    runtime: Runtime,
+    name: SandboxName,
 }
 
 /// One that lives.
@@ -59,31 +81,72 @@ pub(super) struct Process {
     socket: OwnedFd,
     pid: i32,
     pidfd: OwnedFd,
-    /// Ours, to be reaped; an earlier agent's is its init's.
-    child: Option<Child>,
+}
+
+impl Jailer {
+    pub(super) fn new(client: JailerClient) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let name = SandboxName::new(PAGER_NAME).map_err(io::Error::other)?;
+        Ok(Self { client, runtime, name })
+    }
+
+    /// The pager that lives.
+    fn find(&self) -> Result<Option<Jailed>, JailerError> {
+        let listed = self.runtime.block_on(self.client.list())?;
+        Ok(listed.into_iter().find(|one| one.name == self.name))
+    }
+
+    /// Ends it, if it lives; its cache is free then.
+    pub(super) fn end(&self) -> Result<(), JailerError> {
+        let mut tries = 0;
+        loop {
+            match self.runtime.block_on(self.client.kill(&self.name)) {
+                Ok(_) => return Ok(()),
+                Err(error) if tries >= KILLS || !error.retryable() => return Err(error),
+                // One that restarts: it is back in a moment.
+                Err(_) => std::thread::sleep(KILL_AGAIN),
+            }
+            tries += 1;
+        }
+    }
 }
 
 impl Process {
     /// The one that is there, or a new one.
-    pub(super) fn find_or_start(program: &Program) -> Result<Self, PagerError> {
-        match Self::connect(program) {
-            Ok(found) => match found.greet() {
-                Ok(()) => {
+    pub(super) fn find_or_start(program: &Program, jailer: &Jailer) -> Result<Self, PagerError> {
+        if let Some(listed) = jailer.find()? {
+            match Self::adopt(program, jailer, &listed) {
+                Ok(found) => {
                     tracing::info!(pid = found.pid, "a pager of an earlier agent is taken over");
                     return Ok(found);
                 }
                 Err(error) => {
-                    tracing::warn!(pid = found.pid, %error, "an earlier agent's pager is of no use and is ended");
-                    found.end();
+                    tracing::warn!(pid = listed.pid, %error, "a pager is of no use and is ended");
+                    jailer.end()?;
                 }
-            },
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {}
-            Err(error) => return Err(io::Error::from(error).into()),
+            }
         }
-        Self::start(program)
+        Self::start(program, jailer)
     }
 
-    fn start(program: &Program) -> Result<Self, PagerError> {
+    fn adopt(program: &Program, jailer: &Jailer, listed: &Jailed) -> Result<Self, PagerError> {
+        let (socket, pid) = reach(program)?;
+        let process = rustix::process::Pid::from_raw(listed.pid).ok_or(PagerError::Protocol)?;
+        let pidfd = pidfd_open(process, PidfdFlags::empty()).map_err(io::Error::from)?;
+        // Asked after the pidfd is held: now the number cannot mean another process.
+        if pid != listed.pid || jailer.find()?.as_ref() != Some(listed) {
+            return Err(PagerError::Protocol);
+        }
+        let found = Self { socket, pid, pidfd };
+        found.greet()?;
+        match jailer.runtime.block_on(jailer.client.log(&jailer.name)) {
+            Ok(log) => log::follow(pid, log)?,
+            Err(error) => tracing::warn!(pid, %error, "the pager's log cannot be read on"),
+        }
+        Ok(found)
+    }
+
+    fn start(program: &Program, jailer: &Jailer) -> Result<Self, PagerError> {
         match fs::remove_file(&program.socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -91,58 +154,49 @@ impl Process {
         let listener = seqpacket().map_err(io::Error::from)?;
         let address = SocketAddrUnix::new(&program.socket).map_err(io::Error::from)?;
         bind(&listener, &address).map_err(io::Error::from)?;
-        let mut command = Command::new(&program.file);
-        command.arg("serve").env_clear();
-        for (name, folder) in [("--origin", &program.origin), ("--cache", &program.cache)] {
-            command.arg(name).arg(folder);
-        }
-        for (name, mib) in [("--cache-mib", program.cache_mib), ("--memory-mib", program.memory_mib)] {
-            command.arg(name).arg(mib.to_string());
-        }
-        if let Some(level) = std::env::var_os("WARREN_LOG") {
-            command.env("WARREN_LOG", level);
-        }
-        let mut child = command.stdin(Stdio::from(listener)).stdout(Stdio::null()).spawn()?;
-        let give_up = Instant::now() + PATIENCE;
-        let connected = loop {
-            match Self::connect(program) {
-                // It does not listen yet.
-                Err(Errno::CONNREFUSED)
-                    if Instant::now() < give_up && matches!(child.try_wait(), Ok(None)) =>
-                {
-                    std::thread::sleep(PAUSE);
+        let Reading { live, retired } = program.open_origin()?;
+        let cache = program.open_cache()?;
+        let (log, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        // A log that nobody reads loses lines; it holds nobody up.
+        ioctl_fionbio(&theirs, true).map_err(io::Error::from)?;
+        let (name, limits) = (jailer.name.clone(), program.limits());
+        let options = PagerOptions { cache_mib: program.cache_mib, memory_mib: program.memory_mib };
+        let spawn = Spawn { name, program: Jail::Pager(options), limits };
+        // The jailer mounts each folder alone, and does so where it is.
+        let mounts = fs::File::open("/proc/self/ns/mnt")?.into();
+        let descriptors = vec![listener, theirs, live, retired, cache, mounts];
+        let started = jailer.runtime.block_on(jailer.client.spawn(spawn, descriptors))?;
+        let (pid, pidfd) = (started.jailed.pid, started.pidfd);
+        let begun = log::follow(pid, log).map_err(PagerError::from).and_then(|()| {
+            let give_up = Instant::now() + PATIENCE;
+            loop {
+                match reach(program) {
+                    // It does not listen yet.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::ConnectionRefused
+                            && Instant::now() < give_up
+                            && !has_exited(&pidfd) =>
+                    {
+                        std::thread::sleep(PAUSE);
+                    }
+                    reached => return Ok(reached?),
                 }
-                connected => break connected,
             }
-        };
-        let mut started = match connected {
-            Ok(connected) => connected,
+        });
+        let greeted = begun.and_then(|(socket, peer)| {
+            let started = Self { socket, pid, pidfd };
+            if peer == pid { started.greet().map(|()| started) } else { Err(PagerError::Protocol) }
+        });
+        match greeted {
+            Ok(started) => {
+                tracing::info!(pid, "a pager was started");
+                Ok(started)
+            }
             Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(io::Error::from(error).into());
+                jailer.end()?;
+                Err(error)
             }
-        };
-        started.child = Some(child);
-        if let Err(error) = started.greet() {
-            started.end();
-            return Err(error);
         }
-        tracing::info!(pid = started.pid, "a pager was started");
-        Ok(started)
-    }
-
-    fn connect(program: &Program) -> Result<Self, Errno> {
-        let socket = seqpacket()?;
-        connect(&socket, &SocketAddrUnix::new(&program.socket)?)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
-        let peer = socket_peercred(&socket)?;
-        if peer.uid != getuid() {
-            return Err(Errno::PERM);
-        }
-        let pidfd = pidfd_open(peer.pid, PidfdFlags::empty())?;
-        Ok(Self { socket, pid: peer.pid.as_raw_nonzero().get(), pidfd, child: None })
     }
 
     fn greet(&self) -> Result<(), PagerError> {
@@ -168,23 +222,50 @@ impl Process {
 
     /// Whether it has exited.
     pub(super) fn has_exited(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut ready = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        !matches!(poll(&mut ready, Some(&now)), Ok(0) | Err(_))
+        has_exited(&self.pidfd)
+    }
+}
+
+impl Program {
+    /// Folders of the origin. One that is away, a file system that is not mounted, is not made.
+    fn open_origin(&self) -> Result<Reading, PagerError> {
+        fs::metadata(&self.origin)?;
+        // What it needs is there from now on, and readable for others.
+        Origin::folder(&self.origin, OriginLimits::default()).map_err(io::Error::other)?;
+        Ok(Reading::open(&self.origin)?)
     }
 
-    /// Kills it, if it lives, and waits for its end: its cache is free then.
-    pub(super) fn end(self) {
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let mut ready = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        if !matches!(poll(&mut ready, Some(&END)), Ok(1)) {
-            tracing::warn!(pid = self.pid, "a pager that was killed has not ended yet");
-            return;
+    fn open_cache(&self) -> io::Result<OwnedFd> {
+        fs::create_dir_all(&self.cache)?;
+        let set = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        if let Some(above) = self.cache.parent() {
+            set(above, 0o700)?;
         }
-        if let Some(mut child) = self.child {
-            let _ = child.wait();
-        }
+        set(&self.cache, 0o777)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(open(&self.cache, flags, Mode::empty())?)
     }
+
+    fn limits(&self) -> Limits {
+        let memory_bytes = (u64::from(self.memory_mib) + WORK_MIB) << 20;
+        Limits { memory_bytes, cpu_millis: 1000, cpu_hard: false, pids: MAX_PAGER_TASKS, cpu_seconds: 0 }
+    }
+}
+
+/// A connection to whoever listens there, and which process that is.
+fn reach(program: &Program) -> io::Result<(OwnedFd, i32)> {
+    let socket = seqpacket()?;
+    connect(&socket, &SocketAddrUnix::new(&program.socket)?)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    let peer = socket_peercred(&socket)?;
+    Ok((socket, peer.pid.as_raw_nonzero().get()))
+}
+
+fn has_exited(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ready = [PollFd::new(pidfd, PollFlags::IN)];
+    !matches!(poll(&mut ready, Some(&now)), Ok(0) | Err(_))
 }
 
 fn seqpacket() -> Result<OwnedFd, Errno> {

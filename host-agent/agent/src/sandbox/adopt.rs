@@ -25,7 +25,10 @@ use crate::{
 };
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::sleep};
-use warren_sandbox_plan::{name::SandboxName, request::Jailed};
+use warren_sandbox_plan::{
+    name::SandboxName,
+    request::{Jailed, PAGER_NAME},
+};
 use warren_vmm_protocol::{Status, VmState};
 
 /// How often a busy VM is asked whether it is done: soon at first, then rarely.
@@ -66,7 +69,9 @@ pub async fn adopt_all(host: &Arc<Host>) -> io::Result<Adoption> {
     let mut records: HashMap<SandboxName, Record> =
         records.into_iter().map(|record| (record.jail().clone(), record)).collect();
     let mut adoption = Adoption::default();
-    let listed = list(host).await;
+    let mut listed = list(host).await;
+    // It is no sandbox, and its own client's to take over.
+    listed.retain(|jailed| host.pager.known().is_none() || jailed.name.as_str() != PAGER_NAME);
     // A pid may be reused between the list and the pidfd: what is still listed after it was opened is the same.
     let opened: Vec<_> = listed.into_iter().map(|jailed| (Pidfd::open(jailed.pid), jailed)).collect();
     let still: HashMap<_, _> = list(host).await.into_iter().map(|jailed| (jailed.name, jailed.pid)).collect();

@@ -14,6 +14,7 @@ use std::{
 };
 use tokio::time::timeout;
 use warren_artefact::SnapshotOf;
+use warren_chunks::store::ReadError;
 
 /// Up to so many bytes a start waits for a copy rather than boot: so many come sooner than most functions are up.
 const ON_THE_PATH_BYTES: u64 = 16 << 20;
@@ -144,6 +145,29 @@ impl Snapshots {
             let heads = looked.ok().and_then(Result::ok).unwrap_or_default().into_iter();
             heads.filter_map(|one| one.head.ok()).for_each(|head| Self::share(&host, head.of().clone()));
         });
+    }
+
+    /// Puts back into service what the pager read although garbage collection had taken it out: for ever. It names such objects
+    /// until it is told that they are.
+    pub async fn rescue(host: Arc<Host>) {
+        let mut retired = host.pager.retired();
+        while retired.changed().await.is_ok() {
+            let names = retired.borrow_and_update().clone();
+            let Some(fleet) = host.snapshots.fleet() else { continue };
+            let mut done = Vec::new();
+            for name in names {
+                match fleet.rescue(name).await {
+                    // What is deleted already nobody can put back.
+                    Ok(()) | Err(ReadError::Absent) => done.push(name),
+                    Err(error) => {
+                        let error = anyhow::Error::from(error);
+                        tracing::warn!(%name, "a retired chunk that is in use is not back in service: {error:#}");
+                    }
+                }
+            }
+            host.pager.rescued(done).await;
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Has the origin's garbage collected, and what stays read again, in the background: a large bucket is a long list.

@@ -17,8 +17,16 @@ mod rig;
 use kept::BYTES;
 use rig::{Rig, expected_answer, until};
 use rustix::process::{Pid, Signal, kill_process};
-use std::{fs, sync::Arc, time::Duration};
-use warren_agent::sandbox::InvokeError;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use warren_agent::{
+    sandbox::{InvokeError, Sandbox},
+    snapshot::Snapshots,
+};
 use warren_proto::{error::WireError, reason};
 
 /// Leaves a test on a machine that lacks what it needs, and says so.
@@ -42,9 +50,7 @@ async fn what_the_fleet_has_is_started_page_by_page() {
     assert!(timings.restore_us > 0 && timings.init_us == 0, "{timings:?}");
     let wire = sandbox.on_wire("h1");
     assert!(wire.restored && wire.paged, "{wire:?}");
-    for part in 0..4 {
-        rig.check(&sandbox, part * (BYTES / 4), BYTES / 4).await;
-    }
+    all(&rig, &sandbox).await;
     let known = until("its pages are counted", async || {
         rig.host.pager.known().filter(|known| known.figures.serving == 1 && known.figures.origin.hits > 0)
     })
@@ -165,6 +171,81 @@ async fn a_stopped_pager_is_as_good_as_dead() {
     assert!(sandbox.on_wire("h1").paged);
     rig.check(&sandbox, 0, 5000).await;
     rig.destroy(&sandbox).await;
+}
+
+/// The pager only reads the origin: what garbage collection took out of service and a VM needs, the agent puts back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_retired_and_is_read_comes_back_into_service() {
+    needs!();
+    let rig = Rig::start().await;
+    rig.publish().await;
+    // What is learned is published, and that alone brings back what it names: here nothing is learned any more.
+    for id in ["s1", "s2"] {
+        let (sandbox, _) = rig.create(id).await.unwrap();
+        rig.check(&sandbox, 1 << 20, 100_000).await;
+        until("its accesses are learned", async || rig.entry().await.filter(|entry| entry.sequence == 1))
+            .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rig.destroy(&sandbox).await;
+    }
+    let chunks = rig.chunks().await;
+    for chunk in &chunks {
+        let retired = retired(chunk);
+        fs::create_dir_all(retired.parent().unwrap()).unwrap();
+        fs::rename(chunk, retired).unwrap();
+    }
+    tokio::spawn(Snapshots::rescue(Arc::clone(&rig.host)));
+    let (sandbox, _) = rig.create("s3").await.unwrap();
+    assert!(sandbox.on_wire("h1").paged);
+    all(&rig, &sandbox).await;
+    // Those that it read before it has itself.
+    until("some are in service", async || chunks.iter().any(|chunk| chunk.is_file()).then_some(())).await;
+    rig.destroy(&sandbox).await;
+}
+
+/// Every byte of its file.
+async fn all(rig: &Rig, sandbox: &Arc<Sandbox>) {
+    for part in 0..4 {
+        rig.check(sandbox, part * (BYTES / 4), BYTES / 4).await;
+    }
+}
+
+fn retired(chunk: &Path) -> PathBuf {
+    let area = chunk.ancestors().nth(2).unwrap();
+    area.with_file_name("retired").join(chunk.strip_prefix(area).unwrap())
+}
+
+/// What one pager fetched the next one has, though it is another user.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_outlives_a_pager() {
+    needs!();
+    let rig = Rig::start().await;
+    rig.publish().await;
+    let (sandbox, _) = rig.create("s1").await.unwrap();
+    all(&rig, &sandbox).await;
+    rig.destroy(&sandbox).await;
+    let pid = rig.pager().await;
+    let owner = owner(pid);
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let next = until("another pager is there", async || {
+        rig.host.pager.known().and_then(|known| known.pid).filter(|new| *new != pid)
+    })
+    .await;
+    assert_ne!(self::owner(next), owner, "a user id rests");
+    let (sandbox, _) = rig.create("s2").await.unwrap();
+    all(&rig, &sandbox).await;
+    let hits = until("it is counted", async || {
+        rig.host.pager.known().map(|known| known.figures.disk.hits).filter(|hits| *hits > 0)
+    })
+    .await;
+    println!("{hits} chunks from the disk of the pager before");
+    rig.destroy(&sandbox).await;
+}
+
+fn owner(pid: i32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+    ids.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// A chunk that is none any more ends who needs it; the same start is not tried the same way again.

@@ -74,7 +74,7 @@ impl Rig {
             std::fs::create_dir(path.join(folder)).unwrap();
         }
         let jailer = jailer(path, number);
-        let host = open(path, "second", &["--snapshots-mib=0", &origin(path), &pager()]);
+        let host = open(path, "second", &["--snapshots-mib=0", &origin(path)]);
         let limits = v1::FunctionLimits {
             memory_mib: 128,
             timeout_ms: 20_000,
@@ -106,7 +106,7 @@ impl Rig {
         let Some(Found::Kept(kept)) = first.snapshots.find(&first, spec, &startable).await else {
             panic!("it is not kept")
         };
-        first.snapshots.remove(&made.to_string()).await.unwrap();
+        first.snapshots.remove(&made.to_string(), false).await.unwrap();
         let Startable::Wasm(version) = &startable else { panic!("it is no Wasm function") };
         let written = written(&first, spec, kept.head.of().clone(), version).await;
         let data = dir.path().join("first");
@@ -194,14 +194,8 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        // The jailer ends every VM; the pager, which nobody is connected to any more, ends by itself.
+        // It ends every VM, and the pager.
         self.jailer.terminate();
-        if let Some(pid) = self.host.pager.known().and_then(|known| known.pid) {
-            let _ = rustix::process::kill_process(
-                rustix::process::Pid::from_raw(pid).unwrap(),
-                rustix::process::Signal::KILL,
-            );
-        }
     }
 }
 
@@ -271,18 +265,17 @@ fn origin(dir: &Path) -> String {
     format!("--snapshot-origin={}", dir.join("origin").display())
 }
 
-fn pager() -> String {
-    format!("--pager={}", binary("warren-pager").display())
-}
-
 fn jailer(dir: &Path, number: u32) -> Process {
     let mut command = Command::new(binary("warren-jailer"));
     command.arg("serve").arg("--socket").arg(dir.join("run/jailer.sock"));
     command.arg("--state").arg(dir.join("jailer")).args(["--agent-uid=0", "--slots=256"]);
     command.arg("--uid-base").arg((2_000_000 + number * 256).to_string());
-    for (flag, name) in
-        [("--vmm", "warren-vmm"), ("--guest", "warren-guest"), ("--compile", "warren-compile")]
-    {
+    for (flag, name) in [
+        ("--vmm", "warren-vmm"),
+        ("--guest", "warren-guest"),
+        ("--compile", "warren-compile"),
+        ("--pager", "warren-pager"),
+    ] {
         command.arg(flag).arg(binary(name));
     }
     Process::start("jailer", command)

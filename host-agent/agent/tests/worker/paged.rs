@@ -1,10 +1,15 @@
-//! Sandboxes whose memory the pager brings, and agents that come and go: the pager outlives them, as VMMs do.
+//! Sandboxes whose memory the pager brings, and agents and jailers that come and go: the pager outlives them, as VMMs do. Its jail.
 
 use crate::{
     rig::{Caller, Rig, module, until, version},
     shared::{Origin, publish},
 };
-use std::{fs, path::Path};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
 use warren_proto::v1::{self, FunctionVersion, SnapshotOutcome};
 
 /// A second host of a fleet whose first one has published a function; it keeps no snapshots itself, so all its starts are paged.
@@ -23,6 +28,8 @@ async fn fleet(flags: &[&str]) -> Option<Fleet> {
     let origin = Origin::new();
     let flag = origin.flag();
     let first = Rig::start(&["--snapshots-mib=64", "--no-pager", &flag]).await;
+    // Nobody but agents reaches what lies in it by a name: the pager has another user.
+    fs::set_permissions(origin.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let mut all = vec!["--snapshots-mib=0", &flag];
     all.extend(flags);
     let second = first.start_beside("h2", &all).await;
@@ -38,16 +45,48 @@ async fn fleet(flags: &[&str]) -> Option<Fleet> {
 }
 
 impl Fleet {
-    /// The processes of pagers that read this origin.
+    /// The second host's pagers, whoever is their parent.
     fn pagers(&self) -> Vec<i32> {
-        let flag = self.origin.path().display().to_string();
-        let is_one = |pid: &i32| {
-            let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.contains("warren-pager") && words.split('\0').any(|word| word == flag)
-        };
-        let all = fs::read_dir("/proc").unwrap().flatten();
-        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+        self.jailed().into_iter().filter(|pid| read(*pid, "cmdline").starts_with("warren-pager")).collect()
     }
+
+    /// Everything that runs as a user of its jails.
+    fn jailed(&self) -> Vec<i32> {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let is_one = |pid: &i32| uid(*pid).is_some_and(|uid| self.second.uids().contains(&uid));
+        pids.filter(is_one).collect()
+    }
+
+    async fn paged(&self, caller: &Caller, id: &str) {
+        caller.create(id, &self.echo).await.unwrap();
+        let sandbox = caller.find(id).await.unwrap();
+        assert!(sandbox.paged && sandbox.restored, "{sandbox:?}");
+    }
+}
+
+fn read(pid: i32, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
+}
+
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{name} is not in {status}")).trim().to_owned()
+}
+
+fn uid(pid: i32) -> Option<u32> {
+    let status = read(pid, "status");
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
+}
+
+/// Whether a descriptor is of that folder, and of a mount from which nothing leads up.
+fn is_alone(descriptor: &Path, folder: &Path) -> bool {
+    let is = |path: &Path| fs::metadata(path).map(|facts| (facts.dev(), facts.ino())).unwrap();
+    is(descriptor) == is(folder) && is(&descriptor.join("..")) == is(folder)
+}
+
+fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,8 +103,7 @@ async fn a_paged_sandbox_survives_its_agent() {
     let adopted = caller.find("s1").await.unwrap();
     assert!(adopted.paged && adopted.restored, "{adopted:?}");
     assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
-    caller.create("s2", &fleet.echo).await.unwrap();
-    assert!(caller.find("s2").await.unwrap().paged);
+    fleet.paged(&caller, "s2").await;
     assert_eq!(caller.invoke("s2", b"again").await.unwrap().payload, "again");
     assert_eq!(fleet.pagers(), pagers, "the new agent took it over");
     // An agent that ends in order takes all with it.
@@ -127,16 +165,123 @@ async fn a_diff_is_paged_with_its_base() {
     }
 }
 
+/// The next jailer finds it in its cgroup, and ends it when it is asked to; the one after it is its own child.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paged_sandbox_survives_its_jailer() {
+    let Some(mut fleet) = fleet(&[]).await else { return };
+    let caller = Caller::new(&fleet.second).await;
+    fleet.paged(&caller, "s1").await;
+    let pagers = fleet.pagers();
+    fleet.second.restart_jailer();
+    assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
+    fleet.paged(&caller, "s2").await;
+    assert_eq!(caller.invoke("s2", b"again").await.unwrap().payload, "again");
+    assert_eq!(fleet.pagers(), pagers);
+    // Jailer and agent at once.
+    fleet.second.kill_jailer();
+    fleet.second.agent.kill();
+    fleet.second.restart_jailer();
+    fleet.second.restart_agent();
+    let caller = Caller::new(&fleet.second).await;
+    assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
+    assert_eq!(fleet.pagers(), pagers);
+    // A pager that is not its jailer's child.
+    kill(pagers[0]);
+    until("another pager is there", async || fleet.pagers().into_iter().find(|pid| !pagers.contains(pid)))
+        .await;
+    until("its sandboxes are gone", async || caller.find("s1").await.is_none().then_some(())).await;
+    fleet.paged(&caller, "s3").await;
+    assert_eq!(caller.invoke("s3", b"hello").await.unwrap().payload, "hello");
+    // A jailer that is told to end takes all with it, this one's child or not.
+    fleet.second.stop_jailer();
+    until("nothing is left", async || fleet.jailed().is_empty().then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pager_that_nobody_needs_ends_by_itself() {
     let Some(mut fleet) = fleet(&["--leave"]).await else { return };
     let caller = Caller::new(&fleet.second).await;
-    caller.create("s1", &fleet.echo).await.unwrap();
-    assert!(caller.find("s1").await.unwrap().paged);
+    fleet.paged(&caller, "s1").await;
     let pagers = fleet.pagers();
     assert_eq!(fleet.second.agent.terminate(), Some(0));
     assert_eq!(fleet.pagers(), pagers, "its sandbox was left");
-    assert_eq!(fleet.second.jailed_processes().len(), 1);
-    fleet.second.stop_jailer();
+    let left = fleet.jailed();
+    assert_eq!(left.len(), 2, "the sandbox and the pager");
+    left.into_iter().filter(|pid| !pagers.contains(pid)).for_each(kill);
     until("no pager is left", async || fleet.pagers().is_empty().then_some(())).await;
+}
+
+/// Every thread of it while it serves: sealed, nobody's, and with nothing open but its plan and what VMs and the agent gave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pager_is_in_a_jail_of_its_own() {
+    let Some(fleet) = fleet(&[]).await else { return };
+    let caller = Caller::new(&fleet.second).await;
+    fleet.paged(&caller, "s1").await;
+    assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
+    let [pid] = fleet.pagers()[..] else { panic!("{:?}", fleet.pagers()) };
+    let mut threads = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap();
+        threads += 1;
+        for (name, wanted) in [("Seccomp", "2"), ("NoNewPrivs", "1"), ("Groups", "")] {
+            assert_eq!(field(&status, name), wanted, "{name}");
+        }
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(&status, set), "0000000000000000", "{set}");
+        }
+        for ids in ["Uid", "Gid"] {
+            let ids: Vec<u32> =
+                field(&status, ids).split_whitespace().map(|id| id.parse().unwrap()).collect();
+            assert!(ids.iter().all(|id| *id == ids[0] && fleet.second.uids().contains(id)), "{ids:?}");
+        }
+    }
+    assert!(threads > 2, "its main thread, one that serves, those that read");
+    let own = uid(pid);
+    assert!(fleet.jailed().into_iter().all(|other| other == pid || uid(other) != own), "a user of its own");
+    assert_eq!(fs::read_dir(format!("/proc/{pid}/root")).unwrap().count(), 0, "an empty root");
+    assert_eq!(read(pid, "mountinfo").lines().count(), 1);
+    assert_eq!(read(pid, "environ"), "");
+    let devices = read(pid, "net/dev");
+    assert_eq!(
+        devices.lines().skip(2).filter(|line| !line.trim().starts_with("lo:")).count(),
+        0,
+        "{devices}"
+    );
+    assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0, "it can be dumped");
+    let limits = read(pid, "limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    let groups = read(pid, "cgroup");
+    assert!(groups.contains(".warren-pager"), "{groups}");
+
+    let origin = fleet.origin.path();
+    let cache = fleet.second.dir.path().join("agent/pager/chunks");
+    let [chunks, retired] = ["chunks", "retired"].map(|area| origin.join(area));
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
+        // One that was closed meanwhile.
+        let Ok(link) = fs::read_link(entry.path()) else { continue };
+        let name = link.display().to_string();
+        let right = match number {
+            0 => link == Path::new("/dev/null"),
+            1 | 2 => name.starts_with("pipe:"),
+            3 => name.starts_with("socket:"),
+            4 => is_alone(&entry.path(), &chunks),
+            5 => is_alone(&entry.path(), &retired),
+            6 => is_alone(&entry.path(), &cache),
+            // The agent's connection and VMs' sockets, their userfaultfds, bells; files of the three folders, whose names begin
+            // there: `/lock` and, while they are read or written, `/tmp/..` and `/ab/..`.
+            _ => {
+                ["socket:", "anon_inode:[userfaultfd]", "anon_inode:[eventfd]", "/lock", "/tmp/"]
+                    .iter()
+                    .any(|kind| name.starts_with(kind))
+                    || name.len() >= 64 + 4
+            }
+        };
+        assert!(right, "{number} is {name}");
+    }
+    let above = fs::metadata(cache.parent().unwrap()).unwrap();
+    assert_eq!(above.permissions().mode() & 0o777, 0o700, "others reach its cache");
+    let made = fs::metadata(cache.join("lock")).unwrap();
+    assert_eq!(Some(made.uid()), own, "it is its own that is there");
 }

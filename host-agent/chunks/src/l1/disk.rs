@@ -8,11 +8,12 @@ use super::index::{Index, Pin, Reserved, Slot};
 use crate::{
     files::{FileError, Folder, Taken},
     name::Name,
+    root::{Access, Root},
 };
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -93,21 +94,26 @@ pub struct Disk {
 impl Disk {
     /// Opens or makes one of at most so many bytes; what does not fit any more is removed.
     pub fn open(root: &Path, capacity: u64) -> Result<Self, DiskError> {
+        Self::within(Root::at(root), Access::OWNER, capacity)
+    }
+
+    /// The same in a folder that is reached in whatever way, whose files are for whoever may use them.
+    pub fn within(root: Root, access: Access, capacity: u64) -> Result<Self, DiskError> {
         let mut index = Index::new(capacity).ok_or(DiskError::NoCapacity)?;
-        let folder = Folder::open(root)?;
-        let lock_file = root.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_file)
-            .map_err(|source| FileError::new("make", &lock_file, source))?;
+        let folder = Folder::open(root, access)?;
+        let lock_file = Path::new("lock");
+        let lock = folder
+            .root()
+            .open(lock_file, OFlags::WRONLY | OFlags::CREATE, access.file())
+            .map_err(|source| folder.failed("make", lock_file, source))?;
+        // Whoever made it says so; for all others it is said already.
+        let _made_by_another = fchmod(&lock, access.file());
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| DiskError::Busy(root.to_owned()))?;
+            .map_err(|_| DiskError::Busy(folder.root().shown(Path::new(""))))?;
         folder.clear_leftovers(|_| true)?;
-        for (name, number, bytes) in listed(root)? {
+        for (name, number, bytes) in listed(&folder)? {
             for slot in index.found(name, number, bytes) {
-                remove(&path(root, &slot))?;
+                folder.remove(&path(&slot))?;
             }
         }
         Ok(Self { folder, index: Mutex::new(index), _lock: lock })
@@ -122,13 +128,12 @@ impl Disk {
             Reserved::Present => return Ok(Put::Present),
         };
         // Room is made before it is used, so the bound holds on the disk and not only in the books.
-        let removed = victims.iter().try_for_each(|slot| remove(&path(self.folder.root(), slot)));
+        let removed = victims.iter().try_for_each(|slot| self.folder.remove(&path(slot)));
         let Some(pin) = pin else {
             removed?;
             return Err(DiskError::InUse);
         };
-        let written = removed
-            .and_then(|()| self.folder.write(&path(self.folder.root(), pin.slot()), sealed, Taken::Replace));
+        let written = removed.and_then(|()| self.folder.write(&path(pin.slot()), sealed, Taken::Replace));
         let mut index = self.index();
         match written {
             Ok(_) => {
@@ -157,21 +162,21 @@ impl Disk {
 
     fn read(&self, name: Name) -> Result<Result<(Pinned, Bytes), Found>, DiskError> {
         let Some(pin) = self.index().find(name) else { return Ok(Err(Found::Miss)) };
-        let path = path(self.folder.root(), pin.slot());
-        match read_whole(&path, pin.slot().bytes()) {
+        let path = path(pin.slot());
+        match read_whole(self.folder.root(), &path, pin.slot().bytes()) {
             Ok((file, sealed)) if name.is_of(&sealed) => Ok(Ok((Pinned { file, pin }, sealed))),
             // Somebody shortened, lengthened, altered or removed it: whatever it is, it is no chunk any more.
             Ok(_) => self.drop_damaged(&pin, &path).map(Err),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
                 self.drop_damaged(&pin, &path).map(Err)
             }
-            Err(source) => Err(FileError::new("read", &path, source).into()),
+            Err(source) => Err(self.folder.failed("read", &path, source).into()),
         }
     }
 
     fn drop_damaged(&self, pin: &Pin, path: &Path) -> Result<Found, DiskError> {
         self.index().forget(pin.slot());
-        remove(path)?;
+        self.folder.remove(path)?;
         Ok(Found::Damaged)
     }
 
@@ -193,49 +198,40 @@ impl Disk {
     }
 }
 
-fn path(root: &Path, slot: &Slot) -> PathBuf {
+fn path(slot: &Slot) -> PathBuf {
     let name = slot.name();
-    root.join(name.shard()).join(format!("{name}.{:x}", slot.number()))
+    Path::new(&name.shard()).join(format!("{name}.{:x}", slot.number()))
 }
 
 /// Exactly as many bytes as the index says; one more is looked for, to see a file that grew.
-fn read_whole(path: &Path, bytes: u64) -> io::Result<(File, Bytes)> {
-    let mut file = File::open(path)?;
+fn read_whole(root: &Root, path: &Path, bytes: u64) -> io::Result<(File, Bytes)> {
+    let mut file = root.open(path, OFlags::RDONLY, Mode::empty())?;
     let mut sealed = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0).saturating_add(1));
     (&mut file).take(bytes.saturating_add(1)).read_to_end(&mut sealed)?;
     file.rewind()?;
     Ok((file, sealed.into()))
 }
 
-fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", path, error)),
-        _ => Ok(()),
-    }
-}
-
 /// What lies there, the oldest first, so that the youngest stay when there is less room than there was. Names that are
 /// nobody's are removed.
-fn listed(root: &Path) -> Result<Vec<(Name, u64, u64)>, DiskError> {
-    let failed = |source| FileError::new("list", root, source);
+fn listed(folder: &Folder) -> Result<Vec<(Name, u64, u64)>, DiskError> {
+    let list =
+        |place: &Path| folder.root().list(place).map_err(|source| folder.failed("list", place, source));
     let mut found: Vec<(SystemTime, Name, u64, u64)> = Vec::new();
-    for shard in fs::read_dir(root).map_err(failed)? {
-        let shard = shard.map_err(failed)?;
-        if shard.file_name().len() != 2 || !shard.file_type().map_err(failed)?.is_dir() {
+    for shard in list(Path::new(""))? {
+        if shard.name.len() != 2 || !shard.is_folder() {
             continue;
         }
-        for file in fs::read_dir(shard.path()).map_err(failed)? {
-            let file = file.map_err(failed)?;
-            let facts = file.metadata().map_err(failed)?;
-            let spelled = file.file_name();
-            let parsed = spelled.to_str().and_then(|text| text.split_once('.')).and_then(|(name, number)| {
-                Some((Name::from_hex(name)?, u64::from_str_radix(number, 16).ok()?))
-            });
+        for file in list(Path::new(&shard.name))? {
+            let parsed =
+                file.name.to_str().and_then(|text| text.split_once('.')).and_then(|(name, number)| {
+                    Some((Name::from_hex(name)?, u64::from_str_radix(number, 16).ok()?))
+                });
             match parsed {
-                Some((name, number)) if facts.is_file() => {
-                    found.push((facts.modified().map_err(failed)?, name, number, facts.len()));
+                Some((name, number)) if file.is_file() => {
+                    found.push((file.modified(), name, number, file.bytes()));
                 }
-                _ if facts.is_file() => remove(&file.path())?,
+                _ if file.is_file() => folder.remove(&Path::new(&shard.name).join(&file.name))?,
                 _ => {}
             }
         }

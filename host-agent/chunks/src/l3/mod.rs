@@ -15,5 +15,6 @@ pub mod retry;
 pub mod s3;
 
 pub use entries::EntryName;
+pub use folder::Reading;
 pub use origin::{Area, Held, Origin, OriginError, OriginLimits};
 pub use s3::S3;

@@ -12,7 +12,7 @@
 //! Trying again is safe for every call: a put leaves what is there, and what is there has its content for a name.
 
 use super::{
-    folder::Directory,
+    folder::{Directory, Reading},
     retry::Retry,
     s3::{Bucket, S3},
 };
@@ -200,6 +200,18 @@ impl Origin {
     /// A folder.
     pub fn folder(root: &Path, limits: OriginLimits) -> Result<Self, OriginError> {
         Ok(Self::new(Backend::Folder(Arc::new(Directory::open(root)?)), limits))
+    }
+
+    /// A folder of somebody else's, whose chunks are read by descriptors of it: nothing is written there.
+    #[must_use]
+    pub fn reading(folders: Reading, limits: OriginLimits) -> Self {
+        Self::new(Backend::Folder(Arc::new(Directory::reading(folders))), limits)
+    }
+
+    /// Whether nothing can be changed in it from here.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(&self.backend, Backend::Folder(folder) if folder.is_read_only())
     }
 
     /// A bucket.

@@ -43,7 +43,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -52,6 +52,8 @@ use tokio::sync::Semaphore;
 
 /// Objects on their way to the disk and to peers at once; a read waits for neither.
 const IN_BACKGROUND: usize = 64;
+/// Most retired objects that wait to be put back into service by somebody else. What is beyond is named when it is read again.
+const TO_RESCUE_MAX: usize = 4096;
 
 type Flight = Shared<BoxFuture<'static, Result<Bytes, ReadError>>>;
 
@@ -60,6 +62,8 @@ struct Inner {
     peers: Option<Arc<Peers>>,
     origin: Origin,
     flights: Mutex<HashMap<(Name, usize), Flight>>,
+    /// Retired objects that were read from an origin in which this process can change nothing.
+    to_rescue: Mutex<BTreeSet<Name>>,
     background: Arc<Semaphore>,
     metrics: Metrics,
 }
@@ -86,6 +90,7 @@ impl Store {
             peers,
             origin,
             flights: Mutex::default(),
+            to_rescue: Mutex::default(),
             background: Arc::new(Semaphore::new(IN_BACKGROUND)),
             metrics: Metrics::default(),
         }))
@@ -145,6 +150,28 @@ impl Store {
         let flight = task.map(|done| done.unwrap_or(Err(ReadError::Stopped))).boxed().shared();
         flights.insert((name, most), flight.clone());
         flight
+    }
+
+    /// Puts a retired object back into service, as reading it does. That it is in service already is as good.
+    pub async fn rescue(&self, name: Name) -> Result<(), ReadError> {
+        match self.0.origin.held(Area::Live, name).await {
+            Err(OriginError::Absent) => Ok(self.0.retired(name, MAX_MANIFEST_BYTES).await.map(drop)?),
+            looked => Ok(looked.map(drop)?),
+        }
+    }
+
+    /// Retired objects that were read from an origin in which this process can change nothing: so many at most, for who can.
+    #[must_use]
+    pub fn to_rescue(&self, most: usize) -> Vec<Name> {
+        lock(&self.0.to_rescue).iter().take(most).copied().collect()
+    }
+
+    /// These are in service again.
+    pub fn rescued(&self, names: &[Name]) {
+        let mut waiting = lock(&self.0.to_rescue);
+        for name in names {
+            waiting.remove(name);
+        }
     }
 
     /// Keeps an object durably; `false` if it was there. What is not of its name is refused.
@@ -232,11 +259,18 @@ impl Inner {
     }
 
     /// What garbage collection took out of service is read for a root it does not know. It goes back into service before
-    /// anybody has it, so that the next collection does not delete it.
+    /// anybody has it, so that the next collection does not delete it. Who can change nothing there remembers it for who can.
     async fn retired(&self, name: Name, most: usize) -> Result<Bytes, OriginError> {
         let sealed = self.origin.get(Area::Retired, name, most).await?;
         add(&self.metrics.retired_reads, 1);
         tracing::error!(%name, "a retired object is read: a root is missing from garbage collection");
+        if self.origin.is_read_only() {
+            let mut waiting = lock(&self.to_rescue);
+            if waiting.len() < TO_RESCUE_MAX {
+                waiting.insert(name);
+            }
+            return Ok(sealed);
+        }
         if let Err(error) = self.origin.put(name, sealed.clone()).await {
             // The reader has what it asked for; the counter stands, and whoever collects looks at it first.
             tracing::error!(%name, error = &error as &dyn std::error::Error, "it cannot be put back into service");

@@ -58,6 +58,9 @@ pub(crate) struct Options {
     /// The compiler program [default: warren-compile beside this one].
     #[arg(long)]
     pub(crate) compile: Option<PathBuf>,
+    /// The pager [default: warren-pager beside this one].
+    #[arg(long)]
+    pub(crate) pager: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) network: network::Options,
     /// Set the host's cgroup v2 so that processes change groups without waiting, for as long as this jailer runs: a VM is made
@@ -137,8 +140,9 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         &beside(&options.vmm, "warren-vmm"),
         &beside(&options.guest, "warren-guest"),
         &beside(&options.compile, "warren-compile"),
+        &beside(&options.pager, "warren-pager"),
     )?;
-    for missing in [&programs.vmm, &programs.guest, &programs.compile, &programs.kvm]
+    for missing in [&programs.vmm, &programs.guest, &programs.compile, &programs.pager, &programs.kvm]
         .into_iter()
         .filter_map(|it| it.as_ref().err())
     {
@@ -165,6 +169,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
 
     // From here on the host's files are out of reach but for what is open.
     confine(state).context("cannot confine the jailer itself")?;
+    let mounts = openat(&processes, "self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let facts = HostFacts {
         cgroups: parents.facts.clone(),
         user_namespace: probe::user_namespace(&processes, options.uid_base),
@@ -177,6 +182,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         parents,
         programs,
         processes,
+        mounts,
         uid_base: options.uid_base,
         slots: options.slots,
         max_memory_bytes: max_memory.unwrap_or(u64::MAX),

@@ -3,7 +3,7 @@
 use super::Child;
 use crate::sys;
 use rustix::{
-    fs::{FileType, SealFlags, fcntl_get_seals, fstat},
+    fs::{FileType, OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat},
     io::Errno,
     net::{AddressFamily, SocketType, sockopt},
     pipe::fcntl_getpipe_size,
@@ -53,6 +53,19 @@ pub(crate) fn check(kind: DescriptorKind, fd: BorrowedFd<'_>) -> Result<(), &'st
                 _ => Err("a memfd sealed against writing and resizing"),
             }
         }
+        DescriptorKind::Packets => {
+            let fits = sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+                && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET);
+            if fits { Ok(()) } else { Err("a Unix packet socket") }
+        }
+        // What was opened as a folder is one: the kernel keeps the flag, and nobody can set it later. Only with this flag,
+        // so that no file system is asked.
+        DescriptorKind::Folder { .. } => match fcntl_getfl(fd) {
+            Ok(flags) if flags.contains(OFlags::DIRECTORY) && flags & OFlags::RWMODE == OFlags::RDONLY => {
+                Ok(())
+            }
+            _ => Err("a folder, opened as one (O_DIRECTORY)"),
+        },
         // Files that know seals are memfds (or files on tmpfs): no directory, no device, no disk.
         DescriptorKind::Memory => match fcntl_get_seals(fd) {
             Ok(_) if is_regular(fd) => Ok(()),

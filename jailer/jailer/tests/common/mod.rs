@@ -26,7 +26,10 @@ use std::{
 use tempfile::TempDir;
 use warren_sandbox_plan::{
     name::SandboxName,
-    request::{CompileOptions, CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, Program, Reply, Request},
+    request::{
+        CompileOptions, CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, PagerOptions, Program, Reply,
+        Request,
+    },
 };
 
 static PROGRAMS: OnceLock<Programs> = OnceLock::new();
@@ -112,7 +115,8 @@ impl Jailer {
         rustix::thread::set_thread_groups(&[Gid::from_raw(12_345), Gid::ROOT]).unwrap();
         let mut process = Command::new(&programs().jailer);
         process.arg("serve");
-        let program = ["--vmm", "--compile", "--guest"].map(|flag| (flag, programs().probe.as_os_str()));
+        let program =
+            ["--vmm", "--compile", "--guest", "--pager"].map(|flag| (flag, programs().probe.as_os_str()));
         for (flag, value) in program.into_iter().chain([("--agent-uid", OsStr::new("0"))]) {
             if !arguments.contains(&flag) {
                 process.arg(flag).arg(value);
@@ -252,6 +256,26 @@ pub(crate) fn memory(content: &[u8], sealed: bool) -> OwnedFd {
         fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW).unwrap();
     }
     file.into()
+}
+
+/// A pager of small bounds.
+pub(crate) const PAGER: Program = Program::Pager(PagerOptions { cache_mib: 16, memory_mib: 8 });
+
+/// Two ends of packets.
+pub(crate) fn packet_pair() -> (OwnedFd, OwnedFd) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+/// The mount namespace that this process's folders are in.
+pub(crate) fn own_mounts() -> OwnedFd {
+    File::open("/proc/self/ns/mnt").unwrap().into()
+}
+
+/// A folder, opened as one.
+pub(crate) fn open_folder(path: &std::path::Path) -> OwnedFd {
+    use rustix::fs::{Mode, OFlags, open};
+    open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
 pub(crate) const fn compile(purpose: CompilePurpose, isa: u64) -> Program {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     name::SandboxName,
-    request::{CompileOptions, CompilePurpose, Jailed, LIST_PAGE, Limits, LinuxMachine, Spawn},
+    request::{CompileOptions, CompilePurpose, Jailed, LIST_PAGE, Limits, LinuxMachine, PagerOptions, Spawn},
 };
 use alloc::vec;
 use proptest::prelude::*;
@@ -21,6 +21,8 @@ fn any_request() -> impl Strategy<Value = Request> {
                 network
             })
         ),
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(cache_mib, memory_mib)| { Program::Pager(PagerOptions { cache_mib, memory_mib }) }),
         (any::<bool>(), any::<u64>()).prop_map(|(function, isa)| {
             let purpose = if function { CompilePurpose::Function } else { CompilePurpose::Policy };
             Program::Compile(CompileOptions { purpose, isa })

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     facts::{CgroupFacts, CgroupParent, Controller},
-    request::{CompileOptions, LinuxMachine},
+    request::{CompileOptions, LinuxMachine, PAGER_NAME, PagerOptions, Spawn},
 };
 
 fn facts(version: CgroupVersion, user_namespace: Availability) -> HostFacts {
@@ -96,6 +96,37 @@ part one: warren-jailer, before exec
     assert_eq!(text, expected);
 }
 
+/// Its uid is its own, as every jail's: what it may read and write is said by folders that it has and nobody else reaches.
+#[test]
+fn the_pager_has_folders_and_no_device() {
+    let pager = Program::Pager(PagerOptions { cache_mib: 4096, memory_mib: 128 });
+    let text = plan(&facts(CgroupVersion::V2, Availability::Yes), pager, &LIMITS).to_string();
+    for line in [
+        "CORE=0 NOFILE=6400 FSIZE=67108864 NPROC=24 MEMLOCK=0",
+        "3 = packet socket (request's 0), 4 = folder as a mount, ro (request's 2), 5 = folder as a mount, ro (request's 3), ",
+        "6 = folder as a mount (request's 4), close_range on every other",
+        "argv warren-pager jailed --cache-mib=4096 --memory-mib=128\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains("/dev/kvm") && !text.contains("userfaultfd"), "{text}");
+}
+
+/// One at a time, and nothing else in its name's place.
+#[test]
+fn the_pagers_name_is_its_own() {
+    let pager = Program::Pager(PagerOptions { cache_mib: 1, memory_mib: 1 });
+    for (name, program, right) in [
+        (PAGER_NAME, pager, true),
+        ("s1", Program::Vmm, true),
+        (PAGER_NAME, Program::Vmm, false),
+        ("s1", pager, false),
+    ] {
+        let spawn = Spawn { name: SandboxName::new(name).unwrap(), program, limits: LIMITS };
+        assert_eq!(spawn.is_called_right(), right, "{spawn:?}");
+    }
+}
+
 #[test]
 fn a_pagers_vmm_alone_has_userfaultfd() {
     let text = |program| plan(&facts(CgroupVersion::V2, Availability::Yes), program, &LIMITS).to_string();
@@ -124,6 +155,7 @@ fn what_must_come_before_what() {
                 Program::Restore,
                 Program::PagedRestore,
                 Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
+                Program::Pager(PagerOptions { cache_mib: 1, memory_mib: 1 }),
                 Program::Linux(LinuxMachine {
                     memory_mib: 128,
                     cpus: 1,

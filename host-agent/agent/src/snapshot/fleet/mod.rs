@@ -52,9 +52,10 @@ use tiers::Tiers;
 use tokio::time::timeout;
 use warren_artefact::{Digest, SnapshotKey, SnapshotOf};
 use warren_chunks::{
-    Store,
+    Name, Store,
     l2::{self, v1::chunks_server::ChunksServer},
     l3::{EntryName, OriginError},
+    store::ReadError,
 };
 use warren_identity::{Service, StatementSigner, StatementVerifier};
 use warren_proto::v1;
@@ -216,6 +217,11 @@ impl Fleet {
             Ok(there)
         });
         removed.await.unwrap_or(Err(OriginError::Slow))
+    }
+
+    /// Puts a retired object back into service.
+    pub(super) async fn rescue(&self, name: Name) -> Result<(), ReadError> {
+        self.store().await?.rescue(name).await
     }
 
     /// The store of chunks and manifests.

@@ -27,6 +27,8 @@ use warren_proto::{
 
 /// The user the agent runs as: not root.
 const AGENT_UID: u32 = 64_001;
+/// Jails of one jailer, and their user ids.
+const SLOTS: u32 = 256;
 /// Everything a test waits for happens within this, on a machine that does other things too.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -168,6 +170,12 @@ impl Rig {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    /// User ids of its jails.
+    pub(crate) const fn uids(&self) -> std::ops::Range<u32> {
+        let first = 1_000_000 + self.number * SLOTS;
+        first..first + SLOTS
+    }
+
     /// VMM and compiler processes whose parent is this rig's jailer or its init's.
     pub(crate) fn jailed_processes(&self) -> Vec<i32> {
         process::descendants(self.jailer.pid())
@@ -192,8 +200,11 @@ fn start_jailer(dir: &Path, number: u32) -> Process {
         .arg(dir.join("jailer"));
     command.arg("--agent-uid").arg(AGENT_UID.to_string());
     // Uids of its own, so that two test programs at once do not meet.
-    command.arg("--uid-base").arg((1_000_000 + number * 256).to_string()).args(["--slots", "256"]);
-    for (flag, name) in [("--vmm", "warren-vmm"), ("--compile", "warren-compile")] {
+    command.arg("--uid-base").arg((1_000_000 + number * SLOTS).to_string());
+    command.arg("--slots").arg(SLOTS.to_string());
+    for (flag, name) in
+        [("--vmm", "warren-vmm"), ("--compile", "warren-compile"), ("--pager", "warren-pager")]
+    {
         command.arg(flag).arg(binary(name));
     }
     let upgraded = dir.join(UPGRADED);

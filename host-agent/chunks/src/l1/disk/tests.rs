@@ -1,4 +1,5 @@
 use super::*;
+use std::fs;
 
 const ROOM: u64 = 1 << 20;
 
