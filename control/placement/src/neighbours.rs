@@ -92,7 +92,9 @@ mod tests {
         assert_eq!(one.all.len(), MOST);
         assert_ne!(one.revision, 0);
         let mut moved = neighbours(0..300);
-        moved.iter_mut().for_each(|one| one.address.push('0'));
+        for one in &mut moved {
+            one.address.push('0');
+        }
         for other in [neighbours(0..299), neighbours([]), moved] {
             let changes = list(other.clone());
             // One that is not among the first changes nothing.

@@ -111,6 +111,15 @@ impl fleet_service_server::FleetService for Fleets {
 }
 
 impl Fleets {
+    pub(crate) fn new(
+        frontend: &Arc<Frontend>,
+        assignment: Arc<Assignment>,
+        identity: PathBuf,
+        builder: tokio::sync::watch::Sender<Builder>,
+    ) -> Self {
+        Self { frontend: Arc::clone(frontend), assignment, identity, builder, neighbours: Arc::default() }
+    }
+
     /// Sandboxes that run nothing hold nobody's slot.
     fn idle_again(&self, said: &[v1::Sandbox]) {
         for sandbox in said.iter().filter(|sandbox| sandbox.state() != SandboxState::Busy) {

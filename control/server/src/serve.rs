@@ -96,13 +96,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         // Nobody loads any: who asks for another try is told so at once.
         drop(retries);
     }
-    let fleets = Fleets {
-        frontend: Arc::clone(&frontend),
-        assignment,
-        identity: args.identity.clone(),
-        builder,
-        neighbours: Arc::default(),
-    };
+    let fleets = Fleets::new(&frontend, assignment, args.identity.clone(), builder);
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

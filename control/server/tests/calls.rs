@@ -234,7 +234,9 @@ async fn outdated_snapshots_are_made_again_when_their_host_registers() {
         deployed(&world, name, snap_start).await.1.unwrap();
     }
     let kept = [("fine", 1, "7"), ("fine", 9, "8"), ("off", 1, "9"), ("gone", 1, "a"), ("torn", 1, "b")];
-    kept.into_iter().for_each(|(function, version, digit)| worker.keeps(function, version, digit));
+    for (function, version, digit) in kept {
+        worker.keeps(function, version, digit);
+    }
     worker.report_to(&world.identity_dir(), world.control).await;
     // Of a version that is there, is to have one, and whose new one is good: nothing else goes.
     let left = ["fine", "off", "gone", "torn"];

@@ -13,7 +13,9 @@ use warren_proto::v1::{self, FunctionVersion, SharedSnapshots};
 /// Tells each of these hosts of the others.
 fn introduce(rigs: &[&Rig], revision: u64) {
     let list = v1::Neighbours { revision, all: rigs.iter().map(|rig| rig.as_neighbour()).collect() };
-    rigs.iter().for_each(|rig| rig.control.introduce(list.clone()));
+    for rig in rigs {
+        rig.control.introduce(list.clone());
+    }
 }
 
 /// What a host last said of its shared snapshots, once this is so.

@@ -157,7 +157,7 @@ impl Peers {
         let before = self.known();
         let known = others.into_iter().filter(|peer| peer.id != self.own).map(|peer| {
             let same = before.iter().find(|known| known.peer.id == peer.id);
-            let health = same.map_or_else(Health::default, |known| lock(&known.health).clone());
+            let health = same.map_or_else(Health::default, |known| *lock(&known.health));
             Arc::new(Known { peer, health: Mutex::new(health) })
         });
         *lock(&self.known) = known.collect();

@@ -6,7 +6,10 @@
 //! ```
 //! An entry is whatever somebody wrote who may write to the origin. Its name proves nothing: it is signed, and judged by who reads.
 
-use super::origin::{Area, Held, Origin, OriginError};
+use super::{
+    error::OriginError,
+    origin::{Area, Held, Origin},
+};
 use crate::{files::Taken, name::Name};
 use bytes::Bytes;
 

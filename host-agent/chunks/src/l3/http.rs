@@ -1,6 +1,6 @@
 //! What carries S3: the workspace's own hyper and rustls, as object_store asks for them.
 
-use super::origin::OriginError;
+use super::error::OriginError;
 use crate::files::FileError;
 use http::Uri;
 use http_body_util::BodyExt as _;

@@ -8,6 +8,7 @@
 //! [`retry`] the arithmetic of trying again, [`http`] what carries S3.
 
 pub mod entries;
+pub mod error;
 pub mod folder;
 pub mod http;
 pub mod origin;
@@ -15,6 +16,7 @@ pub mod retry;
 pub mod s3;
 
 pub use entries::EntryName;
+pub use error::OriginError;
 pub use folder::Reading;
-pub use origin::{Area, Held, Origin, OriginError, OriginLimits};
+pub use origin::{Area, Held, Origin, OriginLimits};
 pub use s3::S3;

@@ -4,8 +4,9 @@
 //! [`Origin`](super::Origin)'s, so object_store makes none.
 
 use super::{
+    error::OriginError,
     http::{Connector, Roots},
-    origin::{Area, Held, OriginError},
+    origin::{Area, Held},
 };
 use crate::{files::Taken, name::Name};
 use bytes::Bytes;

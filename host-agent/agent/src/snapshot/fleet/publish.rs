@@ -115,12 +115,11 @@ impl Fleet {
             None => None,
         };
         let is_diff = diff.is_some();
-        let memory = match diff {
-            Some(memory) => memory,
-            None => {
-                let manifest = whole(put, memory_of(snapshot)?, domain.clone(), &mut stored).await?;
-                self.manifest(&store, &manifest).await?
-            }
+        let memory = if let Some(memory) = diff {
+            memory
+        } else {
+            let manifest = whole(put, memory_of(snapshot)?, domain.clone(), &mut stored).await?;
+            self.manifest(&store, &manifest).await?
         };
         let mut disk = None;
         if let Some(file) = snapshot.disk.clone() {
