@@ -220,6 +220,10 @@ impl Supervisor {
         let idle = || if self.0.state.borrow().machine.is_idle() { Ok(()) } else { Err(NotIdle) };
         idle()?;
         let held = self.0.freezer.still().await;
+        if held {
+            // What programs wrote, its own unpacked files above all: a copy that found it unwritten would read all of it again to write it.
+            let _ = tokio::task::spawn_blocking(rustix::fs::sync).await;
+        }
         self.drain();
         self.0.outgoing.empty().await;
         idle().map(|()| held)
