@@ -102,7 +102,7 @@ if has_systemd; then
     kill -0 "$sandbox" || fail "the sandbox ended"
     favored || fail "no favordynmods after kill -9"
     # SYS_ADMIN, SETPCAP, SETUID, SETGID, KILL, DAC_OVERRIDE, CHOWN; and no filter that every VMM would inherit.
-    grep -q '^CapBnd:.00000000002001e3' /proc/$(jailer)/status || fail "$(grep Cap /proc/$(jailer)/status)"
+    grep -q '^CapBnd:.00000000002401e3' /proc/$(jailer)/status || fail "$(grep Cap /proc/$(jailer)/status)"
     grep -q '^Seccomp:.0' /proc/$(jailer)/status || fail "the unit filters system calls"
 fi
 for pid in $(running warren-agent) $(running warren-control); do
