@@ -153,7 +153,7 @@ impl Folder {
         let folder = target.parent().unwrap_or(target);
         if !self.root.is_there(folder) {
             self.root.make().map_err(|source| self.failed("make", folder, source))?;
-            self.make(folder)?;
+            self.root.make_all(folder, access).map_err(|source| self.failed("make", folder, source))?;
             if let Some(above) = folder.parent() {
                 self.sync(above)?;
             }

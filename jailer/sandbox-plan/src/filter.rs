@@ -106,6 +106,20 @@ impl Rows {
         Self { calls: [nothing; ROWS], len: 0 }
     }
 
+    /// Those of a table that is one filter.
+    ///
+    /// # Panics
+    /// As [`Rows::push`].
+    #[must_use]
+    pub const fn of(calls: &[SystemCall]) -> Self {
+        let (mut rows, mut at) = (Self::new(), 0);
+        while at < calls.len() {
+            rows.push(calls[at]);
+            at += 1;
+        }
+        rows
+    }
+
     /// One more.
     ///
     /// # Panics

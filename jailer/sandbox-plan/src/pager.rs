@@ -84,14 +84,7 @@ pub const SYSTEM_CALLS: [SystemCall; 45] = [
 ];
 
 /// The same for the kernel.
-pub static FILTER: Filter = {
-    let (mut rows, mut at) = (Rows::new(), 0);
-    while at < SYSTEM_CALLS.len() {
-        rows.push(SYSTEM_CALLS[at]);
-        at += 1;
-    }
-    rows.filter()
-};
+pub static FILTER: Filter = Rows::of(&SYSTEM_CALLS).filter();
 
 #[cfg(test)]
 mod tests {

@@ -115,15 +115,6 @@ impl Directory {
     pub(super) fn put(&self, area: Area, name: Name, sealed: &[u8], taken: Taken) -> Result<bool, FileError> {
         let (_, place) = self.place(area, name)?;
         let folder = self.whole("write", area)?;
-        let shard = place.parent().unwrap_or(&place);
-        if !folder.root().is_there(shard) {
-            folder
-                .root()
-                .make()
-                .and_then(|()| folder.root().make_all(shard, access(area)))
-                .map_err(|source| folder.failed("make", shard, source))?;
-            folder.sync(Path::new(area.prefix()))?;
-        }
         folder.write_for(&place, sealed, taken, access(area))
     }
 
