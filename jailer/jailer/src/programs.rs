@@ -10,9 +10,11 @@ use rustix::{
 use std::{
     fs::File,
     io::{self, Seek as _},
+    num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
+use warren_large_pages::{LARGE_PAGE, gather};
 use warren_sandbox_plan::{facts::Availability, request::Program};
 
 /// A file the jailer may lack: without it, only the spawns that need it are refused.
@@ -35,12 +37,16 @@ pub(crate) struct Programs {
 impl Programs {
     /// Opens them.
     pub(crate) fn open(vmm: &Path, guest: &Path, compile: &Path, pager: &Path) -> io::Result<Self> {
-        let guest = copy(guest, "guest", Mode::from_raw_mode(0o400));
+        let executed = |path, name| copy(path, name, Mode::from_raw_mode(0o111), |_| Ok(())).map(|(file, ())| file);
+        let (guest, guest_digest) = match copy(guest, "guest", Mode::from_raw_mode(0o400), shared) {
+            Ok((file, digest)) => (Ok(file), Some(digest)),
+            Err(why) => (Err(why), None),
+        };
         Ok(Self {
-            vmm: copy(vmm, "vmm", Mode::from_raw_mode(0o111)),
-            compile: copy(compile, "compile", Mode::from_raw_mode(0o111)),
-            pager: copy(pager, "pager", Mode::from_raw_mode(0o111)),
-            guest_digest: guest.as_ref().ok().map(digest).transpose()?,
+            vmm: executed(vmm, "vmm"),
+            compile: executed(compile, "compile"),
+            pager: executed(pager, "pager"),
+            guest_digest,
             guest,
             kvm: device("/dev/kvm"),
             userfaultfd: device("/dev/userfaultfd"),
@@ -80,7 +86,13 @@ pub(crate) fn sibling(name: &str) -> PathBuf {
     here.parent().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
 }
 
-fn copy(path: &Path, name: &str, mode: Mode) -> Held {
+/// A sealed copy of a file, and what was made of it before it was sealed.
+fn copy<T>(
+    path: &Path,
+    name: &str,
+    mode: Mode,
+    make: impl FnOnce(&mut File) -> io::Result<T>,
+) -> Result<(OwnedFd, T), String> {
     let explain = |error: io::Error| format!("{}: {error}", path.display());
     let mut from = File::open(path).map_err(explain)?;
     if !from.metadata().map_err(explain)?.is_file() {
@@ -93,17 +105,23 @@ fn copy(path: &Path, name: &str, mode: Mode) -> Held {
         .map_err(|error| explain(error.into()))?;
     let mut to = File::from(memory);
     io::copy(&mut from, &mut to).map_err(explain)?;
+    let made = make(&mut to).map_err(explain)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fchmod(&to, mode).and_then(|()| fcntl_add_seals(&to, seals)).map_err(|error| explain(error.into()))?;
-    Ok(to.into())
+    Ok((to.into(), made))
 }
 
-/// Of a file that cannot change any more.
-fn digest(file: &OwnedFd) -> io::Result<[u8; 32]> {
-    let mut file = File::from(file.try_clone()?);
+/// What every sandbox of the host maps: its digest. Then it is made longer, to whole large pages, and put together in them where the
+/// kernel can; where it cannot, guests touch small ones one by one.
+fn shared(file: &mut File) -> io::Result<[u8; 32]> {
     file.rewind()?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(&mut file)?;
+    hasher.update_reader(&mut *file)?;
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if let Some(len) = len.checked_next_multiple_of(LARGE_PAGE).and_then(NonZeroUsize::new) {
+        file.set_len(len.get() as u64)?;
+        let _ = gather(&*file, 0, len);
+    }
     Ok(*hasher.finalize().as_bytes())
 }
 

@@ -112,7 +112,38 @@ pub enum ElfError {
     },
 }
 
+/// What nobody writes of a program, where that is one piece of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unwritten {
+    /// First byte, virtual and guest-physical: the start of a page.
+    pub va: u64,
+    /// Bytes, whole pages.
+    pub len: u64,
+    /// Where they start in the file.
+    pub offset: u64,
+    /// From `va` on, bytes that can be shown without covering anything written.
+    pub room: u64,
+}
+
 impl Program {
+    /// What nobody writes of it, if that comes first and lies in the file as in memory.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Unwritten> {
+        let unwritten = |segment: &&ProgramSegment| {
+            segment.access != Access::UserWrite && segment.memory_len == segment.file_len
+        };
+        let count = self.segments.iter().take_while(unwritten).count();
+        let (pieces, rest) = self.segments.split_at_checked(count)?;
+        let (first, last) = (pieces.first()?, pieces.last()?);
+        let first_byte = |segment: &ProgramSegment| segment.va / PAGE_SIZE * PAGE_SIZE;
+        let va = first_byte(first);
+        let offset = first.offset - (first.va - va);
+        let in_place = |segment: &ProgramSegment| segment.va.wrapping_sub(segment.offset) == va.wrapping_sub(offset);
+        let len = crate::plan::page_up(last.va + last.memory_len) - va;
+        let room = rest.first().map_or(PROGRAM.end(), first_byte) - va;
+        pieces.iter().all(in_place).then_some(Unwritten { va, len, offset, room })
+    }
+
     /// Reads and judges a file.
     pub fn parse(file: &(impl FileBytes + ?Sized)) -> Result<Self, ElfError> {
         let header = Header::read(file, HEADERS_MAX)?;

@@ -3,10 +3,13 @@
 use crate::cpu::Cpu;
 use crate::cpuid::wasm;
 use crate::machine::{MachineError, MachineOptions};
+use crate::program;
 use crate::ram::Ram;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
+use rustix::fd::AsFd;
 use warren_boot::entry::Features;
+use warren_state::wasm::Area;
 
 /// Where KVM may put its real-mode task state on processors that need one: between the banks, never used by us.
 const TSS_ADDRESS: usize = 0xFFFB_D000;
@@ -20,6 +23,8 @@ pub struct Bare {
     pub(crate) tsc_hz: u64,
     pub(crate) class_len: u64,
     pub(crate) msr_filter: bool,
+    /// What nobody writes of the guest program, once it is there.
+    pub(crate) program: Option<Area>,
 }
 
 impl Bare {
@@ -42,7 +47,19 @@ impl Bare {
         let vcpu = vm.create_vcpu(0).map_err(step("create a vCPU"))?;
         vcpu.set_cpuid2(&leaves.to_kvm()?).map_err(step("set CPUID"))?;
         let tsc_hz = u64::from(vcpu.get_tsc_khz().map_err(step("read the TSC frequency"))?) * 1000;
-        Ok((Self { vm, ram, features, tsc_hz, class_len, msr_filter }, Cpu::new(vcpu)))
+        Ok((Self { vm, ram, features, tsc_hz, class_len, msr_filter, program: None }, Cpu::new(vcpu)))
+    }
+
+    /// The same for a guest that is brought back: with what nobody writes of its program.
+    pub fn with_program(
+        kvm: &Kvm,
+        image: &impl AsFd,
+        options: MachineOptions,
+    ) -> Result<(Self, Cpu), MachineError> {
+        let read = program::read(image)?;
+        let (mut bare, cpu) = Self::create(kvm, options)?;
+        bare.program = Some(program::show(&read, image, &bare.ram)?);
+        Ok((bare, cpu))
     }
 
     /// Whether this host's KVM filters MSR accesses (it denies them all).

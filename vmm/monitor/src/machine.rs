@@ -15,6 +15,8 @@ use crate::ram::{Ram, RamError};
 use crate::sys::FileUse;
 use kvm_ioctls::Kvm;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::fstat;
+use rustix::io::Errno;
 use std::io;
 use warren_abi::boot::{BOOT_MAGIC, BootHeader};
 use warren_abi::isa::IsaSet;
@@ -24,6 +26,7 @@ use warren_boot::entry::EntryState;
 use warren_boot::paging::PagingError;
 use warren_boot::plan::{self, Base, Plan, PlanError, Sizes};
 use warren_boot::{Access, Mapping, OutOfRange, PageTables, descriptors, exceptions};
+use warren_state::wasm::Area;
 use warren_vmm_protocol::LoadSpec;
 use zerocopy::IntoBytes;
 
@@ -53,6 +56,9 @@ pub struct Machine {
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) plan: Plan,
+    /// Where code and files are shown, which may be more than is mapped.
+    pub(crate) code: Area,
+    pub(crate) task: Option<Area>,
     pub(crate) isa: IsaSet,
     pub(crate) memory_bytes: u64,
 }
@@ -73,7 +79,7 @@ pub enum MachineError {
     Event(#[source] io::Error),
     /// No random bytes: the host's fault.
     #[error("the kernel gives no random bytes")]
-    Entropy(#[source] rustix::io::Errno),
+    Entropy(#[source] Errno),
     /// Guest memory: the host's fault.
     #[error(transparent)]
     Ram(#[from] RamError),
@@ -143,7 +149,7 @@ impl Machine {
         ram.put(plan::GDT.start, &descriptors::gdt_page())?;
         ram.put(plan::IDT.start, &descriptors::idt())?;
         ram.put(plan::STUBS.start, &exceptions::stubs())?;
-        program::place(&program, image, ram, &mut tables)?;
+        vm.program = Some(program::place(&program, image, &mut vm.ram, &mut tables)?);
         let entry = program.entry;
         Ok((Self { bare: vm, tables, base, entry, options, loaded: None }, cpu))
     }
@@ -156,10 +162,9 @@ impl Machine {
         if plan.high_len > 0 {
             self.bare.ram.add_bank(&self.bare.vm, plan::HIGH_BASE, plan.high_len)?;
         }
-        self.map_file("the function's code", plan.code, &artefacts.code)?;
-        if let (Some(mapping), Some(task)) = (plan.task, &artefacts.task) {
-            self.map_file("the function's files", mapping, task)?;
-        }
+        let code = self.map_file("the function's code", plan.code, &artefacts.code)?;
+        let task = plan.task.zip(artefacts.task.as_ref());
+        let task = task.map(|(mapping, task)| self.map_file("the function's files", mapping, task)).transpose()?;
         for piece in &plan.heap {
             self.tables.map_noting_writes(&mut self.bare.ram, *piece, HEAP.base + written::FINE_LEN)?;
             if self.options.huge_heap {
@@ -171,7 +176,7 @@ impl Machine {
         self.bare.ram.put(BOOT.base, &boot)?;
         let mailbox = Mailbox::new(self.bare.ram.clone(), self.base.mailbox.gpa);
         let entry = EntryState::new(self.entry, self.tables.root(), self.bare.features);
-        self.loaded = Some(Loaded { plan, isa: spec.isa, memory_bytes: spec.memory_bytes });
+        self.loaded = Some(Loaded { plan, code, task, isa: spec.isa, memory_bytes: spec.memory_bytes });
         Ok(Start { entry, mailbox, memory_bytes: spec.memory_bytes, init_timeout_ms: spec.init_timeout_ms })
     }
 
@@ -202,10 +207,11 @@ impl Machine {
         self.tables.root()
     }
 
-    fn map_file(&mut self, what: &'static str, mapping: Mapping, file: &OwnedFd) -> Result<(), MachineError> {
-        self.bare.ram.map_file(what, mapping.gpa, mapping.len, (file.as_fd(), 0), FileUse::ReadOnly)?;
+    fn map_file(&mut self, what: &'static str, mapping: Mapping, file: &OwnedFd) -> Result<Area, MachineError> {
+        let area = shown(mapping, file).map_err(|source| RamError::Map { what, source: source.into() })?;
+        self.bare.ram.map_file(what, area.gpa, area.len, (file.as_fd(), 0), FileUse::ReadOnly)?;
         self.tables.map(&mut self.bare.ram, mapping)?;
-        Ok(())
+        Ok(area)
     }
 
     /// Lets the guest read the tables of its heap, as [`written`] says.
@@ -245,6 +251,12 @@ impl Machine {
         }
         Ok(page)
     }
+}
+
+/// Where a file is shown that the guest maps so: parts begin at large pages each.
+fn shown(mapping: Mapping, file: &OwnedFd) -> Result<Area, Errno> {
+    let in_file = u64::try_from(fstat(file)?.st_size).unwrap_or(0);
+    Ok(Area { gpa: mapping.gpa, len: program::whole(mapping.len, in_file) })
 }
 
 /// The instruction sets of this host that Warren knows.

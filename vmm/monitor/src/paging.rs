@@ -113,7 +113,7 @@ fn areas(runs: &[Run], apart: &[Area]) -> Vec<Area> {
     let mut gap = GAP;
     loop {
         let areas = closed(runs, apart, gap);
-        // What cannot be closed parts runs in five at most: two areas apart, two banks.
+        // What cannot be closed parts runs in six at most: three areas apart, two banks.
         if areas.len() <= REGIONS_MAX || gap == u64::MAX {
             return areas;
         }

@@ -72,7 +72,7 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     sys::install_kick_handler().context("install the signal handler")?;
     let kvm = open_kvm(descriptors.kvm)?;
     let (vessel, cpu, filters_msrs) = if options.bare {
-        let (bare, cpu) = Bare::create(&kvm, options).context("make the VM")?;
+        let (bare, cpu) = Bare::with_program(&kvm, &descriptors.image, options).context("make the VM")?;
         let filters = bare.filters_msrs();
         (Vessel::Bare(bare), cpu, filters)
     } else {

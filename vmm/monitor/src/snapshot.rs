@@ -1,7 +1,8 @@
 //! A Wasm guest at rest, written down and brought back.
 //!
 //! Taking: the vCPU thread says its registers and waits; the main thread writes every page that is not zero into a file it was
-//! given, and answers with the state ([`warren_state`]). Code and files are left out: they are sealed files already.
+//! given, and answers with the state ([`warren_state`]). What nobody writes of the guest program, code and files are left out: they
+//! are sealed files already.
 //!
 //! Restoring: large runs of the file become private mappings over the memory slot of a VM that is bare, so that a page is copied
 //! when it is written and read from the host's page cache otherwise; a few small ones are copied (`snapshot/pieces.rs`). Or a
@@ -29,7 +30,7 @@ use rustix::fs::fcntl_get_seals;
 use warren_abi::window::PAGE_SIZE;
 use warren_boot::entry::{EntryState, Features};
 use warren_boot::plan::HIGH_BASE;
-use warren_boot::{Mapping, OutOfRange};
+use warren_boot::OutOfRange;
 use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, WasmState};
 use warren_state::{StateError, open, seal};
 
@@ -87,10 +88,10 @@ pub struct Taken {
 pub fn take(machine: &Machine, cpu: CpuState, generation: u64, file: OwnedFd) -> Result<Taken, TakeError> {
     let loaded = machine.loaded().ok_or(TakeError::Empty)?;
     let bare = machine.bare();
-    let area = |mapping: &Mapping| Area { gpa: mapping.gpa, len: mapping.len };
-    let (code, task) = (area(&loaded.plan.code), loaded.plan.task.as_ref().map(area));
+    let (code, task) = (loaded.code, loaded.task);
     let banks = [Area { gpa: 0, len: bare.class_len }, Area { gpa: HIGH_BASE, len: loaded.plan.high_len }];
-    let apart: Vec<_> = [Some(code), task].into_iter().flatten().collect();
+    let program = bare.program.ok_or(TakeError::Empty)?;
+    let apart: Vec<_> = [Some(program), Some(code), task].into_iter().flatten().collect();
     let mut runs = Vec::new();
     for bank in banks {
         for piece in without(bank, &apart) {
@@ -111,6 +112,7 @@ pub fn take(machine: &Machine, cpu: CpuState, generation: u64, file: OwnedFd) ->
         low_len: bare.class_len,
         high_len: loaded.plan.high_len,
         memory_bytes: loaded.memory_bytes,
+        program,
         mailbox: machine.mailbox(),
         code,
         task,
@@ -213,10 +215,11 @@ impl Image {
     /// Puts memory back to what it is in the snapshot, in the VM that it was put in before, whose vCPU is held. Of what was written
     /// since nothing is left. What the vCPU needs to go on, as another generation than all before.
     pub fn again(&mut self, bare: &Bare) -> Result<Resume, MachineError> {
+        let apart: Vec<_> = self.state.apart().collect();
         for bank in
             [Area { gpa: 0, len: self.state.low_len }, Area { gpa: HIGH_BASE, len: self.state.high_len }]
         {
-            for piece in without(bank, &apart(&self.state)) {
+            for piece in without(bank, &apart) {
                 bare.ram
                     .give_back(piece.gpa, piece.len)
                     .map_err(|source| RamError::Map { what: MEMORY, source })?;
@@ -253,6 +256,9 @@ pub fn restore(
         let (of, here) = (state.processor.tsc_hz, bare.tsc_hz);
         return Err(refused(format!("the snapshot's clock ticks at {of} Hz, this host's at {here} Hz")));
     }
+    if bare.program != Some(state.program) {
+        return Err(refused("the snapshot was made with another guest program".into()));
+    }
     if state.high_len > 0 {
         bare.ram.add_bank(&bare.vm, HIGH_BASE, state.high_len)?;
     }
@@ -273,7 +279,8 @@ pub fn restore(
         }
         Backing::Pager(socket) => {
             let userfault = userfault.ok_or(PagerError::NotStartedForIt)?;
-            Source::Pager(Paging::begin(&bare.ram, &state.runs, &apart(&state), (userfault, socket))?)
+            let apart: Vec<_> = state.apart().collect();
+            Source::Pager(Paging::begin(&bare.ram, &state.runs, &apart, (userfault, socket))?)
         }
     };
     Ok((resume, source))
@@ -288,11 +295,6 @@ fn resume_of(bare: &Bare, state: &WasmState) -> Resume {
         memory_bytes: state.memory_bytes,
         generation: state.generation,
     }
-}
-
-/// What lies in memory and is no part of a snapshot's: files that nobody writes to.
-fn apart(state: &WasmState) -> Vec<Area> {
-    [Some(state.code), state.task].into_iter().flatten().collect()
 }
 
 /// Maps the large runs of a snapshot's memory.

@@ -28,8 +28,6 @@ pub mod wasm;
 use alloc::vec::Vec;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The version of the format. A reader knows this one alone; who finds another makes the snapshot anew.
-pub const FORMAT_VERSION: u32 = 1;
 /// Most bytes of an envelope: it travels in one control message.
 pub const ENVELOPE_MAX: usize = 192 << 10;
 
@@ -37,6 +35,8 @@ pub const ENVELOPE_MAX: usize = 192 << 10;
 pub trait Body: Serialize + DeserializeOwned {
     /// How its envelopes begin.
     const MAGIC: [u8; 8];
+    /// The version of its format. A reader knows this one alone; who finds another makes the snapshot anew.
+    const VERSION: u32;
 }
 
 const HEAD: usize = 8 + 4 + 4;
@@ -57,10 +57,12 @@ pub enum StateError {
         found: usize,
     },
     /// Another release's.
-    #[error("the snapshot has format version {found}, this release reads {FORMAT_VERSION}; make it anew")]
+    #[error("the snapshot has format version {found}, this release reads {reads}; make it anew")]
     Version {
         /// Which.
         found: u32,
+        /// The one that is read.
+        reads: u32,
     },
     /// Changed on its way.
     #[error("the snapshot was altered: its digest is wrong")]
@@ -92,7 +94,7 @@ pub enum StateError {
 /// Puts a body into an envelope.
 pub fn seal<T: Body>(body: &T) -> Result<Vec<u8>, StateError> {
     let mut out = Vec::from(T::MAGIC);
-    out.extend(FORMAT_VERSION.to_le_bytes());
+    out.extend(T::VERSION.to_le_bytes());
     out.extend([0; 4]);
     let mut out = postcard::to_extend(body, out).map_err(|_| StateError::Malformed)?;
     let len = out.len() + DIGEST;
@@ -116,8 +118,8 @@ pub fn open<T: Body>(bytes: &[u8]) -> Result<T, StateError> {
         return Err(StateError::Magic);
     }
     let found = u32::from_le_bytes([v0, v1, v2, v3]);
-    if found != FORMAT_VERSION {
-        return Err(StateError::Version { found });
+    if found != T::VERSION {
+        return Err(StateError::Version { found, reads: T::VERSION });
     }
     let len = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
     let expected = len.saturating_add(HEAD + DIGEST);

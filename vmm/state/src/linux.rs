@@ -66,6 +66,7 @@ pub struct Leaf {
 
 impl Body for LinuxState {
     const MAGIC: [u8; 8] = *b"WRNLINUX";
+    const VERSION: u32 = 1;
 }
 
 impl LinuxState {

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use serde::{Deserialize, Serialize};
 use warren_abi::isa::IsaSet;
-use warren_abi::window::{CODE, LARGE_PAGE_SIZE, PAGE_SIZE, TASK};
+use warren_abi::window::{CODE, LARGE_PAGE_SIZE, PAGE_SIZE, PROGRAM, TASK};
 
 /// Most runs of pages: each is a mapping of its own when it is restored.
 pub const RUNS_MAX: usize = 4096;
@@ -29,6 +29,8 @@ pub struct WasmState {
     pub high_len: u64,
     /// Bytes of the function's memory.
     pub memory_bytes: u64,
+    /// Where what nobody writes of the guest program lies; it comes from the program's file again.
+    pub program: Area,
     /// Where the mailbox lies.
     pub mailbox: u64,
     /// Where the function's code lies; it comes from the artefact again.
@@ -114,11 +116,18 @@ impl Area {
 
 impl Body for WasmState {
     const MAGIC: [u8; 8] = *b"WRNSTATE";
+    /// 1: with the guest program among the runs.
+    const VERSION: u32 = 2;
 }
 
 impl WasmState {
+    /// What lies in memory and is no part of a snapshot's: files that nobody writes to.
+    pub fn apart(&self) -> impl Iterator<Item = Area> + use<> {
+        [Some(self.program), Some(self.code), self.task].into_iter().flatten()
+    }
+
     /// Judges a state against itself and the length of its memory's file: banks have sizes that exist, every area lies in one and
-    /// is whole pages, runs ascend and leave code and files alone, and flags are a user program's.
+    /// is whole pages, runs ascend and leave program, code and files alone, and flags are a user program's.
     pub fn check(&self, memory_len: u64) -> Result<(), StateError> {
         let rule = |holds: bool, rule| if holds { Ok(()) } else { Err(StateError::Rule(rule)) };
         rule(self.abi_version == warren_abi::ABI_VERSION, "another guest's contract")?;
@@ -129,13 +138,19 @@ impl WasmState {
         let inside = |area: Area| {
             banks.iter().any(|bank| bank.gpa <= area.gpa && area.range().end <= bank.range().end)
         };
+        let program = self.program;
+        rule(
+            program.is_pages() && inside(program) && program.len <= PROGRAM.max_len,
+            "a program outside of memory",
+        )?;
+        rule(!program.overlaps(self.code), "code over the program")?;
         rule(
             self.code.is_pages() && inside(self.code) && self.code.len <= CODE.max_len,
             "code outside of memory",
         )?;
         if let Some(task) = self.task {
             rule(task.is_pages() && inside(task) && task.len <= TASK.max_len, "files outside of memory")?;
-            rule(!task.overlaps(self.code), "files over code")?;
+            rule(!task.overlaps(self.code) && !task.overlaps(program), "files over code")?;
         }
         rule(self.runs.len() <= RUNS_MAX, "too many runs of pages")?;
         let (mut end, mut total) = (0, 0_u64);
@@ -143,7 +158,7 @@ impl WasmState {
             rule(run.is_pages() && inside(*run), "pages outside of memory")?;
             rule(run.gpa >= end, "pages out of order")?;
             rule(
-                !run.overlaps(self.code) && self.task.is_none_or(|task| !run.overlaps(task)),
+                !self.apart().any(|area| run.overlaps(area)),
                 "pages over files",
             )?;
             end = run.range().end;

@@ -204,7 +204,7 @@ impl Versions {
             if !matches!(metadata.world, World::Preview1 | World::Function) {
                 return Err(PrepareError::WrongWorld(format!("{:?}", metadata.world)));
             }
-            let file = SealedFile::new("function", artefact.code())?;
+            let file = SealedFile::shared("function", artefact.code())?;
             let code = SealedCode {
                 file,
                 digest: metadata.code,

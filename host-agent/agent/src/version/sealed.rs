@@ -85,7 +85,7 @@ pub(crate) trait Weigh {
 
 impl Weigh for SealedCode {
     fn bytes(&self) -> u64 {
-        self.file.len()
+        self.file.held()
     }
 }
 

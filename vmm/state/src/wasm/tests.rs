@@ -10,7 +10,8 @@ fn good() -> WasmState {
         low_len: 160 << 20,
         high_len: 0,
         memory_bytes: 64 << 20,
-        mailbox: 0x40_0000,
+        program: Area { gpa: 0x20_0000, len: 0x13_4000 },
+        mailbox: 0x60_0000,
         code: Area { gpa: 0x200_0000, len: 0x3000 },
         task: Some(Area { gpa: 0x240_0000, len: 0x1000 }),
         root: 0x5000,
@@ -21,7 +22,7 @@ fn good() -> WasmState {
             x87_control: 0x37F,
             mxcsr: 0x1F80,
         },
-        runs: vec![Area { gpa: 0x1000, len: 0x4000 }, Area { gpa: 0x20_0000, len: 0x1000 }],
+        runs: vec![Area { gpa: 0x1000, len: 0x4000 }, Area { gpa: 0x40_0000, len: 0x1000 }],
         generation: 1,
     }
 }
@@ -45,6 +46,10 @@ fn every_rule_is_looked_at() {
     refused(|s| s.low_len = 4 << 30, "low bank");
     refused(|s| s.high_len = 4096, "high bank");
     refused(|s| s.high_len = 64 << 30, "high bank");
+    refused(|s| s.program.gpa = 160 << 20, "program");
+    refused(|s| s.program.len = 0, "program");
+    refused(|s| s.program = s.code, "code over the program");
+    refused(|s| s.task = Some(s.program), "files over code");
     refused(|s| s.code.gpa = 160 << 20, "code");
     refused(|s| s.code.len = 0, "code");
     refused(|s| s.code = Area { gpa: u64::MAX - 0xFFF, len: 0x2000 }, "code");
@@ -52,6 +57,7 @@ fn every_rule_is_looked_at() {
     refused(|s| s.runs[0].gpa = 0x800, "pages outside");
     refused(|s| s.runs.swap(0, 1), "order");
     refused(|s| s.runs[1].gpa = 0x4000, "order");
+    refused(|s| s.runs[1].gpa = 0x20_0000, "over files");
     refused(|s| s.runs[1].gpa = 0x200_0000, "over files");
     refused(|s| s.runs[1].gpa = 0x240_0000, "over files");
     refused(|s| s.runs[1].len = u64::MAX - 0xFFF, "pages outside");
@@ -68,10 +74,12 @@ fn every_rule_is_looked_at() {
 /// A snapshot of an earlier build is read by this one; when this test fails, the format has changed and needs a new version.
 #[test]
 fn the_golden_snapshot() {
-    let golden = include_bytes!("../../tests/golden/wasm-1.state");
+    let golden = include_bytes!("../../tests/golden/wasm-2.state");
     let state = WasmState { abi_version: 2, ..good() };
     assert_eq!(open::<WasmState>(golden), Ok(state.clone()));
     assert_eq!(seal(&state).unwrap(), golden);
+    let older = include_bytes!("../../tests/golden/wasm-1.state");
+    assert_eq!(open::<WasmState>(older), Err(StateError::Version { found: 1, reads: 2 }));
 }
 
 proptest! {

@@ -51,8 +51,9 @@ pub(crate) fn fetch(places: &Places, report: &mut Report, runs: usize) -> Result
 fn measure(places: &Places, report: &mut Report, runs: usize) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let folder = tempfile::tempdir()?;
-    let bench = Fetching { runtime, origin: folder.path(), salts: Salts::new([1; 32], [0; 3]) };
     let parts = Parts::compile(places, "hello", World::WasiPreview1)?;
+    let salts = Salts::new([1; 32], [0; 3]);
+    let bench = Fetching { runtime, origin: folder.path(), salts, guest: &parts.guest };
     let mut first = Running::create(&parts)?;
     // What an event leaves behind is in the snapshot.
     first.call()?;
@@ -77,6 +78,8 @@ struct Fetching<'a> {
     runtime: Runtime,
     origin: &'a Path,
     salts: Salts,
+    /// The guest program.
+    guest: &'a OwnedFd,
 }
 
 fn key() -> TenantKey {
@@ -114,7 +117,7 @@ impl Fetching<'_> {
     ) -> Result<(std::time::Duration, Entry, Running)> {
         let device = File::options().read(true).write(true).open("/dev/userfaultfd")?;
         let userfault = Userfault::new(device.as_fd()).context("make a userfaultfd")?;
-        let vm = Bare::create(&Kvm::new().context("/dev/kvm")?, OPTIONS)?;
+        let vm = Bare::with_program(&Kvm::new().context("/dev/kvm")?, self.guest, OPTIONS)?;
         let (journal, source) =
             (Journal::default(), Source::new(store.clone(), self.runtime.handle().clone(), 16));
         let (took, vm) = timed(|| {

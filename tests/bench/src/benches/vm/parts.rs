@@ -7,16 +7,29 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::fd::{AsRawFd as _, OwnedFd};
 use std::{
-    fs::{self, File},
+    fs,
+    num::NonZeroUsize,
     path::Path,
     process::Command,
 };
+use warren_large_pages::{LARGE_PAGE, gather};
 use warren_vmm::machine::Artefacts;
 use warren_vmm_protocol::{LoadSpec, World};
 
+/// What guests map and none writes, in large pages, as jailer and agent have it.
+fn shared(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
+    let file = memfd(name, bytes)?;
+    let len = bytes.len().next_multiple_of(LARGE_PAGE);
+    rustix::fs::ftruncate(&file, len as u64)?;
+    if let Err(why) = gather(&file, 0, NonZeroUsize::new(len).context("an empty file")?) {
+        eprintln!("the {name} is in small pages: {why}");
+    }
+    Ok(file)
+}
+
 /// What every VM of a bench is made from.
 pub(crate) struct Parts {
-    pub(super) guest: File,
+    pub(super) guest: OwnedFd,
     world: World,
     code: OwnedFd,
     code_len: u64,
@@ -52,8 +65,8 @@ impl Parts {
             .context("warren-compile: run `cargo xtask build`")?;
         ensure!(status.success(), "warren-compile ended with {status}");
         let code = fs::read(&out)?;
-        let guest = File::open(places.bin.join("warren-guest"))?;
-        let (code_len, code) = (code.len() as u64, memfd("code", &code)?);
+        let guest = shared("guest", &fs::read(places.bin.join("warren-guest"))?)?;
+        let (code_len, code) = (code.len() as u64, shared("code", &code)?);
         Ok(Self { guest, world, code_len, code, args: vec!["bench".to_owned()], task: None })
     }
 
@@ -79,6 +92,6 @@ impl Parts {
 
     /// Its code in a file that nobody maps.
     pub(super) fn copy_of_code(&self) -> Result<OwnedFd> {
-        memfd("code", &fs::read(format!("/proc/self/fd/{}", self.code.as_raw_fd()))?)
+        shared("code", &fs::read(format!("/proc/self/fd/{}", self.code.as_raw_fd()))?)
     }
 }
