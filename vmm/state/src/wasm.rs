@@ -70,6 +70,20 @@ pub struct Area {
 /// Pages that follow each other, here and in the memory's file.
 pub type Run = Area;
 
+/// Parts of a memory's file (offset and bytes) that are whole large pages of the guest's memory and of the file alike, ascending:
+/// where the file's pages can be large ones, behind large ones of the guest's.
+pub fn large_parts(runs: &[Run]) -> impl Iterator<Item = (u64, u64)> + '_ {
+    let mut offset = 0_u64;
+    runs.iter().filter_map(move |run| {
+        let begin = offset;
+        offset = offset.saturating_add(run.len);
+        let first = run.gpa.checked_next_multiple_of(LARGE_PAGE_SIZE)?;
+        let end = run.range().end / LARGE_PAGE_SIZE * LARGE_PAGE_SIZE;
+        let is_in_place = run.gpa % LARGE_PAGE_SIZE == begin % LARGE_PAGE_SIZE;
+        (is_in_place && first < end).then(|| (begin.saturating_add(first - run.gpa), end - first))
+    })
+}
+
 /// The registers that a program in user mode owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuState {

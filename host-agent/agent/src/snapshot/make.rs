@@ -196,6 +196,7 @@ fn keep(
     let disk = disk.map(|bytes| SealedFile::new("disk", &bytes).map(Arc::new)).transpose()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let snapshot = SealedSnapshot { head: SnapshotHead::new(of, state, part, disk_part, now), memory, disk };
+    let snapshot = snapshot.in_large_pages();
     shelf.put(&snapshot, compiler.signing_key())?;
     Ok(snapshot)
 }

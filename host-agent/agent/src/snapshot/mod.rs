@@ -18,6 +18,7 @@
 //! starts that are paged touched, `map` which pages one holds.
 
 pub mod fleet;
+mod large;
 mod make;
 mod map;
 mod paged;

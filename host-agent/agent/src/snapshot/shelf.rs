@@ -265,7 +265,7 @@ fn read(
     }
     // It was used: others make room before it. Best effort.
     let _ = set_used(path, SystemTime::now());
-    Ok(Some(SealedSnapshot { head, memory, disk }))
+    Ok(Some(SealedSnapshot { head, memory, disk }.in_large_pages()))
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -2,7 +2,8 @@
 //! in one that waits for it (`adopted`, `zygote`), from the request.
 //!
 //! The guest's one process writes line after line to the console, and does so when it is written down: whoever brings it back
-//! sees the next one as soon as the guest runs. The snapshot's memory is a sealed memfd, as a host would have it in its cache.
+//! sees the next one as soon as the guest runs. The snapshot's memory is a sealed memfd, as a host has it in its cache: in large pages
+//! where it can be.
 //!
 //! Making a VM after a pause waits for grace periods of RCU, ticks of four milliseconds each, and so does ours; one made right after
 //! another does not. The floor is of the second kind, as where peers were measured; each figure is given as the host is and with
@@ -17,7 +18,10 @@ use anyhow::{Context as _, Result, bail};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::time::Duration;
+use warren_large_pages::gather;
+use warren_state::{linux::LinuxState, wasm::large_parts};
 use warren_vmm_protocol::linux::LinuxRestore;
 use warren_vmm_protocol::{ControlReply, ControlRequest, frame};
 
@@ -30,6 +34,8 @@ const BENCHES: [(&str, [&str; 2]); 2] = [
 ];
 /// The first is held against the reach.
 const REACHES: [&str; 2] = ["<= 13.6x (Firecracker 27x, 13.1 ms)", "(Firecracker 10x)"];
+/// What a guest does next when it goes on differs: a tick that is due, pages that it frees. So it is written down so often.
+const SNAPSHOTS: usize = 3;
 /// What the log says of a line of the guest's.
 const LINE: &str = "console: ";
 
@@ -40,18 +46,18 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
     let initrd = initrd(Act::Print)?;
     for (kernel, names) in BENCHES {
         let image = memfd(&fs::read(guests.join(kernel).join("vmlinux"))?, true)?;
-        let (state, memory, len) = taken(places, &image, &initrd)?;
+        let taken = (0..SNAPSHOTS).map(|_| taken(places, &image, &initrd)).collect::<Result<Vec<_>>>()?;
         for ((bench, mode), reach) in names.into_iter().zip(GracePeriods::BOTH).zip(REACHES) {
             let _set = mode.set()?;
             let [mut entry, mut line, mut adopted, mut zygote, mut floor] = [const { Samples::new() }; 5];
             // The first VM of a host pays for what it is the first of.
-            for run in 0..=runs {
+            for (run, (state, memory, _)) in (0..=runs).flat_map(|run| taken.iter().map(move |taken| (run, taken))) {
                 let process = Process::start(places, "")?;
-                let mut started = process.begin(&request(&state), &[memory.as_fd()])?;
+                let mut started = process.begin(&request(state), &[memory.as_fd()])?;
                 let first = started.says(LINE)?;
                 let goes_on = started.entry();
                 started.kill()?;
-                let (goes_on_there, first_there) = adopt(places, (&state, &memory))?;
+                let (goes_on_there, first_there) = adopt(places, (state, memory))?;
                 let least = kvm_floor()?;
                 if run > 0 {
                     entry.push(goes_on);
@@ -68,6 +74,7 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
             report.times(bench, "adopted", &adopted, least, "");
             report.times(bench, "zygote", &zygote, least, "<= 3x");
         }
+        let Some((state, _, len)) = taken.first() else { continue };
         #[expect(clippy::cast_precision_loss, reason = "KiB of one guest")]
         let sizes = [("memory", (len >> 10) as f64), ("state", state.len() as f64 / 1024.0)];
         for (what, kib) in sizes {
@@ -111,5 +118,13 @@ fn taken(places: &Places, kernel: &OwnedFd, initrd: &[u8]) -> Result<(Vec<u8>, O
     started.kill()?;
     ftruncate(&memory, memory_len)?;
     fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW)?;
+    // As an agent has it.
+    let written: LinuxState = warren_state::open(&state).map_err(anyhow::Error::msg)?;
+    for (at, len) in large_parts(&written.runs) {
+        let len = usize::try_from(len).ok().and_then(NonZeroUsize::new).context("an empty part")?;
+        if let Err(why) = gather(&memory, at, len) {
+            eprintln!("{} MiB from {} MiB on are in small pages: {why}", len.get() >> 20, at >> 20);
+        }
+    }
     Ok((state, memory, memory_len))
 }

@@ -102,8 +102,10 @@ fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Resul
     }
     let vcpus = rest.read(PATIENCE)?;
     let clock_ns = kept.vm.get_clock().map_err(NoSnapshot::Clock)?.clock;
-    let found = banks(kept.memory_bytes).into_iter().map(|bank| pages::find(&kept.ram, bank, GAP_PAGES));
+    let banks = banks(kept.memory_bytes);
+    let found = banks.iter().map(|bank| pages::find(&kept.ram, *bank, GAP_PAGES));
     let runs = pages::few(found.collect::<Result<_, _>>().map_err(TakeError::from)?, GAP_PAGES, RUNS_MAX);
+    let runs = pages::in_place(runs, &banks);
     let memory_len = pages::write(&kept.ram, &runs, file)?;
     let devices = Devices {
         io_apic: kept.bus.interrupts.state(),

@@ -1,4 +1,5 @@
-//! Memory on its way into a snapshot's file: the pages that are not zero, as few runs.
+//! Memory on its way into a snapshot's file: the pages that are not zero, as few runs; large ones so that large pages of the file can
+//! lie behind large pages of the guest.
 
 use super::TakeError;
 use crate::ram::Ram;
@@ -6,12 +7,14 @@ use rustix::fd::OwnedFd;
 use rustix::fs::fstat;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{FileOffset, VolatileMemory};
-use warren_abi::window::PAGE_SIZE;
+use warren_abi::window::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use warren_boot::OutOfRange;
 use warren_state::wasm::{Area, Run};
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
+/// Large pages of a run that is placed: before it up to one more is kept, of zeroes.
+const SEVERAL: u64 = 4;
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
 
@@ -24,8 +27,14 @@ pub(crate) fn write(ram: &Ram, runs: &[Run], file: OwnedFd) -> Result<u64, TakeE
     let mut at = 0;
     for run in runs {
         each_chunk(ram, *run, |_, bytes| {
-            file.get_slice(at, bytes.len()).map_err(|_| TakeError::Room)?.copy_from(bytes);
-            at += bytes.len();
+            for page in bytes.chunks(PAGE) {
+                let room = file.get_slice(at, page.len()).map_err(|_| TakeError::Room)?;
+                // What is zero stays a hole.
+                if !is_zero(page) {
+                    room.copy_from(page);
+                }
+                at += page.len();
+            }
             Ok::<_, TakeError>(())
         })?;
     }
@@ -94,6 +103,32 @@ pub(crate) fn few(mut pieces: Vec<Vec<Run>>, mut gap: u64, most: usize) -> Vec<R
     pieces.into_iter().flatten().collect()
 }
 
+/// The same pages, and zeroes before or between them, so that each run of several large pages is as far into the file as it is into
+/// memory, but for whole large pages. What lies before a run in its bank is zero, and free up to the run before.
+pub(crate) fn in_place(runs: Vec<Run>, banks: &[Area]) -> Vec<Run> {
+    let (mut placed, mut offset) = (Vec::<Run>::with_capacity(runs.len()), 0);
+    for mut run in runs {
+        let bank = banks.iter().find(|bank| bank.range().contains(&run.gpa)).map_or(run.gpa, |bank| bank.gpa);
+        let back = run.gpa.wrapping_sub(offset) % LARGE_PAGE_SIZE;
+        if run.len >= SEVERAL * LARGE_PAGE_SIZE && back > 0 {
+            match placed.last_mut().filter(|last| last.gpa >= bank) {
+                // No room: what lies between is zero, and this run is as the last one then, which began a large page's zeroes before.
+                Some(last) if run.gpa - last.range().end < back => {
+                    let len = run.range().end - last.gpa;
+                    offset += len - last.len;
+                    last.len = len;
+                    continue;
+                }
+                None if run.gpa - bank < back => {}
+                _ => run = Run { gpa: run.gpa - back, len: run.len + back },
+            }
+        }
+        offset += run.len;
+        placed.push(run);
+    }
+    placed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +171,61 @@ mod tests {
         assert_eq!(few(pieces.into(), GAP, 9)[1..3], [page(30, 1), page(31, 1)], "each piece by itself");
     }
 
+    #[test]
+    fn large_runs_lie_in_place() {
+        let mib = |at: u64, len: u64| Area { gpa: at << 20, len: len << 20 };
+        let banks = [mib(0, 3072), mib(4096, 4096)];
+        let cases = [
+            (vec![mib(1, 1), mib(16, 30)], vec![mib(1, 1), mib(15, 31)]),
+            (vec![mib(1, 9)], vec![mib(0, 10)]),
+            (vec![mib(0, 9), mib(17, 9)], vec![mib(0, 9), mib(17, 9)]),
+            // No room before it: one run.
+            (vec![mib(0, 9), page(2305, 10 << 8)], vec![Area { gpa: 0, len: page(2305, 10 << 8).range().end }]),
+            // Nor anything below its bank.
+            (vec![mib(1, 1), mib(4096, 8)], vec![mib(1, 1), mib(4096, 8)]),
+            (vec![mib(2, 7), mib(20, 1)], vec![mib(2, 7), mib(20, 1)]),
+        ];
+        for (runs, placed) in cases {
+            assert_eq!(in_place(runs.clone(), &banks), placed, "{runs:?}");
+        }
+    }
+
     proptest! {
+        /// Every page that was in a run is in one, in order, in its bank; and few more, so that every run that is placed is so.
+        #[test]
+        fn runs_are_placed(steps in prop::collection::vec((1_u64..3000, 1_u64..6000), 1..20), cut in 0_usize..20) {
+            let bank = |first: u64| Area { gpa: first, len: 1 << 40 };
+            let banks = [bank(0), bank(1 << 41)];
+            let (mut runs, mut at) = (Vec::new(), 0);
+            for (index, (gap, count)) in steps.into_iter().enumerate() {
+                if index == cut {
+                    at = (1 << 41) / PAGE_SIZE;
+                }
+                runs.push(page(at + gap, count));
+                at += gap + count;
+            }
+            let placed = in_place(runs.clone(), &banks);
+            prop_assert!(placed.windows(2).all(|pair| pair[0].range().end <= pair[1].gpa));
+            let total = |runs: &[Run]| runs.iter().map(|run| run.len).sum::<u64>();
+            prop_assert!(total(&placed) <= total(&runs) + LARGE_PAGE_SIZE * runs.len() as u64);
+            let mut offset = 0;
+            for run in &placed {
+                let inside = runs.iter().filter(|one| run.range().contains(&one.gpa)).collect::<Vec<_>>();
+                prop_assert!(!inside.is_empty() && inside.last().unwrap().range().end == run.range().end);
+                let first = inside[0];
+                let free = banks.iter().any(|bank| bank.gpa <= run.gpa && run.gpa < bank.range().end);
+                prop_assert!(free && run.gpa <= first.gpa && first.gpa - run.gpa < LARGE_PAGE_SIZE);
+                let in_bank = first.gpa % (1 << 41);
+                if first.len >= SEVERAL * LARGE_PAGE_SIZE && in_bank >= LARGE_PAGE_SIZE {
+                    prop_assert_eq!(run.gpa % LARGE_PAGE_SIZE, offset % LARGE_PAGE_SIZE);
+                }
+                offset += run.len;
+            }
+            for run in runs {
+                prop_assert!(placed.iter().any(|one| one.gpa <= run.gpa && run.range().end <= one.range().end));
+            }
+        }
+
         /// However many runs: never more than wanted, and every page that was in one is in one.
         #[test]
         fn runs_are_joined_until_they_are_few(

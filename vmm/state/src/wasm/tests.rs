@@ -29,6 +29,16 @@ fn good() -> WasmState {
 
 const LEN: u64 = 0x5000;
 
+#[test]
+fn large_parts_are_large_pages_of_guest_and_file() {
+    let mib = |at: u64, len: u64| Area { gpa: at << 20, len: len << 20 };
+    let parts = |runs: &[Run]| large_parts(runs).map(|(at, len)| (at >> 20, len >> 20)).collect::<vec::Vec<_>>();
+    assert_eq!(parts(&[mib(0, 5)]), [(0, 4)]);
+    assert_eq!(parts(&[mib(1, 1), mib(15, 6), mib(32, 9)]), [(2, 4)], "the last is not in place");
+    assert_eq!(parts(&[mib(1, 2), mib(1000, 1)]), []);
+    assert_eq!(parts(&[Area { gpa: u64::MAX - 0xFFF, len: 0x1000 }]), []);
+}
+
 /// A change that breaks one rule, and the word by which it is refused.
 fn refused(change: impl FnOnce(&mut WasmState), word: &str) {
     let mut state = good();

@@ -116,7 +116,9 @@ impl Fleet {
             });
             disk = Some(Arc::new(kept.await.map_err(|_| FetchError::Internal)??));
         }
-        Ok(SealedSnapshot { head: from.head.clone(), memory, disk })
+        let snapshot = SealedSnapshot { head: from.head.clone(), memory, disk };
+        let gathered = tokio::task::spawn_blocking(move || snapshot.in_large_pages());
+        gathered.await.map_err(|_| FetchError::Internal)
     }
 
     /// What is not of its name is of no use to anybody, and keeps a good one from being put there.
