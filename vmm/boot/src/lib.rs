@@ -11,8 +11,8 @@
 //! - Everything from a file is refused unless it is exactly what the contract (`warren_abi::entry`) says.
 //!
 //! Modules: [`plan`] guest-physical placement, [`paging`] page tables, [`descriptors`] GDT, TSS and IDT,
-//! [`exceptions`] stubs and their frame, [`elf`] the guest program, [`entry`] first register state, [`memory`] the
-//! trait everything is written through; [`linux`] all of it for Linux guests.
+//! [`exceptions`] stubs and their frame, [`elf`] the guest program, [`entry`] first register state, [`rehearsal`] a guest that
+//! only touches pages, [`memory`] the trait everything is written through; [`linux`] all of it for Linux guests.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod linux;
 pub mod memory;
 pub mod paging;
 pub mod plan;
+pub mod rehearsal;
 
 pub use memory::{GuestMemory, OutOfRange};
 pub use paging::{Access, Mapping, PageTables};

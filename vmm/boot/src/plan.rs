@@ -7,7 +7,7 @@
 //!   0x00_5000  page tables                                      no virtual address at all
 //!   0x10_0000  boot pages                                       virtual = physical
 //!   0x20_0000  guest program                                    virtual = physical
-//!   then, each at a 2 MiB boundary: mailbox, stack, code, task archive, heap
+//!   then, each at a 2 MiB boundary: mailbox, stack, the heap's beginning, code, task archive, heap
 //! high bank, from 4 GiB (a second slot, only when the low bank is too small): what did not fit, heap last
 //! ```
 //! The order is compact because KVM keeps metadata for every page of a slot, used or not. Only the heap is ever split.
@@ -33,6 +33,9 @@ pub const TABLES: Range<u64> = 0x5000..SUPERVISOR.end();
 pub const HIGH_BASE: u64 = 4 << 30;
 /// Most bytes of the low bank: above it lie the addresses that processors and chipsets keep for themselves.
 pub const LOW_MAX: u64 = 3 << 30;
+/// Bytes at the heap's beginning that lie at the same place whatever the function: what is touched first can be made ready before it
+/// is known ([`crate::rehearsal`]).
+pub const HEAP_BEGINNING: u64 = 4 << 20;
 /// Bytes of stack a guest gets.
 pub const STACK_LEN: u64 = STACK.max_len;
 
@@ -54,6 +57,8 @@ pub struct Base {
     pub mailbox: Mapping,
     /// The stack.
     pub stack: Mapping,
+    /// Where the heap begins, for [`HEAP_BEGINNING`] bytes.
+    pub heap: u64,
     /// First guest-physical address after them.
     pub end: u64,
 }
@@ -65,7 +70,7 @@ pub struct Plan {
     pub code: Mapping,
     /// Its files.
     pub task: Option<Mapping>,
-    /// Its heap, in one or two pieces.
+    /// Its heap, in one to three pieces.
     pub heap: Vec<Mapping>,
     /// Bytes of high bank needed, 0 for none.
     pub high_len: u64,
@@ -123,7 +128,7 @@ impl Base {
         };
         let mailbox = place(MAILBOX, warren_abi::mailbox::MAILBOX_LEN);
         let stack = place(STACK, STACK_LEN);
-        let base = Self { mailbox, stack, end: next };
+        let base = Self { mailbox, stack, heap: next, end: next + HEAP_BEGINNING };
         if low_len < base.end || low_len > LOW_MAX || !low_len.is_multiple_of(LARGE_PAGE_SIZE) {
             return Err(PlanError::Class { len: low_len, min: base.end, max: LOW_MAX });
         }
@@ -138,7 +143,10 @@ impl Base {
         let mut banks = Banks { low: self.end..low_len, high: HIGH_BASE };
         let code = banks.whole(CODE.base, code, Access::UserExecute);
         let task = (task > 0).then(|| banks.whole(TASK.base, task, Access::UserRead));
-        let heap = banks.split(HEAP.base, heap, Access::UserWrite);
+        let (first, rest) = (heap.min(HEAP_BEGINNING), heap.saturating_sub(HEAP_BEGINNING));
+        let beginning = Mapping { va: HEAP.base, gpa: self.heap, len: first, access: Access::UserWrite };
+        let mut heap = Vec::from([beginning]);
+        heap.extend(banks.split(HEAP.base + first, rest, Access::UserWrite));
         Ok(Plan { code, task, heap, high_len: banks.high - HIGH_BASE })
     }
 }

@@ -1,6 +1,6 @@
 //! A VM with nothing in it: what every Wasm machine begins as, whether a guest is then built or restored in it.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, GuestFault, SaveError, Stop};
 use crate::cpuid::wasm;
 use crate::machine::{MachineError, MachineOptions};
 use crate::program;
@@ -8,7 +8,11 @@ use crate::ram::Ram;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
 use rustix::fd::AsFd;
+use std::arch::x86_64::__cpuid;
+use std::ops::Range;
 use warren_boot::entry::Features;
+use warren_boot::plan::Base;
+use warren_boot::{OutOfRange, rehearsal};
 use warren_state::wasm::Area;
 
 /// Where KVM may put its real-mode task state on processors that need one: between the banks, never used by us.
@@ -25,6 +29,15 @@ pub struct Bare {
     pub(crate) msr_filter: bool,
     /// What nobody writes of the guest program, once it is there.
     pub(crate) program: Option<Area>,
+    /// Pages were touched in it: nobody else may bring them.
+    pub(crate) rehearsed: bool,
+}
+
+/// A guest that touches what the next one will, written into a VM that is bare.
+#[derive(Debug)]
+pub struct Rehearsal {
+    written: rehearsal::Rehearsal,
+    ram: Ram,
 }
 
 impl Bare {
@@ -47,7 +60,7 @@ impl Bare {
         let vcpu = vm.create_vcpu(0).map_err(step("create a vCPU"))?;
         vcpu.set_cpuid2(&leaves.to_kvm()?).map_err(step("set CPUID"))?;
         let tsc_hz = u64::from(vcpu.get_tsc_khz().map_err(step("read the TSC frequency"))?) * 1000;
-        Ok((Self { vm, ram, features, tsc_hz, class_len, msr_filter, program: None }, Cpu::new(vcpu)))
+        Ok((Self { vm, ram, features, tsc_hz, class_len, msr_filter, program: None, rehearsed: false }, Cpu::new(vcpu)))
     }
 
     /// The same for a guest that is brought back: with what nobody writes of its program.
@@ -62,11 +75,67 @@ impl Bare {
         Ok((bare, cpu))
     }
 
+    /// Writes a rehearsal of what a guest of this program touches first, where that is of use: where the host's processor nests
+    /// paging. Without that, what KVM learns of a page it learns by a guest's own page tables.
+    pub fn rehearse(&mut self, image: &impl AsFd) -> Result<Option<Rehearsal>, MachineError> {
+        if !nests_paging() {
+            return Ok(None);
+        }
+        let read = program::read(image)?;
+        let base = Base::new(read.end, self.class_len)?;
+        let first = read.unwritten().map_or(read.end, |unwritten| unwritten.va + unwritten.room);
+        let written = rehearsal::write(&mut self.ram, &base, &(first..read.end), self.features)?;
+        self.rehearsed = true;
+        Ok(Some(Rehearsal { written, ram: self.ram.clone() }))
+    }
+
     /// Whether this host's KVM filters MSR accesses (it denies them all).
     #[must_use]
     pub fn filters_msrs(&self) -> bool {
         self.msr_filter
     }
+}
+
+impl Rehearsal {
+    /// Performs it, on the thread that will run the vCPU: KVM waits long when a vCPU comes to another one. Nothing of it is left but
+    /// pages of zeroes. Who is interrupted leaves it at that.
+    pub fn perform(self, cpu: &mut Cpu) -> Result<(), RehearsalError> {
+        cpu.begin(&self.written.entry)?;
+        let stop = cpu.run(&self.ram);
+        if !matches!(stop, Stop::Interrupted) {
+            cpu.forget()?;
+        }
+        let Range { start, end } = self.written.scratch;
+        self.ram.put(start, &vec![0; usize::try_from(end - start).unwrap_or(0)])?;
+        match stop {
+            Stop::Doorbell | Stop::Interrupted => Ok(()),
+            Stop::Fault(fault) => Err(RehearsalError::Fault(fault)),
+        }
+    }
+}
+
+/// Why pages could not be touched: the host's fault, or a defect here.
+#[derive(Debug, thiserror::Error)]
+pub enum RehearsalError {
+    /// Registers.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// Registers.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// Its pages are no memory: a defect here.
+    #[error(transparent)]
+    Memory(#[from] OutOfRange),
+    /// It came to another end.
+    #[error("the rehearsal ended in a fault: {0}")]
+    Fault(GuestFault),
+}
+
+/// Whether this host's processor virtualises.
+fn nests_paging() -> bool {
+    const VMX: u32 = 1 << 5;
+    const SVM: u32 = 1 << 2;
+    __cpuid(1).ecx & VMX != 0 || (__cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).ecx & SVM != 0)
 }
 
 /// Denies every MSR to the guest, where KVM can; whether it could.

@@ -116,9 +116,13 @@ impl Cpu {
         Self { fd, exits: 0, first: None }
     }
 
-    /// Sets the first registers.
+    /// Sets the first registers of a function's guest.
     pub fn enter(&mut self, start: &Start) -> Result<(), MachineError> {
-        let entry = &start.entry;
+        self.begin(&start.entry)
+    }
+
+    /// Sets first registers.
+    pub fn begin(&mut self, entry: &EntryState) -> Result<(), MachineError> {
         let regs = kvm_regs {
             rip: entry.rip,
             rsp: entry.rsp,

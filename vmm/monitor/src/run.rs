@@ -71,8 +71,13 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     log!("sealed; Landlock {:?}", seal.landlock);
     sys::install_kick_handler().context("install the signal handler")?;
     let kvm = open_kvm(descriptors.kvm)?;
+    let mut rehearsal = None;
     let (vessel, cpu, filters_msrs) = if options.bare {
-        let (bare, cpu) = Bare::with_program(&kvm, &descriptors.image, options).context("make the VM")?;
+        let image = &descriptors.image;
+        let (mut bare, cpu) = Bare::with_program(&kvm, image, options).context("make the VM")?;
+        if descriptors.userfaultfd.is_none() {
+            rehearsal = bare.rehearse(image).context("prepare the VM")?;
+        }
         let filters = bare.filters_msrs();
         (Vessel::Bare(bare), cpu, filters)
     } else {
@@ -89,7 +94,7 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     let progress = Arc::new(Progress::new().context("make the deadline timer")?);
     let (order, orders) = queue().context("make an event descriptor")?;
     let (reports, report) = queue().context("make an event descriptor")?;
-    let life = Life::new(cpu, orders, reports, Arc::clone(&progress));
+    let life = Life::new((cpu, rehearsal), orders, reports, Arc::clone(&progress));
     let filter = seal.vcpu;
     let body = move || match filter.put_on() {
         Ok(()) => life.live(),

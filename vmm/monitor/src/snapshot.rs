@@ -277,6 +277,8 @@ pub fn restore(
             copy(&bare.ram, &pieces, &memory)?;
             Source::Image(Box::new(Image { state, memory, lives: 1 }))
         }
+        // A page that is there already would never be brought.
+        Backing::Pager(_) if bare.rehearsed => return Err(refused("pages were touched in this machine".into())),
         Backing::Pager(socket) => {
             let userfault = userfault.ok_or(PagerError::NotStartedForIt)?;
             let apart: Vec<_> = state.apart().collect();

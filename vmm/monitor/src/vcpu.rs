@@ -26,6 +26,7 @@
 mod init;
 mod rest;
 
+use crate::bare::Rehearsal;
 use crate::cpu::{Cpu, GuestFault, Stop};
 use crate::end::End;
 use crate::link::{Link, LinkError, PayloadProgress, SMALL_RESPONSE, frame_log};
@@ -50,6 +51,7 @@ pub const FIRST_GENERATION: u64 = 1;
 #[derive(Debug)]
 pub struct Life {
     cpu: Cpu,
+    rehearsal: Option<Rehearsal>,
     orders: Orders,
     reports: Reports,
     progress: Arc<Progress>,
@@ -95,9 +97,9 @@ impl<E: Into<anyhow::Error>> From<E> for Halted {
 impl Life {
     /// A life not yet begun.
     #[must_use]
-    pub fn new(cpu: Cpu, orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
+    pub fn new((cpu, rehearsal): (Cpu, Option<Rehearsal>), orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
         let (link, sequence, generation, seeds) = (None, 0, FIRST_GENERATION, Seeds::default());
-        Self { cpu, orders, reports, progress, link, sequence, generation, drew: false, seeds }
+        Self { cpu, rehearsal, orders, reports, progress, link, sequence, generation, drew: false, seeds }
     }
 
     /// Lives, on the calling thread, and reports the end.
@@ -115,6 +117,9 @@ impl Life {
     }
 
     fn states(&mut self) -> Result<Infallible, End> {
+        if let Some(rehearsal) = self.rehearsal.take() {
+            rehearsal.perform(&mut self.cpu).map_err(|error| End::Host(error.into()))?;
+        }
         let mut guest = self.empty()?;
         loop {
             match self.idle(&guest)? {

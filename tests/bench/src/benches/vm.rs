@@ -248,7 +248,11 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
         vm.call()?;
         let to_response = began.elapsed();
         buried.bury(vm)?;
-        let waiting = bare()?;
+        let (mut waiting, mut cpu) = bare()?;
+        if let Some(rehearsal) = waiting.rehearse(&parts.guest)? {
+            rehearsal.perform(&mut cpu)?;
+        }
+        let waiting = (waiting, cpu);
         let (from_pool, mut vm) = timed(|| {
             let mut vm = Running::restore(waiting, &snapshot)?;
             vm.call()?;

@@ -12,7 +12,7 @@ fn plan(low_len: u64, code: u64, task: u64, heap: u64) -> Result<Plan, PlanError
 #[test]
 fn a_small_function_needs_no_second_slot() {
     let plan = plan(256 * MIB, 3 * MIB, 0, 128 * MIB).unwrap();
-    assert_eq!((plan.high_len, plan.heap.len(), plan.task), (0, 1, None));
+    assert_eq!((plan.high_len, plan.heap.len(), plan.task), (0, 2, None));
 }
 
 #[test]

@@ -109,19 +109,22 @@ pub(crate) fn in_place(runs: Vec<Run>, banks: &[Area]) -> Vec<Run> {
     let (mut placed, mut offset) = (Vec::<Run>::with_capacity(runs.len()), 0);
     for mut run in runs {
         let bank = banks.iter().find(|bank| bank.range().contains(&run.gpa)).map_or(run.gpa, |bank| bank.gpa);
-        let back = run.gpa.wrapping_sub(offset) % LARGE_PAGE_SIZE;
-        if run.len >= SEVERAL * LARGE_PAGE_SIZE && back > 0 {
-            match placed.last_mut().filter(|last| last.gpa >= bank) {
-                // No room: what lies between is zero, and this run is as the last one then, which began a large page's zeroes before.
-                Some(last) if run.gpa - last.range().end < back => {
-                    let len = run.range().end - last.gpa;
-                    offset += len - last.len;
-                    last.len = len;
+        while run.len >= SEVERAL * LARGE_PAGE_SIZE {
+            let before = placed.pop_if(|last| last.gpa >= bank);
+            let back = run.gpa.wrapping_sub(offset) % LARGE_PAGE_SIZE;
+            let room = run.gpa - before.map_or(bank, |last| last.range().end);
+            match before {
+                // One run, zeroes between and all, which is looked at in its turn.
+                Some(last) if room < back => {
+                    offset -= last.len;
+                    run = Run { gpa: last.gpa, len: run.range().end - last.gpa };
                     continue;
                 }
-                None if run.gpa - bank < back => {}
+                None if room < back => {}
                 _ => run = Run { gpa: run.gpa - back, len: run.len + back },
             }
+            placed.extend(before);
+            break;
         }
         offset += run.len;
         placed.push(run);
@@ -179,8 +182,9 @@ mod tests {
             (vec![mib(1, 1), mib(16, 30)], vec![mib(1, 1), mib(15, 31)]),
             (vec![mib(1, 9)], vec![mib(0, 10)]),
             (vec![mib(0, 9), mib(17, 9)], vec![mib(0, 9), mib(17, 9)]),
-            // No room before it: one run.
-            (vec![mib(0, 9), page(2305, 10 << 8)], vec![Area { gpa: 0, len: page(2305, 10 << 8).range().end }]),
+            (vec![mib(0, 9), page(2305, 10 << 8)], vec![mib(0, 9), page(2304, (10 << 8) + 1)]),
+            // No room before it: one run, and that is placed.
+            (vec![mib(1, 1), page(513, 10 << 8)], vec![Area { gpa: 0, len: page(513, 10 << 8).range().end }]),
             // Nor anything below its bank.
             (vec![mib(1, 1), mib(4096, 8)], vec![mib(1, 1), mib(4096, 8)]),
             (vec![mib(2, 7), mib(20, 1)], vec![mib(2, 7), mib(20, 1)]),
@@ -215,8 +219,7 @@ mod tests {
                 let first = inside[0];
                 let free = banks.iter().any(|bank| bank.gpa <= run.gpa && run.gpa < bank.range().end);
                 prop_assert!(free && run.gpa <= first.gpa && first.gpa - run.gpa < LARGE_PAGE_SIZE);
-                let in_bank = first.gpa % (1 << 41);
-                if first.len >= SEVERAL * LARGE_PAGE_SIZE && in_bank >= LARGE_PAGE_SIZE {
+                if run.len >= SEVERAL * LARGE_PAGE_SIZE && run.gpa % (1 << 41) >= LARGE_PAGE_SIZE {
                     prop_assert_eq!(run.gpa % LARGE_PAGE_SIZE, offset % LARGE_PAGE_SIZE);
                 }
                 offset += run.len;

@@ -2,13 +2,14 @@
 //!
 //! A mapping costs as much as a dozen pages to copy (on the lab host 35 us, most of it the kernel's cutting the slot's own
 //! mapping in three), and what lies scattered in small runs is mostly written soon: tables, stack, mailbox, the beginning of
-//! the heap. Mapped, such a page is copied anyway, at its second fault, which costs four times a first one.
+//! the heap. Mapped, such a page is copied anyway, at its second fault, which costs four times a first one; and a page that was
+//! [touched](crate::bare::Rehearsal) in advance is touched anew.
 
 use warren_devices::virtio::Range;
 use warren_state::wasm::Run;
 
 /// Longest run that is copied, in bytes.
-const RUN_MAX: u64 = 64 << 10;
+const RUN_MAX: u64 = 128 << 10;
 /// Most bytes that are copied of one snapshot: they are the sandbox's own, where mapped ones are shared until they are written.
 const MOST: u64 = 512 << 10;
 
@@ -63,11 +64,11 @@ mod tests {
     fn small_ones_in_a_row_are_one_call() {
         let run = |gpa, kib: u64| Run { gpa, len: kib * KIB };
         let range = |gpa, kib: u32| Range { gpa, len: kib << 10 };
-        let runs = [run(0, 4), run(1 << 20, 64), run(2 << 20, 68), run(4 << 20, 8)];
+        let runs = [run(0, 4), run(1 << 20, 128), run(2 << 20, 132), run(4 << 20, 8)];
         let expected = [
-            Piece::Copied { ranges: vec![range(0, 4), range(1 << 20, 64)], offset: 0 },
-            Piece::Mapped { run: runs[2], offset: 68 * KIB },
-            Piece::Copied { ranges: vec![range(4 << 20, 8)], offset: 136 * KIB },
+            Piece::Copied { ranges: vec![range(0, 4), range(1 << 20, 128)], offset: 0 },
+            Piece::Mapped { run: runs[2], offset: 132 * KIB },
+            Piece::Copied { ranges: vec![range(4 << 20, 8)], offset: 264 * KIB },
         ];
         assert_eq!(of(&runs), expected);
         assert_eq!(of(&[]), []);
