@@ -15,6 +15,8 @@ use warren_boot::plan::Base;
 use warren_boot::{OutOfRange, rehearsal};
 use warren_state::wasm::Area;
 
+/// A page's. This thread may make no system call for more memory.
+static ZEROES: [u8; 4096] = [0; 4096];
 /// Where KVM may put its real-mode task state on processors that need one: between the banks, never used by us.
 const TSS_ADDRESS: usize = 0xFFFB_D000;
 
@@ -33,7 +35,7 @@ pub struct Bare {
     pub(crate) rehearsed: bool,
 }
 
-/// A guest that touches what the next one will, written into a VM that is bare.
+/// A guest that touches what the next one will, written into a VM that is bare. Until it was performed nobody else writes there.
 #[derive(Debug)]
 pub struct Rehearsal {
     written: rehearsal::Rehearsal,
@@ -102,11 +104,14 @@ impl Rehearsal {
     pub fn perform(self, cpu: &mut Cpu) -> Result<(), RehearsalError> {
         cpu.begin(&self.written.entry)?;
         let stop = cpu.run(&self.ram);
+        cpu.count_from_zero();
         if !matches!(stop, Stop::Interrupted) {
             cpu.forget()?;
         }
         let Range { start, end } = self.written.scratch;
-        self.ram.put(start, &vec![0; usize::try_from(end - start).unwrap_or(0)])?;
+        for page in (start..end).step_by(ZEROES.len()) {
+            self.ram.put(page, &ZEROES)?;
+        }
         match stop {
             Stop::Doorbell | Stop::Interrupted => Ok(()),
             Stop::Fault(fault) => Err(RehearsalError::Fault(fault)),

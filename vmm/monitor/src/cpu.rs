@@ -240,6 +240,11 @@ impl Cpu {
         Stop::Fault(fault)
     }
 
+    /// Exits so far are nobody's.
+    pub(crate) fn count_from_zero(&mut self) {
+        self.exits = 0;
+    }
+
     /// Exits so far.
     #[must_use]
     pub fn exits(&self) -> u64 {

@@ -16,6 +16,7 @@ use kvm_ioctls::Kvm;
 use rustix::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 /// The API version every KVM since 2007 speaks.
 const KVM_API: i32 = 12;
@@ -94,6 +95,8 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
     let progress = Arc::new(Progress::new().context("make the deadline timer")?);
     let (order, orders) = queue().context("make an event descriptor")?;
     let (reports, report) = queue().context("make an event descriptor")?;
+    let (performed, rehearsed) = channel();
+    let rehearsal = rehearsal.map(|rehearsal| (rehearsal, performed));
     let life = Life::new((cpu, rehearsal), orders, reports, Arc::clone(&progress));
     let filter = seal.vcpu;
     let body = move || match filter.put_on() {
@@ -101,6 +104,8 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
         Err(error) => life.refuse(error.into()),
     };
     std::thread::Builder::new().name("vcpu".into()).spawn(body).context("start the vCPU thread")?;
+    // Nobody says anything: when there is nobody left to, it was performed, or there was none.
+    let _ = rehearsed.recv();
     let listener = UnixListener::from(descriptors.listener);
     let service = Service::new(listener, (vessel, userfault), order, report, progress)
         .context("use the control socket")?;

@@ -39,6 +39,7 @@ use crate::seeds::Seeds;
 use crate::waiting::wait;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use warren_abi::mailbox::{EventHeader, Reply, ReplyBody};
 use warren_boot::entry::EntryState;
 use warren_vmm_protocol::frame::{self, FrameError};
@@ -51,7 +52,8 @@ pub const FIRST_GENERATION: u64 = 1;
 #[derive(Debug)]
 pub struct Life {
     cpu: Cpu,
-    rehearsal: Option<Rehearsal>,
+    /// What to do before anything, and who waits for it.
+    rehearsal: Option<(Rehearsal, Sender<Infallible>)>,
     orders: Orders,
     reports: Reports,
     progress: Arc<Progress>,
@@ -97,7 +99,7 @@ impl<E: Into<anyhow::Error>> From<E> for Halted {
 impl Life {
     /// A life not yet begun.
     #[must_use]
-    pub fn new((cpu, rehearsal): (Cpu, Option<Rehearsal>), orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
+    pub fn new((cpu, rehearsal): (Cpu, Option<(Rehearsal, Sender<Infallible>)>), orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
         let (link, sequence, generation, seeds) = (None, 0, FIRST_GENERATION, Seeds::default());
         Self { cpu, rehearsal, orders, reports, progress, link, sequence, generation, drew: false, seeds }
     }
@@ -117,7 +119,7 @@ impl Life {
     }
 
     fn states(&mut self) -> Result<Infallible, End> {
-        if let Some(rehearsal) = self.rehearsal.take() {
+        if let Some((rehearsal, _performed)) = self.rehearsal.take() {
             rehearsal.perform(&mut self.cpu).map_err(|error| End::Host(error.into()))?;
         }
         let mut guest = self.empty()?;
