@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod fuzz;
 mod guests;
+mod lanes;
 mod link;
 mod linux;
 mod names;

@@ -1,7 +1,9 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, fuzz, guests, link, linux, network, paths, prepare,
+    build, check, fuzz, guests,
+    lanes::{self, Part},
+    link, linux, network, paths, prepare,
     programs::{self, TestProgram},
     runtimes, setup, shell, systemd,
     tally::Tally,
@@ -141,7 +143,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         (root.join("tests/functions/data"), "/src/tests/functions/data".to_owned()),
         (root.join("README.md"), "/src/README.md".to_owned()),
     ];
-    tally.case("lab::demo", &mut lab_command(&carries, demo));
+    let mut parts = vec![part("lab::demo", lab_command(&carries, demo))];
     // A machine prepared for a real account, then everything without root; lab::demo above is root's way.
     let mut prepared = carries.clone();
     let cases = root.join("tests/lab/cases");
@@ -153,13 +155,14 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         }
         Err(why) => println!("    without systemd in lab::prepared, the jailer is started by hand: {why:#}"),
     }
-    tally.case("lab::prepared", &mut lab_command(&prepared, "sh /opt/tests/prepared.sh"));
+    parts.push(part("lab::prepared", lab_command(&prepared, "sh /opt/tests/prepared.sh")));
     let suites = [
         ("jailer/jailer", &["jail", "hostile", "life"][..], ""),
         (
             "vmm/monitor",
-            &["contract", "hostile_guest", "hostile_agent", "seal"],
-            "WARREN_VMM=/opt/warren/bin/warren-vmm ",
+            &["contract", "hostile_guest", "hostile_agent", "seal", "snapshots", "reset"],
+            "WARREN_VMM=/opt/warren/bin/warren-vmm WARREN_COMPILE=/opt/warren/bin/warren-compile \
+             WARREN_GUEST_IMAGE=/opt/warren/bin/warren-guest ",
         ),
     ];
     for (place, tests, environment) in suites {
@@ -177,23 +180,33 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
             }
             carries.push((program.file.clone(), format!("/opt/tests/{test}")));
             let command = format!("cd /opt/tests && {environment}./{test}");
-            tally.case(&name, &mut lab_command(&carries, &command));
+            parts.push(part(&name, lab_command(&carries, &command)));
         }
     }
+    // The longest of all, and so the first.
     let guests = [
+        ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
+        ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
         ("lab::linux-functions", runtimes::lives(root, false)),
         ("lab::runtimes", runtimes::every(root, programs, false)),
         ("lab::linux-network", network::lab(root, "6.1", false)),
-        ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
-        ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
     ];
+    let mut first = Vec::new();
     for (name, command) in guests {
         match command {
-            Ok(Some(mut command)) => tally.case(name, &mut command),
+            Ok(Some(command)) => first.push(part(name, command)),
             Ok(None) => tally.skipped += 1,
             Err(error) => tally.fail(format!("{name}: {error:#}")),
         }
     }
+    first.append(&mut parts);
+    for ended in lanes::run("lab host", first) {
+        tally.case(ended);
+    }
+}
+
+fn part(name: &str, command: Command) -> Part {
+    Part { name: name.to_owned(), command }
 }
 
 fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {

@@ -1,6 +1,6 @@
 //! Counting what passed: test programs, their `test result:` lines, and commands that are one case.
 
-use crate::{programs::TestProgram, shell};
+use crate::{lanes::Ended, programs::TestProgram, shell};
 use anyhow::{Context, Result};
 use std::{
     io::{BufRead as _, BufReader},
@@ -49,11 +49,11 @@ impl Tally {
         }
     }
 
-    /// One command that is one case.
-    pub(crate) fn case(&mut self, name: &str, command: &mut Command) {
-        match shell::step(name, command) {
-            Ok(()) => self.passed += 1,
-            Err(error) => self.fail(format!("{name} ({error:#})")),
+    /// One program that was one case.
+    pub(crate) fn case(&mut self, Ended { name, failure, .. }: Ended) {
+        match failure {
+            None => self.passed += 1,
+            Some(why) => self.fail(format!("{name}: {why}")),
         }
     }
 

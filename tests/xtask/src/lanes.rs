@@ -1,0 +1,101 @@
+//! Long programs that are a case each, two at once: an emulated machine seldom keeps more than one processor busy.
+//!
+//! Every line is marked with its part and the time since the first began; a part that fails stops no other, so that one run tells
+//! all.
+
+use crate::shell;
+use anyhow::{Context as _, Result};
+use std::{
+    collections::VecDeque,
+    io::{BufRead as _, BufReader, Read},
+    process::{Command, Stdio},
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Emulated machines at once: each has up to 5 GiB of this machine's memory.
+const LANES: usize = 2;
+
+/// A part's name, and its program.
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) command: Command,
+}
+
+/// How a part ended.
+pub(crate) struct Ended {
+    pub(crate) name: String,
+    pub(crate) took: Duration,
+    pub(crate) failure: Option<String>,
+}
+
+/// Runs all of them to their ends, in this order as far as there are lanes: the longest first, so that the lanes end together.
+pub(crate) fn run(what: &str, parts: Vec<Part>) -> Vec<Ended> {
+    let begin = Instant::now();
+    let lanes = thread::available_parallelism().map_or(1, usize::from).min(LANES);
+    println!("==> {what}: {} parts, {lanes} at once", parts.len());
+    let waiting = Mutex::new(VecDeque::from(parts));
+    let ended = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..lanes {
+            scope.spawn(|| {
+                while let Some(part) = next(&waiting) {
+                    let end = part.run(begin);
+                    if let Ok(mut ended) = ended.lock() {
+                        ended.push(end);
+                    }
+                }
+            });
+        }
+    });
+    let ended = ended.into_inner().unwrap_or_default();
+    for Ended { name, took, failure } in &ended {
+        let failure = failure.as_deref().map_or(String::new(), |why| format!(", {why}"));
+        println!("    {name}: {}{failure}", shell::short(*took));
+    }
+    ended
+}
+
+fn next(waiting: &Mutex<VecDeque<Part>>) -> Option<Part> {
+    waiting.lock().ok()?.pop_front()
+}
+
+impl Part {
+    /// Runs it to its end, and shows what it says as it says it.
+    fn run(mut self, since: Instant) -> Ended {
+        let begin = Instant::now();
+        let failure = self.follow(since).unwrap_or_else(|error| Some(format!("{error:#}")));
+        let took = begin.elapsed();
+        let said = failure.as_deref().unwrap_or("passed");
+        println!("{} {said} after {}", self.mark(since), shell::short(took));
+        Ended { name: self.name, took, failure }
+    }
+
+    fn follow(&mut self, since: Instant) -> Result<Option<String>> {
+        println!("{} begins", self.mark(since));
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().context("it does not start")?;
+        let (out, complaints) = (child.stdout.take(), child.stderr.take());
+        thread::scope(|scope| {
+            scope.spawn(|| self.show(since, out));
+            self.show(since, complaints);
+        });
+        let status = child.wait()?;
+        Ok((!status.success()).then(|| format!("FAILED ({status})")))
+    }
+
+    fn show(&self, since: Instant, from: Option<impl Read>) {
+        let Some(from) = from else { return };
+        let lines = BufReader::new(from).split(b'\n');
+        for line in lines.map_while(Result::ok).filter(|line| !line.is_empty()) {
+            println!("{} {}", self.mark(since), String::from_utf8_lossy(&line));
+        }
+    }
+
+    /// Minutes since all began, and the part's name.
+    fn mark(&self, since: Instant) -> String {
+        let s = since.elapsed().as_secs();
+        format!("{:3}:{:02} {} |", s / 60, s % 60, self.name)
+    }
+}
