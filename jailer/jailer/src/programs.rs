@@ -37,7 +37,8 @@ pub(crate) struct Programs {
 impl Programs {
     /// Opens them.
     pub(crate) fn open(vmm: &Path, guest: &Path, compile: &Path, pager: &Path) -> io::Result<Self> {
-        let executed = |path, name| copy(path, name, Mode::from_raw_mode(0o111), |_| Ok(())).map(|(file, ())| file);
+        let executed =
+            |path, name| copy(path, name, Mode::from_raw_mode(0o111), |_| Ok(())).map(|(file, ())| file);
         let (guest, guest_digest) = match copy(guest, "guest", Mode::from_raw_mode(0o400), shared) {
             Ok((file, digest)) => (Ok(file), Some(digest)),
             Err(why) => (Err(why), None),
@@ -105,10 +106,10 @@ fn copy<T>(
         .map_err(|error| explain(error.into()))?;
     let mut to = File::from(memory);
     io::copy(&mut from, &mut to).map_err(explain)?;
-    let made = make(&mut to).map_err(explain)?;
+    let found = make(&mut to).map_err(explain)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fchmod(&to, mode).and_then(|()| fcntl_add_seals(&to, seals)).map_err(|error| explain(error.into()))?;
-    Ok((to.into(), made))
+    Ok((to.into(), found))
 }
 
 /// What every sandbox of the host maps: its digest. Then it is made longer, to whole large pages, and put together in them where the

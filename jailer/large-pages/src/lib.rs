@@ -38,7 +38,8 @@ pub fn gather(file: impl AsFd, offset: u64, len: NonZeroUsize) -> Result<(), Err
     let start = unsafe { reserved.byte_add(start) };
     // SAFETY: 1. the range lies in what was reserved above, where nothing is; 2. nobody reads through it, so that it is nothing to
     // anybody whether the file changes.
-    let mapped = unsafe { mmap(start, len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED, file, offset) };
+    let mapped =
+        unsafe { mmap(start, len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED, file, offset) };
     let advise = |start, advice| {
         // SAFETY: 1. the range is ours; 2. either advice changes how the file's pages lie, never their contents.
         match unsafe { libc::madvise(start, len, advice) } {

@@ -24,7 +24,8 @@ pub(crate) fn soak(programs: &[TestProgram], only: &str) -> Result<()> {
     }
     let (begin, all) = (Instant::now(), parts.len());
     let ended = lanes::run("soak linux", parts);
-    let failed: Vec<_> = ended.iter().filter(|end| end.failure.is_some()).map(|end| end.name.as_str()).collect();
+    let failed: Vec<_> =
+        ended.iter().filter(|end| end.failure.is_some()).map(|end| end.name.as_str()).collect();
     println!(
         "==> soak linux: {} of {all} parts passed, in {}",
         ended.len() - failed.len(),

@@ -138,7 +138,8 @@ impl Program {
         let first_byte = |segment: &ProgramSegment| segment.va / PAGE_SIZE * PAGE_SIZE;
         let va = first_byte(first);
         let offset = first.offset - (first.va - va);
-        let in_place = |segment: &ProgramSegment| segment.va.wrapping_sub(segment.offset) == va.wrapping_sub(offset);
+        let in_place =
+            |segment: &ProgramSegment| segment.va.wrapping_sub(segment.offset) == va.wrapping_sub(offset);
         let len = crate::plan::page_up(last.va + last.memory_len) - va;
         let room = rest.first().map_or(PROGRAM.end(), first_byte) - va;
         pieces.iter().all(in_place).then_some(Unwritten { va, len, offset, room })

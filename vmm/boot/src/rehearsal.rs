@@ -44,7 +44,11 @@ fn pages(base: &Base, written: &Range<u64>) -> Vec<u64> {
     let stack_end = base.stack.gpa + base.stack.len;
     let mut pages: Vec<u64> = run(TABLES.start, 10).collect();
     // The program's own variables, which lie at both ends.
-    pages.extend([written.start, written.end.saturating_sub(PAGE_SIZE)].into_iter().filter(|page| written.contains(page)));
+    pages.extend(
+        [written.start, written.end.saturating_sub(PAGE_SIZE)]
+            .into_iter()
+            .filter(|page| written.contains(page)),
+    );
     let parts = [EVENT_HEADER_OFFSET, REPLY_HEADER_OFFSET, LOG_OFFSET, EVENT_OFFSET, REPLY_OFFSET];
     pages.extend(parts.map(|part| mailbox + part));
     pages.extend(run(stack_end - 3 * PAGE_SIZE, 3));

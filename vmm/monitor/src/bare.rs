@@ -62,7 +62,10 @@ impl Bare {
         let vcpu = vm.create_vcpu(0).map_err(step("create a vCPU"))?;
         vcpu.set_cpuid2(&leaves.to_kvm()?).map_err(step("set CPUID"))?;
         let tsc_hz = u64::from(vcpu.get_tsc_khz().map_err(step("read the TSC frequency"))?) * 1000;
-        Ok((Self { vm, ram, features, tsc_hz, class_len, msr_filter, program: None, rehearsed: false }, Cpu::new(vcpu)))
+        Ok((
+            Self { vm, ram, features, tsc_hz, class_len, msr_filter, program: None, rehearsed: false },
+            Cpu::new(vcpu),
+        ))
     }
 
     /// The same for a guest that is brought back: with what nobody writes of its program.
@@ -140,7 +143,8 @@ pub enum RehearsalError {
 fn nests_paging() -> bool {
     const VMX: u32 = 1 << 5;
     const SVM: u32 = 1 << 2;
-    __cpuid(1).ecx & VMX != 0 || (__cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).ecx & SVM != 0)
+    __cpuid(1).ecx & VMX != 0
+        || (__cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).ecx & SVM != 0)
 }
 
 /// Denies every MSR to the guest, where KVM can; whether it could.

@@ -164,7 +164,8 @@ impl Machine {
         }
         let code = self.map_file("the function's code", plan.code, &artefacts.code)?;
         let task = plan.task.zip(artefacts.task.as_ref());
-        let task = task.map(|(mapping, task)| self.map_file("the function's files", mapping, task)).transpose()?;
+        let task =
+            task.map(|(mapping, task)| self.map_file("the function's files", mapping, task)).transpose()?;
         for piece in &plan.heap {
             self.tables.map_noting_writes(&mut self.bare.ram, *piece, HEAP.base + written::FINE_LEN)?;
             if self.options.huge_heap {
@@ -207,7 +208,12 @@ impl Machine {
         self.tables.root()
     }
 
-    fn map_file(&mut self, what: &'static str, mapping: Mapping, file: &OwnedFd) -> Result<Area, MachineError> {
+    fn map_file(
+        &mut self,
+        what: &'static str,
+        mapping: Mapping,
+        file: &OwnedFd,
+    ) -> Result<Area, MachineError> {
         let area = shown(mapping, file).map_err(|source| RamError::Map { what, source: source.into() })?;
         self.bare.ram.map_file(what, area.gpa, area.len, (file.as_fd(), 0), FileUse::ReadOnly)?;
         self.tables.map(&mut self.bare.ram, mapping)?;

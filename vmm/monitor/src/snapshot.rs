@@ -28,9 +28,9 @@ use pieces::Piece;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::fcntl_get_seals;
 use warren_abi::window::PAGE_SIZE;
+use warren_boot::OutOfRange;
 use warren_boot::entry::{EntryState, Features};
 use warren_boot::plan::HIGH_BASE;
-use warren_boot::OutOfRange;
 use warren_state::wasm::{Area, CpuState, Processor, RUNS_MAX, WasmState};
 use warren_state::{StateError, open, seal};
 
@@ -278,7 +278,9 @@ pub fn restore(
             Source::Image(Box::new(Image { state, memory, lives: 1 }))
         }
         // A page that is there already would never be brought.
-        Backing::Pager(_) if bare.rehearsed => return Err(refused("pages were touched in this machine".into())),
+        Backing::Pager(_) if bare.rehearsed => {
+            return Err(refused("pages were touched in this machine".into()));
+        }
         Backing::Pager(socket) => {
             let userfault = userfault.ok_or(PagerError::NotStartedForIt)?;
             let apart: Vec<_> = state.apart().collect();

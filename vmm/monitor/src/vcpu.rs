@@ -99,7 +99,12 @@ impl<E: Into<anyhow::Error>> From<E> for Halted {
 impl Life {
     /// A life not yet begun.
     #[must_use]
-    pub fn new((cpu, rehearsal): (Cpu, Option<(Rehearsal, Sender<Infallible>)>), orders: Orders, reports: Reports, progress: Arc<Progress>) -> Self {
+    pub fn new(
+        (cpu, rehearsal): (Cpu, Option<(Rehearsal, Sender<Infallible>)>),
+        orders: Orders,
+        reports: Reports,
+        progress: Arc<Progress>,
+    ) -> Self {
         let (link, sequence, generation, seeds) = (None, 0, FIRST_GENERATION, Seeds::default());
         Self { cpu, rehearsal, orders, reports, progress, link, sequence, generation, drew: false, seeds }
     }

@@ -171,10 +171,7 @@ impl WasmState {
         for run in &self.runs {
             rule(run.is_pages() && inside(*run), "pages outside of memory")?;
             rule(run.gpa >= end, "pages out of order")?;
-            rule(
-                !self.apart().any(|area| run.overlaps(area)),
-                "pages over files",
-            )?;
+            rule(!self.apart().any(|area| run.overlaps(area)), "pages over files")?;
             end = run.range().end;
             total = total.saturating_add(run.len);
         }

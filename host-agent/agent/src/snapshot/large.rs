@@ -20,7 +20,10 @@ impl SealedSnapshot {
             let Some(len) = usize::try_from(len).ok().and_then(NonZeroUsize::new) else { continue };
             if let Err(why) = gather(&self.memory, at, len) {
                 // Also the next part would not be: this kernel cannot, or has none left.
-                tracing::debug!(function = self.head.of().function, "a snapshot's memory stays in small pages: {why}");
+                tracing::debug!(
+                    function = self.head.of().function,
+                    "a snapshot's memory stays in small pages: {why}"
+                );
                 break;
             }
         }

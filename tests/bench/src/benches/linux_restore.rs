@@ -51,7 +51,9 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
             let _set = mode.set()?;
             let [mut entry, mut line, mut adopted, mut zygote, mut floor] = [const { Samples::new() }; 5];
             // The first VM of a host pays for what it is the first of.
-            for (run, (state, memory, _)) in (0..=runs).flat_map(|run| taken.iter().map(move |taken| (run, taken))) {
+            for (run, (state, memory, _)) in
+                (0..=runs).flat_map(|run| taken.iter().map(move |taken| (run, taken)))
+            {
                 let process = Process::start(places, "")?;
                 let mut started = process.begin(&request(state), &[memory.as_fd()])?;
                 let first = started.says(LINE)?;

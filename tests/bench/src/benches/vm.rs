@@ -238,7 +238,9 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
     let mut first = Running::create(&parts)?;
     let snapshot = first.snapshot(&parts)?;
     first.call().context("the guest that was written down goes on")?;
-    let bare = || -> Result<(Bare, Cpu)> { Ok(Bare::with_program(&Kvm::new().context("/dev/kvm")?, &parts.guest, OPTIONS)?) };
+    let bare = || -> Result<(Bare, Cpu)> {
+        Ok(Bare::with_program(&Kvm::new().context("/dev/kvm")?, &parts.guest, OPTIONS)?)
+    };
     let [mut new, mut pooled, mut reset, mut ready, mut floor] = [const { Samples::new() }; 5];
     let mut buried = Buried::default();
     for run in 0..runs + 3 {

@@ -111,17 +111,17 @@ pub(crate) fn in_place(runs: Vec<Run>, banks: &[Area]) -> Vec<Run> {
         let bank = banks.iter().find(|bank| bank.range().contains(&run.gpa)).map_or(run.gpa, |bank| bank.gpa);
         while run.len >= SEVERAL * LARGE_PAGE_SIZE {
             let before = placed.pop_if(|last| last.gpa >= bank);
-            let back = run.gpa.wrapping_sub(offset) % LARGE_PAGE_SIZE;
+            let more = run.gpa.wrapping_sub(offset) % LARGE_PAGE_SIZE;
             let room = run.gpa - before.map_or(bank, |last| last.range().end);
             match before {
                 // One run, zeroes between and all, which is looked at in its turn.
-                Some(last) if room < back => {
+                Some(last) if room < more => {
                     offset -= last.len;
                     run = Run { gpa: last.gpa, len: run.range().end - last.gpa };
                     continue;
                 }
-                None if room < back => {}
-                _ => run = Run { gpa: run.gpa - back, len: run.len + back },
+                None if room < more => {}
+                _ => run = Run { gpa: run.gpa - more, len: run.len + more },
             }
             placed.extend(before);
             break;

@@ -6,12 +6,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use rustix::fd::{AsRawFd as _, OwnedFd};
-use std::{
-    fs,
-    num::NonZeroUsize,
-    path::Path,
-    process::Command,
-};
+use std::{fs, num::NonZeroUsize, path::Path, process::Command};
 use warren_large_pages::{LARGE_PAGE, gather};
 use warren_vmm::machine::Artefacts;
 use warren_vmm_protocol::{LoadSpec, World};
