@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use std::{process::Command, time::Instant};
 
 /// What makes a part's program, or nothing where this machine cannot run it.
-type Maker<'a> = &'a dyn Fn() -> Result<Option<Command>>;
+pub(crate) type Maker<'a> = &'a dyn Fn() -> Result<Option<Command>>;
 
 /// Every part, or those whose names begin so.
 pub(crate) fn soak(programs: &[TestProgram], only: &str) -> Result<()> {

@@ -21,6 +21,8 @@ use std::{
 Examples:
   cargo xtask test             everything this machine can run
   cargo xtask test --only e2e  one part: unit, guest, fuzz, e2e, lab
+  cargo xtask test --only lab --named runtimes
+                               what of the lab's part has this in its name
   cargo xtask test --check     `cargo xtask check` first")]
 pub(crate) struct Options {
     /// Run `check` first.
@@ -29,6 +31,9 @@ pub(crate) struct Options {
     /// Only this part.
     #[arg(long, value_parser = ["unit", "guest", "fuzz", "e2e", "lab"])]
     only: Option<String>,
+    /// With `--only lab`: those with this in their names.
+    #[arg(long, requires = "only", default_value = "")]
+    named: String,
 }
 
 /// Runs every part and sums up; parts go on after a failure, so that one run tells all.
@@ -70,7 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         end_to_end(&mut tally, &programs);
     }
     if wanted("lab") {
-        lab_host(&mut tally, &root, &programs);
+        lab_host(&mut tally, &root, &programs, &options.named);
     }
     println!(
         "\n{} passed, {} failed, {} skipped, in {}",
@@ -132,7 +137,7 @@ fn end_to_end(tally: &mut Tally, programs: &[TestProgram]) {
 
 /// The same path on a stock kernel with cgroup v2 and Landlock, and the jail's own tests there. A machine that cannot
 /// run the lab host fails: it needs no hardware, so there is no reason to skip it.
-fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
+fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &str) {
     // Without jq: compiling its 3 MiB takes longer in software emulation than a compilation may.
     let demo = "warren up --data /var/lib/warren --demo --once --functions /opt/warren/functions \
                 --samples /src/tests/functions/data --only hello,thumbnail,markdown,fib";
@@ -184,22 +189,25 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram]) {
         }
     }
     // The longest of all, and so the first.
-    let guests = [
-        ("lab::vmm/monitor::linux", guests::monitor(programs, "").map(Some)),
-        ("lab::vmm/init::guest", guests::supervisor(programs, "").map(Some)),
-        ("lab::linux-functions", runtimes::lives(root, false)),
-        ("lab::runtimes", runtimes::every(root, programs, false)),
-        ("lab::linux-network", network::lab(root, "6.1", false)),
+    let guests: [(&str, linux::Maker<'_>); 5] = [
+        ("lab::vmm/monitor::linux", &|| guests::monitor(programs, "").map(Some)),
+        ("lab::vmm/init::guest", &|| guests::supervisor(programs, "").map(Some)),
+        ("lab::linux-functions", &|| runtimes::lives(root, false)),
+        ("lab::runtimes", &|| runtimes::every(root, programs, false)),
+        ("lab::linux-network", &|| network::lab(root, "6.1", false)),
     ];
     let mut first = Vec::new();
-    for (name, command) in guests {
-        match command {
+    for (name, make) in guests.into_iter().filter(|(name, _)| name.contains(named)) {
+        match make() {
             Ok(Some(command)) => first.push(part(name, command)),
             Ok(None) => tally.skipped += 1,
             Err(error) => tally.fail(format!("{name}: {error:#}")),
         }
     }
-    first.append(&mut parts);
+    first.extend(parts.into_iter().filter(|part| part.name.contains(named)));
+    if first.is_empty() {
+        tally.fail(format!("no part of the lab's has {named:?} in its name"));
+    }
     for ended in lanes::run("lab host", first) {
         tally.case(ended);
     }
