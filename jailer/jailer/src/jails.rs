@@ -186,7 +186,7 @@ impl Jails {
 
     /// The tap of a machine that is to have a network.
     fn attach(&mut self, slot: u32, program: Program) -> Result<Option<OwnedFd>, RefusedSpawn> {
-        let Program::Linux(LinuxMachine { network: true, .. }) = program else { return Ok(None) };
+        let Some(LinuxMachine { network: true, .. }) = program.linux_machine() else { return Ok(None) };
         match &mut self.host.network {
             Ok(network) => Ok(Some(network.attach(slot, self.host.processes.as_fd())?)),
             Err(why) => Err(RefusedSpawn::NoNetwork(why.clone())),

@@ -54,9 +54,15 @@ enum Kind {
     Compile,
     /// The VMM of a Linux guest.
     Linux,
+    /// The same, its memory and scratch disk brought by a pager.
+    PagedLinux,
     /// What brings memory of paged VMs.
     Pager,
 }
+
+/// A machine to show.
+const LINUX: LinuxMachine =
+    LinuxMachine { memory_mib: 128, cpus: 1, disks: 2, disk_bytes: 0, network: false };
 
 /// Prints it.
 pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
@@ -80,9 +86,8 @@ pub(crate) fn print(options: &Options) -> anyhow::Result<()> {
         Kind::Vmm => Program::Vmm,
         Kind::Restore => Program::Restore,
         Kind::PagedRestore => Program::PagedRestore,
-        Kind::Linux => {
-            Program::Linux(LinuxMachine { memory_mib: 128, cpus: 1, disks: 2, disk_bytes: 0, network: false })
-        }
+        Kind::Linux => Program::Linux(LINUX),
+        Kind::PagedLinux => Program::PagedLinux(LINUX),
         Kind::Pager => Program::Pager(PagerOptions { cache_mib: 4096, memory_mib: 128 }),
         Kind::Compile => Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 }),
     };

@@ -58,7 +58,11 @@ impl Programs {
     /// The file of a program.
     pub(crate) const fn program(&self, program: Program) -> &Held {
         match program {
-            Program::Vmm | Program::Restore | Program::PagedRestore | Program::Linux(_) => &self.vmm,
+            Program::Vmm
+            | Program::Restore
+            | Program::PagedRestore
+            | Program::Linux(_)
+            | Program::PagedLinux(_) => &self.vmm,
             Program::Compile(_) => &self.compile,
             Program::Pager(_) => &self.pager,
         }

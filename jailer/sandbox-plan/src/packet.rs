@@ -44,7 +44,11 @@ impl core::error::Error for PacketError {}
 pub const fn descriptors_of(request: &Request) -> usize {
     match request {
         Request::Spawn(spawn) => match spawn.program {
-            Program::Vmm | Program::Restore | Program::PagedRestore | Program::Linux(_) => 2,
+            Program::Vmm
+            | Program::Restore
+            | Program::PagedRestore
+            | Program::Linux(_)
+            | Program::PagedLinux(_) => 2,
             Program::Compile(_) => 3,
             Program::Pager(_) => 6,
         },

@@ -243,13 +243,17 @@ impl Step {
 pub fn places(program: Program) -> Vec<Descriptor> {
     let log = |index| Descriptor::Request { index, kind: DescriptorKind::Log };
     match program {
-        Program::Vmm | Program::Restore | Program::PagedRestore | Program::Linux(_) => {
+        Program::Vmm
+        | Program::Restore
+        | Program::PagedRestore
+        | Program::Linux(_)
+        | Program::PagedLinux(_) => {
             let listener = Descriptor::Request { index: 0, kind: DescriptorKind::Listener };
             let mut places = vec![Descriptor::Null, log(1), log(1), listener, Descriptor::Kvm];
-            if !matches!(program, Program::Linux(_)) {
+            if program.linux_machine().is_none() {
                 places.push(Descriptor::GuestImage);
             }
-            if program == Program::PagedRestore {
+            if matches!(program, Program::PagedRestore | Program::PagedLinux(_)) {
                 places.push(Descriptor::Userfaultfd);
             }
             places
@@ -293,7 +297,7 @@ pub fn argv(program: Program) -> Vec<String> {
         Program::Vmm => vec![program.file_name().to_string(), "run".to_string()],
         Program::Restore => ["warren-vmm", "run", "--restore"].map(String::from).into(),
         Program::PagedRestore => ["warren-vmm", "run", "--restore", "--paged"].map(String::from).into(),
-        Program::Linux(machine) => {
+        Program::Linux(machine) | Program::PagedLinux(machine) => {
             let words = [program.file_name().to_string(), "linux".to_string()];
             let disks = core::iter::repeat_n("block", machine.disks.into());
             let devices: Vec<_> =
@@ -303,7 +307,8 @@ pub fn argv(program: Program) -> Vec<String> {
                 format!("--cpus={}", machine.cpus),
                 format!("--devices={}", devices.join(",")),
             ];
-            words.into_iter().chain(options).collect()
+            let paged = matches!(program, Program::PagedLinux(_)).then(|| "--paged".to_string());
+            words.into_iter().chain(options).chain(paged).collect()
         }
         Program::Pager(options) => {
             let words = [program.file_name().to_string(), "jailed".to_string()];

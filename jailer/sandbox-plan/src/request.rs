@@ -8,7 +8,7 @@ use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// Version of these messages; a mismatch is refused.
-pub const JAILER_PROTOCOL_VERSION: u32 = 5;
+pub const JAILER_PROTOCOL_VERSION: u32 = 6;
 /// Most bytes of a packet.
 pub const MAX_PACKET: usize = 64 << 10;
 /// Most descriptors on one request.
@@ -95,6 +95,9 @@ pub enum Program {
     /// `warren-pager jailed`: \[0\] Unix packet socket that is bound, \[1\] log, folders of \[2\] chunks in service, \[3\] retired
     /// ones and \[4\] its own cache, and \[5\] the mount namespace that these folders are in. In the jail: 0 = /dev/null, 1 and 2 = log, 3 = socket, 4 = chunks, 5 = retired, 6 = cache.
     Pager(PagerOptions),
+    /// `warren-vmm linux --paged`: a VMM for a Linux guest whose memory and scratch disk a pager brings. Behind the descriptors of
+    /// [`Program::Linux`] it has 5 = /dev/userfaultfd.
+    PagedLinux(LinuxMachine),
 }
 
 /// What a pager may keep.
@@ -124,11 +127,22 @@ pub struct LinuxMachine {
 }
 
 impl Program {
+    /// The machine of a VMM for Linux guests.
+    #[must_use]
+    pub const fn linux_machine(&self) -> Option<&LinuxMachine> {
+        match self {
+            Self::Linux(machine) | Self::PagedLinux(machine) => Some(machine),
+            _ => None,
+        }
+    }
+
     /// The name of its file, and its first argument.
     #[must_use]
     pub const fn file_name(&self) -> &'static str {
         match self {
-            Self::Vmm | Self::Restore | Self::PagedRestore | Self::Linux(_) => "warren-vmm",
+            Self::Vmm | Self::Restore | Self::PagedRestore | Self::Linux(_) | Self::PagedLinux(_) => {
+                "warren-vmm"
+            }
             Self::Compile(_) => "warren-compile",
             Self::Pager(_) => "warren-pager",
         }

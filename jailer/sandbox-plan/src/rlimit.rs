@@ -93,7 +93,7 @@ pub fn limits_of(program: &Program, limits: &Limits) -> Vec<ResourceLimit> {
             set(Rlimit::Fsize, 0);
         }
         // It writes the disks it was given, and none of them beyond its size.
-        Program::Linux(machine) => {
+        Program::Linux(machine) | Program::PagedLinux(machine) => {
             set(Rlimit::Nofile, LINUX_OPEN_FILES);
             set(Rlimit::Fsize, machine.disk_bytes);
         }

@@ -47,7 +47,7 @@ pub fn lines(program: Program) -> Vec<String> {
                 call_line(threads, &row.call)
             }));
         }
-        Program::Linux(_) => {
+        Program::Linux(_) | Program::PagedLinux(_) => {
             let rows = &linux::SYSTEM_CALLS;
             lines.push(format!("seccomp: {} rules at the start, any other call kills", rows.len()));
             lines.push(
@@ -102,6 +102,7 @@ mod tests {
         }
         let machine = LinuxMachine { memory_mib: 128, cpus: 1, disks: 2, disk_bytes: 0, network: false };
         assert_eq!(shown(Program::Linux(machine)), linux::SYSTEM_CALLS.len());
+        assert_eq!(shown(Program::PagedLinux(machine)), linux::SYSTEM_CALLS.len());
         let compile = Program::Compile(CompileOptions { purpose: CompilePurpose::Function, isa: 0 });
         assert_eq!(shown(compile), compiler::SYSTEM_CALLS.len());
         let pager = Program::Pager(PagerOptions { cache_mib: 1, memory_mib: 1 });

@@ -103,7 +103,7 @@ impl Client {
         let (reply, mut fds) = self.try_ask(&Request::Spawn(spawn), &[listener.as_fd(), write.as_fd()])?;
         Some(match reply {
             Reply::Spawned(jailed) => {
-                let network = matches!(program, Program::Linux(machine) if machine.network);
+                let network = program.linux_machine().is_some_and(|machine| machine.network);
                 assert_eq!(fds.len(), 1 + usize::from(network), "one pidfd comes with it, and a tap");
                 let log = BufReader::new(File::from(read));
                 let tap = network.then(|| fds.remove(1));

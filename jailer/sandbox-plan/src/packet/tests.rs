@@ -8,26 +8,31 @@ use proptest::prelude::*;
 
 fn any_request() -> impl Strategy<Value = Request> {
     let name = "[a-z0-9][a-z0-9-]{0,39}".prop_map(|text| SandboxName::new(text).unwrap());
-    let program = prop_oneof![
-        Just(Program::Vmm),
-        Just(Program::Restore),
-        Just(Program::PagedRestore),
-        (any::<u32>(), any::<u8>(), any::<u8>(), any::<u64>(), any::<bool>()).prop_map(
-            |(memory_mib, cpus, disks, disk_bytes, network)| Program::Linux(LinuxMachine {
-                memory_mib,
-                cpus,
-                disks,
-                disk_bytes,
-                network
-            })
-        ),
-        (any::<u32>(), any::<u32>())
-            .prop_map(|(cache_mib, memory_mib)| { Program::Pager(PagerOptions { cache_mib, memory_mib }) }),
-        (any::<bool>(), any::<u64>()).prop_map(|(function, isa)| {
-            let purpose = if function { CompilePurpose::Function } else { CompilePurpose::Policy };
-            Program::Compile(CompileOptions { purpose, isa })
-        }),
-    ];
+    let program =
+        prop_oneof![
+            Just(Program::Vmm),
+            Just(Program::Restore),
+            Just(Program::PagedRestore),
+            (any::<u32>(), any::<u8>(), any::<u8>(), any::<u64>(), any::<bool>()).prop_map(
+                |(memory_mib, cpus, disks, disk_bytes, network)| Program::Linux(LinuxMachine {
+                    memory_mib,
+                    cpus,
+                    disks,
+                    disk_bytes,
+                    network
+                })
+            ),
+            (any::<u32>(), any::<bool>()).prop_map(|(memory_mib, network)| Program::PagedLinux(
+                LinuxMachine { memory_mib, cpus: 1, disks: 3, disk_bytes: 0, network }
+            )),
+            (any::<u32>(), any::<u32>()).prop_map(|(cache_mib, memory_mib)| {
+                Program::Pager(PagerOptions { cache_mib, memory_mib })
+            }),
+            (any::<bool>(), any::<u64>()).prop_map(|(function, isa)| {
+                let purpose = if function { CompilePurpose::Function } else { CompilePurpose::Policy };
+                Program::Compile(CompileOptions { purpose, isa })
+            }),
+        ];
     let limits = (any::<u64>(), any::<u32>(), any::<bool>(), any::<u32>(), any::<u32>()).prop_map(
         |(memory_bytes, cpu_millis, cpu_hard, pids, cpu_seconds)| Limits {
             memory_bytes,

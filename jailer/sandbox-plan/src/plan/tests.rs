@@ -134,6 +134,12 @@ fn a_pagers_vmm_alone_has_userfaultfd() {
     assert!(paged.contains("5 = guest image, 6 = /dev/userfaultfd, close_range on every other"), "{paged}");
     assert!(paged.contains("argv warren-vmm run --restore --paged\n"), "{paged}");
     assert!(!text(Program::Restore).contains("userfaultfd"));
+    let machine = LinuxMachine { memory_mib: 176, cpus: 1, disks: 1, disk_bytes: 0, network: false };
+    let paged = text(Program::PagedLinux(machine));
+    assert!(paged.contains("4 = /dev/kvm, 5 = /dev/userfaultfd, close_range on every other"), "{paged}");
+    let words = "argv warren-vmm linux --memory-mib=176 --cpus=1 --devices=block,rng,vsock --paged\n";
+    assert!(paged.contains(words), "{paged}");
+    assert!(!text(Program::Linux(machine)).contains("userfaultfd"));
 }
 
 #[test]
