@@ -30,4 +30,4 @@ pub mod uffd;
 
 pub use host::Pager;
 pub use journal::{Entry, Figures, Journal};
-pub use memory::Manner;
+pub use memory::{Bring, Manner};

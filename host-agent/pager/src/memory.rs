@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  page     missing ──fault: zero──────────────────────────────▶ there
-//!              │ fault                                             ▲ │ given back by the VMM, then a fault: zero
+//!              │ fault                                             ▲ │ given back by the VMM, then a fault: zero; of a disk: as if missing
 //!              ▼                                                   │ ╰──▶ (there)
 //!           waiting for its bundle ──bundle came──copied───────────╯
 //!
@@ -13,8 +13,8 @@
 //!           pack: its pages come from windows ◀──────────────────────────┤
 //!           window: the VM is served no more, by name ◀──────────────────╯
 //! ```
-//! Pure: who copies and who fetches comes in as [`Outside`]. A page that was there once never gets the snapshot's bytes again: a
-//! fault on it means that the VMM gave it back.
+//! Pure: who copies and who fetches comes in as [`Outside`]. A page of memory that was there once never gets the snapshot's bytes
+//! again: a fault on it means that the VMM gave it back. Nobody writes to a disk's image, so a page of one does.
 
 mod place;
 
@@ -25,6 +25,8 @@ use crate::uffd::{FaultError, Put};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use warren_chunks::{Image, manifest::ChunkRef, pages::PAGE_BYTES, store::ReadError};
+#[cfg(doc)]
+use warren_vmm_protocol::pager::AROUND_PAGES;
 
 /// Chunks of one VM in flight at once.
 const ASKED_MAX: usize = 8;
@@ -33,23 +35,36 @@ const AHEAD_MAX: usize = 4;
 /// Chunks that are kept while an access log is recorded.
 const KEPT_MAX: usize = 32;
 
+/// What is put in place when somebody waits for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Bring {
+    /// That page alone, so that the access log has every page that is touched.
+    Page,
+    /// All that comes with its chunk.
+    Chunk,
+    /// What lies around it in its chunk, [`AROUND_PAGES`] aligned, and nothing else: so the VMM can bound what it keeps. What it gave
+    /// back comes again.
+    Around,
+}
+
 /// How a VM is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Manner {
     /// The loading set is read from the beginning.
     pub loading: bool,
-    /// All that comes with a chunk is put in place; else the page that is waited for alone, so that the access log has every page
-    /// that is touched.
-    pub eager: bool,
+    /// What is put in place.
+    pub bring: Bring,
     /// What is left comes in the background.
     pub fill: bool,
 }
 
 impl Manner {
     /// For first resumes: every page that is touched is told.
-    pub const RECORD: Self = Self { loading: false, eager: false, fill: false };
+    pub const RECORD: Self = Self { loading: false, bring: Bring::Page, fill: false };
     /// For all others.
-    pub const SERVE: Self = Self { loading: true, eager: true, fill: false };
+    pub const SERVE: Self = Self { loading: true, bring: Bring::Chunk, fill: false };
+    /// For images that the VMM only reads: disks.
+    pub const DISK: Self = Self { loading: false, bring: Bring::Around, fill: false };
 }
 
 /// The world of a [`Memory`].
@@ -165,7 +180,7 @@ impl Memory {
             *touched = true;
             self.regions.page(slot).into_iter().for_each(|page| self.journal.touch(page));
         }
-        if self.is_there(slot) {
+        if self.is_there(slot) && self.manner.bring != Bring::Around {
             // Given back since; or a second thread's fault on a page that came meanwhile, which this wakes.
             return self.zero(slot.0..slot.0 + 1, outside);
         }
@@ -180,7 +195,8 @@ impl Memory {
         match self.states.get(&id) {
             Some(State::Here(plain)) => {
                 let plain = Arc::clone(plain);
-                self.copy(slot, &plain, rank, 1, outside)?;
+                let count = if self.manner.bring == Bring::Around { self.together(id, slot) } else { 1 };
+                self.copy(slot, &plain, rank, count, outside)?;
                 return Ok(());
             }
             Some(State::Asked) => {}
@@ -254,7 +270,7 @@ impl Memory {
                 for slot in waiting {
                     self.bring(slot, outside)?;
                 }
-                if self.manner.eager {
+                if self.manner.bring == Bring::Chunk {
                     self.placing.push_back(Placing { id, next: 0 });
                 } else {
                     self.keep(id);

@@ -10,7 +10,7 @@ use warren_vmm_protocol::pager::{decode_within, encode_within};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The version of these messages; checked in [`Request::Hello`].
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// Most bytes of a packet.
 pub const PACKET_MAX: usize = 160 << 10;
 /// Most retired objects named at once.
@@ -43,7 +43,7 @@ pub enum Request {
 /// What a VM gets.
 #[derive(Serialize, Deserialize)]
 pub struct Serve {
-    /// The manifest of its memory's image, addressed as the guest addresses it.
+    /// The manifest of an image: its memory's, addressed as the guest addresses it, or a disk's, by offset.
     pub manifest: [u8; 32],
     /// The tenant's key, by which that manifest and its bases open.
     pub key: [u8; 32],

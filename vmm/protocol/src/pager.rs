@@ -4,7 +4,8 @@
 //!  VMM ── Offer, with its userfaultfd ──▶ pager      once, before the guest runs
 //!  VMM ◀── Farewell, or nothing ───────── pager      the pager's last word; then, or instead, the socket hangs up
 //! ```
-//! One message a packet, postcard. Which image a VMM gets is not said here: whoever gave the pager its end said it.
+//! One message a packet, postcard. Which image a VMM gets is not said here: whoever gave the pager its end said it. A guest's memory
+//! and its disk are an image each, with a socket and a userfaultfd of its own.
 //!
 //! Neither side believes the other: an offer is judged as a hostile guest's, a farewell is a bounded line of text.
 
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 pub const PAGER_VERSION: u32 = 1;
 /// Most regions of an offer.
 pub const REGIONS_MAX: usize = 256;
+/// Pages that a pager puts in place around one that is waited for, at most and aligned, where what was given back comes again: so who
+/// gives it back knows how much there can be.
+pub const AROUND_PAGES: u32 = 16;
 /// Most bytes of a packet, either way.
 pub const PACKET_MAX: usize = 16 << 10;
 /// Most bytes of a farewell's text.
@@ -32,7 +36,7 @@ pub struct Offer {
 /// A part of an image and where it goes. All three are bytes, and whole pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
-    /// First byte in the image: a guest-physical address.
+    /// First byte in the image: a guest-physical address, or an offset on a disk.
     pub image: u64,
     /// First byte in the VMM's address space.
     pub host: u64,

@@ -1,14 +1,13 @@
 //! Putting pages in place: in runs, never over what is there.
 
-use super::{Memory, Outside, Over, Placing, State};
+use super::{Bring, Memory, Outside, Over, Placing, State};
 use crate::bundles::BundleId;
 use crate::regions::Slot;
 use crate::uffd::Put;
 use std::sync::Arc;
 use warren_chunks::pages::PAGE_BYTES;
+use warren_vmm_protocol::pager::AROUND_PAGES;
 
-/// Pages of zeroes that are put in place together.
-const ZEROES: u32 = 16;
 /// Pages put in place before faults are looked at again.
 const SLICE: usize = 64;
 
@@ -49,6 +48,17 @@ impl Memory {
         };
         let count = (0..).zip(rest).take(most).take_while(follows).count();
         Some((*slot, *rank, count))
+    }
+
+    /// How many pages from one on follow each other in their bundle too, as far as they belong together.
+    pub(super) fn together(&self, id: BundleId, slot: Slot) -> usize {
+        let end = self.regions.around(slot, AROUND_PAGES).end;
+        let pages = self.bundles.get(id).map_or(&[][..], |bundle| &bundle.pages);
+        let Some(at) = pages.iter().position(|(_, of)| *of == slot) else { return 1 };
+        let rest = pages.get(at..).unwrap_or_default();
+        let Some((rank, _)) = rest.first() else { return 1 };
+        let follows = |(n, (r, s)): &(u32, &(u32, Slot))| *r == rank + n && s.0 == slot.0 + n && s.0 < end;
+        (0..).zip(rest).take_while(follows).count().max(1)
     }
 
     /// Copies pages that follow each other; how many of them are there now, one at least.
@@ -96,12 +106,14 @@ impl Memory {
 
     /// Pages of zeroes around one that are missing, all in a row.
     pub(super) fn zeroes_around(&mut self, slot: Slot) -> std::ops::Range<u32> {
-        if !self.manner.eager {
+        if self.manner.bring == Bring::Page {
             return slot.0..slot.0 + 1;
         }
-        let block = self.regions.around(slot, ZEROES);
-        let mut is_zero =
-            |at: u32| !self.is_there(Slot(at)) && self.bundles.of(Slot(at), &self.regions).is_none();
+        let block = self.regions.around(slot, AROUND_PAGES);
+        let again = self.manner.bring == Bring::Around;
+        let mut is_zero = |at: u32| {
+            (again || !self.is_there(Slot(at))) && self.bundles.of(Slot(at), &self.regions).is_none()
+        };
         let first = (block.start..slot.0).rev().take_while(|at| is_zero(*at)).last().unwrap_or(slot.0);
         let last = (slot.0 + 1..block.end).take_while(|at| is_zero(*at)).last().unwrap_or(slot.0);
         first..last + 1

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use warren_chunks::{
     ChunkSize, Image, LayerKind, Manifest, Name, Salts, Store, TenantKey,
-    cut::{FileSource, cut},
+    cut::{FileSource, Source, cut},
     image::Place,
     l1::{Local, Memory},
     l3::{Origin, OriginLimits},
@@ -88,9 +88,18 @@ impl Harness {
     /// The same of any kind of guest, whose snapshot's memory has these runs.
     pub(crate) fn publish_runs(&self, snapshot: &Snapshot, runs: &[Run]) -> Name {
         let file = FileSource::new(snapshot.memory.try_clone().unwrap().into()).unwrap();
-        let memory = Linear::new(file, runs.iter().map(|run| (run.gpa, run.len))).unwrap();
+        self.publish_image(&Linear::new(file, runs.iter().map(|run| (run.gpa, run.len))).unwrap())
+    }
+
+    /// The same of a disk, as it is in its file now.
+    #[allow(dead_code, reason = "Wasm guests have none")]
+    pub(crate) fn publish_disk(&self, disk: &OwnedFd) -> Name {
+        self.publish_image(&FileSource::new(disk.try_clone().unwrap().into()).unwrap())
+    }
+
+    fn publish_image(&self, image: &impl Source) -> Name {
         let mut chunks = Vec::new();
-        let manifest = cut(&memory, ChunkSize::DEFAULT, &salts().newest(LayerKind::Function), |sealed| {
+        let manifest = cut(image, ChunkSize::DEFAULT, &salts().newest(LayerKind::Function), |sealed| {
             chunks.push(sealed);
             Ok::<(), std::convert::Infallible>(())
         });

@@ -27,10 +27,10 @@ use std::fs;
 use support::real::image;
 use support::vmm::{call, request, send};
 use support::{Vmm, life::Snapshot};
-use warren_pager::Manner;
+use warren_pager::{Bring, Manner};
 use warren_vmm_protocol::{ControlReply, LoadError};
 
-const ALL: Manner = Manner { loading: true, eager: true, fill: true };
+const ALL: Manner = Manner { loading: true, bring: Bring::Chunk, fill: true };
 
 /// The whole file, in four parts.
 fn check_all(vmm: &Vmm) {

@@ -38,7 +38,7 @@ use warren_chunks::{
     manifest::Manifest,
 };
 use warren_pager::{
-    Entry, Journal, Manner,
+    Bring, Entry, Journal, Manner,
     fetch::Source,
     serve::{Order, serve},
 };
@@ -96,7 +96,7 @@ fn measure(places: &Places, report: &mut Report, shape: Shape<'_>) -> Result<()>
         let log = entry.log().context("nothing was touched")?;
         name = far.learn(name, &log)?;
     }
-    let serial = Manner { loading: false, eager: true, fill: false };
+    let serial = Manner { loading: false, bring: Bring::Chunk, fill: false };
     let mut ways = Vec::new();
     for (metric, manner) in [("serial-faults", serial), ("first-response", Manner::SERVE)] {
         let (took, entry) = far.respond(places, &written, &far.store, (name, manner), &expected)?;

@@ -27,7 +27,7 @@ use warren_chunks::{
     manifest::{ChunkRef, Manifest},
 };
 use warren_pager::{
-    Entry, Journal, Manner,
+    Bring, Entry, Journal, Manner,
     fetch::Source,
     serve::{Order, serve},
 };
@@ -147,7 +147,7 @@ impl Fetching<'_> {
             .iter()
             .map(|pack| (pack.chunk.clone(), pack.pages.iter().map(|run| run.count).sum()))
             .collect();
-        let serial = Manner { loading: false, eager: true, fill: false };
+        let serial = Manner { loading: false, bring: Bring::Chunk, fill: false };
         let ways = [
             ("serial-faults", cold, serial),
             ("first-response", cold, Manner::SERVE),
