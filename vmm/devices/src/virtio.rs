@@ -6,6 +6,7 @@ pub mod chain;
 pub mod config;
 pub mod mem;
 pub mod net;
+pub mod overlay;
 pub mod rng;
 pub mod transport;
 pub mod vsock;

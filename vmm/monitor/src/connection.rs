@@ -11,8 +11,8 @@ use warren_vmm_protocol::frame::{self, FrameError, PREFIX};
 
 /// Most descriptors a connection may hold that no message has taken yet: a function's code and files.
 pub const DESCRIPTORS_MAX: usize = 3;
-/// The same for Linux guests: kernel, initrd, and one for each device at most. Linux takes 253 in one message.
-pub const LINUX_DESCRIPTORS_MAX: usize = 2 + VIRTIO_MAX;
+/// The same for Linux guests: kernel, initrd, and two for each device at most. Linux takes 253 in one message.
+pub const LINUX_DESCRIPTORS_MAX: usize = 2 + 2 * VIRTIO_MAX;
 /// Most bytes that wait for a peer to read them.
 const OUTBOX_MAX: usize = 1 << 20;
 /// Most bytes kept that are not decoded yet. Reading pauses here, so the socket pushes back.

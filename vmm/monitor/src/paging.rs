@@ -11,7 +11,7 @@
 //!
 //! Only runs of a snapshot are offered, and small gaps between them: the rest is zero, which the kernel gives without asking.
 
-use crate::ram::Ram;
+use crate::ram::{Ram, RamError};
 use crate::sys::userfault::Userfault;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -34,6 +34,9 @@ pub enum PagerError {
     /// The process was not started for it.
     #[error("this VMM was started without a userfaultfd")]
     NotStartedForIt,
+    /// There is no room for a disk's base: the host's fault.
+    #[error("cannot map a disk's base")]
+    Disk(#[source] RamError),
     /// Memory cannot be registered: the host's fault.
     #[error("cannot register memory with the userfaultfd")]
     Register(#[source] io::Error),

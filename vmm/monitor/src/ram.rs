@@ -325,6 +325,21 @@ impl Ram {
         Ok(())
     }
 
+    /// Fills some ranges with what stands from an address of other memory on.
+    pub fn copy_from(&self, other: &Self, at: u64, ranges: &[Range]) -> io::Result<()> {
+        let mut at = at;
+        for piece in self.pieces(ranges)? {
+            let len = u32::try_from(piece.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let mut into = piece;
+            for from in other.pieces(&[Range { gpa: at, len }])? {
+                from.copy_to_volatile_slice(into);
+                into = into.offset(from.len()).map_err(io::Error::other)?;
+            }
+            at += u64::from(len);
+        }
+        Ok(())
+    }
+
     /// One call that moves bytes of some ranges from or to what has no position; how many went.
     pub fn transfer_stream(
         &self,

@@ -83,12 +83,28 @@ pub enum DeviceSpec {
         /// Whether the guest also gives back what it frees, without being asked.
         reports_free: bool,
     },
+    /// A disk over a base: it begins as the base is, and what is written goes to a file of its own. Two descriptors: that file, of the
+    /// disk's length, of which nothing is read that was not written first; then the base.
+    OverlaidBlock {
+        /// Where the base comes from.
+        base: Base,
+    },
     /// Memory that is plugged while the guest runs: no descriptor. At most one a guest, of a machine that was made with room
     /// for it.
     Memory {
         /// MiB that are to be plugged from the start.
         plugged_mib: u32,
     },
+}
+
+/// What a disk begins as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Base {
+    /// A file as long as the disk that nobody writes: it is read in place, whoever else reads it. The descriptor need not be writable.
+    File,
+    /// An image that a pager brings page by page: the descriptor is the VMM's end of a socket of its own to that pager, as the memory
+    /// has one. With [`crate::ControlRequest::RestoreLinuxPaged`] alone, and for one disk of a guest.
+    Pager,
 }
 
 /// Memory that is plugged, in bytes.
@@ -198,18 +214,19 @@ impl core::fmt::Display for VsockRefusal {
 }
 
 impl DeviceSpec {
-    /// Whether it is a disk, of either kind.
+    /// Whether it is a disk, of any kind.
     #[must_use]
     pub const fn is_disk(&self) -> bool {
-        matches!(self, Self::Block { .. } | Self::LimitedBlock { .. })
+        matches!(self, Self::Block { .. } | Self::LimitedBlock { .. } | Self::OverlaidBlock { .. })
     }
 
-    /// Whether a descriptor comes with it.
+    /// How many descriptors come with it.
     #[must_use]
-    pub const fn has_descriptor(&self) -> bool {
+    pub const fn descriptors(&self) -> usize {
         match self {
-            Self::Block { .. } | Self::LimitedBlock { .. } | Self::Net { .. } => true,
-            Self::Rng | Self::Vsock { .. } | Self::Balloon { .. } | Self::Memory { .. } => false,
+            Self::OverlaidBlock { .. } => 2,
+            Self::Block { .. } | Self::LimitedBlock { .. } | Self::Net { .. } => 1,
+            Self::Rng | Self::Vsock { .. } | Self::Balloon { .. } | Self::Memory { .. } => 0,
         }
     }
 }
@@ -218,7 +235,6 @@ impl LinuxSpec {
     /// How many descriptors come along.
     #[must_use]
     pub fn descriptors(&self) -> usize {
-        let of_devices = self.devices.iter().filter(|device| device.has_descriptor()).count();
-        1 + usize::from(self.initrd) + of_devices
+        1 + usize::from(self.initrd) + self.devices.iter().map(DeviceSpec::descriptors).sum::<usize>()
     }
 }

@@ -13,6 +13,7 @@ use super::virtio::balloon::{self, Balloon};
 use super::virtio::block::Block;
 use super::virtio::mem::{self, Mem};
 use super::virtio::net::Net;
+use super::virtio::overlay::Under;
 use super::virtio::rng::Rng;
 use super::virtio::vsock::Vsock;
 use super::windows::Kind;
@@ -36,6 +37,8 @@ pub struct Furnished {
     pub disks: Vec<Work>,
     /// For the network thread.
     pub network: Vec<(Arc<Device>, Front)>,
+    /// A disk's content is not all in its file.
+    pub overlaid: bool,
     /// For the main thread, of a guest that has one.
     pub balloon: Option<balloon::Handle>,
     /// The same.
@@ -58,15 +61,17 @@ impl Machine {
             None => Interrupts::new(virtio_gsi(devices.len()) as usize, to),
         };
         let console = Arc::new(Console::new(interrupts.line(SERIAL_GSI), lines));
+        let overlaid = devices.iter().any(|device| matches!(device, DeviceFile::Block { base: Some(_), .. }));
         let (mut windows, mut network) = (Vec::new(), Vec::new());
         let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
         let (mut balloon, mut memory) = (None, None);
         for (index, device) in devices.into_iter().enumerate() {
             let place = Place { index, line: interrupts.line(virtio_gsi(index)), was: virtio(were, index) };
             windows.push(match device {
-                DeviceFile::Block { file, len, read_only, limits } => {
+                DeviceFile::Block { file, base, len, read_only, limits } => {
                     let name = format!("disk{index}");
-                    let block = Block::new(name.clone(), file, len, read_only, limits);
+                    let under = base.map(|base| Under::new(base, len)).transpose()?;
+                    let block = Block::new(name.clone(), file, len, read_only, limits).over(under);
                     let device = self.attach(place, Kind::Block, name, block.identity())?;
                     disks.push((Arc::clone(&device), Box::new(block)));
                     device
@@ -120,7 +125,7 @@ impl Machine {
             console.resume(were.console.clone());
         }
         let bus = Arc::new(Bus { console, keyboard, devices: windows, interrupts });
-        Ok(Furnished { bus, events, work, disks, network, balloon, memory })
+        Ok(Furnished { bus, events, work, disks, network, overlaid, balloon, memory })
     }
 
     fn attach(

@@ -1,12 +1,13 @@
 //! The door through which a `LoadLinux` request comes in: what arrived is untrusted, what leaves is checked.
 
-use super::virtio::mem;
+use super::virtio::{mem, overlay::PagedDisk};
 use super::windows::{self, Kind};
 use crate::cpuid::Template;
 use crate::program::Positioned;
 use crate::sys::tap::set_up;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, fcntl_get_seals, fstat};
+use warren_abi::window::PAGE_SIZE;
 use warren_boot::linux::image::Preference;
 use warren_boot::linux::layout::VIRTIO_MAX;
 use warren_boot::linux::{CommandLine, KernelImage, Placement};
@@ -14,7 +15,7 @@ use warren_devices::rate;
 use warren_devices::virtio::mem::block_for;
 use warren_devices::virtio::net::{HEADER_LEN, is_station};
 use warren_sandbox_plan::name::SandboxName;
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, Limits, LinuxSpec, Rate};
+use warren_vmm_protocol::linux::{self, BootEntry, DeviceSpec, Limits, LinuxSpec, Rate};
 
 /// A guest that can be built: its kernel was judged and placed, and every descriptor is of the kind it should be.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub enum DeviceFile {
     Block {
         /// Its file.
         file: OwnedFd,
+        /// What it begins as, if that is not in its file.
+        base: Option<Base>,
         /// Its length.
         len: u64,
         /// Whether writes are refused.
@@ -85,6 +88,17 @@ pub enum DeviceFile {
     },
 }
 
+/// What a disk begins as.
+#[derive(Debug)]
+pub enum Base {
+    /// A file of the disk's length.
+    File(OwnedFd),
+    /// What the pager behind this socket brings.
+    Pager(OwnedFd),
+    /// The same, once it was asked for it.
+    Paged(PagedDisk),
+}
+
 /// What a machine was made with: the most that a guest can be given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -110,6 +124,7 @@ pub fn admit(spec: &LinuxSpec, descriptors: Vec<OwnedFd>, room: &Room) -> Result
     }
     let template = Template::named(&spec.cpu_template).map_err(|error| error.to_string())?;
     check_counts(&spec.devices, room)?;
+    refuse_paged(&spec.devices)?;
     let expected = spec.descriptors();
     if descriptors.len() != expected {
         return Err(format!("{} descriptors came, {expected} are needed", descriptors.len()));
@@ -163,7 +178,7 @@ pub fn devices(
     room: &Room,
 ) -> Result<Vec<DeviceFile>, String> {
     check_counts(specs, room)?;
-    let expected = specs.iter().filter(|device| device.has_descriptor()).count();
+    let expected = specs.iter().map(DeviceSpec::descriptors).sum::<usize>();
     if descriptors.len() != expected {
         return Err(format!("{} descriptors came for devices, {expected} are needed", descriptors.len()));
     }
@@ -197,9 +212,25 @@ pub fn devices(
                 let what = format!("disk {index}");
                 disk(&what, next(&what)?, *read_only, limits)?
             }
+            DeviceSpec::OverlaidBlock { base } => {
+                let what = format!("disk {index}");
+                overlaid(&what, next(&what)?, *base, next(&what)?)?
+            }
         });
     }
     Ok(devices)
+}
+
+/// No pager brings anything.
+pub fn refuse_paged(devices: &[DeviceSpec]) -> Result<(), String> {
+    if devices.iter().any(is_paged) {
+        return Err("a disk that a pager brings, of a guest whose memory none does".into());
+    }
+    Ok(())
+}
+
+const fn is_paged(device: &DeviceSpec) -> bool {
+    matches!(device, DeviceSpec::OverlaidBlock { base: linux::Base::Pager })
 }
 
 /// Whether there may be these devices, and so many of each kind.
@@ -211,6 +242,9 @@ fn check_counts(devices: &[DeviceSpec], room: &Room) -> Result<(), String> {
     let disks = devices.iter().filter(|device| device.is_disk()).count();
     if disks > room.disks {
         return Err(format!("{disks} disks: this machine has threads for {}", room.disks));
+    }
+    if devices.iter().filter(|device| is_paged(device)).count() > 1 {
+        return Err("more than one disk that a pager brings".into());
     }
     let cids = devices.iter().filter_map(|device| match device {
         DeviceSpec::Vsock { guest_cid } => Some(*guest_cid),
@@ -241,7 +275,23 @@ fn check_counts(devices: &[DeviceSpec], room: &Room) -> Result<(), String> {
 
 fn disk(what: &str, file: OwnedFd, read_only: bool, of: &Limits) -> Result<DeviceFile, String> {
     let len = file_len(what, &file)?;
-    Ok(DeviceFile::Block { file, len, read_only, limits: limits(what, of)? })
+    Ok(DeviceFile::Block { file, base: None, len, read_only, limits: limits(what, of)? })
+}
+
+/// A disk over a base of the same length.
+fn overlaid(what: &str, file: OwnedFd, kind: linux::Base, base: OwnedFd) -> Result<DeviceFile, String> {
+    let len = file_len(what, &file)?;
+    let base = match kind {
+        linux::Base::File => match file_len(&format!("{what}'s base"), &base)? {
+            same if same == len => Base::File(base),
+            other => return Err(format!("{what}: a base of {other} bytes under a disk of {len}")),
+        },
+        linux::Base::Pager if len == 0 || !len.is_multiple_of(PAGE_SIZE) => {
+            return Err(format!("{what}: {len} bytes are not whole pages, which a pager brings"));
+        }
+        linux::Base::Pager => Base::Pager(base),
+    };
+    Ok(DeviceFile::Block { file, base: Some(base), len, read_only: false, limits: rate::Limits::default() })
 }
 
 /// Limits that let something through.

@@ -133,6 +133,8 @@ pub struct Kept {
     pub(super) pluggable: bool,
     /// A pager brings its memory.
     pub(super) paged: bool,
+    /// A disk's content is not all in its file.
+    pub(super) overlaid: bool,
     /// How often the guest was brought back, from 1 on.
     pub(super) generation: u64,
     /// An id that no other generation has: this one's, if it is a copy.
@@ -143,7 +145,7 @@ impl Loaded {
     /// Of its parts.
     #[must_use]
     pub fn new(start: Start, parts: Furnished, kept: Kept) -> Self {
-        let Furnished { bus, events, work, disks, network, balloon, memory } = parts;
+        let Furnished { bus, events, work, disks, network, balloon, memory, overlaid: _ } = parts;
         let console = Arc::clone(&bus.console);
         Self { start, work, disks, network, console, events, balloon, memory, kept }
     }
@@ -347,6 +349,7 @@ impl Machine {
         Kept {
             pluggable: self.blocks.region() > 0,
             paged: false,
+            overlaid: parts.overlaid,
             vm: self.vm,
             ram: self.ram,
             bus: Arc::clone(&parts.bus),

@@ -58,7 +58,9 @@ fn live(descriptors: LinuxDescriptors, options: &LinuxOptions) -> Result<End> {
     let kvm = open_kvm(descriptors.kvm)?;
     let (machine, vcpus) = Machine::create(&kvm, options).context("make the VM")?;
     let device = descriptors.userfaultfd.as_ref().map(AsFd::as_fd);
-    let userfault = device.map(Userfault::new).transpose().context("make a userfaultfd")?;
+    // One for memory, one for a disk.
+    let both = |device| Ok::<_, std::io::Error>([Userfault::new(device)?, Userfault::new(device)?]);
+    let userfaults = device.map(both).transpose().context("make a userfaultfd")?;
     drop((kvm, descriptors.userfaultfd));
     if !machine.filters_msrs() {
         bail!(
@@ -89,10 +91,10 @@ fn live(descriptors: LinuxDescriptors, options: &LinuxOptions) -> Result<End> {
     let (network, orders) = queue().context("make an event descriptor")?;
     let streams = Network::new(orders).context("make the network thread's event loop")?;
     spawn("network", seal.network, &sealed, move || end.send(End::Host(streams.work())))?;
-    let pages = userfault.map(|userfault| -> Result<_> {
+    let pages = userfaults.map(|userfaults| -> Result<_> {
         let (listener, served) = channel();
         spawn("pager", seal.pager, &sealed, move || listen(&served))?;
-        Ok(Pages::new(userfault, listener))
+        Ok(Pages::new(userfaults, listener))
     });
     let pages = pages.transpose()?;
     drop(sealed);

@@ -59,6 +59,9 @@ pub enum NoSnapshot {
     /// All of its memory would have to be brought for it.
     #[error("a guest whose memory a pager brings is not written down again")]
     Paged,
+    /// Whoever copied its disks would copy a part of them.
+    #[error("a guest whose disk lies over a base is not written down again")]
+    Overlaid,
     /// KVM's clock cannot be read: the host's fault.
     #[error("KVM's clock cannot be read: {0}")]
     Clock(kvm_ioctls::Error),
@@ -91,6 +94,9 @@ fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Resul
     }
     if kept.paged {
         return Err(NoSnapshot::Paged);
+    }
+    if kept.overlaid {
+        return Err(NoSnapshot::Overlaid);
     }
     rest.ask();
     rest.wait(PATIENCE)?;
@@ -198,6 +204,9 @@ pub fn admit(
     if then != now || were.io_apic.lines.len() != virtio_gsi(now) as usize {
         return Err(Refusal::Parts(format!("{then} devices were written down, {now} are given")));
     }
+    if !by_pager {
+        load::refuse_paged(&spec.devices).map_err(Refusal::Parts)?;
+    }
     let devices = load::devices(&spec.devices, descriptors, room).map_err(Refusal::Parts)?;
     Ok(Admitted { state, were, memory, devices })
 }
@@ -221,7 +230,7 @@ impl Machine {
         pages: Option<&Pages>,
         lines: Outgoing<()>,
     ) -> Result<Resumed, LinuxError> {
-        let Admitted { state, were, memory, devices } = admitted;
+        let Admitted { state, were, memory, mut devices } = admitted;
         let template =
             Template::named(&state.template).map_err(|error| LinuxError::Other(error.to_string()))?;
         let leaves = self.leaves(template)?;
@@ -235,7 +244,8 @@ impl Machine {
         match memory {
             Backing::File(memory) => self.map(&state.runs, &memory)?,
             Backing::Pager(socket) => {
-                pages.ok_or(PagerError::NotStartedForIt)?.begin(&self.ram, &state.runs, socket)?;
+                let pages = pages.ok_or(PagerError::NotStartedForIt)?;
+                devices = pages.begin((&self.ram, &state.runs), socket, devices)?;
             }
         }
         let parts = self.furnish(devices, state.guest_bytes, lines, Some(&were))?;

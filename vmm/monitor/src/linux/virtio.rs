@@ -9,12 +9,13 @@
 //! A reset is the one place where a vCPU thread waits for another: drivers of virtio-mmio do not ask again whether a
 //! reset is done, and free what the device may still be writing to.
 //!
-//! Modules: [`state`] a device written down and brought back, [`walk`] from rings to requests, [`balloon`], [`mem`], [`block`], [`rng`], [`net`] and [`vsock`] what is done with them.
+//! Modules: [`state`] a device written down and brought back, [`walk`] from rings to requests, [`balloon`], [`mem`], [`block`], [`rng`], [`net`] and [`vsock`] what is done with them, [`overlay`] disks over a base.
 
 pub mod balloon;
 pub mod block;
 pub mod mem;
 pub mod net;
+pub mod overlay;
 pub mod rng;
 pub mod state;
 pub mod vsock;

@@ -69,7 +69,9 @@ impl Kind {
     #[must_use]
     pub fn of(device: &DeviceSpec) -> Self {
         match device {
-            DeviceSpec::Block { .. } | DeviceSpec::LimitedBlock { .. } => Self::Block,
+            DeviceSpec::Block { .. } | DeviceSpec::LimitedBlock { .. } | DeviceSpec::OverlaidBlock { .. } => {
+                Self::Block
+            }
             DeviceSpec::Rng => Self::Rng,
             DeviceSpec::Vsock { .. } => Self::Vsock,
             DeviceSpec::Net { .. } => Self::Net,

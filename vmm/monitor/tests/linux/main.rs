@@ -26,7 +26,7 @@ mod zygotes;
 use support::linux::{Ended, Guest, contents, guests};
 use support::vmm::{load, memfd, receive, send, send_with, status};
 use support::{Vmm, sealed, spec};
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
+use warren_vmm_protocol::linux::{Base, BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
 
 const SHUTDOWN: i32 = 0;
@@ -336,6 +336,21 @@ fn loads_that_cannot_be_are_refused_by_name() {
     let memory = DeviceSpec::Memory { plugged_mib: 0 };
     refused(|spec| spec.devices = vec![memory], &[b"a"], "without room for memory that is plugged");
     refused(|spec| spec.devices = vec![memory; 2], &[b"a"], "more than one device of memory");
+    let over = |base| DeviceSpec::OverlaidBlock { base };
+    let paged = over(Base::Pager);
+    refused(
+        |spec| spec.devices = vec![paged],
+        &[b"a"],
+        "a disk that a pager brings, of a guest whose memory",
+    );
+    refused(|spec| spec.devices = vec![paged; 2], &[b"a"], "more than one disk that a pager brings");
+    let over = over(Base::File);
+    refused(|spec| spec.devices = vec![over], &[b"a", b"disk"], "2 descriptors came, 3 are needed");
+    refused(
+        |spec| spec.devices = vec![over],
+        &[b"a", b"disk", b"longer"],
+        "a base of 6 bytes under a disk of 4",
+    );
     // A bzImage that wants more memory than there is.
     let mut large = vec![0_u8; 8192];
     large[0x1F1] = 1;

@@ -3,7 +3,7 @@
 
 use super::harness::{Harness, pair};
 use super::support::life::Snapshot;
-use super::support::linux::{Guest, Running, guests};
+use super::support::linux::{Guest, Running, contents, guests};
 use super::support::vmm::{memfd, receive, send_with, try_receive};
 use super::support::{Vmm, has_kvm};
 use super::{LOAD_FAILED, Life, MIB, POWERED_OFF, Shape, everything, run, soak};
@@ -29,16 +29,30 @@ fn state(snapshot: &Snapshot) -> LinuxState {
     open(&snapshot.state).unwrap()
 }
 
-/// Brings a guest back by a pager of its own, in pages as they are waited for.
+/// Brings a guest back by a pager of its own, in pages as they are waited for; and so the first of its disks that it may write. What
+/// is in that disk's file is something else from then on.
 pub(crate) fn restore(guest: &Guest, snapshot: &Snapshot) -> Running {
     let harness = Harness::start();
     let name = harness.publish_runs(snapshot, &state(snapshot).runs);
-    let (ours, theirs) = pair();
-    harness.serve(name, Manner::SERVE, &ours);
-    drop(ours);
+    let serve = |name, manner| {
+        let (ours, theirs) = pair();
+        harness.serve(name, manner, &ours);
+        theirs
+    };
+    let memory = serve(name, Manner::SERVE);
     let vmm = guest.launch_with(&["--paged"]);
     let mut control = vmm.control();
-    guest.ask_paged(&mut control, &snapshot.state, &theirs);
+    match guest.disks.iter().position(|(_, read_only)| !read_only) {
+        Some(at) => {
+            let disk = &guest.disks[at].0;
+            let under = serve(harness.publish_disk(disk), Manner::DISK);
+            let bytes = contents(disk).len();
+            fs::File::from(disk.try_clone().unwrap()).write_all_at(&vec![0xEE; bytes], 0).unwrap();
+            guest.ask_all_paged(&mut control, &snapshot.state, &memory, (at, &under));
+        }
+        None => guest.ask_paged(&mut control, &snapshot.state, &memory),
+    }
+    drop(memory);
     let reply = try_receive(&mut control);
     let mut running = Running::started(vmm, control, reply.as_ref());
     running.beside = Some(Box::new(harness));
@@ -85,6 +99,50 @@ fn what_a_guest_gives_back_comes_as_zeroes() {
     });
     if let Some(ended) = ended {
         ended.with(POWERED_OFF, &["the second is whole", "the third is whole", "the first is whole"]);
+    }
+}
+
+/// Every block of a disk that is paged is what the guest makes of it, under load too, though the VMM keeps a part of it alone.
+#[test]
+fn a_disk_that_is_paged_is_a_disk() {
+    let script = "
+        b mount -t tmpfs none /tmp
+        b dd if=/dev/vdc of=/tmp/model bs=1M iflag=direct 2>/dev/null
+        same() { b dd if=/dev/vdc bs=1M iflag=direct 2>/dev/null | b cmp - /tmp/model && echo same $1; }
+        to() { b dd bs=512 seek=$1 conv=sync,notrunc,fsync of=$2 2>/dev/null; }
+        both() {
+            for at in 0 7 8 9 127 128 2047 4095 20000 24575; do
+                echo $1 $at | to $at /dev/vdc
+                echo $1 $at | to $at /tmp/model
+            done
+            b head -c 1000000 /dev/urandom > /tmp/noise
+            to $2 /dev/vdc < /tmp/noise
+            to $2 /tmp/model < /tmp/noise
+            b blkdiscard -o $((4096 * $2)) -l 1048576 /dev/vdc
+            b dd if=/dev/zero of=/tmp/model bs=4096 seek=$2 count=256 conv=notrunc 2>/dev/null
+        }
+        echo written before
+        b sleep 3
+        same as it was
+        same once more
+        both one 333
+        same with changes
+        ( while :; do b dd if=/dev/vdc of=/dev/null bs=4096 iflag=direct 2>/dev/null; done ) &
+        ( while :; do b dd if=/dev/vdc of=/dev/null bs=1M iflag=direct 2>/dev/null; done ) &
+        both two 2222
+        same under load";
+    let noise = |at: u32| at.wrapping_mul(2_654_435_761).to_le_bytes()[2];
+    // A quarter of it is zero, and nothing of that is in a chunk.
+    let byte = |at: u32| if at >> 20 & 3 == 2 { 0 } else { noise(at) };
+    let disk = memfd(&(0..12_u32 << 20).map(byte).collect::<Vec<u8>>());
+    let ended = run("6.1", script, |guest| {
+        guest.shape(None, 2, 128);
+        guest.disks.push((disk, false));
+        guest.point = Some("console: written before");
+        guest.bring = restore;
+    });
+    if let Some(ended) = ended {
+        ended.with(POWERED_OFF, &["same as", "same once", "same with", "same under"]);
     }
 }
 

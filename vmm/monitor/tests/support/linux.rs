@@ -9,7 +9,9 @@ use std::io::{Read, Seek};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use warren_vmm::linux::windows::Kind;
-use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxRestore, LinuxSpec};
+use warren_vmm_protocol::linux::{
+    Base, BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxRestore, LinuxSpec,
+};
 use warren_vmm_protocol::{ControlReply, ControlRequest, VmState};
 
 /// Kernels and root file system, as `warren-lab --guests` carries them.
@@ -218,6 +220,22 @@ impl Guest {
         let (devices, descriptors) = self.parts();
         let spec = LinuxRestore { state: state.to_vec(), devices, label: "test-guest".into() };
         let all: Vec<_> = std::iter::once(socket).chain(descriptors).collect();
+        send_with(control, &ControlRequest::RestoreLinuxPaged(spec), &all);
+    }
+
+    /// The same, and its disk of this number comes by a socket of its own: what is in its file is written over before it is read.
+    pub fn ask_all_paged(
+        &self,
+        control: &mut UnixStream,
+        state: &[u8],
+        socket: &OwnedFd,
+        (disk, under): (usize, &OwnedFd),
+    ) {
+        let (mut devices, descriptors) = self.parts();
+        devices[disk] = DeviceSpec::OverlaidBlock { base: Base::Pager };
+        let spec = LinuxRestore { state: state.to_vec(), devices, label: "test-guest".into() };
+        let mut all: Vec<_> = std::iter::once(socket).chain(descriptors).collect();
+        all.insert(disk + 2, under);
         send_with(control, &ControlRequest::RestoreLinuxPaged(spec), &all);
     }
 

@@ -1,5 +1,6 @@
 //! What is done with a disk's requests: positioned reads and writes on its file, on the disk's own thread.
 
+use super::overlay::Under;
 use super::{Backend, BadRequest};
 use crate::log;
 use crate::log::Seldom;
@@ -20,6 +21,7 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 pub struct Block {
     disk: Disk,
     file: OwnedFd,
+    under: Option<Under>,
     id: [u8; ID_LEN as usize],
     name: String,
     limiter: Limiter,
@@ -38,11 +40,18 @@ impl Block {
         Self {
             disk: Disk { sectors: len / SECTOR, read_only },
             file,
+            under: None,
             id,
             name,
             limiter,
             failed: Seldom::default(),
         }
+    }
+
+    /// The same over a base: nothing of the file counts that was not written through it.
+    #[must_use]
+    pub fn over(self, under: Option<Under>) -> Self {
+        Self { under, ..self }
     }
 
     /// What the driver is told.
@@ -56,23 +65,32 @@ impl Block {
         }
     }
 
-    fn perform(&self, request: Request, ram: &Ram) -> io::Result<()> {
+    fn perform(&mut self, request: Request, ram: &Ram) -> io::Result<()> {
         let file = self.file.as_fd();
         match request {
-            Request::Read { offset, into } => ram.transfer(file, offset, &into, Direction::Read),
-            Request::Write { offset, from } => ram.transfer(file, offset, &from, Direction::Write),
+            Request::Read { offset, into } => match &mut self.under {
+                Some(under) => under.read(file, offset, &into, ram),
+                None => ram.transfer(file, offset, &into, Direction::Read),
+            },
+            Request::Write { offset, from } => {
+                ram.transfer(file, offset, &from, Direction::Write)?;
+                self.written(offset, from.iter().map(|range| u64::from(range.len)).sum());
+                Ok(())
+            }
             Request::Flush => Ok(rustix::fs::fdatasync(file)?),
             // A hint: a file system that cannot forget keeps.
             Request::Discard(Extent { offset, len }) => match make_hole(file, offset, len, Hole::Punch) {
                 Err(error) if cannot(&error) => Ok(()),
-                result => result,
+                result => result.map(|()| self.written(offset, len)),
             },
             Request::WriteZeroes { extent: Extent { offset, len }, unmap } => {
                 let hole = if unmap { Hole::Punch } else { Hole::Zero };
                 match make_hole(file, offset, len, hole) {
-                    Err(error) if cannot(&error) => self.write_zeroes(offset, len),
-                    result => result,
+                    Err(error) if cannot(&error) => self.write_zeroes(offset, len)?,
+                    result => result?,
                 }
+                self.written(offset, len);
+                Ok(())
             }
             Request::Id(into) => {
                 let mut rest = &self.id[..];
@@ -83,6 +101,12 @@ impl Block {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn written(&mut self, offset: u64, len: u64) {
+        if let Some(under) = &mut self.under {
+            under.written(offset, len);
         }
     }
 

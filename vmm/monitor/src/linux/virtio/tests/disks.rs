@@ -1,11 +1,14 @@
 //! Disks and entropy.
 
 use super::super::block::Block;
+use super::super::overlay::Under;
 use super::super::rng::Rng;
 use super::*;
+use crate::linux::load::Base;
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use warren_devices::rate::{Limits, Rate};
 
 impl Driver<Block> {
@@ -76,6 +79,47 @@ fn extents_are_zeroed_and_forgotten() {
         assert_eq!(bytes[sector * 512..(sector + 8) * 512], [0; 4096], "{sector}");
         assert_eq!(bytes[(sector + 8) * 512], u8::try_from(sector + 8).unwrap());
     }
+}
+
+/// What is read is the base until it is written, forgotten or zeroed; the base stays as it is, and the file counts only where it was
+/// written.
+#[test]
+fn a_disk_over_a_base_reads_what_was_written_last() {
+    let (base, mut file) = (disk(64, false).1, disk(64, false).1);
+    file.write_all_at(&vec![0xEE; 64 * 512], 0).unwrap();
+    let under = Under::new(Base::File(base.try_clone().unwrap().into()), 64 * 512).unwrap();
+    let other = file.try_clone().unwrap();
+    let block = Block::new("disk".into(), other.into(), 64 * 512, false, Limits::default()).over(Some(under));
+    let mut driver = Driver::new(block.identity(), block);
+    driver.bring_up();
+    let mut model: Vec<u8> = (0..64).flat_map(|sector| [sector; 512]).collect();
+    for (kind, sector, flags) in [(13, 8_u64, 0_u32), (13, 24, 1), (11, 40, 0)] {
+        let extent = [&sector.to_le_bytes()[..], &8_u32.to_le_bytes(), &flags.to_le_bytes()].concat();
+        driver.ram.put(0x7000, &extent).unwrap();
+        assert_eq!(driver.block(kind, 0, &[(0x7000, 16, false)]), 0, "{kind}");
+        let at = usize::try_from(sector).unwrap() * 512;
+        model[at..at + 4096].fill(0);
+    }
+    for sector in [0_u64, 9, 39, 63] {
+        driver.ram.put(0x7000, &[0xAA; 512]).unwrap();
+        assert_eq!(driver.block(1, sector, &[(0x7000, 200, false), (0x7100, 312, false)]), 0);
+        let at = usize::try_from(sector).unwrap() * 512;
+        model[at..at + 200].fill(0xAA);
+        // What stood behind the first piece in memory.
+        let second = driver.bytes(0x7100, 312);
+        model[at + 200..at + 512].copy_from_slice(&second);
+    }
+    // In pieces of the guest's that end where no sector does.
+    assert_eq!(driver.block(0, 0, &[(0x8000, 777, true), (0x9000, 8192 - 777, true)]), 0);
+    assert_eq!([driver.bytes(0x8000, 777), driver.bytes(0x9000, 8192 - 777)].concat(), model[..8192]);
+    for sector in 0..64_u64 {
+        assert_eq!(driver.block(0, sector, &[(0x8000, 512, true)]), 0);
+        let at = usize::try_from(sector).unwrap() * 512;
+        assert_eq!(driver.bytes(0x8000, 512), model[at..at + 512], "{sector}");
+    }
+    let (mut base, untouched) = (base, contents(&mut disk(64, false).1));
+    assert_eq!(contents(&mut base), untouched);
+    assert_eq!(contents(&mut file)[512], 0xEE, "what was never written is not looked at");
 }
 
 #[test]
