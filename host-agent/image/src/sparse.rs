@@ -7,12 +7,21 @@ use rustix::{
     fs::{SeekFrom, seek},
     io::Errno,
 };
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::{
+    fs::File,
+    io::{self, Write},
+    ops::Range,
+    os::unix::fs::FileExt as _,
+};
 
 /// How a sparse file begins.
 const MAGIC: &[u8; 8] = b"WSPARSE1";
 /// What is looked at at once.
 const BLOCK: usize = 4096;
+/// What is copied at once.
+const PIECE: usize = 256 << 10;
+/// Bytes before a run, and of the beginning: two numbers.
+const HEAD: usize = 16;
 
 /// A sparse file as it lies in memory. Holding one proves that every run lies within the length, in rising order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,35 +39,34 @@ impl Sparse {
     /// Reads a file, leaving out its holes and every block that holds nothing.
     pub fn of_file(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let (mut sparse, mut at) = (Self { len, runs: Vec::new() }, 0);
-        let mut block = [0; BLOCK];
-        while at < len {
-            // On file systems without holes everything is data.
-            at = match seek(file, SeekFrom::Data(at)) {
-                Ok(data) => data / BLOCK as u64 * BLOCK as u64,
-                Err(Errno::NXIO) => break,
-                Err(error) => return Err(error.into()),
-            };
-            let hole = seek(file, SeekFrom::Hole(at))?;
-            while at < hole {
-                let whole = (len - at).min(BLOCK as u64);
-                let block = block.get_mut(..usize::try_from(whole).unwrap_or(BLOCK)).unwrap_or_default();
-                file.read_exact_at(block, at)?;
-                sparse.add(at, block);
-                at += whole;
-            }
+        let mut runs = Vec::new();
+        for Range { start, end } in runs_of(file, len)? {
+            let mut bytes = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, start)?;
+            runs.push((start, bytes));
         }
-        Ok(sparse)
+        Ok(Self { len, runs })
     }
 
-    fn add(&mut self, at: u64, block: &[u8]) {
-        if block.iter().all(|byte| *byte == 0) {
-            return;
+    /// Writes what [`Self::to_bytes`] would give of a file, as it is read: none of it is kept in memory.
+    pub fn write_of(file: &File, out: &mut impl Write) -> io::Result<()> {
+        let len = file.metadata()?.len();
+        out.write_all(MAGIC)?;
+        out.write_all(&len.to_le_bytes())?;
+        let mut piece = vec![0; PIECE];
+        for Range { start, end } in runs_of(file, len)? {
+            out.write_all(&start.to_le_bytes())?;
+            out.write_all(&(end - start).to_le_bytes())?;
+            let mut at = start;
+            while at < end {
+                let now = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+                let piece = piece.get_mut(..now).unwrap_or_default();
+                file.read_exact_at(piece, at)?;
+                out.write_all(piece)?;
+                at += now as u64;
+            }
         }
-        match self.runs.last_mut() {
-            Some((start, bytes)) if *start + bytes.len() as u64 == at => bytes.extend_from_slice(block),
-            _ => self.runs.push((at, block.to_vec())),
-        }
+        Ok(())
     }
 
     /// The length of the whole file.
@@ -111,6 +119,103 @@ impl Sparse {
     }
 }
 
+/// Where a file holds something, by whole blocks.
+fn runs_of(file: &File, len: u64) -> io::Result<Vec<Range<u64>>> {
+    let (mut runs, mut at): (Vec<Range<u64>>, _) = (Vec::new(), 0);
+    let mut block = [0; BLOCK];
+    while at < len {
+        // On file systems without holes everything is data.
+        at = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data / BLOCK as u64 * BLOCK as u64,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let hole = seek(file, SeekFrom::Hole(at))?;
+        while at < hole {
+            let end = at + (len - at).min(BLOCK as u64);
+            let block = block.get_mut(..usize::try_from(end - at).unwrap_or(BLOCK)).unwrap_or_default();
+            file.read_exact_at(block, at)?;
+            if block.iter().any(|byte| *byte != 0) {
+                match runs.last_mut() {
+                    Some(last) if last.end == at => last.end = end,
+                    _ => runs.push(at..end),
+                }
+            }
+            at = end;
+        }
+    }
+    Ok(runs)
+}
+
+/// The reverse of [`Sparse::write_of`], for bytes of any origin as they come: what they say goes into an empty file, holes and all.
+/// Until [`Self::finish`] nothing is known of them.
+#[derive(Debug)]
+pub struct Unpacking<'a> {
+    file: &'a File,
+    most: u64,
+    /// The file's length, once it is known.
+    len: Option<u64>,
+    /// Numbers of which not all came yet.
+    head: Vec<u8>,
+    /// What comes next of a run: where it goes, and how much is left of it.
+    run: (u64, u64),
+}
+
+impl<'a> Unpacking<'a> {
+    /// Into this file, of so many bytes at most.
+    #[must_use]
+    pub const fn new(file: &'a File, most: u64) -> Self {
+        Self { file, most, len: None, head: Vec::new(), run: (0, 0) }
+    }
+
+    /// Says whether it was a whole one.
+    pub fn finish(self) -> io::Result<()> {
+        let is_whole = self.len.is_some() && self.head.is_empty() && self.run.1 == 0;
+        is_whole.then_some(()).ok_or_else(not_sparse)
+    }
+
+    fn begin(&mut self) -> Option<()> {
+        let head = std::mem::take(&mut self.head);
+        let Some(len) = self.len else {
+            let len = number(&mut head.strip_prefix(MAGIC)?).ok().filter(|len| *len <= self.most)?;
+            self.file.set_len(len).ok()?;
+            self.len = Some(len);
+            return Some(());
+        };
+        let mut rest = &head[..];
+        let (at, count) = (number(&mut rest).ok()?, number(&mut rest).ok()?);
+        at.checked_add(count).filter(|end| *end <= len && at >= self.run.0 && count > 0)?;
+        self.run = (at, count);
+        Some(())
+    }
+}
+
+impl Write for Unpacking<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (at, left) = self.run;
+        if left > 0 {
+            let now = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+            self.file.write_all_at(bytes.get(..now).unwrap_or_default(), at)?;
+            self.run = (at + now as u64, left - now as u64);
+            return Ok(now);
+        }
+        let now = HEAD.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(bytes.get(..now).unwrap_or_default());
+        if self.head.len() == HEAD {
+            self.begin().ok_or_else(not_sparse)?;
+        }
+        Ok(now)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn not_sparse() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, NotSparse)
+}
+
 fn number(rest: &mut &[u8]) -> Result<u64, NotSparse> {
     let (head, behind) = rest.split_first_chunk::<8>().ok_or(NotSparse)?;
     *rest = behind;
@@ -121,7 +226,6 @@ fn number(rest: &mut &[u8]) -> Result<u64, NotSparse> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::io::Write as _;
 
     fn whole(sparse: &Sparse) -> Vec<u8> {
         let mut out = vec![0; usize::try_from(sparse.len()).unwrap()];
@@ -144,7 +248,42 @@ mod tests {
             file.resize(file.len() + hole, 0);
             let sparse = Sparse::of_file(&kept).unwrap();
             prop_assert_eq!(whole(&sparse), &file[..]);
-            prop_assert_eq!(Sparse::parse(&sparse.to_bytes()), Ok(sparse));
+            let mut written = Vec::new();
+            Sparse::write_of(&kept, &mut written).unwrap();
+            prop_assert_eq!(&written, &sparse.to_bytes());
+            prop_assert_eq!(Sparse::parse(&written), Ok(sparse));
+        }
+
+        /// As they come is as they are together: the same bytes are refused, and the others are the same file.
+        #[test]
+        fn unpacked_in_pieces_is_what_was_packed(
+            runs in proptest::collection::vec((0_u64..4, 1_usize..9000), 0..5), cut in proptest::option::of(0_usize..200),
+            flip in proptest::option::of((0_usize..200, 1_u8..255)), piece in 1_usize..5000,
+        ) {
+            let mut sparse = Sparse { len: 0, runs: Vec::new() };
+            for (gap, count) in runs {
+                sparse.runs.push((sparse.len + gap, vec![7; count]));
+                sparse.len += gap + count as u64;
+            }
+            let mut bytes = sparse.to_bytes();
+            if let Some((at, with)) = flip.filter(|(at, _)| *at < bytes.len()) {
+                bytes[at] ^= with;
+            }
+            bytes.truncate(bytes.len() - cut.unwrap_or(0).min(bytes.len()));
+            let file = tempfile::tempfile().unwrap();
+            let most = 1 << 20;
+            let mut into = Unpacking::new(&file, most);
+            let fed = bytes.chunks(piece).try_for_each(|piece| into.write_all(piece));
+            let unpacked = fed.and_then(|()| into.finish());
+            match Sparse::parse(&bytes) {
+                Ok(sparse) if sparse.len() <= most => {
+                    prop_assert!(unpacked.is_ok());
+                    let mut there = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+                    file.read_exact_at(&mut there, 0).unwrap();
+                    prop_assert_eq!(there, whole(&sparse));
+                }
+                _ => prop_assert!(unpacked.is_err()),
+            }
         }
 
         #[test]

@@ -17,7 +17,8 @@ pids() { $warren --json ps | tr -d '\n ' | sed 's/},{/\n/g' | grep -v '"state":"
 invoke() { function=$1; shift; $warren invoke "$function" "$@"; }
 
 say "Warren starts, and knows what it can"
-$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 > /tmp/up 2>&1 &
+origin=/tmp/origin
+$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --snapshot-origin $origin > /tmp/up 2>&1 &
 up=$!
 until grep -q '^ready' /tmp/up; do kill -0 $up 2> /dev/null || fail "$(cat /tmp/up)"; sleep 0.2; done
 expect 0 '"linux"' $warren --json hosts
@@ -86,6 +87,39 @@ invoke shell --payload '{"name":"Ada"}' > /tmp/again || fail "invoke a copy"
 cmp /tmp/again /tmp/wasm || fail "$(cat /tmp/again /tmp/wasm)"
 expect 0 'Restore Duration' $warren logs shell
 
+say "what only the fleet has comes page by page, memory and disk, and what cannot be had boots"
+until grep 'the fleet has a snapshot' $log | grep -q shell; do sleep 0.2; done
+# This host's own copies are gone, and with the agent what it kept of them in memory; and with a zygote its memory.
+forget() {
+    rm -f /var/lib/warren/agent/snapshots/*.shell.snapshot
+    kill -9 "$(pidof warren-agent)"
+    until invoke shell --payload '{"name":"Ada"}' > /tmp/again 2>&1; do sleep 0.2; done
+    end shell
+}
+# A sandbox of the function: one that is paged. What its machine is, its process says.
+paged() {
+    starts shell | grep -q paged || fail "not paged: $(starts shell); $(grep 'not paged' $log)"
+    tr '\0' ' ' < "/proc/$(pids_of shell)/cmdline" | grep -q -- '^warren-vmm linux .*--paged' || fail "another machine"
+}
+pids_of() { $warren --json ps --function "$1" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'; }
+forget
+# It answers, from memory and from its disk; what it writes stays; and no two draw alike.
+expect 0 '^1 ' invoke shell --payload '{"do":"draw"}'
+set -- $said
+paged
+[ "$(printf '%s\n' "$2" "$3" | cat - /tmp/drawn | sort -u | wc -l)" = 8 ] || fail "drawn alike: $2 $3"
+expect 0 'shell 128 main.greet blue' invoke shell --payload '{"do":"about"}'
+invoke shell --payload '{"name":"Ada"}' > /tmp/again || fail "invoke what is paged"
+cmp /tmp/again /tmp/wasm || fail "$(cat /tmp/again /tmp/wasm)"
+say "it is learned, fetched whole beside it, and a pager that is killed is its sandboxes' end by name"
+until grep 'what a start touched was learned' $log | grep -q shell; do sleep 0.2; done
+until grep 'a snapshot was brought from the fleet' $log | grep -q shell; do sleep 0.2; done
+kill -9 "$(pidof warren-pager)"
+until grep -q 'end: pager: the pager is gone' $log; do sleep 0.1; done
+until [ -z "$(pids_of shell)" ]; do sleep 0.1; done
+expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
+starts shell | grep -q restored || fail "what was brought whole is not used: $(starts shell)"
+
 say "hooks run in copies, and one that fails is the start's failure, by name"
 hooked() {
     hook=$1; shift
@@ -107,16 +141,18 @@ expect 0 'the hook runs' $warren logs hook-run
 expect 1 'Runtime.AfterRestoreError' invoke hook-fail --payload '{"name":"Ada"}'
 for hook in run fail; do $warren fn rm hook-$hook || fail "rm hook-$hook"; done
 
-say "a damaged one is removed, and the same start boots"
-kill -9 "$(pidof warren-agent)"
-for file in /var/lib/warren/agent/snapshots/*.shell.snapshot; do
-    printf 'x' | dd of="$file" bs=1 seek=1000000 conv=notrunc 2> /dev/null
-done
+say "a damaged one is removed, the fleet's, damaged as well, ends by name, and the same start boots"
+spoil() { while read -r file; do printf 'spoilt' | dd of="$file" bs=1 seek="$1" conv=notrunc 2> /dev/null; done; }
+ls /var/lib/warren/agent/snapshots/*.shell.snapshot | spoil 1000000
+find $origin/chunks /var/lib/warren/agent/pager/chunks /var/lib/warren/agent/shared-chunks -type f -size +200 | spoil 50000
+# Manifests are smaller than most chunks. What either has in memory goes with it.
+kill -9 "$(pidof warren-pager)" "$(pidof warren-agent)"
 until invoke shell --payload '{"name":"Ada"}' > /tmp/again 2>&1; do sleep 0.2; done
 end shell
 expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 starts shell | grep -q booted || fail "a damaged one was served: $(starts shell)"
 grep -q 'a kept snapshot is not served and is removed' $log || fail "it is not told"
+grep 'it is not paged' $log | grep -q 'cannot be had' || fail "the chunk is not told: $(grep 'not paged' $log)"
 
 say "the agent is killed: idle and busy sandboxes go on"
 one=$(pids)

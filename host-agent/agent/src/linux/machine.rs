@@ -17,9 +17,11 @@ use warren_proto::v1::Network as Reach;
 use warren_sandbox_plan::{network, request::LinuxMachine};
 use warren_vmm_protocol::{
     guest::{GuestConfig, Network, SandboxKind},
-    linux::{DeviceSpec, HOST_TEMPLATE, LinuxSpec},
+    linux::{Base, DeviceSpec, HOST_TEMPLATE, LinuxSpec},
 };
 
+/// Which of the disks is the sandbox's own.
+const SCRATCH: usize = 1;
 /// The guest's address; every guest has a host of its own.
 const GUEST_CID: u32 = 3;
 /// What every guest's kernel is told. Its console is the log; a panic ends in a reset, which ends the VMM.
@@ -65,6 +67,28 @@ pub fn devices(host: &Host, version: &LinuxVersion, has_network: bool) -> Vec<De
     let card = DeviceSpec::Net { mac: network::GUEST_MAC, receive: limits, send: limits };
     devices.extend(has_network.then_some(card));
     devices
+}
+
+/// The same of a copy, whose scratch disk begins as a base: its descriptor comes behind that of the disk's own file.
+#[must_use]
+pub fn devices_over(host: &Host, version: &LinuxVersion, has_network: bool, base: Base) -> Vec<DeviceSpec> {
+    let mut devices = devices(host, version, has_network);
+    if let Some(scratch) = devices.get_mut(SCRATCH) {
+        *scratch = DeviceSpec::OverlaidBlock { base };
+    }
+    devices
+}
+
+/// The descriptors of those.
+#[must_use]
+pub fn descriptors_over<'a>(
+    version: &'a LinuxVersion,
+    (scratch, base): (&'a File, BorrowedFd<'a>),
+    tap: Option<&'a OwnedFd>,
+) -> Vec<BorrowedFd<'a>> {
+    let mut fds = descriptors(version, scratch, tap);
+    fds.insert(SCRATCH + 1, base);
+    fds
 }
 
 /// The descriptors of these.

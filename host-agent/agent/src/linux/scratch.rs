@@ -3,10 +3,13 @@
 //! Nothing can be left behind of it: when the VMM and this agent let go of the descriptor, by whatever end, it is gone.
 
 use super::offer::LinuxError;
-use crate::memfd::SealedFile;
-use rustix::fs::{CWD, Mode, OFlags, openat};
-use std::{fs, fs::File, io::Read as _, os::unix::fs::FileExt as _, path::Path};
-use warren_image::{Shelf, scratch::size_for, sparse::Sparse};
+use crate::snapshot::{KeptDisk, nameless};
+use std::{fs, fs::File, os::unix::fs::FileExt as _, path::Path};
+use warren_image::{
+    Shelf,
+    scratch::size_for,
+    sparse::{Sparse, Unpacking},
+};
 
 /// Makes one that holds so much; the file lies in `folder`'s file system. Blocks.
 pub fn make(shelf: &Shelf, folder: &Path, mib: u32) -> Result<File, LinuxError> {
@@ -19,19 +22,26 @@ pub fn make(shelf: &Shelf, folder: &Path, mib: u32) -> Result<File, LinuxError> 
     written(&sparse, folder)
 }
 
-/// Makes one that holds what another held: [`Sparse`]'s bytes of it. Blocks.
-pub fn copy(disk: &SealedFile, folder: &Path) -> Result<File, LinuxError> {
-    let mut bytes = Vec::new();
-    disk.reader().read_to_end(&mut bytes).map_err(LinuxError::io("read a snapshot's disk"))?;
-    let damaged = |_| LinuxError::Damaged { what: "a snapshot's disk".to_owned() };
-    written(&Sparse::parse(&bytes).map_err(damaged)?, folder)
+/// Makes the file of one that lies over a base: as long as that, and nothing in it.
+pub fn blank(folder: &Path, bytes: u64) -> Result<File, LinuxError> {
+    let failed = || LinuxError::io(format!("make a scratch disk in {}", folder.display()));
+    let file = nameless(folder).map_err(failed())?;
+    file.set_len(bytes).map_err(failed())?;
+    Ok(file)
+}
+
+/// Makes one that holds what a snapshot's holds, with nothing under it. Blocks.
+pub fn copy(disk: &KeptDisk, folder: &Path) -> Result<File, LinuxError> {
+    let failed = || LinuxError::io(format!("make a scratch disk in {}", folder.display()));
+    let file = nameless(folder).map_err(failed())?;
+    let mut unpacking = Unpacking::new(&file, disk.len());
+    disk.write(&mut unpacking).and_then(|()| unpacking.finish()).map_err(failed())?;
+    Ok(file)
 }
 
 fn written(sparse: &Sparse, folder: &Path) -> Result<File, LinuxError> {
     let failed = || LinuxError::io(format!("make a scratch disk in {}", folder.display()));
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR).map_err(std::io::Error::from);
-    let file = File::from(file.map_err(failed())?);
+    let file = nameless(folder).map_err(failed())?;
     file.set_len(sparse.len()).map_err(failed())?;
     for (at, run) in sparse.runs() {
         file.write_all_at(run, at).map_err(failed())?;
@@ -65,13 +75,11 @@ mod tests {
         file.read_exact_at(&mut back, 1024).unwrap();
         assert_eq!(&back, b"superblock");
         // A copy of it is another file with the same in it.
-        let kept = SealedFile::new("disk", &Sparse::of_file(&file).unwrap().to_bytes()).unwrap();
-        file.write_all_at(b"later", 1024).unwrap();
-        let other = copy(&kept, &folder).unwrap();
-        other.read_exact_at(&mut back, 1024).unwrap();
-        assert_eq!((&back, other.metadata().unwrap().len()), (b"superblock", 1024 << 20));
-        let none = SealedFile::new("disk", b"WSPARSE1").unwrap();
-        assert!(matches!(copy(&none, &folder), Err(LinuxError::Damaged { .. })));
+        let kept = KeptDisk::of(&copy(&KeptDisk::of(&file).unwrap(), &folder).unwrap()).unwrap();
+        assert_eq!(kept.part().unwrap(), KeptDisk::of(&file).unwrap().part().unwrap());
+        // What lies over another has nothing in it.
+        let over = blank(&folder, 1024 << 20).unwrap().metadata().unwrap();
+        assert_eq!((over.len(), over.blocks(), over.nlink()), (1024 << 20, 0, 0));
         // The next size is not on the shelf.
         assert!(matches!(make(&shelf, &folder, 800), Err(LinuxError::Io { .. })));
     }

@@ -17,17 +17,24 @@ pub async fn follow(
     host: Arc<Host>,
     sandbox: Arc<Sandbox>,
     snapshot: Arc<FleetSnapshot>,
-    ticket: Ticket,
+    (memory, disk): (Ticket, Option<Ticket>),
     recorded: bool,
 ) {
     if recorded {
         tokio::select! {
-            () = first_event(&sandbox) => learn(&host, &snapshot, ticket).await,
+            () = first_event(&sandbox) => learn(&host, &snapshot, memory).await,
             _ = sandbox.wait_gone() => {}
         }
     }
     sandbox.wait_gone().await;
-    match last(&host, ticket).await {
+    for ticket in [Some(memory), disk].into_iter().flatten() {
+        settle(&host, &sandbox, ticket).await;
+    }
+}
+
+/// One whose chunks could not be had is not paged for a while.
+async fn settle(host: &Host, sandbox: &Sandbox, ticket: Ticket) {
+    match last(host, ticket).await {
         Ok(Entry { ended: Some(why), .. }) if why != HUNG_UP => {
             let function = &sandbox.about.function;
             tracing::warn!(sandbox = %sandbox.about.id, function, why, "the pager served it no more; its snapshot is not paged for a while");

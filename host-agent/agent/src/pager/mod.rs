@@ -9,6 +9,7 @@
 //! ```
 //! - The jailer starts it, and it outlives the agent, as VMMs do: its socket is in the run directory, and the next agent finds it
 //!   there and in the jailer's list. It ends by itself when no agent is connected and no VM is served.
+//! - A VM is served an image at a time: its memory, and the disk of a Linux guest, each with a ticket of its own.
 //! - A pager that ends takes its VMs with it, by name (`pager-lost`): their memory cannot be had any more. Another is started
 //!   at once, for those that come.
 //! - One that does not answer is as good as dead, and made so: VMs that wait for it would wait for ever.

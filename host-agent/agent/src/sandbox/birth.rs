@@ -8,7 +8,7 @@
 //!        │                                     └─ a snapshot, and a zygote waits ─▶ restored ───────┘
 //!        └ refused, nothing made         └───────────────────┴── failed: the owner reclaims, then the error goes out
 //! ```
-//! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`; `paged`: with memory that the pager brings.
+//! What stands between jailed and idle differs by the kind of guest: `wasm`, `linux`; `paged`: with memory, and disk, that the pager brings.
 //! Everything after the checks is the owner task's, so a caller who leaves does not leave half a sandbox behind.
 
 mod fault;
@@ -226,8 +226,8 @@ enum From<'a> {
     Nothing,
     /// A snapshot of this host.
     Kept(&'a SealedSnapshot),
-    /// A snapshot of the fleet, and the socket to the pager that brings its memory.
-    Paged(&'a FleetSnapshot, &'a OwnedFd),
+    /// A snapshot of the fleet, and the sockets to the pager that brings it.
+    Paged(&'a FleetSnapshot, &'a paged::Sockets),
 }
 
 impl<'a> From<'a> {
@@ -295,10 +295,11 @@ impl Birth<'_> {
                     From::Kept(from) => {
                         linux::restore(host, sandbox, wanted, from, (&mut control, &socket)).await?
                     }
-                    // No Linux guest is paged: `paged::start` refuses it.
-                    From::Nothing | From::Paged(..) => {
-                        linux::load(host, sandbox, wanted, &mut control, &socket).await?
+                    From::Paged(snapshot, pager) => {
+                        let to = (&mut control, socket.as_path());
+                        linux::restore_paged(host, sandbox, wanted, (snapshot, pager), to).await?
                     }
+                    From::Nothing => linux::load(host, sandbox, wanted, &mut control, &socket).await?,
                 }
             }
         };
@@ -342,7 +343,7 @@ impl Birth<'_> {
         *drain = Some(self.follow(log));
         let (program, limits) = match version {
             Startable::Wasm(version) => wasm::machine(spec, version, from),
-            Startable::Linux(version) => linux::machine(host, spec, version)?,
+            Startable::Linux(version) => linux::machine(host, spec, version, from)?,
         };
         let spawn = Spawn { name: name.clone(), program, limits };
         let started = host.jailer.spawn(spawn, theirs).await?;

@@ -9,7 +9,10 @@
 
 mod linux;
 
-use super::shelf::{SealedSnapshot, Shelf};
+use super::{
+    KeptDisk,
+    shelf::{SealedSnapshot, Shelf},
+};
 use crate::{
     host::Host,
     jailer::JailerError,
@@ -36,8 +39,11 @@ use warren_sandbox_plan::{
 
 /// Most memory of a snapshot: what is not zero of the guest's.
 const MOST_MIB: u32 = 256;
-/// The same of a Linux guest, which has its kernel and what it read of its disks in it.
-const MOST_LINUX_MIB: u32 = 512;
+/// The same of a Linux guest, which has its kernel and what it read of its disks in it: a large runtime, its application, and the
+/// files of both in the kernel's cache. It is in memory here as long as copies use it, and chunks bring it page by page elsewhere.
+const MOST_LINUX_MIB: u32 = 1536;
+/// Where a host cannot spare as much while one is made, so much is tried.
+const SPARE_LINUX_MIB: u32 = 512;
 /// Most bytes of any snapshot's memory.
 pub(super) const MOST_MEMORY_BYTES: u64 = (MOST_LINUX_MIB as u64) << 20;
 /// Most bytes of any snapshot's disk, as it is kept: its blocks, and where each run of them is.
@@ -102,13 +108,16 @@ pub(super) async fn make(
     of: SnapshotOf,
     (spec, version): (&VersionSpec, &Startable),
 ) -> Result<SealedSnapshot, MakeError> {
-    let (guest, most_mib) = match version {
-        Startable::Wasm(_) => (Guest::Wasm, spec.memory_mib.min(MOST_MIB)),
-        Startable::Linux(_) => (Guest::Linux, guest_mib(spec).min(MOST_LINUX_MIB)),
+    let (guest, most_mib, spare_mib) = match version {
+        Startable::Wasm(_) => (Guest::Wasm, spec.memory_mib.min(MOST_MIB), MOST_MIB),
+        Startable::Linux(_) => (Guest::Linux, guest_mib(spec).min(MOST_LINUX_MIB), SPARE_LINUX_MIB),
     };
-    let extra_mib = most_mib + u32::try_from(OVERHEAD_MIB).unwrap_or(0);
-    let room = host_mib(guest, spec.memory_mib) + u64::from(extra_mib);
-    let reservation = host.memory.reserve_brief(room)?;
+    let reserve = |most_mib| {
+        let extra_mib = most_mib + u32::try_from(OVERHEAD_MIB).unwrap_or(0);
+        let room = host_mib(guest, spec.memory_mib) + u64::from(extra_mib);
+        host.memory.reserve_brief(room).map(|reservation| (reservation, extra_mib))
+    };
+    let (reservation, extra_mib) = reserve(most_mib).or_else(|_| reserve(most_mib.min(spare_mib)))?;
     let name = host.run.name("snapshot")?;
     let written = match version {
         Startable::Wasm(version) => write_down(host, &name, (spec, version), extra_mib).await,
@@ -192,8 +201,8 @@ fn keep(
     })?;
     let part = copied.ok_or(MakeError::Internal)?;
     let disk = disk.map(|disk| linux::disk(&disk)).transpose()?;
-    let disk_part = Part::of(disk.as_deref().unwrap_or_default());
-    let disk = disk.map(|bytes| SealedFile::new("disk", &bytes).map(Arc::new)).transpose()?;
+    let disk_part = disk.as_ref().map_or_else(|| Ok(Part::of(&[])), KeptDisk::part)?;
+    let disk = disk.map(Arc::new);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let snapshot = SealedSnapshot { head: SnapshotHead::new(of, state, part, disk_part, now), memory, disk };
     let snapshot = snapshot.in_large_pages();

@@ -13,10 +13,11 @@
 //! - It is taken before any event: nothing of a caller is in it.
 //! - A Linux function's is made for it from its boot on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it.
 //!
-//! Modules: `shelf` files, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
+//! Modules: `shelf` files, `disk` what copies' disks lie over, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
 //! are taken, `view` what people see of all that and may do; `fleet` those of all hosts, `share` what goes there and comes from there, `paged` what
 //! starts that are paged touched, `map` which pages one holds.
 
+mod disk;
 pub mod fleet;
 mod large;
 mod make;
@@ -28,6 +29,7 @@ mod tries;
 mod uses;
 mod view;
 
+pub use disk::{KeptDisk, nameless};
 pub use fleet::{Fleet, FleetSnapshot, Place};
 pub use map::{Map, Touches, WINDOW_PAGES};
 pub use shelf::{SealedSnapshot, Shelf};
@@ -68,8 +70,10 @@ use warren_vmm_protocol::{
     guest::{SandboxKind, Text},
 };
 
-/// A function larger than this is booted: a VMM looks at all of its memory to write it down.
+/// A Wasm function larger than this is booted: a VMM looks at all of its memory to write it down.
 const MOST_MEMORY_MIB: u32 = 1024;
+/// The same of a Linux function, which takes longer to boot. What it touched counts below (`make`), and what the host has to spare.
+const MOST_LINUX_MEMORY_MIB: u32 = 4096;
 /// Most unused ones in memory: a small function's is a megabyte, and the cache's bytes are bounded as well.
 const MOST_SEALED: usize = 256;
 
@@ -184,8 +188,9 @@ impl Snapshots {
         if !spec.snap_start {
             return cannot("SnapStart is off");
         }
-        if spec.memory_mib > MOST_MEMORY_MIB {
-            return Err(NotMade::Cannot(format!("it has more than {MOST_MEMORY_MIB} MiB of memory")));
+        let most_mib = most_memory_mib(spec);
+        if spec.memory_mib > most_mib {
+            return Err(NotMade::Cannot(format!("it has more than {most_mib} MiB of memory")));
         }
         let Some(of) = self.of(host, spec, version) else {
             return Err(NotMade::NotNow(
@@ -283,7 +288,7 @@ impl Snapshots {
 
     /// What a snapshot of this version has to be made of, if there can be one.
     fn of(&self, host: &Host, spec: &VersionSpec, version: &Startable) -> Option<SnapshotOf> {
-        if spec.memory_mib > MOST_MEMORY_MIB || !spec.snap_start {
+        if spec.memory_mib > most_memory_mib(spec) || !spec.snap_start {
             return None;
         }
         let (told, guest) = match version {
@@ -315,6 +320,14 @@ impl Snapshots {
     fn uses(&self) -> MutexGuard<'_, Uses> {
         // The same.
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The most memory of a function that is written down.
+const fn most_memory_mib(spec: &VersionSpec) -> u32 {
+    match spec.what {
+        What::Wasm { .. } => MOST_MEMORY_MIB,
+        What::Linux { .. } => MOST_LINUX_MEMORY_MIB,
     }
 }
 

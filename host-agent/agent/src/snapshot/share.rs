@@ -116,7 +116,7 @@ impl Snapshots {
         };
         let bytes = from.head.memory_len().saturating_add(from.head.disk_len());
         let _room = host.memory.reserve_brief((bytes >> 20) + 1)?;
-        let fetched = fleet.fetch(from).await?;
+        let fetched = fleet.fetch(from, &place.temporary()).await?;
         let compiler = Arc::clone(&self.compiler);
         let kept = tokio::task::spawn_blocking(move || {
             place.put(&fetched, compiler.signing_key())?;

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! put: write tmp/<name> -> rename           (a kill leaves a whole file or none; at most one in tmp, gone at the next start)
-//! get: head signed and of the right thing -> memory and disk copied into memfds, sealed, their digests those signed -> served
+//! get: head signed and of the right thing -> memory into a sealed memfd, disk into a nameless file, digests those signed -> served
 //!      anything else                      -> removed, and said
 //! look, verify: the same reading, for people: nothing is served, nothing removed, and no file counts as used
 //! ```
 //! Nothing waits for the disk: a file that a crash of the machine tore is told by its digest.
 
+use super::KeptDisk;
 use crate::{
     garbage::{Removed, sweep},
     memfd::SealedFile,
@@ -26,7 +27,10 @@ use std::{
 };
 use warren_artefact::{SigningKey, SnapshotError, SnapshotHead, SnapshotKey, SnapshotOf, VerifyingKey};
 use warren_chunks::{cut::FileSource, flatten::Within};
+use warren_image::sparse::Unpacking;
 
+/// No disk is longer: the largest that a function may have, and what its file system takes.
+const MOST_DISK_BYTES: u64 = 64 << 30;
 /// The last part of every name.
 const SUFFIX: &str = "snapshot";
 
@@ -37,13 +41,13 @@ pub struct SealedSnapshot {
     pub head: SnapshotHead,
     /// Its memory.
     pub memory: SealedFile,
-    /// Its disk, if it has one, as [`warren_image::sparse::Sparse`] keeps it.
-    pub disk: Option<Arc<SealedFile>>,
+    /// Its disk, if it has one.
+    pub disk: Option<Arc<KeptDisk>>,
 }
 
 impl Weigh for SealedSnapshot {
     fn bytes(&self) -> u64 {
-        self.memory.len().saturating_add(self.disk.as_ref().map_or(0, |disk| disk.len()))
+        self.memory.len().saturating_add(self.head.disk_len())
     }
 }
 
@@ -77,10 +81,16 @@ impl Shelf {
         Ok(Self { root, most_bytes })
     }
 
+    /// Where files lie that have no name yet, or never get one.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
     /// Gives one for what is asked. A file that is not what it should be is told of and removed.
     pub fn get(&self, of: &SnapshotOf, trusted: &[VerifyingKey]) -> Option<SealedSnapshot> {
         let path = self.path(of);
-        match read(&path, of, trusted) {
+        match self.read(&path, of, trusted) {
             Ok(found) => found,
             Err(error) => {
                 let error = anyhow::Error::from(error);
@@ -96,7 +106,7 @@ impl Shelf {
     pub fn put(&self, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result<()> {
         let target = self.path(snapshot.head.of());
         self.make_room(snapshot.bytes())?;
-        let temporary = self.root.join("tmp").join(target.file_name().unwrap_or_default());
+        let temporary = self.temporary().join(target.file_name().unwrap_or_default());
         let written = write(&temporary, snapshot, key).and_then(|()| fs::rename(&temporary, &target));
         if written.is_err() {
             // Best effort: the next start removes it as well.
@@ -238,34 +248,40 @@ impl Shelf {
         Ok(())
     }
 
+    fn read(
+        &self,
+        path: &Path,
+        of: &SnapshotOf,
+        trusted: &[VerifyingKey],
+    ) -> Result<Option<SealedSnapshot>, SnapshotError> {
+        let mut file = match open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let head = SnapshotHead::read(&mut file, of, trusted)?;
+        // What is hashed is what was written into the memfd, which is sealed before anybody sees it.
+        let memory = SealedFile::filled("snapshot", |memory| head.copy_memory(&mut file, memory))?;
+        let mut disk = None;
+        if head.disk_len() > 0 {
+            let kept = KeptDisk::filled(&self.temporary(), |disk| {
+                let mut unpacking = Unpacking::new(disk, MOST_DISK_BYTES);
+                head.copy_disk(&mut file, &mut unpacking)?;
+                Ok::<_, SnapshotError>(unpacking.finish()?)
+            });
+            disk = Some(Arc::new(kept?));
+        } else {
+            head.copy_disk(&mut file, &mut io::sink())?;
+        }
+        // It was used: others make room before it. Best effort.
+        let _ = set_used(path, SystemTime::now());
+        Ok(Some(SealedSnapshot { head, memory, disk }.in_large_pages()))
+    }
+
     /// A name says all that collecting needs: neither digests nor functions' names have a dot.
     fn path(&self, of: &SnapshotOf) -> PathBuf {
         let source = of.source().map_or_else(|| "none".to_owned(), |source| source.to_string());
         self.root.join(format!("{}.{source}.{}.{SUFFIX}", of.key(), of.function))
     }
-}
-
-fn read(
-    path: &Path,
-    of: &SnapshotOf,
-    trusted: &[VerifyingKey],
-) -> Result<Option<SealedSnapshot>, SnapshotError> {
-    let mut file = match open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let head = SnapshotHead::read(&mut file, of, trusted)?;
-    // What is hashed is what was written into the memfd, which is sealed before anybody sees it.
-    let memory = SealedFile::filled("snapshot", |memory| head.copy_memory(&mut file, memory))?;
-    let mut disk = None;
-    if head.disk_len() > 0 {
-        disk = Some(Arc::new(SealedFile::filled("disk", |disk| head.copy_disk(&mut file, disk))?));
-    } else {
-        head.copy_disk(&mut file, &mut io::sink())?;
-    }
-    // It was used: others make room before it. Best effort.
-    let _ = set_used(path, SystemTime::now());
-    Ok(Some(SealedSnapshot { head, memory, disk }.in_large_pages()))
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -302,7 +318,7 @@ fn write(path: &Path, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result
     snapshot.head.write(key, &mut out)?;
     io::copy(&mut snapshot.memory.reader(), &mut out)?;
     if let Some(disk) = &snapshot.disk {
-        io::copy(&mut disk.reader(), &mut out)?;
+        disk.write(&mut out)?;
     }
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     // As long as it is not used, it is as old as what it holds.

@@ -19,7 +19,7 @@ use warren_vmm_protocol::{
 };
 
 /// Most descriptors with one message: a Linux guest's kernel, initrd and three disks.
-const MAX_FDS: usize = 5;
+const MAX_FDS: usize = 6;
 /// Room made for a read; small messages arrive in one.
 const READ_ROOM: usize = 16 << 10;
 

@@ -161,6 +161,16 @@ impl ControlChannel {
         self.started(RESTORE_PATIENCE).await
     }
 
+    /// The same with memory that a pager brings: its socket stands where the memory did.
+    pub async fn restore_linux_paged(
+        &mut self,
+        spec: LinuxRestore,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<u64, LoadFailure> {
+        self.0.send_with_fds(&ControlRequest::RestoreLinuxPaged(spec), fds).await?;
+        self.started(RESTORE_PATIENCE).await
+    }
+
     async fn started(&mut self, patience: Duration) -> Result<u64, LoadFailure> {
         match timeout(patience, self.0.receive()).await {
             Ok(Ok(ControlReply::Started { build_us })) => Ok(build_us),

@@ -5,11 +5,12 @@
 //! scratch disk made ─▶ LoadLinux (kernel, initrd, disks) ─▶ boots ─▶ port 1 answers ─▶ configured ─▶ ready
 //!         └───────────────────────┴── the guest ends, or does not come up in time ──┴──▶ refused, with its last words
 //! or, in a jail made then or in a zygote
-//! scratch disk copied ─▶ RestoreLinux (memory, disks) ─▶ port 1 answers ─▶ told that it is another ─▶ ready
+//! empty scratch disk over the snapshot's ─▶ RestoreLinux (memory, disks) ─▶ port 1 answers ─▶ told that it is another ─▶ ready
 //!         └── refused, by the VMM or its first process ──▶ the same start boots; by the function's own hook ──▶ refused
+//! or, from the fleet's: RestoreLinuxPaged with the pager's sockets, for memory and for what lies under an empty scratch disk
 //! ```
 
-use super::{Up, log_init};
+use super::{From, Up, log_init, paged::Sockets};
 use crate::{
     host::Host,
     linux::{LinuxError, machine, restored, scratch},
@@ -19,7 +20,7 @@ use crate::{
         live::{Sandbox, Startup},
         mark::Mark,
     },
-    snapshot::SealedSnapshot,
+    snapshot::{FleetSnapshot, SealedSnapshot},
     version::{INIT_TIMEOUT_MS, LinuxVersion, PrepareError, VersionSpec},
     vmm::{
         ChannelError, ControlChannel, GuestFailure, GuestUp, LoadFailure, bring_back, bring_up,
@@ -38,7 +39,7 @@ use tokio::time::timeout;
 use warren_sandbox_plan::request::{Limits, Program};
 use warren_vmm_protocol::{
     guest::{RESTORE_LIMIT_MS, SandboxKind},
-    linux::LinuxRestore,
+    linux::{Base, LinuxRestore},
 };
 
 /// How long a guest may take from its first instruction until its first process listens, beside the function's init: seconds
@@ -46,6 +47,9 @@ use warren_vmm_protocol::{
 const BOOT_PATIENCE: Duration = Duration::from_mins(1);
 /// And what a copy may take to be its own again, its function's hooks included.
 const RESTORE_PATIENCE: Duration = Duration::from_millis(RESTORE_LIMIT_MS as u64 + 10_000);
+
+/// The same of one whose pages come meanwhile: in this time it would have booted.
+const PAGED_PATIENCE: Duration = BOOT_PATIENCE;
 
 /// What is loaded.
 pub(super) struct Wanted<'a> {
@@ -59,9 +63,14 @@ pub(super) fn machine(
     host: &Host,
     spec: &VersionSpec,
     version: &LinuxVersion,
+    from: &From<'_>,
 ) -> Result<(Program, Limits), CreateError> {
     let class = Class::of_linux(host, spec, version).map_err(|error| CreateError::Prepare(error.into()))?;
-    Ok((class.program(), class.limits()))
+    let program = match (class.program(), from) {
+        (Program::Linux(machine), From::Paged(..)) => Program::PagedLinux(machine),
+        (program, _) => program,
+    };
+    Ok((program, class.limits()))
 }
 
 pub(super) async fn load(
@@ -99,19 +108,56 @@ pub(super) async fn restore(
 ) -> Result<Up, CreateError> {
     let began = Instant::now();
     let disk = snapshot.disk.clone().ok_or_else(|| failed(ChannelError::Unexpected("no disk").into()))?;
-    let scratch = in_background(host, move |host| scratch::copy(&disk, host.run.path())).await?;
+    let bytes = disk.len();
+    let scratch = in_background(host, move |host| scratch::blank(host.run.path(), bytes)).await?;
     let mut fds = vec![snapshot.memory.as_fd()];
-    fds.extend(machine::descriptors(version, &scratch, tap.as_ref()));
+    fds.extend(machine::descriptors_over(version, (&scratch, disk.as_fd()), tap.as_ref()));
     let spec = LinuxRestore {
         state: snapshot.head.state().to_vec(),
-        devices: machine::devices(host, version, tap.is_some()),
+        devices: machine::devices_over(host, version, tap.is_some(), Base::File),
         label: sandbox.about.id.to_string(),
     };
     control.restore_linux(spec, &fds).await.map_err(failed)?;
     drop(tap);
+    come_back(host, sandbox, (began, RESTORE_PATIENCE), (control, socket)).await
+}
+
+/// The same of one whose memory and disk the pager brings.
+pub(super) async fn restore_paged(
+    host: &Arc<Host>,
+    sandbox: &Sandbox,
+    Wanted { spec, version, tap }: Wanted<'_>,
+    (snapshot, pager): (&FleetSnapshot, &Sockets),
+    (control, socket): (&mut ControlChannel, &Path),
+) -> Result<Up, CreateError> {
+    let began = Instant::now();
+    let under = pager.disk.as_ref().ok_or_else(|| failed(ChannelError::Unexpected("no disk").into()))?;
+    let machine =
+        machine::machine(host, spec, version).map_err(|error| CreateError::Prepare(error.into()))?;
+    let bytes = machine.disk_bytes;
+    let scratch = in_background(host, move |host| scratch::blank(host.run.path(), bytes)).await?;
+    let mut fds = vec![pager.memory.as_fd()];
+    fds.extend(machine::descriptors_over(version, (&scratch, under.as_fd()), tap.as_ref()));
+    let spec = LinuxRestore {
+        state: snapshot.head.state().to_vec(),
+        devices: machine::devices_over(host, version, tap.is_some(), Base::Pager),
+        label: sandbox.about.id.to_string(),
+    };
+    control.restore_linux_paged(spec, &fds).await.map_err(failed)?;
+    drop(tap);
+    come_back(host, sandbox, (began, PAGED_PATIENCE), (control, socket)).await
+}
+
+/// A guest that runs again is told that it is another one.
+async fn come_back(
+    host: &Arc<Host>,
+    sandbox: &Sandbox,
+    (began, patience): (Instant, Duration),
+    (control, socket): (&mut ControlChannel, &Path),
+) -> Result<Up, CreateError> {
     let told = restored(sandbox.about.id.as_str())?;
     let mut log = InvocationLog::new(host.logs.clone(), sandbox.line_context(""), false, None);
-    let up = race(control, RESTORE_PATIENCE, bring_back(socket, told, |bytes| log.bytes(bytes))).await;
+    let up = race(control, patience, bring_back(socket, told, |bytes| log.bytes(bytes))).await;
     let up = settle(host, sandbox, log, up)?;
     // Never none: it is how a restored one is told from one that was booted.
     let restore_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);

@@ -1,4 +1,5 @@
-//! A start from a snapshot that the fleet has and this host does not: its memory comes page by page, while it runs.
+//! A start from a snapshot that the fleet has and this host does not: its memory comes page by page, while it runs, and so does the
+//! scratch disk of a Linux guest. Each is an image that the pager serves by itself.
 //!
 //! ```text
 //! pager asked ─▶ jailed, with a userfaultfd ─▶ restored ─▶ as any other
@@ -8,17 +9,26 @@
 
 use super::{Birth, From, Started};
 use crate::{
-    pager::{self, PagerError, Served, Ticket},
-    sandbox::{error::CreateError, live::Guest},
+    pager::{self, PagerError, Ticket},
+    sandbox::error::CreateError,
     snapshot::FleetSnapshot,
 };
-use std::sync::Arc;
+use std::{os::fd::OwnedFd, sync::Arc};
 use tokio::task::JoinHandle;
 use warren_pager::Manner;
 
+/// The VMM's ends of the sockets to the pager.
+pub(super) struct Sockets {
+    pub(super) memory: OwnedFd,
+    /// Of a guest that has a disk of its own.
+    pub(super) disk: Option<OwnedFd>,
+}
+
 /// A sandbox that is served, and how.
+#[derive(Clone, Copy)]
 pub(super) struct Serving {
-    ticket: Ticket,
+    memory: Ticket,
+    disk: Option<Ticket>,
     recorded: bool,
 }
 
@@ -56,9 +66,10 @@ pub(super) const fn is_final(error: &CreateError) -> bool {
 }
 
 /// From now on it is looked after.
-pub(super) fn follow(birth: &Birth<'_>, fleet: Arc<FleetSnapshot>, Serving { ticket, recorded }: Serving) {
+pub(super) fn follow(birth: &Birth<'_>, fleet: Arc<FleetSnapshot>, serving: Serving) {
+    let Serving { memory, disk, recorded } = serving;
     let (host, sandbox) = (Arc::clone(birth.host), Arc::clone(birth.sandbox));
-    tokio::spawn(pager::follow(host, sandbox, fleet, ticket, recorded));
+    tokio::spawn(pager::follow(host, sandbox, fleet, (memory, disk), recorded));
 }
 
 async fn try_start(
@@ -66,18 +77,22 @@ async fn try_start(
     fleet: &Arc<FleetSnapshot>,
     drain: &mut Option<JoinHandle<()>>,
 ) -> Result<(Started, Serving), CreateError> {
-    let Birth { host, sandbox, .. } = *birth;
-    if sandbox.about.guest != Guest::Wasm {
-        return Err(PagerError::Refused("it serves Wasm functions alone".to_owned()).into());
-    }
+    let host = birth.host;
     let manner = host.snapshots.manner(fleet);
-    let Served { socket, ticket } = host.pager.serve(fleet.memory, &fleet.key, manner).await?;
-    let started = birth.start(From::Paged(fleet, &socket), None, drain).await;
+    let memory = host.pager.serve(fleet.memory, &fleet.key, manner).await?;
+    let disk = match fleet.disk {
+        Some(disk) => Some(host.pager.serve(disk, &fleet.key, Manner::DISK).await?),
+        None => None,
+    };
+    let tickets = (memory.ticket, disk.as_ref().map(|disk| disk.ticket));
+    let sockets = Sockets { memory: memory.socket, disk: disk.map(|disk| disk.socket) };
+    let started = birth.start(From::Paged(fleet, &sockets), None, drain).await;
     if let Err(CreateError::Load { failure, .. }) = &started
         && failure.was_said()
         && !failure.is_the_functions()
     {
         host.snapshots.not_taken(fleet, &failure.words());
     }
-    Ok((started?, Serving { ticket, recorded: manner == Manner::RECORD }))
+    let (memory, disk) = tickets;
+    Ok((started?, Serving { memory, disk, recorded: manner == Manner::RECORD }))
 }

@@ -1,7 +1,7 @@
 //! A module in a machine without a kernel: one request loads code and files and runs its init, or brings back a guest in which
 //! that is done.
 
-use super::{From, Up, log_init, not_up};
+use super::{From, Up, log_init, not_up, paged::Sockets};
 use crate::{
     host::Host,
     sandbox::{
@@ -13,10 +13,7 @@ use crate::{
     vmm::{ControlChannel, InvokeChannel, LoadFailure, Loaded},
     zygote::Class,
 };
-use std::{
-    os::fd::{AsFd as _, OwnedFd},
-    path::Path,
-};
+use std::{os::fd::AsFd as _, path::Path};
 use warren_sandbox_plan::request::{Limits, Program};
 use warren_vmm_protocol::RestoreSpec;
 
@@ -72,11 +69,11 @@ pub(super) async fn restore(
 pub(super) async fn restore_paged(
     sandbox: &Sandbox,
     version: &SealedVersion,
-    (snapshot, pager): (&FleetSnapshot, &OwnedFd),
+    (snapshot, pager): (&FleetSnapshot, &Sockets),
     control: &mut ControlChannel,
     socket: &Path,
 ) -> Result<Up, CreateError> {
-    let mut fds = vec![pager.as_fd(), version.code.file.as_fd()];
+    let mut fds = vec![pager.memory.as_fd(), version.code.file.as_fd()];
     fds.extend(version.task.as_ref().map(|task| task.as_fd()));
     let spec = RestoreSpec { state: snapshot.head.state().to_vec(), label: sandbox.about.id.to_string() };
     let restored = control.restore_paged(spec, &fds).await.map_err(failed)?;

@@ -3,10 +3,10 @@
 use super::{Fleet, FleetSnapshot, add, book::Refusal, image};
 use crate::{
     memfd::{SealedFile, unsealed},
-    snapshot::SealedSnapshot,
+    snapshot::{KeptDisk, SealedSnapshot, nameless},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
+use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 use warren_artefact::{Part, snapshot::copy};
 use warren_chunks::{
     Image, Manifest, Name, Store,
@@ -16,7 +16,6 @@ use warren_chunks::{
     pages::PAGE_BYTES,
     store::ReadError,
 };
-use warren_image::sparse::Sparse;
 use warren_state::StateError;
 
 /// Chunks on their way at once.
@@ -69,9 +68,13 @@ impl FetchError {
 }
 
 impl Fleet {
-    /// Fetches one whole. What comes back has the digests that its maker signed.
-    pub(in super::super) async fn fetch(&self, from: &FleetSnapshot) -> Result<SealedSnapshot, FetchError> {
-        let fetched = self.whole(from).await;
+    /// Fetches one whole, its disk into the file system of this folder. What comes back has the digests that its maker signed.
+    pub(in super::super) async fn fetch(
+        &self,
+        from: &FleetSnapshot,
+        folder: &Path,
+    ) -> Result<SealedSnapshot, FetchError> {
+        let fetched = self.whole(from, folder).await;
         match &fetched {
             Ok(_) => add(&self.counts.fetched, 1),
             Err(error) => {
@@ -85,7 +88,7 @@ impl Fleet {
         fetched
     }
 
-    async fn whole(&self, from: &FleetSnapshot) -> Result<SealedSnapshot, FetchError> {
+    async fn whole(&self, from: &FleetSnapshot, folder: &Path) -> Result<SealedSnapshot, FetchError> {
         let store = self.store().await?;
         let runs = image::runs(&from.head)?;
         let packed = image::Packed::new(&runs);
@@ -102,17 +105,14 @@ impl Fleet {
         let mut disk = None;
         if let Some(name) = from.disk {
             let image = read_image(&store, name, from).await?;
-            let whole = unsealed("disk")?;
+            let whole = nameless(folder)?;
             whole.set_len(image.bytes())?;
             let most = from.head.disk_len().saturating_add(PAGE);
             fill(&store, &image, &whole, most, "disk", Some).await?;
             let part = from.head.disk_part();
             let kept = tokio::task::spawn_blocking(move || {
-                let bytes = Sparse::of_file(&whole)?.to_bytes();
-                if Part::of(&bytes) != part {
-                    return Err(FetchError::Other("disk"));
-                }
-                Ok(SealedFile::new("disk", &bytes)?)
+                let kept = KeptDisk::of(&whole)?;
+                if kept.part()? == part { Ok(kept) } else { Err(FetchError::Other("disk")) }
             });
             disk = Some(Arc::new(kept.await.map_err(|_| FetchError::Internal)??));
         }

@@ -3,19 +3,15 @@
 //! A VMM's file is the runs of its state one behind the other; as an image it is addressed as the guest addresses it, so that the same
 //! page of two functions on one runtime lies in the same window. A disk is its own image, holes and all.
 
-use crate::memfd::{SealedFile, unsealed};
+use super::super::KeptDisk;
+use crate::memfd::SealedFile;
 use rustix::fd::AsFd as _;
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    os::unix::fs::FileExt as _,
-};
+use std::{fs::File, io};
 use warren_artefact::{GuestOf, SnapshotHead};
 use warren_chunks::{
     cut::{FileSource, Source},
     linear::Linear,
 };
-use warren_image::sparse::Sparse;
 use warren_state::{StateError, linux::LinuxState, wasm::WasmState};
 
 /// Where the runs of a snapshot's memory are: address and bytes, ascending. They are as many bytes as its memory has.
@@ -41,17 +37,9 @@ pub(super) fn memory(file: &SealedFile, runs: Vec<(u64, u64)>) -> io::Result<Opt
     Ok(Linear::new(packed, runs))
 }
 
-/// A disk at its offsets. Blocks.
-pub(super) fn disk(file: &SealedFile) -> io::Result<impl Source + use<>> {
-    let mut bytes = Vec::new();
-    file.reader().read_to_end(&mut bytes)?;
-    let sparse = Sparse::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let whole = unsealed("disk")?;
-    whole.set_len(sparse.len())?;
-    for (at, run) in sparse.runs() {
-        whole.write_all_at(run, at)?;
-    }
-    FileSource::new(whole)
+/// A disk at its offsets.
+pub(super) fn disk(disk: &KeptDisk) -> io::Result<impl Source + use<>> {
+    FileSource::new(File::from(disk.as_fd().try_clone_to_owned()?))
 }
 
 /// The reverse of [`memory`]: where a page of the image is in the file.
@@ -85,6 +73,7 @@ impl Packed {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::os::unix::fs::FileExt as _;
 
     proptest! {
         #[test]
@@ -107,22 +96,26 @@ mod tests {
 
     #[test]
     fn a_disk_comes_back_as_it_was_kept() {
-        let file = unsealed("disk").unwrap();
-        file.set_len(10 << 20).unwrap();
-        file.write_all_at(b"superblock", 1024).unwrap();
-        file.write_all_at(&[7; 9000], 5 << 20).unwrap();
-        let kept = Sparse::of_file(&file).unwrap().to_bytes();
-        let source = disk(&SealedFile::new("disk", &kept).unwrap()).unwrap();
-        let again = unsealed("again").unwrap();
-        again.set_len(source.bytes()).unwrap();
-        let mut at = 0;
-        let mut page = [0; 4096];
-        while let Some(data) = source.next_data(at).unwrap() {
-            let begin = data / 4096 * 4096;
-            source.read_at(begin, &mut page).unwrap();
-            again.write_all_at(&page, begin).unwrap();
-            at = begin + 4096;
-        }
-        assert_eq!(Sparse::of_file(&again).unwrap().to_bytes(), kept);
+        let dir = tempfile::tempdir().unwrap();
+        let kept = KeptDisk::filled(dir.path(), |file| {
+            file.set_len(10 << 20)?;
+            file.write_all_at(b"superblock", 1024)?;
+            file.write_all_at(&[7; 9000], 5 << 20)
+        });
+        let kept = kept.unwrap();
+        let source = disk(&kept).unwrap();
+        let again = KeptDisk::filled(dir.path(), |again| {
+            again.set_len(source.bytes())?;
+            let mut at = 0;
+            let mut page = [0; 4096];
+            while let Some(data) = source.next_data(at)? {
+                let begin = data / 4096 * 4096;
+                source.read_at(begin, &mut page)?;
+                again.write_all_at(&page, begin)?;
+                at = begin + 4096;
+            }
+            Ok::<_, io::Error>(())
+        });
+        assert_eq!(again.unwrap().part().unwrap(), kept.part().unwrap());
     }
 }

@@ -1,6 +1,6 @@
 //! The same of a Linux guest: it boots to be written down, holds still, and its scratch disk is kept with it.
 
-use super::{MakeError, Written, take};
+use super::{KeptDisk, MakeError, Written, take};
 use crate::{
     host::Host,
     linux::{machine, scratch},
@@ -17,15 +17,15 @@ use std::{
     time::Duration,
 };
 use tokio::time::timeout;
-use warren_image::sparse::Sparse;
 use warren_sandbox_plan::{
     name::SandboxName,
     request::{Limits, Program, Spawn},
 };
 use warren_vmm_protocol::guest::SandboxKind;
 
-/// Most that a scratch disk may hold, the function's files among it: every copy gets its own.
-pub(super) const MOST_DISK_MIB: u64 = 128;
+/// Most that a scratch disk may hold, the function's files among it. Copies lie over one and the same, and nothing of it is in
+/// memory: what bounds it is the shelf, and what the origin is asked to keep.
+pub(super) const MOST_DISK_MIB: u64 = 1024;
 /// How long one may take to boot and to come to rest, beside its function's init: nobody waits for it.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -87,12 +87,12 @@ pub(super) async fn write_down(
     take(&mut control, extra_mib, Some(scratch)).await
 }
 
-/// A scratch disk without its holes, as it is kept.
-pub(super) fn disk(file: &File) -> Result<Vec<u8>, MakeError> {
+/// A scratch disk that nobody writes any more.
+pub(super) fn disk(file: &File) -> Result<KeptDisk, MakeError> {
     // Blocks of 512 bytes, whatever the file system's are.
     let mib = file.metadata()?.blocks() >> 11;
     if mib > MOST_DISK_MIB {
         return Err(MakeError::Disk(mib));
     }
-    Ok(Sparse::of_file(file)?.to_bytes())
+    Ok(KeptDisk::of(file)?)
 }

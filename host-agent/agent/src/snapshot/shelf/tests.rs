@@ -13,7 +13,16 @@ fn key() -> (tempfile::TempDir, SigningKey) {
     (dir, key)
 }
 
-const DISK: &[u8] = b"a disk";
+/// A disk of 6 bytes, as it is kept.
+static DISK: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut bytes = Vec::new();
+    disk().write(&mut bytes).unwrap();
+    bytes
+});
+
+fn disk() -> KeptDisk {
+    KeptDisk::filled(Path::new("/tmp"), |mut file| file.write_all(b"a disk")).unwrap()
+}
 
 /// Of a Linux function, whose files are the same for all.
 fn of(function: &str) -> SnapshotOf {
@@ -29,8 +38,8 @@ fn of(function: &str) -> SnapshotOf {
 
 fn snapshot(function: &str) -> SealedSnapshot {
     let memory = [7; MEMORY];
-    let head = SnapshotHead::new(of(function), b"state".to_vec(), Part::of(&memory), Part::of(DISK), *MADE);
-    let disk = Some(Arc::new(SealedFile::new("disk", DISK).unwrap()));
+    let head = SnapshotHead::new(of(function), b"state".to_vec(), Part::of(&memory), Part::of(&DISK), *MADE);
+    let disk = Some(Arc::new(disk()));
     SealedSnapshot { head, memory: SealedFile::new("memory", &memory).unwrap(), disk }
 }
 
@@ -62,9 +71,9 @@ fn kept_and_served_again() {
     shelf.put(&snapshot("a"), &key).unwrap();
     let found = shelf.get(&of("a"), &[key.verifying_key()]).unwrap();
     assert_eq!((found.head, found.memory.len()), (snapshot("a").head, MEMORY as u64));
-    let mut disk = Vec::new();
-    io::copy(&mut found.disk.unwrap().reader(), &mut disk).unwrap();
-    assert_eq!(disk, DISK);
+    let mut kept = Vec::new();
+    found.disk.unwrap().write(&mut kept).unwrap();
+    assert_eq!(kept, *DISK);
     let plain = wasm("a");
     shelf.put(&plain, &key).unwrap();
     let found = shelf.get(plain.head.of(), &[key.verifying_key()]).unwrap();

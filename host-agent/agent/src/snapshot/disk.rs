@@ -1,0 +1,104 @@
+//! A snapshot's scratch disk, over which those of its copies lie: a file without a name, on this host's disk and not in its memory,
+//! read by all of them in place and written by nobody.
+//!
+//! As it is kept, sent and signed it is [`Sparse`]'s bytes, which follow from what it holds alone.
+
+use rustix::fs::{CWD, Mode, OFlags, open, openat};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    path::Path,
+};
+use warren_artefact::{Part, snapshot::Measure};
+use warren_image::sparse::Sparse;
+
+/// One whose descriptor writes nothing, whoever has it.
+#[derive(Debug)]
+pub struct KeptDisk {
+    file: File,
+    len: u64,
+}
+
+impl KeptDisk {
+    /// A new one in the file system of a folder, with what is written into it. Blocks.
+    pub fn filled<E: From<io::Error>>(
+        folder: &Path,
+        content: impl FnOnce(&File) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let file = nameless(folder)?;
+        content(&file)?;
+        Ok(Self::of(&file)?)
+    }
+
+    /// Of a file that nobody writes any more.
+    pub fn of(file: &File) -> io::Result<Self> {
+        // The same file once more, to be read: what descriptor there is says what may be done by it.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let file = File::from(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        let len = file.metadata()?.len();
+        Ok(Self { file, len })
+    }
+
+    /// Its bytes, holes among them.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Writes it as it is kept. Blocks.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        Sparse::write_of(&self.file, out)
+    }
+
+    /// Digest and length of that. Blocks.
+    pub fn part(&self) -> io::Result<Part> {
+        let mut measure = Measure::default();
+        self.write(&mut measure)?;
+        Ok(measure.part())
+    }
+}
+
+/// A file without a name, in the file system of a folder.
+pub fn nameless(folder: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+impl AsFd for KeptDisk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+    #[test]
+    fn nameless_sparse_and_never_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = KeptDisk::filled(dir.path(), |file| {
+            file.set_len(1 << 30)?;
+            file.write_all_at(b"superblock", 1024)
+        });
+        let disk = disk.unwrap();
+        let file = File::from(disk.as_fd().try_clone_to_owned().unwrap());
+        assert!(file.write_all_at(b"x", 0).is_err() && file.set_len(0).is_err());
+        let about = file.metadata().unwrap();
+        assert_eq!((about.len(), about.nlink()), (1 << 30, 0));
+        assert!(about.blocks() < 100, "{} blocks", about.blocks());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let mut bytes = Vec::new();
+        disk.write(&mut bytes).unwrap();
+        assert_eq!(disk.part().unwrap(), Part::of(&bytes));
+        assert_eq!(Sparse::parse(&bytes).unwrap().runs().count(), 1);
+    }
+}
