@@ -103,20 +103,23 @@ paged() {
 }
 pids_of() { $warren --json ps --function "$1" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'; }
 forget
-# It answers, from memory and from its disk; what it writes stays; and no two draw alike.
+# It answers, from memory and from its disk, and no two draw alike; in the full form more of it.
 expect 0 '^1 ' invoke shell --payload '{"do":"draw"}'
 set -- $said
 paged
 [ "$(printf '%s\n' "$2" "$3" | cat - /tmp/drawn | sort -u | wc -l)" = 8 ] || fail "drawn alike: $2 $3"
-expect 0 'shell 128 main.greet blue' invoke shell --payload '{"do":"about"}'
-invoke shell --payload '{"name":"Ada"}' > /tmp/again || fail "invoke what is paged"
-cmp /tmp/again /tmp/wasm || fail "$(cat /tmp/again /tmp/wasm)"
-say "it is learned, fetched whole beside it, and a pager that is killed is its sandboxes' end by name"
+if [ -n "${WARREN_SOAK-}" ]; then
+    expect 0 'shell 128 main.greet blue' invoke shell --payload '{"do":"about"}'
+    invoke shell --payload '{"name":"Ada"}' > /tmp/again || fail "invoke what is paged"
+    cmp /tmp/again /tmp/wasm || fail "$(cat /tmp/again /tmp/wasm)"
+fi
+say "it is learned, and a pager that is killed is its sandboxes' end by name"
 until grep 'what a start touched was learned' $log | grep -q shell; do sleep 0.2; done
-until grep 'a snapshot was brought from the fleet' $log | grep -q shell; do sleep 0.2; done
 kill -9 "$(pidof warren-pager)"
 until grep -q 'end: pager: the pager is gone' $log; do sleep 0.1; done
 until [ -z "$(pids_of shell)" ]; do sleep 0.1; done
+say "what was fetched whole beside it is what the next starts from"
+until grep 'a snapshot was brought from the fleet' $log | grep -q shell; do sleep 0.2; done
 expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 starts shell | grep -q restored || fail "what was brought whole is not used: $(starts shell)"
 

@@ -40,9 +40,21 @@ pub enum PagerError {
     /// Memory cannot be registered: the host's fault.
     #[error("cannot register memory with the userfaultfd")]
     Register(#[source] io::Error),
-    /// The pager cannot be told: its socket is none of a pager, or is closed.
+    /// The pager cannot be told: its socket is none of a pager.
     #[error("cannot reach the pager")]
     Tell(#[source] io::Error),
+    /// The pager went before it was told: neither the caller's fault nor the snapshot's.
+    #[error("{GONE}")]
+    Gone(#[source] io::Error),
+}
+
+impl PagerError {
+    fn untold(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Gone(error),
+            _ => Self::Tell(error),
+        }
+    }
 }
 
 /// A pager that serves this guest.
@@ -64,7 +76,7 @@ impl Paging {
             let host = ram.page(userfault, area.gpa, area.len).map_err(PagerError::Register)?;
             regions.push(Region { image: area.gpa, host, len: area.len });
         }
-        tell(&socket, &Offer { version: PAGER_VERSION, regions }, userfault).map_err(PagerError::Tell)?;
+        tell(&socket, &Offer { version: PAGER_VERSION, regions }, userfault).map_err(PagerError::untold)?;
         Ok(Self { socket })
     }
 

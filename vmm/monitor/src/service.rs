@@ -363,6 +363,7 @@ fn load_error(error: MachineError) -> LoadError {
         | MachineError::Pager(PagerError::NotStartedForIt | PagerError::Tell(_)) => {
             LoadError::Refused(error.to_string())
         }
+        MachineError::Pager(PagerError::Gone(_)) => LoadError::Pager(error.to_string()),
         other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
     }
 }

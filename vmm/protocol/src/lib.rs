@@ -229,6 +229,8 @@ pub enum LoadError {
     Guest(String),
     /// The host failed the VMM.
     Host(String),
+    /// The pager went before it was told what to bring: what was to be restored may be good, and another pager brings it.
+    Pager(String),
 }
 
 /// A VM's state, as in the drawing at the top of the monitor's `vcpu` module.

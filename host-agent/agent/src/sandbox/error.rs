@@ -165,7 +165,7 @@ fn from_load(reason: &LoadError, message: String) -> WireError {
         LoadError::Guest(_) => {
             WireError::new(Code::Internal, "GUEST_FAULT", Fault::System, message).retryable(None)
         }
-        LoadError::Host(_) => {
+        LoadError::Host(_) | LoadError::Pager(_) => {
             WireError::new(Code::Unavailable, "HOST_FAULT", Fault::System, message).retryable(None)
         }
     }

@@ -18,7 +18,7 @@ use warren_vmm_protocol::{
     frame::{self, FrameError, PREFIX},
 };
 
-/// Most descriptors with one message: a Linux guest's kernel, initrd and three disks.
+/// Most descriptors with one message: a Linux guest's kernel, initrd, three disks and tap; or its memory, those and a base.
 const MAX_FDS: usize = 6;
 /// Room made for a read; small messages arrive in one.
 const READ_ROOM: usize = 16 << 10;

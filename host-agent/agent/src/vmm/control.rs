@@ -54,6 +54,12 @@ impl LoadFailure {
         matches!(self, Self::Said { .. })
     }
 
+    /// Whether what was to be loaded may be at fault, and the VMM itself said so: not where its pager was gone.
+    #[must_use]
+    pub const fn is_of_what_was_loaded(&self) -> bool {
+        matches!(self, Self::Said { reason, .. } if !matches!(reason, LoadError::Function { .. } | LoadError::Pager(_)))
+    }
+
     /// Whether the function itself is at fault: whatever it is started from, it does not start.
     #[must_use]
     pub const fn is_the_functions(&self) -> bool {
@@ -198,5 +204,28 @@ impl ControlChannel {
             Ok(_) => ChannelError::Unexpected("a reply to no request"),
             Err(error) => error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_vmm_protocol::FunctionError;
+
+    #[test]
+    fn a_pager_that_was_gone_says_nothing_of_what_was_loaded() {
+        let said = |reason| LoadFailure::Said { reason, log: Vec::new() };
+        for reason in [
+            LoadError::Refused(String::new()),
+            LoadError::Guest(String::new()),
+            LoadError::Host(String::new()),
+            LoadError::TimedOut,
+        ] {
+            assert!(said(reason).is_of_what_was_loaded());
+        }
+        let function = LoadError::Function { error: FunctionError::Init, detail: String::new() };
+        assert!(!said(function).is_of_what_was_loaded());
+        assert!(!said(LoadError::Pager(String::new())).is_of_what_was_loaded());
+        assert!(!LoadFailure::Silent(Duration::ZERO).is_of_what_was_loaded());
     }
 }

@@ -307,7 +307,7 @@ fn what_cannot_be_served_is_a_named_end() {
         let (status, log) = vmm.wait();
         // By the pager's last word, or because it had gone before the VMM said anything.
         assert!(
-            (status == 24 && log.contains(words)) || (status == 22 && log.contains("reach the pager")),
+            (status == 24 && log.contains(words)) || (status == 22 && log.contains("the pager is gone")),
             "{log}"
         );
     };
@@ -335,7 +335,11 @@ fn the_wrong_descriptors() {
     refused(&["--restore"], &theirs, "without a userfaultfd");
     refused(&["--restore", "--paged"], &snapshot.memory, "cannot reach the pager");
     drop(ours);
-    refused(&["--restore", "--paged"], &theirs, "cannot reach the pager");
+    // One that went is nobody's fault who asked, and is named so.
+    let vmm = Vmm::spawn_with(image(), &["--restore", "--paged"]);
+    let reply = restore(&mut vmm.control(), &snapshot, &[&theirs, &code]);
+    assert!(matches!(&reply, Some(ControlReply::LoadFailed { reason: LoadError::Pager(_), .. })), "{reply:?}");
+    vmm.ends(22, "the pager is gone");
     let vmm = Vmm::spawn_with(image(), &["--restore", "--paged"]);
     let reply = snapshot.restore(&mut vmm.control(), &snapshot.state, &[&code]);
     assert!(matches!(reply, Some(ControlReply::Loaded { .. })), "a file does as well: {reply:?}");

@@ -346,6 +346,7 @@ fn load_error(error: LinuxError) -> LoadError {
         | LinuxError::Device { .. }
         | LinuxError::Pager(PagerError::NotStartedForIt | PagerError::Tell(_))
         | LinuxError::Other(_) => LoadError::Refused(error.to_string()),
+        LinuxError::Pager(PagerError::Gone(_)) => LoadError::Pager(error.to_string()),
         other => LoadError::Host(format!("{:#}", anyhow::Error::from(other))),
     }
 }

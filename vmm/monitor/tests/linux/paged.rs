@@ -341,7 +341,17 @@ fn what_cannot_be_paged_is_said_by_name() {
         }
         vmm.ends(LOAD_FAILED, "end: load-failed");
     }
-    drop((ours, theirs));
+    // One that went is nobody's fault who asked, and is named so.
+    drop(ours);
+    let (vmm, mut control) = ask(&guest, &snapshot, &theirs);
+    match try_receive(&mut control) {
+        Some(ControlReply::LoadFailed { reason: LoadError::Pager(why), .. }) => {
+            assert!(why.contains("the pager is gone"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    vmm.ends(LOAD_FAILED, "end: load-failed");
+    drop(theirs);
     let mut running = restore(&guest, &snapshot);
     send_with(&mut running.control, &ControlRequest::Snapshot, &[&memfd(&[0; PAGE_BYTES])]);
     match receive(&mut running.control) {

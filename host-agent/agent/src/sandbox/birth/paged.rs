@@ -88,8 +88,7 @@ async fn try_start(
     let sockets = Sockets { memory: memory.socket, disk: disk.map(|disk| disk.socket) };
     let started = birth.start(From::Paged(fleet, &sockets), None, drain).await;
     if let Err(CreateError::Load { failure, .. }) = &started
-        && failure.was_said()
-        && !failure.is_the_functions()
+        && failure.is_of_what_was_loaded()
     {
         host.snapshots.not_taken(fleet, &failure.words());
     }
