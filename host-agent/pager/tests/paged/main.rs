@@ -338,7 +338,10 @@ fn the_wrong_descriptors() {
     // One that went is nobody's fault who asked, and is named so.
     let vmm = Vmm::spawn_with(image(), &["--restore", "--paged"]);
     let reply = restore(&mut vmm.control(), &snapshot, &[&theirs, &code]);
-    assert!(matches!(&reply, Some(ControlReply::LoadFailed { reason: LoadError::Pager(_), .. })), "{reply:?}");
+    assert!(
+        matches!(&reply, Some(ControlReply::LoadFailed { reason: LoadError::Pager(_), .. })),
+        "{reply:?}"
+    );
     vmm.ends(22, "the pager is gone");
     let vmm = Vmm::spawn_with(image(), &["--restore", "--paged"]);
     let reply = snapshot.restore(&mut vmm.control(), &snapshot.state, &[&code]);
