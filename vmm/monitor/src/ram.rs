@@ -1,6 +1,6 @@
 //! Guest memory: reservations, their slots, and volatile access by guest-physical address.
 //!
-//! Nothing here ever makes a Rust reference into guest memory.
+//! Nothing here ever makes a Rust reference into guest memory. Long because whoever touches it does it through one `impl`.
 
 pub mod held;
 pub mod paged;

@@ -21,7 +21,7 @@ use crate::{
     memfd::{SealedFile, unsealed},
     resources::{HostFull, OVERHEAD_MIB, cpu_millis, host_mib, sandbox_limits},
     sandbox::{door::Door, live::Guest},
-    version::{Compiler, PrepareError, SealedVersion, Startable, VersionSpec, load_spec},
+    version::{Compiler, PrepareError, SealedVersion, Startable, VersionSpec, What, load_spec},
     vmm::{ChannelError, ControlChannel, LoadFailure, LogTail, SnapshotFailure},
 };
 use std::{
@@ -37,6 +37,10 @@ use warren_sandbox_plan::{
     request::{Limits, Program, Spawn},
 };
 
+/// A Wasm function larger than this is booted: a VMM looks at all of its memory to write it down.
+const MOST_MEMORY_MIB: u32 = 1024;
+/// The same of a Linux function, which takes longer to boot. What it touched counts below, and what the host has to spare.
+const MOST_LINUX_MEMORY_MIB: u32 = 4096;
 /// Most memory of a snapshot: what is not zero of the guest's.
 const MOST_MIB: u32 = 256;
 /// The same of a Linux guest, which has its kernel and what it read of its disks in it: a large runtime, its application, and the
@@ -98,6 +102,14 @@ pub(super) enum MakeError {
     /// A task of this agent ended.
     #[error("a task of the agent's ended")]
     Internal,
+}
+
+/// The most memory of a function that is written down.
+pub(super) const fn most_memory_mib(spec: &VersionSpec) -> u32 {
+    match spec.what {
+        What::Wasm { .. } => MOST_MEMORY_MIB,
+        What::Linux { .. } => MOST_LINUX_MEMORY_MIB,
+    }
 }
 
 /// Makes one and keeps it.

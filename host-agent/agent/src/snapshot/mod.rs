@@ -70,10 +70,6 @@ use warren_vmm_protocol::{
     guest::{SandboxKind, Text},
 };
 
-/// A Wasm function larger than this is booted: a VMM looks at all of its memory to write it down.
-const MOST_MEMORY_MIB: u32 = 1024;
-/// The same of a Linux function, which takes longer to boot. What it touched counts below (`make`), and what the host has to spare.
-const MOST_LINUX_MEMORY_MIB: u32 = 4096;
 /// Most unused ones in memory: a small function's is a megabyte, and the cache's bytes are bounded as well.
 const MOST_SEALED: usize = 256;
 
@@ -188,7 +184,7 @@ impl Snapshots {
         if !spec.snap_start {
             return cannot("SnapStart is off");
         }
-        let most_mib = most_memory_mib(spec);
+        let most_mib = make::most_memory_mib(spec);
         if spec.memory_mib > most_mib {
             return Err(NotMade::Cannot(format!("it has more than {most_mib} MiB of memory")));
         }
@@ -288,7 +284,7 @@ impl Snapshots {
 
     /// What a snapshot of this version has to be made of, if there can be one.
     fn of(&self, host: &Host, spec: &VersionSpec, version: &Startable) -> Option<SnapshotOf> {
-        if spec.memory_mib > most_memory_mib(spec) || !spec.snap_start {
+        if spec.memory_mib > make::most_memory_mib(spec) || !spec.snap_start {
             return None;
         }
         let (told, guest) = match version {
@@ -320,14 +316,6 @@ impl Snapshots {
     fn uses(&self) -> MutexGuard<'_, Uses> {
         // The same.
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The most memory of a function that is written down.
-const fn most_memory_mib(spec: &VersionSpec) -> u32 {
-    match spec.what {
-        What::Wasm { .. } => MOST_MEMORY_MIB,
-        What::Linux { .. } => MOST_LINUX_MEMORY_MIB,
     }
 }
 

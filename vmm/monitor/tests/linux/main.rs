@@ -2,7 +2,7 @@
 //! on any host with a /dev/kvm.
 //!
 //! The guests run `warren-init` and a script from their second disk; each case is such a script and what the log says.
-//! `WARREN_SOAK=1` boots every combination; the quick form boots each dimension once.
+//! Long because what every module of cases shares stands here. `WARREN_SOAK=1` boots every combination; the quick form boots each dimension once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails here fails the test")]
 
 #[macro_use]
