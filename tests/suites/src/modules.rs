@@ -172,6 +172,15 @@ pub fn drawn_in_init() -> String {
     )
 }
 
+/// A component that holds two MiB that are not zero after `init`.
+#[must_use]
+pub fn large_after_init() -> String {
+    component(
+        "(drop (memory.grow (i32.const 32)))
+      (memory.fill (i32.const 131072) (i32.const 7) (i32.const 2097152))",
+    )
+}
+
 /// A component whose `init` traps.
 #[must_use]
 pub fn traps_in_init() -> String {

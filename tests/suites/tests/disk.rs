@@ -19,7 +19,7 @@ use warren_suites::{Deploy, Expected, Installation, Options, Suite, cases, expec
 
 /// Size of the small file system that holds everything of this Warren.
 const SMALL: &str = "size=64m,mode=755";
-/// Enough for a small function and its sandbox; a snapshot takes more.
+/// Enough for a small function and its sandbox; a snapshot of what it holds takes more.
 const ROOM_WITHOUT_SNAPSHOT: u64 = 900 << 10;
 
 fn main() -> ExitCode {
@@ -182,7 +182,7 @@ fn remove_artefacts(folder: &Path) -> Result<()> {
 async fn what_has_no_room_for_a_snapshot_boots(warren: &Installation) -> Result<()> {
     let full = Full::keep(warren.data().join("ballast"), ROOM_WITHOUT_SNAPSHOT)?;
     let name = warren.name("narrow");
-    warren.deploy(&name, modules::assemble(&modules::good())?, Deploy::default()).await?;
+    warren.deploy(&name, modules::assemble(&modules::large_after_init())?, Deploy::default()).await?;
     let told = async {
         loop {
             let log = std::fs::read_to_string(warren.data().join("log/agent.log"))?;

@@ -7,7 +7,7 @@
 //!  write, discard, zeroes --------------> the disk's file; those sectors are its own from then on
 //! ```
 //! What a pager brought is this process's memory, and the guest caches what it reads: so it is given back after every
-//! [`KEPT_BYTES`], and comes again if it is read again. A request is worked on in pieces, so that one long one keeps no more.
+//! 8 MiB, and comes again if it is read again. A request is worked on in pieces, so that one long one keeps no more.
 
 use crate::linux::load::Base;
 use crate::linux::machine::LinuxError;
