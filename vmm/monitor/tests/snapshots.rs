@@ -144,6 +144,8 @@ fn the_right_thing_in_the_wrong_place() {
     refused(Some(load(&mut vmm.control(), &spec(100), &[&code])), "started to restore");
     let vmm = Vmm::spawn_with(image(), &["--restore", "--class-mib", "64"]);
     refused(snapshot.restore(&mut vmm.control(), &snapshot.state, &[&code]), "slot of 160 MiB");
+    let vmm = Vmm::spawn_with(&support::guest::elf(), &["--restore"]);
+    refused(snapshot.restore(&mut vmm.control(), &snapshot.state, &[&code]), "another guest program");
 }
 
 #[test]

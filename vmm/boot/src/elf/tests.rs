@@ -49,6 +49,35 @@ fn a_good_program_passes() {
     assert_eq!(access, [Access::UserExecute, Access::UserWrite]);
 }
 
+/// What nobody writes is one piece of the file, or nothing: if it comes first, without holes, as far from the file's start.
+#[test]
+fn what_nobody_writes_is_one_piece_or_nothing() {
+    let segment = |page: u64, offset: u64, pages: u64, access| ProgramSegment {
+        va: PROGRAM.base + page * PAGE_SIZE,
+        offset: offset * PAGE_SIZE,
+        file_len: pages * PAGE_SIZE - 8,
+        memory_len: pages * PAGE_SIZE - 8,
+        access,
+    };
+    let (read, run, write) = (Access::UserRead, Access::UserExecute, Access::UserWrite);
+    let piece = |offset: u64, pages: u64, room: u64| {
+        let [offset, len, room] = [offset, pages, room].map(|pages| pages * PAGE_SIZE);
+        Some(Unwritten { va: PROGRAM.base, len, offset, room })
+    };
+    let all = PROGRAM.max_len / PAGE_SIZE;
+    let cases = [
+        (vec![segment(0, 0, 2, read), segment(2, 2, 3, run), segment(512, 5, 1, write)], piece(0, 5, 512)),
+        (vec![segment(0, 1, 2, run)], piece(1, 2, all)),
+        (vec![segment(0, 0, 2, write), segment(2, 2, 3, run)], None),
+        (vec![segment(0, 0, 2, read), segment(2, 7, 3, run)], None),
+        (vec![], None),
+    ];
+    for (segments, expected) in cases {
+        let program = Program { entry: PROGRAM.base, segments, end: PROGRAM.end() };
+        assert_eq!(program.unwritten(), expected, "{program:x?}");
+    }
+}
+
 #[test]
 fn refusals() {
     check(|f| f.truncate(10), "ELF header");
