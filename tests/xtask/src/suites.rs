@@ -165,7 +165,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
         ("jailer/jailer", &["jail", "hostile", "life"][..], ""),
         (
             "vmm/monitor",
-            &["contract", "hostile_guest", "hostile_agent", "seal", "snapshots", "reset"],
+            &["contract", "hostile_guest", "hostile_agent", "seal", "snapshots", "reset", "real_guest"],
             "WARREN_VMM=/opt/warren/bin/warren-vmm WARREN_COMPILE=/opt/warren/bin/warren-compile \
              WARREN_GUEST_IMAGE=/opt/warren/bin/warren-guest ",
         ),
