@@ -3,7 +3,7 @@
 use crate::{BuildError, tool};
 use std::{
     ffi::OsStr,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -66,24 +66,50 @@ impl Series {
 }
 
 /// Downloads packages and unpacks them below `root`, which is made if need be. A folder with the mark `complete` is left as
-/// it is; a broken download leaves no mark.
+/// it is; a broken download leaves no mark. Whoever comes while another does this waits for that.
 pub fn unpack(root: &Path, packages: &[&str]) -> Result<(), BuildError> {
-    let mark = root.join("complete");
-    if mark.exists() {
+    complete(root, &packages.join("\n"), || {
+        // apt fetches as a user of its own where it can; this folder may be closed to it, which is only worth a warning.
+        tool::run(tool::command("apt-get").arg("download").args(packages).current_dir(root))?;
+        for package in files_ending(root, "deb")? {
+            tool::run(tool::command("dpkg-deb").arg("-x").arg(&package).arg(root))?;
+            fs::remove_file(&package).map_err(BuildError::io(format!("remove {}", package.display())))?;
+        }
+        Ok(())
+    })
+}
+
+/// Fills a folder once, whoever else wants it at the same time: the others wait, and find it filled.
+fn complete(
+    root: &Path,
+    mark: &str,
+    fill: impl FnOnce() -> Result<(), BuildError>,
+) -> Result<(), BuildError> {
+    let failed = || BuildError::io(format!("prepare {}", root.display()));
+    let _alone = alone(root)?;
+    let marked = root.join("complete");
+    if marked.exists() {
         return Ok(());
     }
-    let failed = || BuildError::io(format!("prepare {}", root.display()));
     if root.exists() {
         fs::remove_dir_all(root).map_err(failed())?;
     }
     fs::create_dir_all(root).map_err(failed())?;
-    // apt fetches as a user of its own where it can; this folder may be closed to it, which is only worth a warning.
-    tool::run(tool::command("apt-get").arg("download").args(packages).current_dir(root))?;
-    for package in files_ending(root, "deb")? {
-        tool::run(tool::command("dpkg-deb").arg("-x").arg(&package).arg(root))?;
-        fs::remove_file(package).map_err(failed())?;
+    fill()?;
+    fs::write(&marked, mark).map_err(failed())
+}
+
+/// Waits until nobody else, of any process, has this for `path`; until it is dropped. The lock is a file beside it.
+pub fn alone(path: &Path) -> Result<File, BuildError> {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let failed = || BuildError::io(format!("lock {}", lock.display()));
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed())?;
     }
-    fs::write(&mark, packages.join("\n")).map_err(failed())
+    let file = File::create(&lock).map_err(failed())?;
+    file.lock().map_err(failed())?;
+    Ok(file)
 }
 
 /// The files of a folder whose names end so; all, for an empty extension.
@@ -109,6 +135,40 @@ pub fn numbers(name: &str) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        sync::{
+            Barrier,
+            atomic::{AtomicU32, Ordering},
+        },
+        thread,
+    };
+
+    #[test]
+    fn who_comes_at_once_fills_it_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (root, fills, begin) = (scratch.path().join("6.1"), AtomicU32::new(0), Barrier::new(8));
+        let fill = |fails: bool| {
+            complete(&root, "mark", || {
+                fills.fetch_add(1, Ordering::SeqCst);
+                fs::write(root.join("part"), "half").unwrap();
+                thread::yield_now();
+                assert_eq!(fs::read_to_string(root.join("part")).unwrap(), "half");
+                if fails { Err(BuildError::malformed(&root, "no such package")) } else { Ok(()) }
+            })
+        };
+        // One that fails leaves no mark: the next begins again.
+        assert!(fill(true).is_err() && !root.join("complete").exists());
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    begin.wait();
+                    fill(false).unwrap();
+                    assert!(root.join("complete").exists());
+                });
+            }
+        });
+        assert_eq!(fills.into_inner(), 2);
+    }
 
     #[test]
     fn the_newest_package_is_by_number_not_by_letter() {

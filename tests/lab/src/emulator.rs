@@ -9,12 +9,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
 };
-use warren_image::tool;
+use warren_image::{debian::alone, tool};
 
 /// The program's name.
 const QEMU: &str = "qemu-system-x86_64";
@@ -64,9 +64,8 @@ fn mended(folder: &Path) -> Result<PathBuf> {
     let said = tool::run(tool::command("dpkg-query").args(query)).context("which QEMU is installed")?;
     let said = String::from_utf8(said)?;
     let (package, version) = said.trim().split_once(' ').context("dpkg-query names no version")?;
+    let _alone = alone(folder)?;
     fs::create_dir_all(folder)?;
-    let lock = File::create(folder.join("lock"))?;
-    lock.lock()?;
     let built = folder.join(format!("{QEMU}-{}", version.replace([':', '/'], "-")));
     if !built.exists() {
         let begin = Instant::now();

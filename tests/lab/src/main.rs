@@ -9,12 +9,13 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
+use warren_image::debian::alone;
 use warren_lab::{
     disk,
     emulator::Emulator,
     guest,
     initramfs::{self, Carry},
-    kernel::{self, Series},
+    kernel::{self, Kernel, Series},
     machine::{Machine, Time, Verdict},
 };
 
@@ -71,24 +72,7 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let began = Instant::now();
-    let kernel = kernel::prepare(kernel::series(&arguments.kernel)?, &arguments.cache)?;
-    let kernel = if arguments.network { kernel.with_network()? } else { kernel };
-    let mut files = Vec::new();
-    for carry in &arguments.carries {
-        let (from, to) = carry.split_once('=').with_context(|| format!("--carry {carry}: write FROM=TO"))?;
-        collect(Path::new(from), Path::new(to), &mut files)?;
-    }
-    if arguments.guests {
-        for series in Series::ALL {
-            let kernel = kernel::prepare(series, &arguments.cache)?;
-            files.extend(guest::carries(series, &kernel, &arguments.cache)?);
-        }
-        files.push(guest::root_image(&kernel, &arguments.cache)?);
-        files.extend(guest::host_modules(&kernel)?);
-    }
-    if let Some(mib) = arguments.disk {
-        files.extend(disk::carries(&kernel, &arguments.cache, mib)?);
-    }
+    let (kernel, files) = prepare(&arguments)?;
     // One image a run, so that runs side by side do not meet.
     let image = arguments.cache.join(format!("initramfs-{}.cpio", std::process::id()));
     initramfs::build(&image, &kernel, &files, &arguments.command.join(" "))?;
@@ -111,6 +95,30 @@ fn main() -> Result<ExitCode> {
         Verdict::TimedOut => ExitCode::from(124),
         Verdict::Died => ExitCode::from(125),
     })
+}
+
+/// Kernel and files, with what is kept between runs made first: by one of the runs that begin at once, while the others wait.
+fn prepare(arguments: &Arguments) -> Result<(Kernel, Vec<Carry>)> {
+    let _alone = alone(&arguments.cache.join("prepare"))?;
+    let kernel = kernel::prepare(kernel::series(&arguments.kernel)?, &arguments.cache)?;
+    let kernel = if arguments.network { kernel.with_network()? } else { kernel };
+    let mut files = Vec::new();
+    for carry in &arguments.carries {
+        let (from, to) = carry.split_once('=').with_context(|| format!("--carry {carry}: write FROM=TO"))?;
+        collect(Path::new(from), Path::new(to), &mut files)?;
+    }
+    if arguments.guests {
+        for series in Series::ALL {
+            let kernel = kernel::prepare(series, &arguments.cache)?;
+            files.extend(guest::carries(series, &kernel, &arguments.cache)?);
+        }
+        files.push(guest::root_image(&kernel, &arguments.cache)?);
+        files.extend(guest::host_modules(&kernel)?);
+    }
+    if let Some(mib) = arguments.disk {
+        files.extend(disk::carries(&kernel, &arguments.cache, mib)?);
+    }
+    Ok((kernel, files))
 }
 
 fn collect(from: &Path, to: &Path, files: &mut Vec<Carry>) -> Result<()> {
