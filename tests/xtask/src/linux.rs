@@ -60,7 +60,9 @@ fn parts(programs: &[TestProgram], only: &str) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for (name, make) in wanted {
         match make()? {
-            Some(command) => parts.push(Part { name: (*name).to_owned(), command }),
+            Some(command) => {
+                parts.push(Part { name: (*name).to_owned(), command, on_installed_emulator: false })
+            }
             None => bail!("{name} cannot run here"),
         }
     }

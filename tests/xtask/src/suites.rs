@@ -199,7 +199,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
     let mut first = Vec::new();
     for (name, make) in guests.into_iter().filter(|(name, _)| name.contains(named)) {
         match make() {
-            Ok(Some(command)) => first.push(part(name, command)),
+            Ok(Some(command)) => first.push(Part { on_installed_emulator: true, ..part(name, command) }),
             Ok(None) => tally.skipped += 1,
             Err(error) => tally.fail(format!("{name}: {error:#}")),
         }
@@ -214,7 +214,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
 }
 
 fn part(name: &str, command: Command) -> Part {
-    Part { name: name.to_owned(), command }
+    Part { name: name.to_owned(), command, on_installed_emulator: false }
 }
 
 fn lab_command(carries: &[(PathBuf, String)], words: &str) -> Command {

@@ -1,7 +1,8 @@
 //! How the guest program starts: what its ELF file must carry, and what the registers hold at its first instruction.
 //!
 //! The program is a static ELF64 executable for x86-64. Its PT_LOAD segments lie inside [`crate::window::PROGRAM`],
-//! share no page with each other, and none is both writable and executable. The monitor refuses anything else.
+//! share no page with each other, and none is both writable and executable; those that are not writable come first, one piece of
+//! the file. The monitor refuses anything else.
 //!
 //! At `e_entry`: 64-bit user mode (CPL 3, IOPL 3), direction flag clear, `rdi` = [`crate::window::BOOT`]`.base`,
 //! `rsp` = top of the mapped stack minus 8 with a zero return address there, so that the entry point may be an

@@ -31,6 +31,8 @@ pub struct Bare {
     pub(crate) msr_filter: bool,
     /// What nobody writes of the guest program, once it is there.
     pub(crate) program: Option<Area>,
+    /// Where what is written of it will lie.
+    written: Range<u64>,
     /// Pages were touched in it: nobody else may bring them.
     pub(crate) rehearsed: bool,
 }
@@ -63,7 +65,17 @@ impl Bare {
         vcpu.set_cpuid2(&leaves.to_kvm()?).map_err(step("set CPUID"))?;
         let tsc_hz = u64::from(vcpu.get_tsc_khz().map_err(step("read the TSC frequency"))?) * 1000;
         Ok((
-            Self { vm, ram, features, tsc_hz, class_len, msr_filter, program: None, rehearsed: false },
+            Self {
+                vm,
+                ram,
+                features,
+                tsc_hz,
+                class_len,
+                msr_filter,
+                program: None,
+                written: 0..0,
+                rehearsed: false,
+            },
             Cpu::new(vcpu),
         ))
     }
@@ -77,19 +89,18 @@ impl Bare {
         let read = program::read(image)?;
         let (mut bare, cpu) = Self::create(kvm, options)?;
         bare.program = Some(program::show(&read, image, &bare.ram)?);
+        bare.written = read.unwritten().map_or(read.end, |unwritten| unwritten.va + unwritten.room)..read.end;
         Ok((bare, cpu))
     }
 
-    /// Writes a rehearsal of what a guest of this program touches first, where that is of use: where the host's processor nests
+    /// Writes a rehearsal of what a guest of its program touches first, where that is of use: where the host's processor nests
     /// paging. Without that, what KVM learns of a page it learns by a guest's own page tables.
-    pub fn rehearse(&mut self, image: &impl AsFd) -> Result<Option<Rehearsal>, MachineError> {
-        if !nests_paging() {
+    pub fn rehearse(&mut self) -> Result<Option<Rehearsal>, MachineError> {
+        if self.program.is_none() || !nests_paging() {
             return Ok(None);
         }
-        let read = program::read(image)?;
-        let base = Base::new(read.end, self.class_len)?;
-        let first = read.unwritten().map_or(read.end, |unwritten| unwritten.va + unwritten.room);
-        let written = rehearsal::write(&mut self.ram, &base, &(first..read.end), self.features)?;
+        let base = Base::new(self.written.end, self.class_len)?;
+        let written = rehearsal::write(&mut self.ram, &base, &self.written, self.features)?;
         self.rehearsed = true;
         Ok(Some(Rehearsal { written, ram: self.ram.clone() }))
     }

@@ -77,7 +77,7 @@ fn live(descriptors: Descriptors, options: MachineOptions) -> Result<End> {
         let image = &descriptors.image;
         let (mut bare, cpu) = Bare::with_program(&kvm, image, options).context("make the VM")?;
         if descriptors.userfaultfd.is_none() {
-            rehearsal = bare.rehearse(image).context("prepare the VM")?;
+            rehearsal = bare.rehearse().context("prepare the VM")?;
         }
         let filters = bare.filters_msrs();
         (Vessel::Bare(bare), cpu, filters)

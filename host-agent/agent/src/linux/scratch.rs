@@ -3,13 +3,9 @@
 //! Nothing can be left behind of it: when the VMM and this agent let go of the descriptor, by whatever end, it is gone.
 
 use super::offer::LinuxError;
-use crate::snapshot::{KeptDisk, nameless};
+use crate::snapshot::nameless;
 use std::{fs, fs::File, os::unix::fs::FileExt as _, path::Path};
-use warren_image::{
-    Shelf,
-    scratch::size_for,
-    sparse::{Sparse, Unpacking},
-};
+use warren_image::{Shelf, scratch::size_for, sparse::Sparse};
 
 /// Makes one that holds so much; the file lies in `folder`'s file system. Blocks.
 pub fn make(shelf: &Shelf, folder: &Path, mib: u32) -> Result<File, LinuxError> {
@@ -30,19 +26,9 @@ pub fn blank(folder: &Path, bytes: u64) -> Result<File, LinuxError> {
     Ok(file)
 }
 
-/// Makes one that holds what a snapshot's holds, with nothing under it. Blocks.
-pub fn copy(disk: &KeptDisk, folder: &Path) -> Result<File, LinuxError> {
-    let failed = || LinuxError::io(format!("make a scratch disk in {}", folder.display()));
-    let file = nameless(folder).map_err(failed())?;
-    let mut unpacking = Unpacking::new(&file, disk.len());
-    disk.write(&mut unpacking).and_then(|()| unpacking.finish()).map_err(failed())?;
-    Ok(file)
-}
-
 fn written(sparse: &Sparse, folder: &Path) -> Result<File, LinuxError> {
     let failed = || LinuxError::io(format!("make a scratch disk in {}", folder.display()));
-    let file = nameless(folder).map_err(failed())?;
-    file.set_len(sparse.len()).map_err(failed())?;
+    let file = blank(folder, sparse.len())?;
     for (at, run) in sparse.runs() {
         file.write_all_at(run, at).map_err(failed())?;
     }
@@ -74,9 +60,6 @@ mod tests {
         let mut back = [0; 10];
         file.read_exact_at(&mut back, 1024).unwrap();
         assert_eq!(&back, b"superblock");
-        // A copy of it is another file with the same in it.
-        let kept = KeptDisk::of(&copy(&KeptDisk::of(&file).unwrap(), &folder).unwrap()).unwrap();
-        assert_eq!(kept.part().unwrap(), KeptDisk::of(&file).unwrap().part().unwrap());
         // What lies over another has nothing in it.
         let over = blank(&folder, 1024 << 20).unwrap().metadata().unwrap();
         assert_eq!((over.len(), over.blocks(), over.nlink()), (1024 << 20, 0, 0));

@@ -42,14 +42,8 @@ impl KeptDisk {
 
     /// Its bytes, holes among them.
     #[must_use]
-    pub const fn len(&self) -> u64 {
+    pub const fn bytes(&self) -> u64 {
         self.len
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Writes it as it is kept. Blocks.

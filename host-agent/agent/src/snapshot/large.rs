@@ -3,20 +3,17 @@
 //! What a guest reads of such a page and nobody has written (a kernel's text) it then meets with one fault instead of hundreds. One that
 //! is written becomes small pages again, in that guest alone: its others cost what they would have cost.
 
-use super::SealedSnapshot;
+use super::{SealedSnapshot, runs::runs};
 use std::num::NonZeroUsize;
-use warren_artefact::GuestOf;
 use warren_large_pages::gather;
-use warren_state::{
-    linux::LinuxState,
-    wasm::{Run, WasmState, large_parts},
-};
+use warren_state::wasm::large_parts;
 
 impl SealedSnapshot {
     /// The same, in large pages where the kernel can. Blocks.
     #[must_use]
     pub(in crate::snapshot) fn in_large_pages(self) -> Self {
-        for (at, len) in large_parts(&runs(&self)) {
+        // Of a state that is none there is nothing to gather; whoever brings it back says why.
+        for (at, len) in large_parts(&runs(&self.head).unwrap_or_default()) {
             let Some(len) = usize::try_from(len).ok().and_then(NonZeroUsize::new) else { continue };
             if let Err(why) = gather(&self.memory, at, len) {
                 // Also the next part would not be: this kernel cannot, or has none left.
@@ -29,14 +26,4 @@ impl SealedSnapshot {
         }
         self
     }
-}
-
-/// Of a state that does not open there is nothing to gather; whoever brings it back says why.
-fn runs(snapshot: &SealedSnapshot) -> Vec<Run> {
-    let state = snapshot.head.state();
-    let runs = match snapshot.head.of().guest {
-        GuestOf::Wasm { .. } => warren_state::open::<WasmState>(state).map(|state| state.runs),
-        GuestOf::Linux { .. } => warren_state::open::<LinuxState>(state).map(|state| state.runs),
-    };
-    runs.unwrap_or_default()
 }

@@ -6,13 +6,13 @@
 //! ```
 //! The file is read where it lies: no second copy of a memory is made for whoever looks.
 
-use super::{LookError, Shelf, Snapshots, view};
+use super::{LookError, Shelf, Snapshots, runs::pairs, view};
 use std::{
     collections::BTreeMap,
     io,
     time::{Duration, Instant},
 };
-use warren_artefact::{GuestOf, SnapshotHead, SnapshotKey, SnapshotOf, VerifyingKey};
+use warren_artefact::{SnapshotHead, SnapshotKey, SnapshotOf, VerifyingKey};
 use warren_chunks::{
     cut::{FileSource, Source},
     diff::{Counts, compare},
@@ -20,7 +20,6 @@ use warren_chunks::{
     linear::Linear,
     manifest::AccessLog,
 };
-use warren_state::{linux::LinuxState, wasm::WasmState};
 
 /// Pages of a window: 64 KiB, the smallest of chunks.
 pub const WINDOW_PAGES: u32 = 16;
@@ -115,19 +114,10 @@ fn open(
     let damaged = |reason: String| LookError::Damaged { key: key.to_string(), reason };
     let kept = place.open_memory(key, trusted).map_err(|wrong| damaged(view::words(wrong)))?;
     let (head, memory) = kept.ok_or_else(|| LookError::None(key.to_string()))?;
-    let runs = runs(&head).map_err(|wrong| damaged(wrong.to_string()))?;
+    let runs = pairs(&head).map_err(|wrong| damaged(wrong.to_string()))?;
     let memory = Linear::new(memory, runs)
         .ok_or_else(|| damaged("its runs are not those of its memory".to_owned()))?;
     Ok((head, memory))
-}
-
-/// Address and bytes of each run.
-fn runs(head: &SnapshotHead) -> Result<Vec<(u64, u64)>, warren_state::StateError> {
-    let runs = match head.of().guest {
-        GuestOf::Wasm { .. } => warren_state::open::<WasmState>(head.state())?.runs,
-        GuestOf::Linux { .. } => warren_state::open::<LinuxState>(head.state())?.runs,
-    };
-    Ok(runs.iter().map(|run| (run.gpa, run.len)).collect())
 }
 
 fn windows(base: &(impl Source + ?Sized), memory: &(impl Source + ?Sized)) -> io::Result<Vec<Window>> {

@@ -23,6 +23,7 @@ mod large;
 mod make;
 mod map;
 mod paged;
+mod runs;
 mod share;
 mod shelf;
 mod tries;

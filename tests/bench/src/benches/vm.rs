@@ -251,7 +251,7 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
         let to_response = began.elapsed();
         buried.bury(vm)?;
         let (mut waiting, mut cpu) = bare()?;
-        if let Some(rehearsal) = waiting.rehearse(&parts.guest)? {
+        if let Some(rehearsal) = waiting.rehearse()? {
             rehearsal.perform(&mut cpu)?;
         }
         let waiting = (waiting, cpu);

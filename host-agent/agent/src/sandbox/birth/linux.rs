@@ -108,7 +108,7 @@ pub(super) async fn restore(
 ) -> Result<Up, CreateError> {
     let began = Instant::now();
     let disk = snapshot.disk.clone().ok_or_else(|| failed(ChannelError::Unexpected("no disk").into()))?;
-    let bytes = disk.len();
+    let bytes = disk.bytes();
     let scratch = in_background(host, move |host| scratch::blank(host.run.path(), bytes)).await?;
     let mut fds = vec![snapshot.memory.as_fd()];
     fds.extend(machine::descriptors_over(version, (&scratch, disk.as_fd()), tap.as_ref()));

@@ -3,7 +3,7 @@
 use super::{Fleet, FleetSnapshot, add, book::Refusal, image};
 use crate::{
     memfd::{SealedFile, unsealed},
-    snapshot::{KeptDisk, SealedSnapshot, nameless},
+    snapshot::{KeptDisk, SealedSnapshot, nameless, runs::pairs},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt as _, path::Path, sync::Arc};
@@ -90,7 +90,7 @@ impl Fleet {
 
     async fn whole(&self, from: &FleetSnapshot, folder: &Path) -> Result<SealedSnapshot, FetchError> {
         let store = self.store().await?;
-        let runs = image::runs(&from.head)?;
+        let runs = pairs(&from.head)?;
         let packed = image::Packed::new(&runs);
         let memory = unsealed("snapshot")?;
         memory.set_len(from.head.memory_len())?;

@@ -7,29 +7,10 @@ use super::super::KeptDisk;
 use crate::memfd::SealedFile;
 use rustix::fd::AsFd as _;
 use std::{fs::File, io};
-use warren_artefact::{GuestOf, SnapshotHead};
 use warren_chunks::{
     cut::{FileSource, Source},
     linear::Linear,
 };
-use warren_state::{StateError, linux::LinuxState, wasm::WasmState};
-
-/// Where the runs of a snapshot's memory are: address and bytes, ascending. They are as many bytes as its memory has.
-pub(super) fn runs(head: &SnapshotHead) -> Result<Vec<(u64, u64)>, StateError> {
-    let areas = match head.of().guest {
-        GuestOf::Wasm { .. } => {
-            let state: WasmState = warren_state::open(head.state())?;
-            state.check(head.memory_len())?;
-            state.runs
-        }
-        GuestOf::Linux { .. } => {
-            let state: LinuxState = warren_state::open(head.state())?;
-            state.check(head.memory_len())?;
-            state.runs
-        }
-    };
-    Ok(areas.into_iter().map(|run| (run.gpa, run.len)).collect())
-}
 
 /// Memory, addressed as its guest addresses it. `None`: it is not what the runs say.
 pub(super) fn memory(file: &SealedFile, runs: Vec<(u64, u64)>) -> io::Result<Option<impl Source + use<>>> {

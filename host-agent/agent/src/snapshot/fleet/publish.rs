@@ -15,7 +15,7 @@ use super::{
     entry::{self, Facts},
     image, named,
 };
-use crate::snapshot::SealedSnapshot;
+use crate::snapshot::{SealedSnapshot, runs::pairs};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::{
     io,
@@ -223,7 +223,7 @@ impl Put<'_> {
 }
 
 fn memory_of(snapshot: &SealedSnapshot) -> Result<impl Source + Send + Sync + use<>, ShareError> {
-    let runs = image::runs(&snapshot.head)?;
+    let runs = pairs(&snapshot.head)?;
     image::memory(&snapshot.memory, runs)?.ok_or(ShareError::Runs)
 }
 
