@@ -157,7 +157,7 @@ pub const SYSTEM_CALLS: [LinuxCall; 96] = [
     any(DISK, "pwrite64", 18, "zeroes on file systems without holes"),
     any(DISK, "fdatasync", 75, "disks"),
     any(DISK, "fallocate", 285, "disks' discards and zeroes"),
-    any(WORKER, "getrandom", 318, "entropy for the guest"),
+    any(MAIN | WORKER, "getrandom", 318, "entropy for the guest; the id of a generation"),
     // Streams and frames.
     any(NETWORK, "readv", 19, "streams and frames, into the guest's buffers"),
     any(NETWORK, "writev", 20, "streams and frames, out of the guest's buffers"),

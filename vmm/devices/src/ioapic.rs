@@ -134,6 +134,17 @@ impl IoApic {
         }
     }
 
+    /// Goes on where one with as many lines was written down. Nobody raises or programs it meanwhile.
+    pub fn resume(&self, state: &IoApicState) {
+        let was = Self::from(state);
+        self.selected.store(was.selected.into_inner(), Ordering::SeqCst);
+        self.id.store(was.id.into_inner(), Ordering::SeqCst);
+        for (line, was) in self.lines.iter().zip(was.lines) {
+            line.entry.store(was.entry.into_inner(), Ordering::SeqCst);
+            line.waits.store(was.waits.into_inner(), Ordering::SeqCst);
+        }
+    }
+
     /// With so many lines, at most [`LINES_MAX`], all masked.
     #[must_use]
     pub fn new(lines: usize) -> Self {

@@ -4,7 +4,7 @@
 //!           LoadLinux, RestoreLinux(Paged)         guest powers off, resets, faults
 //!   Empty --------------------------> Running ---------------------------------------> Dead
 //!     |    refused: answered, Dead       |  Shutdown
-//!     |                                  |  Snapshot: at rest until Resume
+//!     |                                  |  Snapshot: at rest until Resume; Reset: what it was when it was restored
 //!     +--- Shutdown ---------------------+------------------------------------------> Dead
 //! ```
 //! - **Empty**: VM, memory slots, interrupt controllers and vCPUs exist, nothing was read. This is what can be made in
@@ -16,10 +16,11 @@
 //! The jail is that of the Wasm machine with a table of its own ([`warren_sandbox_plan::linux`]): every descriptor
 //! arrives, nothing is opened.
 //!
-//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`furnish`] its devices, [`windows`] where they lie, [`filling`] kernel and initrd, [`snapshot`] writing down and bringing back, [`paged`] memory that a pager brings,
+//! Modules: [`run`] the program, [`service`] the main thread, [`door`] who is let in, [`load`] what is, [`machine`] building, [`furnish`] its devices, [`windows`] where they lie, [`filling`] kernel and initrd, [`snapshot`] writing down and bringing back, [`again`] putting back, [`paged`] memory that a pager brings,
 //! [`rest`] and [`registers`] of vCPUs for that, [`vcpu`], [`disk`], [`worker`] and [`network`] the other threads, [`bus`] where exits go, [`interrupts`] their lines, [`console`] the serial port, [`events`] what a running guest is told, [`virtio`] devices,
 //! [`msr`] the registers of the processor that the guest may touch (what it sees of it: [`crate::cpuid`]).
 
+pub mod again;
 pub mod bus;
 pub mod console;
 pub mod disk;

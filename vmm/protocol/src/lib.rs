@@ -123,9 +123,10 @@ pub enum ControlRequest {
     /// many descriptors as `RestoreLinux`; instead of the memory the first is the VMM's end of such a pair. Answered like
     /// `LoadLinux`.
     RestoreLinuxPaged(linux::LinuxRestore),
-    /// Put a Wasm guest that was brought back by `Restore` back to its snapshot once more, as soon as it is idle: in the same VM, as
-    /// another generation, with nothing left of what it did since. A request that has half arrived on the invoke connection goes
-    /// with that connection. Answered like `Load`, or by `NotTold` if that cannot be; the guest goes on then.
+    /// Put a guest that was brought back by `Restore` or `RestoreLinux` back to its snapshot once more: in the same VM, as another
+    /// generation, with nothing left of what it did since. Answered as its bringing back was, or by `NotTold` if that cannot be; the
+    /// guest goes on then. A Wasm guest as soon as it is idle; a request that has half arrived on the invoke connection goes with that
+    /// connection. A Linux guest at once, and its streams end; one with a disk that keeps what is written to it is not put back.
     Reset,
 }
 

@@ -207,6 +207,20 @@ impl Started {
         }
     }
 
+    /// Has the guest put back to its snapshot: the time from the request to its first line that has this text.
+    pub(super) fn put_back(&mut self, text: &str) -> Result<Duration> {
+        let mut control = control(&self.path())?;
+        let asked = Instant::now();
+        send(&control, &frame::encode(&ControlRequest::Reset)?, &[])?;
+        self.says("guest put back")?;
+        self.says(text)?;
+        let took = asked.elapsed();
+        match receive(&mut control)? {
+            ControlReply::Started { .. } => Ok(took),
+            other => bail!("not put back: {other:?}"),
+        }
+    }
+
     /// Waits until its vCPU has used no processor for a while.
     fn idles(&self) -> Result<()> {
         const STEP: Duration = Duration::from_millis(250);

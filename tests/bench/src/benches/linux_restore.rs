@@ -1,5 +1,5 @@
 //! `linux-restore`: a Linux guest from a snapshot, in a new `warren-vmm linux` process, from its start to the guest's first line; and
-//! in one that waits for it (`adopted`, `zygote`), from the request.
+//! in one that waits for it (`adopted`, `zygote`), from the request; and in the one where it runs, put back (`reset`).
 //!
 //! The guest's one process writes line after line to the console, and does so when it is written down: whoever brings it back
 //! sees the next one as soon as the guest runs. The snapshot's memory is a sealed memfd, as a host has it in its cache: in large pages
@@ -49,7 +49,8 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
         let taken = (0..SNAPSHOTS).map(|_| taken(places, &image, &initrd)).collect::<Result<Vec<_>>>()?;
         for ((bench, mode), reach) in names.into_iter().zip(GracePeriods::BOTH).zip(REACHES) {
             let _set = mode.set()?;
-            let [mut entry, mut line, mut adopted, mut zygote, mut floor] = [const { Samples::new() }; 5];
+            let [mut entry, mut line, mut adopted, mut zygote, mut reset, mut floor] =
+                [const { Samples::new() }; 6];
             // The first VM of a host pays for what it is the first of.
             for (run, (state, memory, _)) in
                 (0..=runs).flat_map(|run| taken.iter().map(move |taken| (run, taken)))
@@ -59,13 +60,14 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
                 let first = started.says(LINE)?;
                 let goes_on = started.entry();
                 started.kill()?;
-                let (goes_on_there, first_there) = adopt(places, (state, memory))?;
+                let (goes_on_there, first_there, again) = adopt(places, (state, memory))?;
                 let least = kvm_floor()?;
                 if run > 0 {
                     entry.push(goes_on);
                     line.push(first);
                     adopted.push(goes_on_there);
                     zygote.push(first_there);
+                    reset.push(again);
                     floor.push(least);
                 }
             }
@@ -75,6 +77,7 @@ pub(crate) fn restore(places: &Places, report: &mut Report, runs: usize) -> Resu
             report.times(bench, "first-line", &line, least, reach);
             report.times(bench, "adopted", &adopted, least, "");
             report.times(bench, "zygote", &zygote, least, "<= 3x");
+            report.times(bench, "reset", &reset, least, "");
         }
         let Some((state, _, len)) = taken.first() else { continue };
         #[expect(clippy::cast_precision_loss, reason = "KiB of one guest")]
@@ -95,14 +98,15 @@ fn request(state: &[u8]) -> ControlRequest {
 }
 
 /// From the request to a process that waits, sealed and with its machine made, to the reply that the guest goes on and to its first
-/// line.
-fn adopt(places: &Places, (state, memory): (&[u8], &OwnedFd)) -> Result<(Duration, Duration)> {
+/// line; and from the request to put it back to the first line after that.
+fn adopt(places: &Places, (state, memory): (&[u8], &OwnedFd)) -> Result<(Duration, Duration, Duration)> {
     let process = Process::start(places, "")?.waits()?;
     let mut started = process.begin(&request(state), &[memory.as_fd()])?;
     let first = started.says(LINE)?;
     let goes_on = started.entry();
+    let again = started.put_back(LINE)?;
     started.kill()?;
-    Ok((goes_on, first))
+    Ok((goes_on, first, again))
 }
 
 /// A guest in the middle of its lines, written down: its state, and its memory with its length.

@@ -49,6 +49,12 @@ impl Overlay {
         Self { own: vec![0; words], sectors }
     }
 
+    /// Bytes of the disk, whole sectors.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.sectors * SECTOR
+    }
+
     /// The first part of a piece of the disk: as long as it has one holder. `None` of no bytes, and behind the disk's end.
     #[must_use]
     pub fn part(&self, offset: u64, len: u64) -> Option<Part> {

@@ -38,10 +38,13 @@ impl Console {
         ConsoleState { port: inner.port.clone(), line: inner.log.open_line().to_vec() }
     }
 
-    /// Goes on where one was written down.
+    /// Goes on where one was written down. A line that was begun here is whole then.
     pub fn resume(&self, state: ConsoleState) {
         let mut inner = self.lock();
         inner.port = state.port;
+        if !inner.log.open_line().is_empty() {
+            inner.log.push(b'\n');
+        }
         for byte in state.line {
             inner.log.push(byte);
         }

@@ -39,6 +39,8 @@ pub struct Furnished {
     pub network: Vec<(Arc<Device>, Front)>,
     /// A disk's content is not all in its file.
     pub overlaid: bool,
+    /// A disk keeps what is written to it: nobody can put it back.
+    pub keeps_writes: bool,
     /// For the main thread, of a guest that has one.
     pub balloon: Option<balloon::Handle>,
     /// The same.
@@ -62,6 +64,9 @@ impl Machine {
         };
         let console = Arc::new(Console::new(interrupts.line(SERIAL_GSI), lines));
         let overlaid = devices.iter().any(|device| matches!(device, DeviceFile::Block { base: Some(_), .. }));
+        let keeps_writes = devices
+            .iter()
+            .any(|device| matches!(device, DeviceFile::Block { base: None, read_only: false, .. }));
         let (mut windows, mut network) = (Vec::new(), Vec::new());
         let (mut work, mut disks) = (Vec::<Work>::new(), Vec::<Work>::new());
         let (mut balloon, mut memory) = (None, None);
@@ -125,7 +130,7 @@ impl Machine {
             console.resume(were.console.clone());
         }
         let bus = Arc::new(Bus { console, keyboard, devices: windows, interrupts });
-        Ok(Furnished { bus, events, work, disks, network, overlaid, balloon, memory })
+        Ok(Furnished { bus, events, work, disks, network, overlaid, keeps_writes, balloon, memory })
     }
 
     fn attach(

@@ -50,6 +50,11 @@ impl Interrupts {
         Arc::new(Self { controller: state.into(), to })
     }
 
+    /// The same lines go on where they were written down, while nobody raises or programs one.
+    pub fn resume(&self, state: &IoApicState) {
+        self.controller.resume(state);
+    }
+
     /// As they stand, while nobody raises or programs one.
     #[must_use]
     pub fn state(&self) -> IoApicState {

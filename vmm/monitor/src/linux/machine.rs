@@ -3,6 +3,7 @@
 //! [`Machine::create`] makes what needs no kernel: VM, memory slots, interrupt controllers, vCPUs. [`Machine::load`]
 //! consumes it and gives a [`Loaded`]: memory filled, devices in their windows.
 
+use super::again::Image;
 use super::bus::Bus;
 use super::console::Console;
 use super::events::{Generation, Tellings};
@@ -135,6 +136,8 @@ pub struct Kept {
     pub(super) paged: bool,
     /// A disk's content is not all in its file.
     pub(super) overlaid: bool,
+    /// What the guest was brought back from, if it was.
+    pub(super) image: Option<Box<Image>>,
     /// How often the guest was brought back, from 1 on.
     pub(super) generation: u64,
     /// An id that no other generation has: this one's, if it is a copy.
@@ -145,7 +148,7 @@ impl Loaded {
     /// Of its parts.
     #[must_use]
     pub fn new(start: Start, parts: Furnished, kept: Kept) -> Self {
-        let Furnished { bus, events, work, disks, network, balloon, memory, overlaid: _ } = parts;
+        let Furnished { bus, events, work, disks, network, balloon, memory, .. } = parts;
         let console = Arc::clone(&bus.console);
         Self { start, work, disks, network, console, events, balloon, memory, kept }
     }
@@ -350,6 +353,7 @@ impl Machine {
             pluggable: self.blocks.region() > 0,
             paged: false,
             overlaid: parts.overlaid,
+            image: None,
             vm: self.vm,
             ram: self.ram,
             bus: Arc::clone(&parts.bus),

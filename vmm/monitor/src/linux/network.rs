@@ -213,6 +213,14 @@ impl Served {
     }
 
     fn pump(&mut self) {
+        let front = &mut self.front;
+        self.device.begin_again_if_asked(|| {
+            match front {
+                Front::Net(net) => net.begin_again(),
+                Front::Vsock(vsock) => vsock.interrupt(),
+            }
+            Ok(())
+        });
         if !std::mem::take(&mut self.due) {
             return;
         }

@@ -79,7 +79,7 @@ fn read_msrs(fd: &VcpuFd, registers: &[u32]) -> Result<Vec<(u32, u64)>, Register
     Ok(read)
 }
 
-/// Sets everything but CPUID, which comes before. The vCPU has not run.
+/// Sets everything but CPUID, which comes before. The vCPU has not run, or see [`set_again`].
 pub fn set(fd: &VcpuFd, state: &VcpuState) -> Result<(), RegistersError> {
     let failed = |what| move |source| RegistersError::Block { what, source };
     let is = fd.get_tsc_khz().map_err(failed("the counter's frequency"))?;
@@ -98,6 +98,19 @@ pub fn set(fd: &VcpuFd, state: &VcpuState) -> Result<(), RegistersError> {
     fd.set_lapic(&block(&state.lapic, "the local APIC")?).map_err(failed("the local APIC"))?;
     set_msrs(fd, &state.msrs)?;
     fd.set_vcpu_events(&block(&state.events, "events")?).map_err(failed("events"))
+}
+
+/// The same of a vCPU that has run: what the state leaves out because it is 0 is set to 0. `kept` are the model-specific registers
+/// that this host keeps.
+pub fn set_again(fd: &VcpuFd, state: &VcpuState, kept: &[u32]) -> Result<(), RegistersError> {
+    set_msrs(fd, &left_out(state, kept))?;
+    set(fd, state)
+}
+
+fn left_out(state: &VcpuState, kept: &[u32]) -> Vec<(u32, u64)> {
+    let banks = kept.iter().filter(|index| msr::BANKS.contains(index));
+    let out = banks.filter(|index| !state.msrs.iter().any(|(there, _)| there == *index));
+    out.map(|index| (*index, 0)).collect()
 }
 
 #[expect(unsafe_code, reason = "KVM takes a size of its own")]

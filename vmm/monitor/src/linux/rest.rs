@@ -3,7 +3,8 @@
 //! ```text
 //!            kicked, out of the guest          asked to
 //!   Runs ------------------------------> Held ----------> Said
-//!    | ^------------- go on --------------'-----------------'
+//!    | ^------------- go on --------------^-----------------'
+//!    |                                    '-- is given others: Set
 //!    '---- the guest's end, or it could not begin: Gone
 //! ```
 //! A vCPU holds still only where KVM_RUN came back because of a signal: there nothing of an instruction is left half done. Who
@@ -35,12 +36,23 @@ struct Inner {
     seats: Vec<Seat>,
 }
 
+/// What is said of a vCPU that answered something else.
+const SILENT: &str = "it did not answer";
+
+impl Inner {
+    /// What each vCPU answered. All are held then, whoever could not answer among them.
+    fn answers(&mut self) -> Vec<At> {
+        self.seats.iter_mut().map(|seat| std::mem::replace(&mut seat.at, At::Held)).collect()
+    }
+}
+
 /// What the main thread wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
     Holding,
     Reading,
+    Setting,
 }
 
 /// One vCPU.
@@ -49,6 +61,8 @@ struct Seat {
     /// As long as its thread has the vCPU.
     kicker: Option<Kicker>,
     at: At,
+    /// What its registers are to be.
+    next: Option<VcpuState>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +71,16 @@ enum At {
     Runs,
     Held,
     Said(Result<VcpuState, String>),
+    Set(Result<(), String>),
     Gone(Option<String>),
+}
+
+/// The registers of a vCPU that holds, as its thread reaches them.
+pub trait Registers {
+    /// What they are.
+    fn read(&self) -> Result<VcpuState, String>;
+    /// What they are to be.
+    fn set(&self, state: &VcpuState) -> Result<(), String>;
 }
 
 /// Why the vCPUs are not at rest. They go on, those that are there.
@@ -72,7 +95,7 @@ pub enum NotAtRest {
     /// One of them takes too long.
     #[error("a vCPU does not come to rest")]
     TooLong,
-    /// One of them cannot say its registers.
+    /// One of them cannot say its registers, or be given others.
     #[error("the registers of a vCPU cannot be had: {0}")]
     Registers(String),
 }
@@ -107,11 +130,25 @@ impl Rest {
         self.changed.notify_all();
         let mut inner = self.wait_while(patience, |at| !matches!(at, At::Said(_)))?;
         inner.phase = Phase::Holding;
-        let said = inner.seats.iter_mut().map(|seat| match std::mem::replace(&mut seat.at, At::Held) {
-            At::Said(said) => said.map_err(NotAtRest::Registers),
-            _ => Err(NotAtRest::TooLong),
-        });
-        said.collect()
+        let answers = inner.answers().into_iter();
+        let answers = answers.map(|at| if let At::Said(said) = at { said } else { Err(SILENT.into()) });
+        answers.collect::<Result<_, _>>().map_err(NotAtRest::Registers)
+    }
+
+    /// Main thread: gives all, which are held, other registers. After an error some have them and some have not.
+    pub fn set(&self, states: Vec<VcpuState>, patience: Duration) -> Result<(), NotAtRest> {
+        let mut inner = self.lock();
+        for (seat, state) in inner.seats.iter_mut().zip(states) {
+            seat.next = Some(state);
+        }
+        inner.phase = Phase::Setting;
+        drop(inner);
+        self.changed.notify_all();
+        let mut inner = self.wait_while(patience, |at| !matches!(at, At::Set(_)))?;
+        inner.phase = Phase::Holding;
+        let answers = inner.answers().into_iter();
+        let answers = answers.map(|at| if let At::Set(set) = at { set } else { Err(SILENT.into()) });
+        answers.collect::<Result<_, _>>().map_err(NotAtRest::Registers)
     }
 
     /// Main thread: all go on.
@@ -134,12 +171,12 @@ impl Rest {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// A vCPU's thread: holds as long as it is asked to, and says its registers by `read` when they are wanted.
-    pub fn hold(&self, seat: usize, read: impl Fn() -> Result<VcpuState, String>) {
+    /// A vCPU's thread: holds as long as it is asked to, and says its registers, or takes others, when that is wanted.
+    pub fn hold(&self, seat: usize, registers: &impl Registers) {
         let mut inner = self.lock();
         loop {
             let phase = inner.phase;
-            let Some(at) = inner.seats.get_mut(seat).map(|seat| &mut seat.at) else { return };
+            let Some(Seat { at, next, .. }) = inner.seats.get_mut(seat) else { return };
             match (phase, &*at) {
                 (Phase::Running, _) => {
                     *at = At::Runs;
@@ -151,10 +188,21 @@ impl Rest {
                 }
                 (Phase::Reading, At::Runs | At::Held) => {
                     drop(inner);
-                    let said = read();
+                    let said = registers.read();
                     inner = self.lock();
                     if let Some(seat) = inner.seats.get_mut(seat) {
                         seat.at = At::Said(said);
+                    }
+                    self.changed.notify_all();
+                    continue;
+                }
+                (Phase::Setting, At::Runs | At::Held) => {
+                    let next = next.take();
+                    drop(inner);
+                    let taken = next.map_or(Ok(()), |state| registers.set(&state));
+                    inner = self.lock();
+                    if let Some(seat) = inner.seats.get_mut(seat) {
+                        seat.at = At::Set(taken);
                     }
                     self.changed.notify_all();
                     continue;
@@ -168,7 +216,7 @@ impl Rest {
     /// A vCPU's thread: before it gives its vCPU up.
     pub fn leave(&self, seat: usize, why: Option<String>) {
         if let Some(seat) = self.lock().seats.get_mut(seat) {
-            *seat = Seat { kicker: None, at: At::Gone(why) };
+            *seat = Seat { at: At::Gone(why), ..Seat::default() };
         }
         self.changed.notify_all();
     }
@@ -209,7 +257,7 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicU32, AtomicUsize};
     use std::thread;
 
     const SOON: Duration = Duration::from_secs(20);
@@ -218,28 +266,62 @@ mod tests {
         VcpuState { tsc_khz, ..VcpuState::default() }
     }
 
-    /// Threads that count as vCPUs run, held and read again and again: nobody counts while all are held.
+    /// One whose registers are its frequency.
+    struct Cpu(AtomicU32);
+
+    impl Registers for Cpu {
+        fn read(&self) -> Result<VcpuState, String> {
+            Ok(state(self.0.load(Ordering::SeqCst)))
+        }
+
+        fn set(&self, state: &VcpuState) -> Result<(), String> {
+            self.0.store(state.tsc_khz, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    /// One without.
+    struct Broken;
+
+    impl Registers for Broken {
+        fn read(&self) -> Result<VcpuState, String> {
+            Err("no such register".into())
+        }
+
+        fn set(&self, _: &VcpuState) -> Result<(), String> {
+            Err("no such register".into())
+        }
+    }
+
+    /// Threads that count as vCPUs run, held, read and set again and again: nobody counts while all are held.
     #[test]
-    fn all_hold_say_and_go_on() {
+    fn all_hold_say_take_and_go_on() {
         let (rest, over, count) = (Rest::new(3), AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
             for seat in 0..3_u32 {
                 let (rest, over, count) = (&rest, &over, &count);
                 scope.spawn(move || {
+                    let cpu = Cpu(AtomicU32::new(seat));
                     while !over.load(Ordering::SeqCst) {
                         count.fetch_add(1, Ordering::SeqCst);
                         if rest.is_asked() {
-                            rest.hold(seat as usize, || Ok(state(seat)));
+                            rest.hold(seat as usize, &cpu);
                         }
                     }
                 });
             }
-            for _ in 0..50 {
+            let mut first = 0;
+            for round in 0..50 {
                 rest.ask();
                 rest.wait(SOON).unwrap();
                 let before = count.load(Ordering::SeqCst);
                 for _ in 0..2 {
-                    assert_eq!(rest.read(SOON), Ok((0..3).map(state).collect()));
+                    assert_eq!(rest.read(SOON), Ok((first..first + 3).map(state).collect()));
+                }
+                if round % 2 == 0 {
+                    first += 10;
+                    rest.set((first..first + 3).map(state).collect(), SOON).unwrap();
+                    assert_eq!(rest.read(SOON), Ok((first..first + 3).map(state).collect()));
                 }
                 assert_eq!(count.load(Ordering::SeqCst), before);
                 rest.go_on();
@@ -254,11 +336,14 @@ mod tests {
         rest.ask();
         assert_eq!(rest.wait(Duration::ZERO), Err(NotAtRest::TooLong));
         thread::scope(|scope| {
-            let said = |seat| rest.hold(seat, || Err("no such register".into()));
-            scope.spawn(move || said(0));
-            scope.spawn(move || said(1));
+            for seat in 0..2 {
+                let rest = &rest;
+                scope.spawn(move || rest.hold(seat, &Broken));
+            }
             rest.wait(SOON).unwrap();
-            assert_eq!(rest.read(SOON), Err(NotAtRest::Registers("no such register".into())));
+            let wrong = Err(NotAtRest::Registers("no such register".into()));
+            assert_eq!(rest.read(SOON).map(drop), wrong);
+            assert_eq!(rest.set(vec![state(1), state(2)], SOON), wrong);
             rest.go_on();
         });
         rest.ask();

@@ -214,7 +214,7 @@ impl Service {
             }
             ControlRequest::Snapshot => self.snapshot(descriptors),
             ControlRequest::Resume => self.resume(),
-            ControlRequest::Reset => not_told("a Linux guest is not reset"),
+            ControlRequest::Reset => self.reset(),
             ControlRequest::LoadLinux(spec) => {
                 self.begin(|service, machine, bell| service.build(machine, bell, &spec, descriptors))
             }

@@ -10,7 +10,8 @@
 //!   ([`super::paged`]).
 //! - The guest's clocks go on where they stood. What time it is, whoever brings it back tells its init.
 
-use super::events::Tellings;
+use super::again::Image;
+use super::events::{Generation, Tellings};
 use super::filling;
 use super::load::{self, DeviceFile, Room};
 use super::machine::{Kept, LinuxError, Loaded, Machine};
@@ -257,8 +258,15 @@ impl Machine {
         };
         let mut kept = self.kept(&parts, (template.name, leaves), state.guest_bytes, state.generation);
         kept.paged = by_pager;
+        let LinuxState { vcpus, clock_ns, .. } = state;
+        kept.image = Some(Box::new(Image {
+            vcpus: vcpus.clone(),
+            devices: were,
+            clock_ns,
+            keeps_writes: parts.keeps_writes,
+        }));
         let loaded = Loaded::new(start, parts, kept);
-        Ok(Resumed { loaded, vcpus: state.vcpus, clock_ns: state.clock_ns })
+        Ok(Resumed { loaded, vcpus, clock_ns })
     }
 
     fn map(&self, runs: &[Run], memory: &OwnedFd) -> Result<(), MachineError> {
@@ -273,9 +281,14 @@ impl Machine {
 }
 
 /// The last of it, once every vCPU has its registers and before one runs.
-pub fn wake(kept: &Kept, events: &mut Tellings, clock_ns: u64) -> Result<(), MachineError> {
+pub fn wake(
+    kept: &Kept,
+    events: &mut Tellings,
+    clock_ns: u64,
+    fresh: Generation,
+) -> Result<(), MachineError> {
     set_clock(&kept.vm, clock_ns)?;
-    events.begin_generation(kept.fresh)?;
+    events.begin_generation(fresh)?;
     for device in &kept.bus.devices {
         device.ring();
     }
@@ -287,7 +300,7 @@ fn set_clock(vm: &VmFd, clock: u64) -> Result<(), MachineError> {
         .map_err(|source| MachineError::Kvm { step: "set the clock", source })
 }
 
-fn banks(memory_bytes: u64) -> Vec<Area> {
+pub(super) fn banks(memory_bytes: u64) -> Vec<Area> {
     let Some(banks) = Banks::new(memory_bytes) else { return Vec::new() };
     let all = [Area { gpa: 0, len: banks.low }, Area { gpa: HIGH_BASE, len: banks.high }];
     all.into_iter().filter(|bank| bank.len > 0).collect()

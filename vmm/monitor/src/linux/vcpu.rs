@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  waiting --Start--> running --exit--> bus --> running ...
-//!               |        |  kicked: at rest (`rest`), says its registers if they are wanted, goes on
+//!               |        |  kicked: at rest (`rest`), says its registers or takes others, goes on
 //!               |        |
 //!               '- of a guest that is brought back: at rest first
 //!
@@ -14,7 +14,7 @@
 use super::bus::Bus;
 use super::filling;
 use super::registers;
-use super::rest::Rest;
+use super::rest::{self, Rest};
 use crate::cpu::{GuestFault, MXCSR, X87_CONTROL, set_segments, table};
 use crate::cpuid::Leaves;
 use crate::cpuid::place::Place;
@@ -202,7 +202,16 @@ impl Vcpu {
 
     /// At rest as long as that is asked for.
     fn hold(&self, rest: &Rest) {
-        let read = || registers::read(&self.fd, &self.msrs).map_err(|error| error.to_string());
-        rest.hold(self.place.id.into(), read);
+        rest.hold(self.place.id.into(), self);
+    }
+}
+
+impl rest::Registers for Vcpu {
+    fn read(&self) -> Result<VcpuState, String> {
+        registers::read(&self.fd, &self.msrs).map_err(|error| error.to_string())
+    }
+
+    fn set(&self, state: &VcpuState) -> Result<(), String> {
+        registers::set_again(&self.fd, state, &self.msrs).map_err(|error| error.to_string())
     }
 }

@@ -26,7 +26,9 @@ use crate::log;
 use crate::log::Seldom;
 use crate::progress::monotonic_ns;
 use crate::ram::Ram;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 use walk::{Walk, WalkError};
@@ -52,6 +54,11 @@ pub trait Backend: Send + std::fmt::Debug {
 
     /// Whether its limits let another request begin; if not, when to ask again.
     fn ready(&mut self, _now_ns: u64) -> Result<(), u64> {
+        Ok(())
+    }
+
+    /// The guest is put back to its snapshot: what was done for it since is undone.
+    fn begin_again(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -91,6 +98,8 @@ pub struct Device {
     quiesce: AtomicBool,
     /// Nobody begins another step until this is over: looked at under the queues' lock.
     rests: AtomicBool,
+    /// Who waits for the working half to begin again.
+    again: Mutex<Option<Sender<io::Result<()>>>>,
     queues: Mutex<Queues>,
     ram: Ram,
     broken: Seldom,
@@ -136,6 +145,7 @@ impl Device {
             doorbells,
             quiesce: AtomicBool::new(false),
             rests: AtomicBool::new(false),
+            again: Mutex::default(),
             queues: Mutex::default(),
             ram,
             broken: Seldom::default(),
@@ -256,6 +266,7 @@ impl Device {
     /// Works on every request that waits in a queue, as far as limits allow: when to come back; working thread. Who calls
     /// has emptied the doorbell.
     pub fn serve(&self, queue: usize, backend: &mut dyn Backend) -> Option<u64> {
+        self.begin_again_if_asked(|| backend.begin_again());
         let mut wake_ns = None;
         let mut work = |queues: &mut Queues, ram: &Ram| {
             if queues.get(queue).is_none() {

@@ -8,6 +8,7 @@
 #[macro_use]
 #[path = "../support/mod.rs"]
 mod support;
+mod again;
 mod disks;
 mod ends;
 mod events;

@@ -1,6 +1,7 @@
 //! Guests whose memory a pager brings: the same work as ever, and every way in which a pager can fail them. The pager is the real
 //! program, or this test where it has to fail at one page and not at another.
 
+use super::again::not_put_back;
 use super::harness::{Harness, pair};
 use super::support::life::Snapshot;
 use super::support::linux::{Guest, Running, contents, guests};
@@ -358,5 +359,6 @@ fn what_cannot_be_paged_is_said_by_name() {
         ControlReply::NoSnapshot { reason } => assert!(reason.contains("a pager brings"), "{reason}"),
         other => panic!("{other:?}"),
     }
+    not_put_back(&mut running.control, "memory a pager brings");
     drop(running.kill());
 }

@@ -1,6 +1,7 @@
 //! Guests that were written down and brought back in another VMM: what goes on, what must not, and snapshots that are not what
 //! they say. Other modules' cases run in a second life too, where their guest has a [`point`](super::support::linux::Guest).
 
+use super::again::not_put_back;
 use super::support;
 use super::support::life::Snapshot;
 use super::support::linux::{Ended, Guest, Running, guests};
@@ -84,13 +85,15 @@ fn a_6_1_guest_goes_on_in_both_lives() {
     drop(running.snapshot());
     let mut control = running.control.try_clone().unwrap();
     assert_eq!(status(&mut control).state, VmState::Busy, "at rest it answers");
+    not_put_back(&mut control, "no guest was restored here");
     go_on(&running);
     echoes(&old, b"and on");
     let snapshot = running.snapshot();
     let before = running.kill().log;
     refusals(&guest, &snapshot, (Guest::launch, "of kind"));
     refusals(&guest, &snapshot, (|guest| guest.zygote().0, "made for devices"));
-    let running = guest.restore(&snapshot);
+    let mut running = guest.restore(&snapshot);
+    not_put_back(&mut running.control, "keeps what is written to it");
     // Asked for before the guest has heard that its connections are over.
     let mut parked = park(&running, 77);
     let new = stream(&running, b"e");

@@ -2,11 +2,15 @@
 //! they have to come to rest.
 
 use super::{NO_GUEST, Service, load_error, not_told};
+use crate::end::End;
+use crate::linux::again::{self, NotPutBack};
 use crate::linux::machine::Machine;
 use crate::linux::rest::NotAtRest;
 use crate::linux::snapshot::{self, PATIENCE, Resumed};
 use crate::linux::vcpu::First;
+use crate::log;
 use crate::orders::Outgoing;
+use crate::progress::monotonic_ns;
 use crate::snapshot::{Taken, target};
 use rustix::fd::OwnedFd;
 use warren_vmm_protocol::linux::LinuxRestore;
@@ -33,6 +37,27 @@ impl Service {
         ControlReply::Told
     }
 
+    /// Puts the guest back to the snapshot it was brought back from.
+    pub(super) fn reset(&mut self) -> ControlReply {
+        let began = monotonic_ns();
+        let Some(running) = &mut self.running else { return not_told(NO_GUEST) };
+        // The log tells one life's lines from another's.
+        let held = || running.console.pass_on(|line| log!("console: {line}"));
+        match again::put_back(&running.kept, &mut running.events, &self.queues.rest, held) {
+            Ok(()) => {
+                let build_us = monotonic_ns().saturating_sub(began) / 1000;
+                log!("guest put back in {build_us} us");
+                ControlReply::Started { build_us }
+            }
+            Err(NotPutBack::Goes(why)) => not_told(why),
+            // Half of it is done: it is nobody's guest any more.
+            Err(NotPutBack::Half(why)) => {
+                self.end = Some(End::Host(anyhow::anyhow!("the guest cannot be put back: {why}")));
+                not_told("the guest cannot be put back")
+            }
+        }
+    }
+
     pub(super) fn restore(
         &mut self,
         machine: Machine,
@@ -53,7 +78,7 @@ impl Service {
             NotAtRest::Gone { why: Some(why) } => LoadError::Refused(why),
             other => LoadError::Host(other.to_string()),
         })?;
-        snapshot::wake(&loaded.kept, &mut loaded.events, clock_ns)
+        snapshot::wake(&loaded.kept, &mut loaded.events, clock_ns, loaded.kept.fresh)
             .map_err(|error| LoadError::Host(format!("{:#}", anyhow::Error::from(error))))?;
         self.hand_out(loaded, &spec.label);
         self.queues.rest.go_on();

@@ -13,6 +13,7 @@ use super::{Backend, BadRequest, Device, Queues, Step, lock, work_on_next};
 use crate::log;
 use crate::log::Seldom;
 use crate::ram::Ram;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use warren_boot::linux::layout::KEPT;
@@ -129,6 +130,12 @@ impl Backend for Balloon {
             _ => {}
         }
         Ok(0)
+    }
+
+    fn begin_again(&mut self) -> io::Result<()> {
+        self.held = None;
+        lock(&self.shared.said).statistics = Statistics::default();
+        Ok(())
     }
 
     fn step(&mut self, queue: usize, queues: &mut Queues, ram: &Ram) -> Result<Step, WalkError> {

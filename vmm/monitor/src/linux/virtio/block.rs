@@ -130,6 +130,16 @@ fn cannot(error: &io::Error) -> bool {
 }
 
 impl Backend for Block {
+    fn begin_again(&mut self) -> io::Result<()> {
+        let Some(under) = &mut self.under else { return Ok(()) };
+        under.begin_again();
+        // What it wrote is not read any more; a file system that cannot make holes keeps the room.
+        match make_hole(self.file.as_fd(), 0, self.disk.sectors * SECTOR, Hole::Punch) {
+            Err(error) if cannot(&error) => Ok(()),
+            result => result,
+        }
+    }
+
     fn ready(&mut self, now_ns: u64) -> Result<(), u64> {
         self.limiter.ready(now_ns)
     }

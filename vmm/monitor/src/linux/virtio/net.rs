@@ -25,6 +25,9 @@ use warren_devices::virtio::net::{
 };
 use warren_devices::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Identity};
 
+/// More frames than a tap device keeps.
+const FRAMES_MAX: usize = 4096;
+
 /// The front half of a guest's network device.
 #[derive(Debug)]
 pub struct Net {
@@ -89,6 +92,18 @@ impl Net {
     #[must_use]
     pub fn wake_ns(&self) -> Option<u64> {
         self.wake_ns
+    }
+
+    /// The guest is put back to its snapshot: what came for the one before is nobody's.
+    pub fn begin_again(&mut self) {
+        // What of a frame has no room here goes with the rest.
+        let mut frame = [0; 2048];
+        for _ in 0..FRAMES_MAX {
+            if !matches!(rustix::io::read(&self.tap, &mut frame), Ok(1..)) {
+                break;
+            }
+        }
+        self.readable = true;
     }
 
     /// One frame each way at most.

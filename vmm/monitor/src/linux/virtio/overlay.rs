@@ -102,6 +102,11 @@ impl Under {
         if at == end { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
+    /// All of the disk is the base's again.
+    pub fn begin_again(&mut self) {
+        self.overlay = Overlay::new(self.overlay.bytes());
+    }
+
     /// These bytes are in the disk's own file now.
     pub fn written(&mut self, offset: u64, len: u64) {
         self.overlay.take(offset, len);

@@ -3,14 +3,19 @@
 //! ```text
 //!  works --come_to_rest: the step that is being made is done, what it gave back is told--> rests --go_on, rung--> works
 //! ```
+//! A guest that is put back to its snapshot has its devices put back at rest: the working half first, which undoes what it did for it
+//! (a disk's own sectors) or ends it (streams), then registers and queues.
+//!
 //! A request that a device holds without having given it back (a buffer for frames that have not come, the buffer of statistics)
 //! is written down as one that waits: whoever goes on takes it again.
 
 use super::walk::{Walk, WalkError};
 use super::{Device, INTERRUPT_USED, lock};
 use crate::progress::monotonic_ns;
+use std::io;
 use std::sync::TryLockError;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use warren_devices::virtio::transport::{Effect, Mismatch};
 use warren_devices::virtio::{balloon, vsock};
@@ -60,6 +65,30 @@ impl Device {
     pub fn go_on(&self) {
         self.rests.store(false, Ordering::SeqCst);
         self.ring();
+    }
+
+    /// Asks the working half of a device at rest to begin again; its answer comes.
+    pub fn ask_to_begin_again(&self) -> Receiver<io::Result<()>> {
+        let (answer, answered) = channel();
+        *lock(&self.again) = Some(answer);
+        self.ring();
+        answered
+    }
+
+    /// Working thread: begins again if that was asked for.
+    pub fn begin_again_if_asked(&self, begin: impl FnOnce() -> io::Result<()>) {
+        if self.rests.load(Ordering::SeqCst)
+            && let Some(answer) = lock(&self.again).take()
+        {
+            // Who asked may have given up.
+            let _ = answer.send(begin());
+        }
+    }
+
+    /// Is again what was written down of it, at rest.
+    pub fn put_back(&self, state: &VirtioState) -> Result<(), ResumeError> {
+        lock(&self.queues).take_away();
+        self.resume(state)
     }
 
     /// As it stands, at rest.

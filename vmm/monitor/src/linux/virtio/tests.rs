@@ -4,6 +4,7 @@
 use super::*;
 use crate::linux::interrupts::tests::counted;
 use warren_devices::virtio::{F_EVENT_IDX, F_VERSION_1};
+use warren_state::linux::device::VirtioState;
 
 mod balloons;
 mod disks;
@@ -60,6 +61,9 @@ struct Driver<S> {
     seen: Vec<u16>,
 }
 
+/// The device, memory, and what the driver made available and saw come back.
+type WrittenDown = (VirtioState, Vec<u8>, Vec<u16>, Vec<u16>);
+
 impl<S: Serve> Driver<S> {
     fn new(identity: Identity, front: S) -> Self {
         Self::over(Ram::detached(0, 0x10_0000).unwrap(), identity, |_| front)
@@ -88,6 +92,28 @@ impl<S: Serve> Driver<S> {
         self.device = Self::device(&self.identity, &self.ram);
         self.device.resume(&state).unwrap();
         assert_eq!(self.device.state(), state);
+    }
+
+    /// Device, memory and driver as they stand.
+    fn written_down(&self) -> WrittenDown {
+        assert!(self.device.come_to_rest(u64::MAX));
+        let state = self.device.state();
+        self.device.go_on();
+        (state, self.bytes(0, 0x10_0000), self.made.clone(), self.seen.clone())
+    }
+
+    /// All of it as it stood then, in the same device.
+    fn put_back(&mut self, (state, memory, made, seen): &WrittenDown) {
+        assert!(self.device.come_to_rest(u64::MAX));
+        let answered = self.device.ask_to_begin_again();
+        self.serve();
+        answered.try_recv().unwrap().unwrap();
+        self.ram.put(0, memory).unwrap();
+        self.device.put_back(state).unwrap();
+        assert_eq!(self.device.state(), *state);
+        self.serve();
+        self.device.go_on();
+        (self.made, self.seen) = (made.clone(), seen.clone());
     }
 
     fn set(&self, offset: u64, value: u32) {

@@ -92,6 +92,7 @@ fn a_disk_over_a_base_reads_what_was_written_last() {
     let block = Block::new("disk".into(), other.into(), 64 * 512, false, Limits::default()).over(Some(under));
     let mut driver = Driver::new(block.identity(), block);
     driver.bring_up();
+    let first = driver.written_down();
     let mut model: Vec<u8> = (0..64).flat_map(|sector| [sector; 512]).collect();
     for (kind, sector, flags) in [(13, 8_u64, 0_u32), (13, 24, 1), (11, 40, 0)] {
         let extent = [&sector.to_le_bytes()[..], &8_u32.to_le_bytes(), &flags.to_le_bytes()].concat();
@@ -120,6 +121,17 @@ fn a_disk_over_a_base_reads_what_was_written_last() {
     let (mut base, untouched) = (base, contents(&mut disk(64, false).1));
     assert_eq!(contents(&mut base), untouched);
     assert_eq!(contents(&mut file)[512], 0xEE, "what was never written is not looked at");
+    // Put back: what was written since is nowhere, and it is a disk as before.
+    for byte in [1, 2] {
+        driver.put_back(&first);
+        assert_eq!(contents(&mut file), vec![0; 64 * 512]);
+        assert_eq!(driver.block(0, 0, &[(0x8000, 64 * 512, true)]), 0);
+        assert_eq!(driver.bytes(0x8000, 64 * 512), untouched);
+        driver.ram.put(0x7000, &[byte; 512]).unwrap();
+        assert_eq!(driver.block(1, 5, &[(0x7000, 512, false)]), 0);
+        assert_eq!(driver.block(0, 5, &[(0x8000, 512, true)]), 0);
+        assert_eq!(driver.bytes(0x8000, 512), [byte; 512]);
+    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ proptest! {
                 0 => driver.front.park(token, 77, device),
                 other => driver.front.connect(token, u32::try_from(other).unwrap(), device),
             }
-            let _ = std::io::Write::write(&mut &test, &[9; 500]);
+            let _ = io::Write::write(&mut &test, &[9; 500]);
             ends.push(test);
         }
         drive(&mut driver, acts, |driver| {
