@@ -163,6 +163,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
     parts.push(part("lab::prepared", lab_command(&prepared, "sh /opt/tests/prepared.sh")));
     let suites = [
         ("jailer/jailer", &["jail", "hostile", "life"][..], ""),
+        ("tests/escape", &["escape"], ""),
         (
             "vmm/monitor",
             &["contract", "hostile_guest", "hostile_agent", "seal", "snapshots", "reset", "real_guest"],
@@ -180,7 +181,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
             };
             let mut carries = carries.clone();
             // The jailer's tests look for the programs they start beside themselves.
-            for started in ["warren-jailer", "jail-probe"] {
+            for started in ["warren-jailer", "jail-probe", "warren-escape"] {
                 carries.push((paths::built(started), format!("/opt/tests/{started}")));
             }
             carries.push((program.file.clone(), format!("/opt/tests/{test}")));
