@@ -11,6 +11,7 @@
 
 mod adoption;
 mod bad_input;
+mod churn;
 mod collected;
 mod death;
 mod fence;

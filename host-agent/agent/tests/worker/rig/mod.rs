@@ -162,6 +162,14 @@ impl Rig {
         self.jailer.terminate();
     }
 
+    pub(crate) fn jailer_pid(&self) -> i32 {
+        self.jailer.pid()
+    }
+
+    pub(crate) fn jailer_rss_bytes(&self) -> u64 {
+        self.jailer.rss_bytes()
+    }
+
     pub(crate) fn kill_jailer(&mut self) {
         self.jailer.kill();
     }
