@@ -125,9 +125,11 @@ impl Config {
     #[must_use]
     pub fn pager(&self, socket: PathBuf) -> Option<Program> {
         let origin = match &self.snapshot_origin {
-            Some(Place::Folder(origin)) if !self.no_pager => origin.clone(),
-            // A bucket is fetched from by the agent: the pager has no network.
-            _ => return None,
+            _ if self.no_pager => return None,
+            Some(Place::Folder(origin)) => Some(origin.clone()),
+            // The pager has no network: what is in a bucket the agent brings.
+            Some(Place::S3(_)) => None,
+            None => return None,
         };
         let cache = self.data.join("pager/chunks");
         let (cache_mib, memory_mib) = (self.pager_cache_mib, self.pager_memory_mib);

@@ -66,6 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         chores.spawn(async move { fleet.scrub_own().await });
     }
     chores.spawn(Snapshots::rescue(Arc::clone(&host)));
+    chores.spawn(Snapshots::bring_chunks(Arc::clone(&host)));
     chores.spawn(fleet::report(Arc::clone(&host), announcement(&config, &host, address)));
 
     let adopted = adoption.adopted;

@@ -111,6 +111,7 @@ pub(crate) struct Metrics {
     pub(crate) disk: Tier,
     pub(crate) peers: Tier,
     pub(crate) origin: Tier,
+    pub(crate) proxy: Tier,
     pub(crate) joined: AtomicU64,
     pub(crate) retired_reads: AtomicU64,
     pub(crate) fills_left: AtomicU64,
@@ -123,6 +124,7 @@ impl Metrics {
             disk: self.disk.figures(),
             peers: self.peers.figures(),
             origin: self.origin.figures(),
+            proxy: self.proxy.figures(),
             asked,
             joined: get(&self.joined),
             retired_reads: get(&self.retired_reads),
@@ -142,6 +144,8 @@ pub struct Figures {
     pub peers: TierFigures,
     /// The third.
     pub origin: TierFigures,
+    /// Of a process that asks another: hits are what that one had itself. What it had from its peers or the origin is theirs.
+    pub proxy: TierFigures,
     /// How peers were asked.
     pub asked: PeerCounts,
     /// Reads that joined one that was under way.

@@ -1,77 +1,16 @@
-//! The third tier over a real S3 API server: moto, from PyPI, as a process of this test on loopback.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it found by failing")]
+//! The third tier over a real S3 API server.
+#![expect(clippy::unwrap_used, reason = "a test says what it found by failing")]
 
 mod common;
+#[path = "common/moto.rs"]
+mod moto;
 
 use common::{block_on, contract, hasty};
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
-use warren_chunks::l3::{Area, Origin, S3};
+use moto::Moto;
+use warren_chunks::l3::{Area, Origin};
 
-/// Pinned: a new release of the server is a change somebody makes on purpose.
-const SERVER: &str = "moto[s3,server]==5.2.5";
-
-struct Moto {
-    process: Child,
-    address: String,
-}
-
-impl Moto {
-    fn start() -> Self {
-        let mut process = Command::new(environment())
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = said
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                line.split_once("Running on http://").map(|(_, address)| address.trim().to_owned())
-            })
-            .expect("moto says where it listens");
-        // It goes on saying things, and must not block on them.
-        std::thread::spawn(move || said.for_each(drop));
-        Self { process, address }
-    }
-
-    fn make_bucket(&self, name: &str) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let address = &self.address;
-        write!(
-            stream,
-            "PUT /{name} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-
-    fn origin(&self, bucket: &str, prefix: &str) -> Origin {
-        let config = S3 {
-            endpoint: Some(format!("http://{}", self.address)),
-            region: "us-east-1".into(),
-            bucket: bucket.into(),
-            prefix: prefix.into(),
-            access_key: "AKIAEXAMPLE".into(),
-            secret_key: "example".into(),
-            roots: None,
-        };
-        Origin::s3(config, hasty()).unwrap()
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ended = self.process.kill().and_then(|()| self.process.wait());
-    }
+fn origin(moto: &Moto, bucket: &str, prefix: &str) -> Origin {
+    Origin::s3(moto.bucket(bucket, prefix), hasty()).unwrap()
 }
 
 #[test]
@@ -80,29 +19,10 @@ fn a_bucket_keeps_the_contract() {
     moto.make_bucket("chunks");
     block_on(async {
         // moto looks and writes in two steps, so two creators can both be told that they did.
-        contract(moto.origin("chunks", "a/b"), moto.origin("chunks", "a/b"), false).await;
-        assert_eq!(moto.origin("chunks", "a/b").list(Area::Live).await.unwrap().len(), 21);
-        contract(moto.origin("chunks", ""), moto.origin("chunks", ""), false).await;
-        let nobody = moto.origin("none", "").list(Area::Live).await;
+        contract(origin(&moto, "chunks", "a/b"), origin(&moto, "chunks", "a/b"), false).await;
+        assert_eq!(origin(&moto, "chunks", "a/b").list(Area::Live).await.unwrap().len(), 21);
+        contract(origin(&moto, "chunks", ""), origin(&moto, "chunks", ""), false).await;
+        let nobody = origin(&moto, "none", "").list(Area::Live).await;
         assert!(nobody.is_err(), "a bucket that is not there is not empty");
     });
-}
-
-/// A virtual environment below `target`, made once.
-fn environment() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let home = root.join("target/chunks-python");
-    let python = home.join("bin/python");
-    let mark = home.join(SERVER);
-    if !mark.exists() {
-        let run = |program: &Path, arguments: &[&str]| {
-            let done = Command::new(program).args(arguments).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        };
-        let place = home.display().to_string();
-        run(Path::new("/usr/bin/python3"), &["-m", "venv", "--clear", &place]);
-        run(&python, &["-m", "pip", "install", "--quiet", SERVER]);
-        std::fs::write(&mark, "").unwrap();
-    }
-    python
 }

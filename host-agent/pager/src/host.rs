@@ -7,6 +7,7 @@ use crate::protocol::{
     HostFigures, PACKET_MAX, PROTOCOL_VERSION, RETIRED_MAX, Reply, Request, Serve, decode, encode,
 };
 use crate::serve::{Order, serve};
+use crate::upstream::Upstream;
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +27,7 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Pager {
     source: Source,
+    upstream: Upstream,
     most: usize,
     serving: Arc<AtomicUsize>,
     journals: Mutex<Journals>,
@@ -38,16 +40,17 @@ struct Journals {
 }
 
 impl Pager {
-    /// One that serves so many VMs at most.
+    /// One that serves so many VMs at most. What its source cannot reach is asked of the agent by `upstream`.
     #[must_use]
-    pub fn new(source: Source, most: usize) -> Self {
-        Self { source, most, serving: Arc::default(), journals: Mutex::default() }
+    pub fn new(source: Source, upstream: Upstream, most: usize) -> Self {
+        Self { source, upstream, most, serving: Arc::default(), journals: Mutex::default() }
     }
 
     /// Answers the requests of one connection to its end.
     pub fn converse(&self, connection: &OwnedFd) -> io::Result<()> {
         let mut greeted = false;
         while let Some(Packet { bytes, descriptors }) = packet::receive(connection, PACKET_MAX)? {
+            self.upstream.heard();
             // There may be a key in it.
             let bytes = Zeroizing::new(bytes);
             let reply = match decode(&bytes) {
@@ -67,6 +70,7 @@ impl Pager {
                     self.source.rescued(&names.into_iter().map(Name).collect::<Vec<_>>());
                     self.figures()
                 }
+                Some(Request::Upstream) => self.attach(descriptors),
             };
             let packet = encode(&reply).ok_or(io::ErrorKind::InvalidData)?;
             packet::send(connection.as_fd(), &packet, &[])?;
@@ -88,10 +92,21 @@ impl Pager {
             served: self.journals().next,
             memory: tiers.memory.into(),
             disk: tiers.disk.into(),
+            agent: tiers.proxy.into(),
             peers: tiers.peers.into(),
             origin: tiers.origin.into(),
         };
         Reply::Figures { figures, retired }
+    }
+
+    fn attach(&self, descriptors: Vec<OwnedFd>) -> Reply {
+        let Ok([socket]) = <[OwnedFd; 1]>::try_from(descriptors) else {
+            return refused("one descriptor is needed, the socket whose other end the agent has");
+        };
+        match self.upstream.attach(socket) {
+            Ok(()) => self.figures(),
+            Err(error) => refused(&format!("no thread for it: {error}")),
+        }
     }
 
     fn begin(&self, what: &Serve, descriptors: Vec<OwnedFd>) -> Reply {

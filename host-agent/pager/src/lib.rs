@@ -12,7 +12,7 @@
 //!
 //! Modules: [`regions`] what a VMM offers, [`bundles`] which chunk brings which page, [`memory`] a VM's memory and the drawing of its
 //! pages' states, [`journal`] what was touched and what it cost; [`uffd`] everything unsafe, [`fetch`] the store for threads, [`packet`] sockets, [`seal`] what the process
-//! leaves itself, [`sys`] what it was started with, [`serve`] one VM's thread, [`protocol`] and
+//! leaves itself, [`upstream`] what the agent brings, [`sys`] what it was started with, [`serve`] one VM's thread, [`protocol`] and
 //! [`host`] the agent's side.
 
 pub mod bundles;
@@ -27,6 +27,7 @@ pub mod seal;
 pub mod serve;
 pub mod sys;
 pub mod uffd;
+pub mod upstream;
 
 pub use host::Pager;
 pub use journal::{Entry, Figures, Journal};

@@ -7,6 +7,7 @@ use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{SocketFlags, accept_with, listen};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 use warren_chunks::{
@@ -15,7 +16,13 @@ use warren_chunks::{
     l3::{Origin, OriginLimits, Reading},
     root::{Access, Root},
 };
-use warren_pager::{Pager, fetch::Source, seal, sys::inherited};
+use warren_pager::{
+    Pager,
+    fetch::Source,
+    seal,
+    sys::inherited,
+    upstream::{Patience, Upstream},
+};
 
 /// Agents that wait: one is served at a time.
 const BACKLOG: i32 = 8;
@@ -70,6 +77,9 @@ struct Bounds {
     /// End once no agent was connected and no VM served for so long, ms.
     #[arg(long, default_value_t = 30_000)]
     linger_ms: u64,
+    /// Wait so long for what an agent brings while none is there or it says nothing, ms.
+    #[arg(long, default_value_t = 5000)]
+    patience_ms: u64,
 }
 
 /// What it works with, all of it open.
@@ -145,8 +155,11 @@ fn run(place: Place, memory: Memory, bounds: &Bounds) -> anyhow::Result<()> {
         .transpose()
         .context("open the cache")?;
     let origin = Origin::reading(origin, OriginLimits::default());
-    let store = Store::new(Local::new(memory, disk), None, origin);
-    let pager = Pager::new(Source::new(store, runtime.handle().clone(), bounds.at_once), bounds.sandboxes);
+    let silence = Duration::from_millis(bounds.patience_ms);
+    let upstream = Upstream::new(Patience { silence, ..Patience::default() });
+    let store = Store::behind(Arc::new(upstream.clone()), Local::new(memory, disk), origin);
+    let source = Source::new(store, runtime.handle().clone(), bounds.at_once);
+    let pager = Pager::new(source, upstream, bounds.sandboxes);
     // Once more, if somebody did so before: from now on who connects is told by the kernel that it is this process he talks to.
     listen(&listener, BACKLOG).context("the socket must be one that can listen")?;
     serve(&pager, listener.as_fd(), Duration::from_millis(bounds.linger_ms))

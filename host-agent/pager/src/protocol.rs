@@ -10,7 +10,7 @@ use warren_vmm_protocol::pager::{decode_within, encode_within};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The version of these messages; checked in [`Request::Hello`].
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 /// Most bytes of a packet.
 pub const PACKET_MAX: usize = 160 << 10;
 /// Most retired objects named at once.
@@ -38,6 +38,9 @@ pub enum Request {
         /// Which, [`RETIRED_MAX`] at most.
         names: Vec<[u8; 32]>,
     },
+    /// From now on, what the pager cannot reach is asked of the agent by a SOCK_SEQPACKET pair, one end of which rides along; what is
+    /// said there is [`crate::upstream::messages`]. Answered as `Figures` is.
+    Upstream,
 }
 
 /// What a VM gets.
@@ -111,6 +114,8 @@ pub struct HostFigures {
     pub memory: Tier,
     /// Those that were on this host's disk.
     pub disk: Tier,
+    /// Those that the agent was asked for and had itself.
+    pub agent: Tier,
     /// Those that other workers had.
     pub peers: Tier,
     /// Those that the origin had.

@@ -4,7 +4,7 @@
 //! 2. A seccomp filter with every row of [`SYSTEM_CALLS`], before any other thread: all that follow have it too.
 //!
 //! Any other call kills the process. Unlike the other programs it opens files, so it has `openat`: relative to the folders that it
-//! was given, as far as Landlock and its user id go. It has no socket of its own making, connects nowhere, and starts and traces
+//! was given, as far as Landlock and its user id go. What it cannot reach the agent brings, as sealed memory files. It has no socket of its own making, connects nowhere, and starts and traces
 //! nothing; a userfaultfd comes from the VMM whose memory it is.
 
 use crate::{
@@ -20,6 +20,9 @@ pub(crate) const BEFORE_THE_FILTER: [&str; 2] = [
      far as the kernel can",
 ];
 
+/// linux/fcntl.h.
+const F_GET_SEALS: u64 = 1034;
+
 const fn with(name: &'static str, number: i64, argument: u8, value: u64, why: &'static str) -> SystemCall {
     SystemCall { name, number, rule: ArgumentRule::Equals { argument, value }, why }
 }
@@ -29,7 +32,7 @@ const fn ioctl(request: u64, why: &'static str) -> SystemCall {
 }
 
 /// Everything that is allowed; any other call kills the process.
-pub const SYSTEM_CALLS: [SystemCall; 45] = [
+pub const SYSTEM_CALLS: [SystemCall; 46] = [
     // The agent's and the VMMs' sockets.
     any("listen", 50, "from now on the kernel says of a connection that this process is at its other end"),
     any("accept4", 288, "the agent's connection"),
@@ -48,6 +51,7 @@ pub const SYSTEM_CALLS: [SystemCall; 45] = [
     any("read", 0, "chunks, bells"),
     any("write", 1, "the cache, bells, the log"),
     any("lseek", 8, "a chunk's beginning"),
+    with("fcntl", 72, 1, F_GET_SEALS, "what the agent brought can change no more"),
     any("newfstatat", 262, "what lies in a folder"),
     any("getdents64", 217, "what lies in the cache"),
     any("mkdirat", 258, "folders of the cache"),

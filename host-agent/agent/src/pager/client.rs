@@ -25,7 +25,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use warren_chunks::{Name, TenantKey};
 use warren_pager::{
     Entry, Manner,
@@ -71,6 +71,11 @@ struct Shared {
     stale: AtomicBool,
     /// Retired objects that are to be put back into service.
     retired: watch::Sender<Vec<Name>>,
+    /// Where the pager asks for what it cannot reach, until somebody answers there.
+    upstream: Mutex<Option<OwnedFd>>,
+    has_upstream: Notify,
+    /// It asked for what no pager asks for: it is to be ended.
+    distrusted: AtomicBool,
 }
 
 enum Job {
@@ -129,6 +134,22 @@ impl PagerClient {
     /// These are in service again.
     pub async fn rescued(&self, names: Vec<Name>) {
         let _ = self.ask(|answer| Job::Rescued { names, answer }).await;
+    }
+
+    /// Where the next pager asks for what it cannot reach.
+    pub async fn upstream(&self) -> OwnedFd {
+        loop {
+            let waiting = lock(&self.shared.upstream).take();
+            match waiting {
+                Some(socket) => return socket,
+                None => self.shared.has_upstream.notified().await,
+            }
+        }
+    }
+
+    /// It asked for what no pager asks for.
+    pub fn distrust(&self) {
+        self.shared.distrusted.store(true, Ordering::Relaxed);
     }
 
     /// An image's chunks cannot be had: it is not paged for a while.
@@ -231,6 +252,11 @@ impl Keeper {
 
     /// A sign of life, and its counts; another pager if there is none.
     fn beat(&mut self) {
+        if self.shared.distrusted.swap(false, Ordering::Relaxed) {
+            tracing::warn!("the pager broke its protocol and is ended");
+            self.end();
+            self.set_absent();
+        }
         if let Err(error) = self.ensure() {
             tracing::debug!(%error, "no pager");
             return;
@@ -276,8 +302,10 @@ impl Keeper {
             return Err(PagerError::None);
         }
         match Process::find_or_start(&self.program, &self.jailer) {
-            Ok(up) => {
+            Ok(mut up) => {
                 self.pagers += 1;
+                *lock(&self.shared.upstream) = up.take_upstream();
+                self.shared.has_upstream.notify_one();
                 *lock(&self.shared.known) =
                     Known { pid: Some(up.pid()), pagers: self.pagers, figures: HostFigures::default() };
                 self.up = Some(up);

@@ -15,21 +15,24 @@
 //! - One that does not answer is as good as dead, and made so: VMs that wait for it would wait for ever.
 //! - A snapshot whose chunks cannot be had is not paged again for a while: the same start would end the same. Once nobody is served,
 //!   another pager takes its place, with the origin's folders opened anew: they may be others by then.
+//! - It has no network: what it cannot reach it asks for by a second socket, and the agent looks in all its tiers (`upstream`).
 //! - It only reads the origin. What it read that garbage collection had taken out of service it names, and the agent puts that back.
 //!
 //! Modules: `process` starting, finding and ending one; `log` what it says; `client` the thread that talks to it; `manner` how a start is served and what
-//! is learned of it; `follow` what is done about a VM that it serves.
+//! is learned of it; `follow` what is done about a VM that it serves; `upstream` what it asks for.
 
 mod client;
 mod follow;
 mod log;
 mod manner;
 mod process;
+mod upstream;
 
 pub use client::PagerClient;
 pub use follow::follow;
 pub use manner::Manners;
 pub use process::Program;
+pub use upstream::answer;
 
 use crate::jailer::JailerError;
 use std::{io, os::fd::OwnedFd, sync::Arc};

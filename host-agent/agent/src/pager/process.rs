@@ -15,11 +15,11 @@ use super::{PagerError, log};
 use crate::jailer::{JailerClient, JailerError};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fd::{BorrowedFd, OwnedFd},
+    fd::{AsFd as _, BorrowedFd, OwnedFd},
     fs::{Mode, OFlags, open},
     io::{Errno, ioctl_fionbio},
     net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with,
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with, socketpair,
         sockopt::{Timeout, set_socket_timeout, socket_peercred},
     },
     pipe::{PipeFlags, pipe_with},
@@ -57,8 +57,8 @@ const WORK_MIB: u64 = 1024;
 pub struct Program {
     /// Where it is reached.
     pub socket: PathBuf,
-    /// The origin's folder.
-    pub origin: PathBuf,
+    /// The origin's folder; `None`: it is none, and the agent brings what lies there.
+    pub origin: Option<PathBuf>,
     /// The folder of its own cache; the one above is closed to everybody else.
     pub cache: PathBuf,
     /// MiB of that.
@@ -81,6 +81,8 @@ pub(super) struct Process {
     socket: OwnedFd,
     pid: i32,
     pidfd: OwnedFd,
+    /// Our end of the socket by which it asks for what it cannot reach; nobody has taken it yet.
+    upstream: Option<OwnedFd>,
 }
 
 impl Jailer {
@@ -137,7 +139,7 @@ impl Process {
         if pid != listed.pid || jailer.find()?.as_ref() != Some(listed) {
             return Err(PagerError::Protocol);
         }
-        let found = Self { socket, pid, pidfd };
+        let mut found = Self { socket, pid, pidfd, upstream: None };
         found.greet()?;
         match jailer.runtime.block_on(jailer.client.log(&jailer.name)) {
             Ok(log) => log::follow(pid, log)?,
@@ -154,8 +156,8 @@ impl Process {
         let listener = seqpacket().map_err(io::Error::from)?;
         let address = SocketAddrUnix::new(&program.socket).map_err(io::Error::from)?;
         bind(&listener, &address).map_err(io::Error::from)?;
-        let Reading { live, retired } = program.open_origin()?;
         let cache = program.open_cache()?;
+        let Reading { live, retired } = program.open_origin()?;
         let (log, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
         // A log that nobody reads loses lines; it holds nobody up.
         ioctl_fionbio(&theirs, true).map_err(io::Error::from)?;
@@ -184,7 +186,7 @@ impl Process {
             }
         });
         let greeted = begun.and_then(|(socket, peer)| {
-            let started = Self { socket, pid, pidfd };
+            let mut started = Self { socket, pid, pidfd, upstream: None };
             if peer == pid { started.greet().map(|()| started) } else { Err(PagerError::Protocol) }
         });
         match greeted {
@@ -199,12 +201,26 @@ impl Process {
         }
     }
 
-    fn greet(&self) -> Result<(), PagerError> {
+    fn greet(&mut self) -> Result<(), PagerError> {
         match self.ask(&Request::Hello { version: PROTOCOL_VERSION }, &[])? {
-            Reply::Hello { version: PROTOCOL_VERSION } => Ok(()),
-            Reply::Refused { why } => Err(PagerError::Refused(why)),
-            _ => Err(PagerError::Protocol),
+            Reply::Hello { version: PROTOCOL_VERSION } => {}
+            Reply::Refused { why } => return Err(PagerError::Refused(why)),
+            _ => return Err(PagerError::Protocol),
         }
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(io::Error::from)?;
+        match self.ask(&Request::Upstream, &[theirs.as_fd()])? {
+            Reply::Figures { .. } => self.upstream = Some(ours),
+            Reply::Refused { why } => return Err(PagerError::Refused(why)),
+            _ => return Err(PagerError::Protocol),
+        }
+        Ok(())
+    }
+
+    /// Where it asks for what it cannot reach.
+    pub(super) const fn take_upstream(&mut self) -> Option<OwnedFd> {
+        self.upstream.take()
     }
 
     /// Asks one thing and waits for its answer.
@@ -227,12 +243,19 @@ impl Process {
 }
 
 impl Program {
-    /// Folders of the origin. One that is away, a file system that is not mounted, is not made.
+    /// Folders of the origin. One that is away, a file system that is not mounted, is not made. Where the origin is none, two of our
+    /// own with nothing in them: so a pager's jail is the same everywhere.
     fn open_origin(&self) -> Result<Reading, PagerError> {
-        fs::metadata(&self.origin)?;
+        let origin = match &self.origin {
+            Some(origin) => {
+                fs::metadata(origin)?;
+                origin.clone()
+            }
+            None => self.cache.with_file_name("no-origin"),
+        };
         // What it needs is there from now on, and readable for others.
-        Origin::folder(&self.origin, OriginLimits::default()).map_err(io::Error::other)?;
-        Ok(Reading::open(&self.origin)?)
+        Origin::folder(&origin, OriginLimits::default()).map_err(io::Error::other)?;
+        Ok(Reading::open(&origin)?)
     }
 
     fn open_cache(&self) -> io::Result<OwnedFd> {

@@ -1,8 +1,11 @@
-//! Starts whose memory the pager brings: how they are served, what they touched, what is of no use.
+//! Starts whose memory the pager brings: how they are served, what they touched, what is of no use; and what the pager cannot reach.
 
 use super::{FleetSnapshot, Snapshots};
-use crate::pager::Manners;
-use std::sync::{MutexGuard, PoisonError};
+use crate::{
+    host::Host,
+    pager::{Manners, answer},
+};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use warren_chunks::manifest::AccessLog;
 use warren_pager::Manner;
 
@@ -36,6 +39,23 @@ impl Snapshots {
         tracing::warn!(function = of.function, %key, why, "the fleet's snapshot was refused; booting instead");
         if let Some(fleet) = &self.fleet {
             fleet.refused(key, snapshot.head.memory());
+        }
+    }
+
+    /// Brings the pager, each one that there is, what it cannot reach: for ever.
+    pub async fn bring_chunks(host: Arc<Host>) {
+        loop {
+            let socket = host.pager.upstream().await;
+            let Some(fleet) = host.snapshots.fleet().cloned() else { continue };
+            let host = Arc::clone(&host);
+            // The one before may not have ended yet.
+            tokio::spawn(async move {
+                if let Err(error) = answer(&fleet, socket).await {
+                    let error = anyhow::Error::from(error);
+                    tracing::warn!("the pager is brought nothing any more: {error:#}");
+                    host.pager.distrust();
+                }
+            });
         }
     }
 

@@ -9,6 +9,8 @@
 
 #[path = "../../../pager/tests/paged/kept.rs"]
 mod kept;
+#[path = "../../../chunks/tests/common/moto.rs"]
+mod moto;
 #[path = "../worker/rig/process.rs"]
 #[allow(dead_code, reason = "the other test program's")]
 mod process;
@@ -40,6 +42,8 @@ macro_rules! needs {
         }
     };
 }
+
+mod sources;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_fleet_has_is_started_page_by_page() {

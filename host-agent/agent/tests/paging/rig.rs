@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use clap::Parser as _;
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{self, Seek as _},
     os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
@@ -29,7 +30,7 @@ use warren_agent::{
         invoke::{Invocation, run},
         machine::Cause,
     },
-    snapshot::{FleetSnapshot, Found, SealedSnapshot, Shelf, Snapshots},
+    snapshot::{FleetSnapshot, Found, Place, SealedSnapshot, Shelf, Snapshots},
     version::{SealedVersion, Startable, VersionSpec, load_spec},
     vmm::{ControlChannel, InvokeChannel, Progress},
     zygote::Class,
@@ -38,7 +39,7 @@ use warren_artefact::{Part, SigningKey, SnapshotHead, SnapshotOf, snapshot::copy
 use warren_chunks::{
     Store,
     l1::{Local, Memory},
-    l3::{Origin, OriginLimits},
+    l3::{Origin, OriginLimits, S3},
 };
 use warren_identity::{HostId, ensure_local_at};
 use warren_proto::v1;
@@ -51,6 +52,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Rig {
     dir: TempDir,
     jailer: Process,
+    origin: Place,
     pub(crate) host: Arc<Host>,
     version: v1::FunctionVersion,
     spec: VersionSpec,
@@ -63,6 +65,11 @@ pub(crate) fn expected_answer(offset: u32, len: u32) -> Vec<u8> {
 
 impl Rig {
     pub(crate) async fn start() -> Self {
+        Self::start_over(None).await
+    }
+
+    /// The same with a bucket where the fleet has a folder.
+    pub(crate) async fn start_over(bucket: Option<S3>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = std::process::id() % 1000 * 16 + NEXT.fetch_add(1, Ordering::Relaxed) % 16;
         let dir = tempfile::Builder::new().prefix("wp").tempdir().unwrap();
@@ -74,7 +81,10 @@ impl Rig {
             std::fs::create_dir(path.join(folder)).unwrap();
         }
         let jailer = jailer(path, number);
-        let host = open(path, "second", &["--snapshots-mib=0", &origin(path)]);
+        let folder = || Place::Folder(path.join("origin"));
+        let origin = bucket.map_or_else(folder, |bucket| Place::S3(Box::new(bucket)));
+        let host = open(path, "second", &["--snapshots-mib=0"], Some(&origin));
+        tokio::spawn(Snapshots::bring_chunks(Arc::clone(&host)));
         let limits = v1::FunctionLimits {
             memory_mib: 128,
             timeout_ms: 20_000,
@@ -92,13 +102,13 @@ impl Rig {
         };
         let spec = VersionSpec::check(Some(&version)).unwrap();
         host.versions.prepare(&spec, Bytes::from(module), Bytes::new()).await.unwrap();
-        Self { dir, jailer, host, version, spec, requests: AtomicU32::new(0) }
+        Self { dir, jailer, origin, host, version, spec, requests: AtomicU32::new(0) }
     }
 
     /// Has another host publish what a fleet would: here a snapshot of a keeper that has written its file.
     pub(crate) async fn publish(&self) {
         let Self { dir, spec, .. } = self;
-        let first = open(dir.path(), "first", &["--snapshots-mib=64"]);
+        let first = open(dir.path(), "first", &["--snapshots-mib=64"], None);
         let module = Bytes::from(wat::parse_str(KEEPER).unwrap());
         let startable = first.versions.prepare(spec, module, Bytes::new()).await.unwrap().version;
         // What it makes by itself says what exactly one has to be of.
@@ -113,7 +123,8 @@ impl Rig {
         let files = Shelf::open(data.join("snapshots"), 64 << 20).unwrap();
         files.put(&written, &SigningKey::load_or_create(&data.join("builder.key")).unwrap()).unwrap();
         drop(first);
-        let sharing = open(dir.path(), "first", &["--snapshots-mib=64", "--no-pager", &origin(dir.path())]);
+        let flags = ["--snapshots-mib=64", "--no-pager"];
+        let sharing = open(dir.path(), "first", &flags, Some(&self.origin));
         Snapshots::share_all(&sharing);
         until("the fleet has it", async || self.entry().await).await;
     }
@@ -186,6 +197,24 @@ impl Rig {
         sandbox.wait_gone().await;
     }
 
+    /// Another pager, whose cache has nothing in it.
+    pub(crate) async fn pager_without_cache(&self) {
+        let pid = self.pager().await;
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+        // It writes no more, and the next one does not read yet.
+        for shard in std::fs::read_dir(self.dir.path().join("second/pager/chunks")).unwrap() {
+            let shard = shard.unwrap().path();
+            if shard.is_dir() {
+                std::fs::remove_dir_all(shard).unwrap();
+            }
+        }
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        until("another pager is there", async || {
+            self.host.pager.known().filter(|known| known.pid.is_some_and(|new| new != pid))
+        })
+        .await;
+    }
+
     /// The pager's process.
     pub(crate) async fn pager(&self) -> i32 {
         until("the pager is there", async || self.host.pager.known()?.pid).await
@@ -252,17 +281,14 @@ async fn written(
 }
 
 /// An agent's own parts, over a data directory of its own.
-fn open(dir: &Path, data: &str, flags: &[&str]) -> Arc<Host> {
+fn open(dir: &Path, data: &str, flags: &[&str], origin: Option<&Place>) -> Arc<Host> {
     let place = |name: &str, path: &str| format!("--{name}={}", dir.join(path).display());
     let common = [place("data", data), place("identity", "identity"), place("jailer", "run/jailer.sock")];
     let words = ["warren-agent", "--memory-mib=4096", "--zygotes-mib=0"].into_iter();
-    let config =
+    let mut config =
         Config::parse_from(words.chain(common.iter().map(String::as_str)).chain(flags.iter().copied()));
+    config.snapshot_origin = origin.cloned();
     Host::open(&config).unwrap()
-}
-
-fn origin(dir: &Path) -> String {
-    format!("--snapshot-origin={}", dir.join("origin").display())
 }
 
 fn jailer(dir: &Path, number: u32) -> Process {

@@ -4,7 +4,10 @@ use crate::{
     rig::{Caller, Rig, module, until, version},
     shared::{Origin, flip, publish, walk},
 };
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 use tonic::Code;
 use warren_chunks::l2::v1::{GetRequest, chunks_client::ChunksClient};
 use warren_identity::Service;
@@ -79,6 +82,41 @@ async fn what_the_origin_lost_a_neighbour_has() {
     first.restart_agent();
     introduce(&[&first, &second], 8);
     until("the next list", async || (second.control.last_heartbeat().1.neighbours == 8).then_some(())).await;
+}
+
+/// The pager has no network: what a neighbour alone has comes through the agent. A neighbour that is gone is no end of who runs, and of
+/// no start.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_neighbour_alone_has_is_started_page_by_page() {
+    if !Path::new("/dev/userfaultfd").exists() {
+        println!("warren-skipped: worker: no /dev/userfaultfd");
+        return;
+    }
+    let origin = Origin::new();
+    let flag = origin.flag();
+    let mut first = Rig::start(&["--snapshots-mib=64", "--no-pager", &flag]).await;
+    let second = first.start_beside("h2", &["--snapshots-mib=0", &flag]).await;
+    for name in ["echo", "late"] {
+        let (caller, function) = prepared(&first, name).await;
+        publish(&caller, &function, &origin).await;
+    }
+    introduce(&[&first, &second], 7);
+    once(&second, "it knows its neighbour", |shared| shared.neighbours == 1).await;
+    origin.files("chunks").iter().for_each(|path| fs::remove_file(path).unwrap());
+    let (caller, echo) = prepared(&second, "echo").await;
+    let created = caller.create("s1", &echo).await.unwrap();
+    assert!(created.restore_us > 0 && created.sandbox.as_ref().unwrap().paged, "{created:?}");
+    for payload in [&b"hello"[..], b"", b"l"] {
+        assert_eq!(caller.invoke("s1", payload).await.unwrap().payload, payload);
+    }
+    let took = once(&second, "it has them from there", |shared| shared.neighbour_hits > 1).await;
+    assert_eq!((took.origin_hits, took.fetched), (0, 0), "{took:?}");
+    first.agent.kill();
+    assert_eq!(caller.invoke("s1", b"again").await.unwrap().payload, "again");
+    let (caller, late) = prepared(&second, "late").await;
+    let booted = caller.create("s2", &late).await.unwrap();
+    assert!(!booted.sandbox.unwrap().paged, "nobody has its chunks");
+    assert_eq!(caller.invoke("s2", b"hello").await.unwrap().payload, "hello");
 }
 
 /// Workers of the fleet are given chunks, control and workers of other fleets are not.

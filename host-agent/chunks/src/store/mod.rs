@@ -10,6 +10,7 @@
 //!                        │ into memory; in the background onto the disk, and to who is asked first for it
 //!                        ▼
 //!                      answer
+//! a process without a network: memory ─▶ disk ─▶ the origin, if it is in reach ─▶ proxy (`proxy`)
 //!
 //! put(name) ─▶ origin: durable ─▶ acknowledged; the rest as above
 //! ```
@@ -17,10 +18,12 @@
 //! neither stops it for others nor holds a place at the origin without going on.
 
 mod error;
+mod proxy;
 mod publish;
 mod scrub;
 
 pub use error::{PutError, ReadError};
+pub use proxy::{Fetched, Proxy, Whence};
 pub use publish::PublishError;
 pub use scrub::{Pace, Scrubbed};
 
@@ -55,12 +58,14 @@ const IN_BACKGROUND: usize = 64;
 /// Most retired objects that wait to be put back into service by somebody else. What is beyond is named when it is read again.
 const TO_RESCUE_MAX: usize = 4096;
 
-type Flight = Shared<BoxFuture<'static, Result<Bytes, ReadError>>>;
+type Flight = Shared<BoxFuture<'static, Result<Fetched, ReadError>>>;
 
 struct Inner {
     local: Local,
     peers: Option<Arc<Peers>>,
     origin: Origin,
+    /// Who is asked for what is not in reach.
+    proxy: Option<Arc<dyn Proxy>>,
     flights: Mutex<HashMap<(Name, usize), Flight>>,
     /// Retired objects that were read from an origin in which this process can change nothing.
     to_rescue: Mutex<BTreeSet<Name>>,
@@ -85,10 +90,21 @@ impl Store {
     /// Of this worker's tiers, the other workers where there are any, and the origin.
     #[must_use]
     pub fn new(local: Local, peers: Option<Arc<Peers>>, origin: Origin) -> Self {
+        Self::of(local, peers, origin, None)
+    }
+
+    /// Of a process without a network: its own tiers, an origin as far as it is in reach, and who fetches what neither has.
+    #[must_use]
+    pub fn behind(proxy: Arc<dyn Proxy>, local: Local, origin: Origin) -> Self {
+        Self::of(local, None, origin, Some(proxy))
+    }
+
+    fn of(local: Local, peers: Option<Arc<Peers>>, origin: Origin, proxy: Option<Arc<dyn Proxy>>) -> Self {
         Self(Arc::new(Inner {
             local,
             peers,
             origin,
+            proxy,
             flights: Mutex::default(),
             to_rescue: Mutex::default(),
             background: Arc::new(Semaphore::new(IN_BACKGROUND)),
@@ -128,10 +144,15 @@ impl Store {
 
     /// Reads a sealed object of at most `most` bytes, held against its name.
     pub async fn read(&self, name: Name, most: usize) -> Result<Bytes, ReadError> {
+        self.find(name, most).await.map(|fetched| fetched.sealed)
+    }
+
+    /// The same, with where it was.
+    pub async fn find(&self, name: Name, most: usize) -> Result<Fetched, ReadError> {
         let begin = Instant::now();
         if let Some(sealed) = self.0.local.remembered(name) {
             self.0.metrics.memory.hit(sealed.len(), begin.elapsed());
-            return Ok(sealed);
+            return Ok(Fetched { sealed, from: Whence::Memory });
         }
         self.flight(name, most).await
     }
@@ -201,17 +222,17 @@ impl Drop for Landed<'_> {
 }
 
 impl Inner {
-    async fn fetch(self: &Arc<Self>, name: Name, most: usize) -> Result<Bytes, ReadError> {
+    async fn fetch(self: &Arc<Self>, name: Name, most: usize) -> Result<Fetched, ReadError> {
         let begin = Instant::now();
         match self.local.get(name).await {
             Own::Memory(sealed) => {
                 self.metrics.memory.hit(sealed.len(), begin.elapsed());
-                return Ok(sealed);
+                return Ok(Fetched { sealed, from: Whence::Memory });
             }
             Own::Disk(sealed) => {
                 self.metrics.memory.miss();
                 self.metrics.disk.hit(sealed.len(), begin.elapsed());
-                return Ok(sealed);
+                return Ok(Fetched { sealed, from: Whence::Disk });
             }
             Own::Miss => self.metrics.disk.miss(),
             Own::Damaged => {
@@ -230,7 +251,7 @@ impl Inner {
                 Answer::Hit(sealed) => {
                     self.metrics.peers.hit(sealed.len(), begin.elapsed());
                     self.spread(name, &sealed, false);
-                    return Ok(sealed);
+                    return Ok(Fetched { sealed, from: Whence::Peers });
                 }
                 Answer::Miss => self.metrics.peers.miss(),
                 Answer::Failed => self.metrics.peers.failed(),
@@ -245,15 +266,20 @@ impl Inner {
             Ok(sealed) => {
                 self.metrics.origin.hit(sealed.len(), begin.elapsed());
                 self.spread(name, &sealed, true);
-                Ok(sealed)
+                Ok(Fetched { sealed, from: Whence::Origin })
             }
             Err(error) => {
                 match &error {
+                    // One that is out of reach has none of them, and is asked through the proxy.
+                    OriginError::Absent if self.proxy.is_some() => {}
                     OriginError::Absent => self.metrics.origin.miss(),
                     OriginError::Damaged => self.metrics.origin.damaged(),
                     _ => self.metrics.origin.failed(),
                 }
-                Err(error.into())
+                match self.proxy.as_deref() {
+                    Some(proxy) => self.through(proxy, (name, most), error).await,
+                    None => Err(error.into()),
+                }
             }
         }
     }

@@ -145,7 +145,24 @@ impl Harness {
         panic!("{name} is not at the origin");
     }
 
-    fn ask(&self, request: &Request, descriptors: &[&OwnedFd]) -> Reply {
+    /// Moves an origin's objects out of the pager's reach: the folder where they are, for an agent that brings them.
+    #[allow(dead_code, reason = "not of every kind of guest")]
+    pub(crate) fn move_away(&self) -> PathBuf {
+        let (here, there) = (self.folder.path().join("origin/chunks"), self.folder.path().join("far"));
+        std::fs::rename(&here, &there).unwrap();
+        std::fs::create_dir(here).unwrap();
+        there
+    }
+
+    /// The socket by which the pager asks for what it cannot reach.
+    #[allow(dead_code, reason = "not of every kind of guest")]
+    pub(crate) fn attach(&self) -> OwnedFd {
+        let (ours, theirs) = pair();
+        assert!(matches!(self.ask(&Request::Upstream, &[&theirs]), Reply::Figures { .. }));
+        ours
+    }
+
+    pub(crate) fn ask(&self, request: &Request, descriptors: &[&OwnedFd]) -> Reply {
         ask(&self.agent, request, descriptors)
     }
 

@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod keeper;
 mod kept;
+mod upstream;
 
 use harness::{Harness, pair, restore};
 use keeper::{BYTES, check, expected, taken};

@@ -55,7 +55,7 @@ use warren_chunks::{
     Name, Store,
     l2::{self, v1::chunks_server::ChunksServer},
     l3::{EntryName, OriginError},
-    store::ReadError,
+    store::{Fetched, ReadError},
 };
 use warren_identity::{Service, StatementSigner, StatementVerifier};
 use warren_proto::v1;
@@ -222,6 +222,11 @@ impl Fleet {
     /// Puts a retired object back into service.
     pub(super) async fn rescue(&self, name: Name) -> Result<(), ReadError> {
         self.store().await?.rescue(name).await
+    }
+
+    /// A sealed object of at most `most` bytes, from whichever tier has it.
+    pub async fn object(&self, name: Name, most: usize) -> Result<Fetched, ReadError> {
+        self.store().await?.find(name, most).await
     }
 
     /// The store of chunks and manifests.
