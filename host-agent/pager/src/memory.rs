@@ -32,7 +32,7 @@ use warren_vmm_protocol::pager::AROUND_PAGES;
 const ASKED_MAX: usize = 8;
 /// Of these, such as nobody waits for yet.
 const AHEAD_MAX: usize = 4;
-/// Chunks that are kept while an access log is recorded.
+/// Chunks that are kept while an access log is recorded, and of a disk.
 const KEPT_MAX: usize = 32;
 
 /// What is put in place when somebody waits for a page.
@@ -63,8 +63,10 @@ impl Manner {
     pub const RECORD: Self = Self { loading: false, bring: Bring::Page, fill: false };
     /// For all others.
     pub const SERVE: Self = Self { loading: true, bring: Bring::Chunk, fill: false };
-    /// For images that the VMM only reads: disks.
-    pub const DISK: Self = Self { loading: false, bring: Bring::Around, fill: false };
+    /// For images that the VMM only reads, disks, in first resumes: every page that is put in place is told.
+    pub const RECORD_DISK: Self = Self { loading: false, bring: Bring::Around, fill: false };
+    /// For disks in all others.
+    pub const DISK: Self = Self { loading: true, bring: Bring::Around, fill: false };
 }
 
 /// The world of a [`Memory`].
@@ -150,6 +152,10 @@ impl Memory {
     pub fn new(image: &Arc<Image>, regions: Regions, manner: Manner, journal: Journal) -> Self {
         let mut bundles = Bundles::new(Arc::clone(image), &regions, manner.loading);
         let mut ahead: VecDeque<_> = bundles.packs().collect();
+        if manner.bring == Bring::Around {
+            // What comes of it is kept until it is waited for.
+            ahead.truncate(KEPT_MAX);
+        }
         if manner.fill {
             let log = image.layers().first().and_then(|own| own.parts().log.clone());
             ahead.extend(bundles.in_order(log.as_ref(), &regions));
@@ -176,9 +182,8 @@ impl Memory {
     pub fn fault(&mut self, address: u64, outside: &mut impl Outside) -> Result<(), Over> {
         let slot = self.regions.at(address).ok_or(Over::Foreign)?;
         self.journal.count(|figures| figures.faults += 1);
-        if let Some(touched) = self.touched.get_mut(slot.0 as usize).filter(|touched| !**touched) {
-            *touched = true;
-            self.regions.page(slot).into_iter().for_each(|page| self.journal.touch(page));
+        if self.manner.bring != Bring::Around {
+            self.touch(slot..=slot);
         }
         if self.is_there(slot) && self.manner.bring != Bring::Around {
             // Given back since; or a second thread's fault on a page that came meanwhile, which this wakes.
@@ -195,8 +200,14 @@ impl Memory {
         match self.states.get(&id) {
             Some(State::Here(plain)) => {
                 let plain = Arc::clone(plain);
-                let count = if self.manner.bring == Bring::Around { self.together(id, slot) } else { 1 };
-                self.copy(slot, &plain, rank, count, outside)?;
+                let again = self.manner.bring == Bring::Around;
+                let count = if again { self.together(id, slot) } else { 1 };
+                let done = self.copy(slot, &plain, rank, count, outside)?;
+                if again {
+                    // In the order in which they were brought, so that a loading set has them in a row.
+                    let last = u32::try_from(done.saturating_sub(1)).unwrap_or(0);
+                    self.touch(slot..=Slot(slot.0.saturating_add(last)));
+                }
                 return Ok(());
             }
             Some(State::Asked) => {}
@@ -211,6 +222,16 @@ impl Memory {
         self.waiting.entry(id).or_default().insert(slot);
         self.pump(outside);
         Ok(())
+    }
+
+    /// Tells of pages that are not told of yet.
+    fn touch(&mut self, slots: std::ops::RangeInclusive<Slot>) {
+        for slot in (slots.start().0..=slots.end().0).map(Slot) {
+            if let Some(touched) = self.touched.get_mut(slot.0 as usize).filter(|touched| !**touched) {
+                *touched = true;
+                self.regions.page(slot).into_iter().for_each(|page| self.journal.touch(page));
+            }
+        }
     }
 
     /// Asks for as much as may be in flight: first what somebody waits for. To be called once at the beginning.

@@ -1,6 +1,6 @@
 //! What is done about a VM that the pager serves: what it touched is learned, and why it was served no more is kept.
 
-use super::{PagerError, Ticket};
+use super::{PagerError, Ticket, Touched};
 use crate::{host::Host, sandbox::Sandbox, snapshot::FleetSnapshot};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -22,7 +22,7 @@ pub async fn follow(
 ) {
     if recorded {
         tokio::select! {
-            () = first_event(&sandbox) => learn(&host, &snapshot, memory).await,
+            () = first_event(&sandbox) => learn(&host, &snapshot, (memory, disk)).await,
             _ = sandbox.wait_gone() => {}
         }
     }
@@ -57,17 +57,20 @@ async fn first_event(sandbox: &Sandbox) {
     }
 }
 
-async fn learn(host: &Arc<Host>, snapshot: &Arc<FleetSnapshot>, ticket: Ticket) {
-    let log = match host.pager.report(ticket).await {
+async fn learn(host: &Arc<Host>, snapshot: &Arc<FleetSnapshot>, (memory, disk): (Ticket, Option<Ticket>)) {
+    let log = async |ticket| match host.pager.report(ticket).await {
         Ok(entry) => entry.log(),
         Err(error) => {
             tracing::debug!(%error, "what a start touched is not known");
             None
         }
     };
-    if let Some(log) = log {
-        host.snapshots.touched(snapshot, &log).await;
-    }
+    let Some(memory) = log(memory).await else { return };
+    let disk = match disk {
+        Some(disk) => log(disk).await,
+        None => None,
+    };
+    host.snapshots.touched(snapshot, &Touched { memory, disk }).await;
 }
 
 /// What the pager says of a VM that is no more: its thread hears of that end a moment later than we do.

@@ -17,10 +17,20 @@ const NEW_ONE_IN: usize = 50;
 /// Most snapshots that are remembered; the one that was learned of longest ago makes room.
 const MOST: usize = 128;
 
+/// What a start touched.
+#[derive(Clone, Debug)]
+pub struct Touched {
+    /// Of its memory.
+    pub memory: AccessLog,
+    /// Of what lies under its disk, if it has one and read of it.
+    pub disk: Option<AccessLog>,
+}
+
 #[derive(Debug, Default)]
 struct Known {
     /// What was touched so far, all together, whatever the order.
-    log: Option<AccessLog>,
+    memory: Option<AccessLog>,
+    disk: Option<AccessLog>,
     recorded: u32,
     settled: bool,
     turn: u64,
@@ -46,15 +56,15 @@ impl Manners {
     }
 
     /// A start that was recorded touched this. Whether it is to be learned: something of it is new.
-    pub fn touched(&mut self, key: SnapshotKey, log: &AccessLog) -> bool {
+    pub fn touched(&mut self, key: SnapshotKey, touched: &Touched) -> bool {
         let known = self.entry(key);
-        let merged = known.log.as_ref().map_or_else(|| log.clone(), |known| known.merged(log));
-        let before = known.log.as_ref().map_or(0, |log| pages(log.runs()));
-        let new = pages(merged.runs()).saturating_sub(before);
-        let is_news = new.saturating_mul(NEW_ONE_IN) > pages(merged.runs());
-        known.settled = !is_news;
-        known.log = is_news.then_some(merged);
-        is_news
+        let memory = merge(&mut known.memory, &touched.memory);
+        let disk = touched.disk.as_ref().is_some_and(|log| merge(&mut known.disk, log));
+        known.settled = !memory && !disk;
+        if known.settled {
+            (known.memory, known.disk) = (None, None);
+        }
+        memory || disk
     }
 
     fn entry(&mut self, key: SnapshotKey) -> &mut Known {
@@ -71,6 +81,16 @@ impl Manners {
     }
 }
 
+/// Adds a log to what is known; whether there is news in it.
+fn merge(known: &mut Option<AccessLog>, log: &AccessLog) -> bool {
+    let merged = known.as_ref().map_or_else(|| log.clone(), |known| known.merged(log));
+    let before = known.as_ref().map_or(0, |log| pages(log.runs()));
+    let new = pages(merged.runs()).saturating_sub(before);
+    let is_news = new.saturating_mul(NEW_ONE_IN) > pages(merged.runs());
+    *known = Some(merged);
+    is_news
+}
+
 fn pages(runs: &[PageRun]) -> usize {
     runs.iter().map(|run| run.count as usize).sum()
 }
@@ -83,8 +103,8 @@ mod tests {
         SnapshotKey::from_hex(&format!("{number:064x}")).unwrap()
     }
 
-    fn log(pages: std::ops::Range<u32>) -> AccessLog {
-        AccessLog::of_resume(pages)
+    fn log(pages: std::ops::Range<u32>) -> Touched {
+        Touched { memory: AccessLog::of_resume(pages), disk: None }
     }
 
     #[test]
@@ -94,6 +114,18 @@ mod tests {
         assert!(manners.touched(key(1), &log(0..100)));
         assert_eq!(manners.next(key(1), 1), Manner::RECORD);
         assert!(!manners.touched(key(1), &log(0..101)), "one page more of a hundred");
+        assert_eq!(manners.next(key(1), 1), Manner::SERVE);
+    }
+
+    #[test]
+    fn news_of_a_disk_are_news() {
+        let mut manners = Manners::default();
+        let on_disk = |pages| Touched { disk: Some(AccessLog::of_resume(pages)), ..log(0..100) };
+        for (touched, is_news) in
+            [(log(0..100), true), (on_disk(0..16), true), (on_disk(0..32), true), (on_disk(0..32), false)]
+        {
+            assert_eq!(manners.touched(key(1), &touched), is_news, "{touched:?}");
+        }
         assert_eq!(manners.next(key(1), 1), Manner::SERVE);
     }
 

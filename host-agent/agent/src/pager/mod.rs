@@ -30,7 +30,7 @@ mod upstream;
 
 pub use client::PagerClient;
 pub use follow::follow;
-pub use manner::Manners;
+pub use manner::{Manners, Touched};
 pub use process::Program;
 pub use upstream::answer;
 

@@ -3,10 +3,9 @@
 use super::{FleetSnapshot, Snapshots};
 use crate::{
     host::Host,
-    pager::{Manners, answer},
+    pager::{Manners, Touched, answer},
 };
 use std::sync::{Arc, MutexGuard, PoisonError};
-use warren_chunks::manifest::AccessLog;
 use warren_pager::Manner;
 
 impl Snapshots {
@@ -16,14 +15,15 @@ impl Snapshots {
     }
 
     /// A start that was recorded touched this: if there is news in it, the fleet's copy has it from now on.
-    pub async fn touched(&self, snapshot: &FleetSnapshot, log: &AccessLog) {
+    pub async fn touched(&self, snapshot: &FleetSnapshot, touched: &Touched) {
         let of = snapshot.head.of();
         let key = of.key();
-        let is_news = self.manners().touched(key, log);
+        let is_news = self.manners().touched(key, touched);
         let Some(fleet) = self.fleet.as_ref().filter(|_| is_news) else { return };
-        match fleet.relearn(snapshot, log).await {
-            Ok(manifest) => {
-                tracing::info!(function = of.function, %key, %manifest, "what a start touched was learned");
+        match fleet.relearn(snapshot, touched).await {
+            Ok((memory, disk)) => {
+                let disk = disk.map(tracing::field::display);
+                tracing::info!(function = of.function, %key, %memory, disk, "what a start touched was learned");
             }
             // The next one that is recorded brings it again.
             Err(error) => {

@@ -187,7 +187,7 @@ fn what_was_given_back_is_zero() {
 #[test]
 fn a_disks_page_comes_again_and_never_more_than_its_block() {
     let (image, store) = image(&[3]);
-    let (mut memory, _) = memory(&image, Manner::DISK);
+    let (mut memory, _) = memory(&image, Manner::RECORD_DISK);
     for _ in 0..3 {
         let mut world = World { short: 99, ..World::default() };
         for number in [3, 20, 35, 66] {
@@ -201,6 +201,35 @@ fn a_disks_page_comes_again_and_never_more_than_its_block() {
         assert_eq!(there, pages.map(address));
         memory.rest();
     }
+}
+
+/// What first resumes read of a disk is told block by block; packed, it is all that the next one needs, and is put in place no sooner
+/// than it is waited for.
+#[test]
+fn what_was_read_of_a_disk_comes_ahead_of_the_next_reader() {
+    let read = |manner, logged: &[u32]| {
+        let (image, store) = image(logged);
+        let (mut memory, journal) = memory(&image, manner);
+        let mut world = World { short: 99, ..World::default() };
+        memory.pump(&mut world);
+        settle(&mut memory, &mut world, &store);
+        assert!(world.memory.is_empty(), "put in place for nobody");
+        for number in [66, 35, 21, 3] {
+            memory.fault(address(number), &mut world).unwrap();
+            settle(&mut memory, &mut world, &store);
+            assert_eq!(world.memory.get(&address(number)), Some(&page(number)), "{number}");
+        }
+        let there: Vec<u64> = world.memory.keys().copied().collect();
+        (there, journal.read())
+    };
+    let (there, first) = read(Manner::RECORD_DISK, &[]);
+    let log = first.log().unwrap();
+    let logged: Vec<u32> = warren_chunks::pages::each(log.runs()).collect();
+    assert_eq!(logged, [66, 67, 68, 69, 21, 22, 23, 24, 3, 4], "zeroes are nobody's to bring");
+    assert_eq!((first.figures.windows, first.figures.packs), (3, 0), "{first:?}");
+    let (again, next) = read(Manner::DISK, &logged);
+    assert_eq!(there, again);
+    assert_eq!((next.figures.windows, next.figures.packs), (0, 1), "{next:?}");
 }
 
 #[test]

@@ -79,9 +79,10 @@ async fn try_start(
 ) -> Result<(Started, Serving), CreateError> {
     let host = birth.host;
     let manner = host.snapshots.manner(fleet);
+    let of_disk = if manner == Manner::RECORD { Manner::RECORD_DISK } else { Manner::DISK };
     let memory = host.pager.serve(fleet.memory, &fleet.key, manner).await?;
     let disk = match fleet.disk {
-        Some(disk) => Some(host.pager.serve(disk, &fleet.key, Manner::DISK).await?),
+        Some(disk) => Some(host.pager.serve(disk, &fleet.key, of_disk).await?),
         None => None,
     };
     let tickets = (memory.ticket, disk.as_ref().map(|disk| disk.ticket));

@@ -8,6 +8,7 @@
 //! brings it again; the memory behind both is the same. A reader asks once, and nothing has to be cleared away.
 
 use super::{Entry, Fleet, FleetSnapshot, named};
+use crate::pager::Touched;
 use warren_artefact::SnapshotOf;
 use warren_chunks::{
     Name,
@@ -43,20 +44,29 @@ impl Fleet {
         manifest.parts().log.clone()
     }
 
-    /// Publishes the memory's manifest again with what one more resume touched, in the order of access. Its name.
-    pub async fn relearn(&self, from: &FleetSnapshot, log: &AccessLog) -> Result<Name, RelearnError> {
+    /// Publishes the manifests of memory and disk again with what one more resume touched, in the order of access. Their names.
+    pub async fn relearn(
+        &self,
+        from: &FleetSnapshot,
+        touched: &Touched,
+    ) -> Result<(Name, Option<Name>), RelearnError> {
         let store = self.store().await?;
-        let (memory, _) = learn(&store, (from.memory, &from.key), log, self.keys.salts()).await?;
+        let again = async |name, log| learn(&store, (name, &from.key), log, self.keys.salts()).await;
+        let (memory, _) = again(from.memory, &touched.memory).await?;
+        let disk = match from.disk.zip(touched.disk.as_ref()) {
+            Some((disk, log)) => Some(again(disk, log).await?.0),
+            None => from.disk,
+        };
         let of = from.head.of();
         match self.read(of).await? {
-            Entry::Good(there) if there.memory == from.memory => {}
+            Entry::Good(there) if there.memory == from.memory && there.disk == from.disk => {}
             _ => return Err(RelearnError::Overtaken),
         }
         let sequence = from.sequence.saturating_add(1);
-        let entry = self.entry(&from.head, memory, from.disk, sequence, from.stored)?;
+        let entry = self.entry(&from.head, memory, disk, sequence, from.stored)?;
         store.origin().replace_entry(named(of.key()), entry).await?;
         // Whoever asks next has it.
         let _ = self.read(of).await?;
-        Ok(memory)
+        Ok((memory, disk))
     }
 }
