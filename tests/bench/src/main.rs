@@ -101,6 +101,8 @@ enum Bench {
     Density,
     /// From the order to end a sandbox until nothing of it is left.
     Teardown,
+    /// A jailed VMM from the request until it is sealed; alone, beside a thousand, with 500 mounts. As root.
+    Jail,
     /// Warm calls a second, 1 to 64 clients.
     Throughput,
     /// A Linux guest from process start to its own end; on the lab host, in virtual time.
@@ -189,6 +191,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
             Bench::Teardown => {
                 benches::density::teardown(&places, &mut report, arguments.runs.min(400)).await?;
             }
+            Bench::Jail => benches::jail::jail(&places, &mut report, arguments.runs.min(200))?,
             Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
             Bench::LinuxRestore => {
                 benches::linux_restore::restore(&places, &mut report, arguments.runs.min(3))?;

@@ -6,6 +6,7 @@ pub(crate) mod density;
 pub(crate) mod devices;
 mod first_process;
 pub(crate) mod invoke;
+pub(crate) mod jail;
 pub(crate) mod link;
 pub(crate) mod linux;
 pub(crate) mod linux_restore;
