@@ -48,14 +48,21 @@ impl Emulator {
     /// Its command, built first if need be: minutes, once a version and cache.
     pub fn command(self, cache: &Path) -> Result<Command> {
         match self {
-            Self::Installed => Ok(Command::new(QEMU)),
+            Self::Installed => Ok(ends_with_us(Path::new(QEMU))),
             Self::Mended => {
-                let mut command = Command::new(mended(&cache.join("emulator"))?);
+                let mut command = ends_with_us(&mended(&cache.join("emulator"))?);
                 command.args(FIRMWARE.iter().flat_map(|folder| ["-L", folder]));
                 Ok(command)
             }
         }
     }
+}
+
+/// A program that the kernel ends with whoever runs the machine, however that ends.
+fn ends_with_us(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
 }
 
 /// The built program. Whoever comes while another builds it waits for that.

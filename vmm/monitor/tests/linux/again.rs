@@ -30,9 +30,10 @@ const LIVES: &str = "
     echo $life has $(b nproc) and a timer, and $(b head -c 64 /dev/hwrng | b wc -c) of entropy
     until [ \"$(says)\" = over ]; do b sleep 0.1; done";
 
-/// A kernel with the driver reseeds when it hears of its generation; of one without only the device draws anew (init sees to it there).
+/// A kernel with the driver reseeds when it hears of its generation. Of one without only the device draws anew, behind what its driver had
+/// drawn ahead (init sees to it there).
 const DRAWING: [(&str, &str); 2] = [
-    ("6.1", "source=/dev/hwrng"),
+    ("6.1", "source=/dev/hwrng; b head -c 512 /dev/hwrng > /dev/null"),
     ("6.12", "source=/dev/urandom; until b dmesg | b grep -q 'virtual machine fork'; do :; done"),
 ];
 
