@@ -61,7 +61,7 @@ fn parts(programs: &[TestProgram], only: &str) -> Result<Vec<Part>> {
     for (name, make) in wanted {
         match make()? {
             Some(command) => {
-                parts.push(Part { name: (*name).to_owned(), command, on_installed_emulator: false })
+                parts.push(Part { name: (*name).to_owned(), command, on_installed_emulator: false });
             }
             None => bail!("{name} cannot run here"),
         }
