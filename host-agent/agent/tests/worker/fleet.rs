@@ -1,7 +1,7 @@
 //! What control hears.
 
 use crate::rig::{Caller, Rig, module, until, version};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tonic::Code;
 use warren_proto::{error::Fault, v1::SandboxState};
 
@@ -45,8 +45,12 @@ async fn a_control_that_forgot_gets_the_whole_table_and_raises_the_epoch() {
     let table: Vec<_> =
         again.sandboxes.iter().map(|sandbox| (sandbox.id.as_str(), sandbox.state())).collect();
     assert_eq!(table, [("s1", SandboxState::Idle)]);
+    // The table comes before the answer that raises the epoch: until then 8 is not old, and whoever
+    // asks with it gets a sandbox, each under a name of its own.
+    let tries = AtomicU32::new(0);
     until("older epochs are fenced", async || {
-        let error = caller.create_in("s2", &echo, 8).await.err()?;
+        let probe = format!("probe-{}", tries.fetch_add(1, Ordering::Relaxed));
+        let error = caller.create_in(&probe, &echo, 8).await.err()?;
         (error.code() == Code::FailedPrecondition).then_some(())
     })
     .await;
