@@ -1,9 +1,9 @@
 //! Debian packages, fetched and unpacked into a folder, never installed.
 
-use crate::{BuildError, tool};
+use crate::{BuildError, alone, tool};
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -86,7 +86,7 @@ fn complete(
     fill: impl FnOnce() -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
     let failed = || BuildError::io(format!("prepare {}", root.display()));
-    let _alone = alone(root)?;
+    let _alone = alone::at(root)?;
     let marked = root.join("complete");
     if marked.exists() {
         return Ok(());
@@ -97,19 +97,6 @@ fn complete(
     fs::create_dir_all(root).map_err(failed())?;
     fill()?;
     fs::write(&marked, mark).map_err(failed())
-}
-
-/// Waits until nobody else, of any process, has this for `path`; until it is dropped. The lock is a file beside it.
-pub fn alone(path: &Path) -> Result<File, BuildError> {
-    let mut lock = path.as_os_str().to_owned();
-    lock.push(".lock");
-    let failed = || BuildError::io(format!("lock {}", lock.display()));
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed())?;
-    }
-    let file = File::create(&lock).map_err(failed())?;
-    file.lock().map_err(failed())?;
-    Ok(file)
 }
 
 /// The files of a folder whose names end so; all, for an empty extension.

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod addon;
+pub mod alone;
 pub mod config;
 pub mod debian;
 mod digest;

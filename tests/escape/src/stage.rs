@@ -59,8 +59,7 @@ impl Stage {
 
     /// Seals the process and narrows the calling thread, as the VMM does it.
     pub fn enter(self) -> Result<(), SealError> {
-        let wasm = || Seal::begin();
-        let linux = || LinuxSeal::begin();
+        let (wasm, linux) = (Seal::begin, LinuxSeal::begin);
         match self {
             Jail => Ok(()),
             WasmStart => wasm().map(drop),

@@ -14,7 +14,7 @@ use std::{
     process::Command,
     time::Instant,
 };
-use warren_image::{debian::alone, tool};
+use warren_image::{alone, tool};
 
 /// The program's name.
 const QEMU: &str = "qemu-system-x86_64";
@@ -48,7 +48,10 @@ impl Emulator {
     /// Its command, built first if need be: minutes, once a version and cache.
     pub fn command(self, cache: &Path) -> Result<Command> {
         match self {
-            Self::Installed => Ok(ends_with_us(Path::new(QEMU))),
+            Self::Installed => {
+                tool::require(&[QEMU]).context("Debian package qemu-system-x86")?;
+                Ok(ends_with_us(Path::new(QEMU)))
+            }
             Self::Mended => {
                 let mut command = ends_with_us(&mended(&cache.join("emulator"))?);
                 command.args(FIRMWARE.iter().flat_map(|folder| ["-L", folder]));
@@ -71,7 +74,7 @@ fn mended(folder: &Path) -> Result<PathBuf> {
     let said = tool::run(tool::command("dpkg-query").args(query)).context("which QEMU is installed")?;
     let said = String::from_utf8(said)?;
     let (package, version) = said.trim().split_once(' ').context("dpkg-query names no version")?;
-    let _alone = alone(folder)?;
+    let _alone = alone::at(folder)?;
     fs::create_dir_all(folder)?;
     let built = folder.join(format!("{QEMU}-{}", version.replace([':', '/'], "-")));
     if !built.exists() {

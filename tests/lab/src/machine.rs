@@ -105,8 +105,7 @@ impl Machine {
     ) -> Result<Verdict> {
         let mut command = self.command(kernel, initramfs, cache)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child =
-            command.spawn().context("qemu-system-x86_64 does not start (Debian package qemu-system-x86)")?;
+        let mut child = command.spawn().context("setpriv does not start (Debian package util-linux)")?;
         let console = child.stdout.take().context("the console is a pipe")?;
         let complaints = child.stderr.take().context("the errors are a pipe")?;
         let complaints = thread::spawn(move || relay_complaints(BufReader::new(complaints)));

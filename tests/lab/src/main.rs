@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
-use warren_image::debian::alone;
+use warren_image::alone;
 use warren_lab::{
     disk,
     emulator::Emulator,
@@ -99,7 +99,7 @@ fn main() -> Result<ExitCode> {
 
 /// Kernel and files, with what is kept between runs made first: by one of the runs that begin at once, while the others wait.
 fn prepare(arguments: &Arguments) -> Result<(Kernel, Vec<Carry>)> {
-    let _alone = alone(&arguments.cache.join("prepare"))?;
+    let _alone = alone::at(&arguments.cache.join("prepare"))?;
     let kernel = kernel::prepare(kernel::series(&arguments.kernel)?, &arguments.cache)?;
     let kernel = if arguments.network { kernel.with_network()? } else { kernel };
     let mut files = Vec::new();

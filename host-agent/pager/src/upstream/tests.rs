@@ -4,7 +4,10 @@ use super::*;
 use messages::Outcome;
 use rustix::{
     fs::{MemfdFlags, fcntl_add_seals, memfd_create},
-    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+    net::{
+        AddressFamily, SocketFlags, SocketType, socketpair,
+        sockopt::{Timeout, set_socket_timeout},
+    },
 };
 use warren_chunks::store::Whence;
 
@@ -50,6 +53,8 @@ impl Rig {
     fn attach(&self) -> OwnedFd {
         let (ours, theirs) = pair();
         self.upstream.attach(theirs).unwrap();
+        // A question that does not come fails a case; it does not hang it.
+        set_socket_timeout(&ours, Timeout::Recv, Some(Duration::from_secs(20))).unwrap();
         ours
     }
 

@@ -12,8 +12,7 @@
 use super::events::{Generation, Tellings};
 use super::machine::Kept;
 use super::rest::Rest;
-use super::snapshot::{PATIENCE, banks, go_on, wake};
-use crate::progress::monotonic_ns;
+use super::snapshot::{PATIENCE, banks, come_to_rest, go_on, wake};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::fmt::Display;
 use warren_state::linux::device::Devices;
@@ -53,7 +52,7 @@ pub fn put_back(
     getrandom(&mut fresh, GetRandomFlags::empty()).map_err(|error| NotPutBack::Goes(error.to_string()))?;
     if let Err(why) = come_to_rest(kept, rest) {
         go_on(kept, rest);
-        return Err(NotPutBack::Goes(why));
+        return Err(NotPutBack::Goes(why.to_string()));
     }
     held();
     undo(kept, image, events, rest).map_err(NotPutBack::Half)?;
@@ -64,22 +63,14 @@ pub fn put_back(
 
 /// Whether it can be.
 fn judge(kept: &Kept) -> Result<&Image, &'static str> {
-    let image = kept.image.as_ref().ok_or("no guest was restored here")?;
     if kept.paged {
         return Err("a guest whose memory a pager brings is not put back");
     }
+    let image = kept.image.as_ref().ok_or("no guest was restored here")?;
     if image.keeps_writes {
         return Err("a guest with a disk that keeps what is written to it is not put back");
     }
     Ok(image)
-}
-
-fn come_to_rest(kept: &Kept, rest: &Rest) -> Result<(), String> {
-    rest.ask();
-    rest.wait(PATIENCE).map_err(|error| error.to_string())?;
-    let until_ns = monotonic_ns().saturating_add(u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX));
-    let late = kept.bus.devices.iter().find(|device| !device.come_to_rest(until_ns));
-    late.map_or(Ok(()), |device| Err(format!("{} does not come to rest", device.name())))
 }
 
 /// All but the last of it.

@@ -136,7 +136,7 @@ pub struct Kept {
     pub(super) paged: bool,
     /// A disk's content is not all in its file.
     pub(super) overlaid: bool,
-    /// What the guest was brought back from, if it was.
+    /// What the guest was brought back from, if it was, and can be once more.
     pub(super) image: Option<Box<Image>>,
     /// How often the guest was brought back, from 1 on.
     pub(super) generation: u64,

@@ -1,10 +1,9 @@
 //! How the vCPUs of a guest come to rest, say their registers, and go on.
 //!
 //! ```text
-//!            kicked, out of the guest          asked to
-//!   Runs ------------------------------> Held ----------> Said
-//!    | ^------------- go on --------------^-----------------'
-//!    |                                    '-- is given others: Set
+//!            kicked, out of the guest          asked what they are, or given others
+//!   Runs ------------------------------> Held --------------------------------------> Answered
+//!    | ^------------- go on --------------'----------------------------------------------'
 //!    '---- the guest's end, or it could not begin: Gone
 //! ```
 //! A vCPU holds still only where KVM_RUN came back because of a signal: there nothing of an instruction is left half done. Who
@@ -36,23 +35,12 @@ struct Inner {
     seats: Vec<Seat>,
 }
 
-/// What is said of a vCPU that answered something else.
-const SILENT: &str = "it did not answer";
-
-impl Inner {
-    /// What each vCPU answered. All are held then, whoever could not answer among them.
-    fn answers(&mut self) -> Vec<At> {
-        self.seats.iter_mut().map(|seat| std::mem::replace(&mut seat.at, At::Held)).collect()
-    }
-}
-
 /// What the main thread wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
     Holding,
-    Reading,
-    Setting,
+    Asking,
 }
 
 /// One vCPU.
@@ -61,7 +49,7 @@ struct Seat {
     /// As long as its thread has the vCPU.
     kicker: Option<Kicker>,
     at: At,
-    /// What its registers are to be.
+    /// What its registers are to be, if it is given others.
     next: Option<VcpuState>,
 }
 
@@ -70,8 +58,8 @@ enum At {
     #[default]
     Runs,
     Held,
-    Said(Result<VcpuState, String>),
-    Set(Result<(), String>),
+    /// What its registers are, if it was not given others.
+    Answered(Result<Option<VcpuState>, String>),
     Gone(Option<String>),
 }
 
@@ -81,6 +69,16 @@ pub trait Registers {
     fn read(&self) -> Result<VcpuState, String>;
     /// What they are to be.
     fn set(&self, state: &VcpuState) -> Result<(), String>;
+}
+
+impl Seat {
+    /// What it answered; it is held from here on.
+    fn answer(&mut self) -> Result<Option<VcpuState>, String> {
+        match std::mem::replace(&mut self.at, At::Held) {
+            At::Answered(answer) => answer,
+            _ => Err("it did not answer".into()),
+        }
+    }
 }
 
 /// Why the vCPUs are not at rest. They go on, those that are there.
@@ -126,29 +124,33 @@ impl Rest {
 
     /// Main thread: the registers of all, which are held.
     pub fn read(&self, patience: Duration) -> Result<Vec<VcpuState>, NotAtRest> {
-        self.lock().phase = Phase::Reading;
-        self.changed.notify_all();
-        let mut inner = self.wait_while(patience, |at| !matches!(at, At::Said(_)))?;
-        inner.phase = Phase::Holding;
-        let answers = inner.answers().into_iter();
-        let answers = answers.map(|at| if let At::Said(said) = at { said } else { Err(SILENT.into()) });
-        answers.collect::<Result<_, _>>().map_err(NotAtRest::Registers)
+        let said = self.question(Vec::new(), patience)?;
+        Ok(said.into_iter().flatten().collect())
     }
 
     /// Main thread: gives all, which are held, other registers. After an error some have them and some have not.
     pub fn set(&self, states: Vec<VcpuState>, patience: Duration) -> Result<(), NotAtRest> {
+        self.question(states, patience).map(drop)
+    }
+
+    /// Has all answer, those with a state after they have taken it.
+    fn question(
+        &self,
+        states: Vec<VcpuState>,
+        patience: Duration,
+    ) -> Result<Vec<Option<VcpuState>>, NotAtRest> {
         let mut inner = self.lock();
         for (seat, state) in inner.seats.iter_mut().zip(states) {
             seat.next = Some(state);
         }
-        inner.phase = Phase::Setting;
+        inner.phase = Phase::Asking;
         drop(inner);
         self.changed.notify_all();
-        let mut inner = self.wait_while(patience, |at| !matches!(at, At::Set(_)))?;
+        let mut inner = self.wait_while(patience, |at| !matches!(at, At::Answered(_)))?;
         inner.phase = Phase::Holding;
-        let answers = inner.answers().into_iter();
-        let answers = answers.map(|at| if let At::Set(set) = at { set } else { Err(SILENT.into()) });
-        answers.collect::<Result<_, _>>().map_err(NotAtRest::Registers)
+        // All of them are held then, whoever could not answer among them.
+        let answers: Vec<_> = inner.seats.iter_mut().map(Seat::answer).collect();
+        answers.into_iter().collect::<Result<_, _>>().map_err(NotAtRest::Registers)
     }
 
     /// Main thread: all go on.
@@ -186,23 +188,16 @@ impl Rest {
                     *at = At::Held;
                     self.changed.notify_all();
                 }
-                (Phase::Reading, At::Runs | At::Held) => {
-                    drop(inner);
-                    let said = registers.read();
-                    inner = self.lock();
-                    if let Some(seat) = inner.seats.get_mut(seat) {
-                        seat.at = At::Said(said);
-                    }
-                    self.changed.notify_all();
-                    continue;
-                }
-                (Phase::Setting, At::Runs | At::Held) => {
+                (Phase::Asking, At::Runs | At::Held) => {
                     let next = next.take();
                     drop(inner);
-                    let taken = next.map_or(Ok(()), |state| registers.set(&state));
+                    let answer = match next {
+                        Some(state) => registers.set(&state).map(|()| None),
+                        None => registers.read().map(Some),
+                    };
                     inner = self.lock();
                     if let Some(seat) = inner.seats.get_mut(seat) {
-                        seat.at = At::Set(taken);
+                        seat.at = At::Answered(answer);
                     }
                     self.changed.notify_all();
                     continue;

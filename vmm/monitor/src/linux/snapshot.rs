@@ -89,6 +89,15 @@ pub fn go_on(kept: &Kept, rest: &Rest) {
     rest.go_on();
 }
 
+/// vCPUs first, then devices. After an error some are and some are not: see [`go_on`].
+pub(super) fn come_to_rest(kept: &Kept, rest: &Rest) -> Result<(), NoSnapshot> {
+    rest.ask();
+    rest.wait(PATIENCE)?;
+    let until_ns = monotonic_ns().saturating_add(u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX));
+    let late = kept.bus.devices.iter().find(|device| !device.come_to_rest(until_ns));
+    late.map_or(Ok(()), |device| Err(NoSnapshot::Device(device.name().into())))
+}
+
 fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Result<Taken, NoSnapshot> {
     if kept.pluggable {
         return Err(NoSnapshot::Pluggable);
@@ -99,14 +108,7 @@ fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Resul
     if kept.overlaid {
         return Err(NoSnapshot::Overlaid);
     }
-    rest.ask();
-    rest.wait(PATIENCE)?;
-    let until_ns = monotonic_ns().saturating_add(u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX));
-    for device in &kept.bus.devices {
-        if !device.come_to_rest(until_ns) {
-            return Err(NoSnapshot::Device(device.name().into()));
-        }
-    }
+    come_to_rest(kept, rest)?;
     let vcpus = rest.read(PATIENCE)?;
     let clock_ns = kept.vm.get_clock().map_err(NoSnapshot::Clock)?.clock;
     let banks = banks(kept.memory_bytes);
@@ -259,12 +261,11 @@ impl Machine {
         let mut kept = self.kept(&parts, (template.name, leaves), state.guest_bytes, state.generation);
         kept.paged = by_pager;
         let LinuxState { vcpus, clock_ns, .. } = state;
-        kept.image = Some(Box::new(Image {
-            vcpus: vcpus.clone(),
-            devices: were,
-            clock_ns,
-            keeps_writes: parts.keeps_writes,
-        }));
+        if !by_pager {
+            let keeps_writes = parts.keeps_writes;
+            kept.image =
+                Some(Box::new(Image { vcpus: vcpus.clone(), devices: were, clock_ns, keeps_writes }));
+        }
         let loaded = Loaded::new(start, parts, kept);
         Ok(Resumed { loaded, vcpus, clock_ns })
     }

@@ -133,7 +133,6 @@ impl Backend for Balloon {
     }
 
     fn begin_again(&mut self) -> io::Result<()> {
-        self.held = None;
         lock(&self.shared.said).statistics = Statistics::default();
         Ok(())
     }
