@@ -33,7 +33,8 @@ pub const MAX_STATE_BYTES: u32 = 192 << 10;
 /// Everything a snapshot was made of. Equal values are the same function at the same point of its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotOf {
-    /// The function's name: no function ever gets another's memory.
+    /// The function's name: no function ever gets another's memory. Empty: no function is in it, it is a [runtime's
+    /// own](Self::runtime).
     pub function: String,
     /// Which version of it.
     pub version: u64,
@@ -143,6 +144,25 @@ pub enum SnapshotError {
 }
 
 impl SnapshotOf {
+    /// Of the same guest before any function is in it, from which the snapshot of a Linux function is made. It is of nobody's code, files
+    /// or settings, so all functions of that guest have the same.
+    #[must_use]
+    pub fn runtime(&self) -> Option<Self> {
+        (matches!(self.guest, GuestOf::Linux { .. }) && !self.is_runtime()).then(|| Self {
+            function: String::new(),
+            version: 0,
+            task: None,
+            told: Digest::of(&[]),
+            guest: self.guest.clone(),
+        })
+    }
+
+    /// Whether it is that.
+    #[must_use]
+    pub const fn is_runtime(&self) -> bool {
+        self.function.is_empty()
+    }
+
     /// What of it is deployed and collected: the module, or the files.
     #[must_use]
     pub fn source(&self) -> Option<Digest> {

@@ -66,6 +66,14 @@ waiting() {
 }
 starts shell | grep -q booted || fail "the first did not boot: $(starts shell)"
 written_down shell
+# What was made of a runtime, and by what its functions' were: a boot each, or that.
+of_runtime() { grep 'the snapshot of a runtime was made' $log; }
+begun() { grep 'a snapshot was made' $log | grep -w "$1" | tail -n 1; }
+begins_with_runtime() { begun "$1" | grep -q 'is_booted.\{1,3\}false' || fail "$1 was booted to be written down: $(begun "$1")"; }
+begins_with_runtime shell
+[ "$(of_runtime | wc -l)" = 1 ] || fail "its runtime: $(of_runtime)"
+expect 0 '(runtime ' $warren snapshot ls
+of_runtime; begun shell
 : > /tmp/drawn
 for copy in 1 2 3; do
     end shell
@@ -138,6 +146,9 @@ hooked run --snap-start published
 expect 0 '"optimization": "on"' $warren --json fn show hook-run
 expect 0 ' good' $warren snapshot verify hook-run
 expect 0 'kernel' $warren snapshot show hook-run
+# The same guest was there before it: no other boot.
+for hook in run fail; do begins_with_runtime hook-$hook; begun hook-$hook; done
+[ "$(of_runtime | wc -l)" = 1 ] || fail "its runtime was made again: $(of_runtime)"
 expect 0 'Hello, Ada' invoke hook-run --payload '{"name":"Ada"}'
 starts hook-run | grep -q restored || fail "the first start of what was published booted: $(starts hook-run)"
 expect 0 'the hook runs' $warren logs hook-run
@@ -146,7 +157,8 @@ for hook in run fail; do $warren fn rm hook-$hook || fail "rm hook-$hook"; done
 
 say "a damaged one is removed, the fleet's, damaged as well, ends by name, and the same start boots"
 spoil() { while read -r file; do printf 'spoilt' | dd of="$file" bs=1 seek="$1" conv=notrunc 2> /dev/null; done; }
-ls /var/lib/warren/agent/snapshots/*.shell.snapshot | spoil 1000000
+# And with it what it begins with: that is made anew.
+ls /var/lib/warren/agent/snapshots/*.shell.snapshot /var/lib/warren/agent/snapshots/*.none..snapshot | spoil 1000000
 find $origin/chunks /var/lib/warren/agent/pager/chunks /var/lib/warren/agent/shared-chunks -type f -size +200 | spoil 50000
 # Manifests are smaller than most chunks. What either has in memory goes with it.
 kill -9 "$(pidof warren-pager)" "$(pidof warren-agent)"
@@ -156,6 +168,11 @@ expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'
 starts shell | grep -q booted || fail "a damaged one was served: $(starts shell)"
 grep -q 'a kept snapshot is not served and is removed' $log || fail "it is not told"
 grep 'it is not paged' $log | grep -q 'cannot be had' || fail "the chunk is not told: $(grep 'not paged' $log)"
+until [ "$(of_runtime | wc -l)" = 2 ] && [ "$(grep 'a snapshot was made' $log | grep -wc shell)" = 2 ]; do
+    grep 'no snapshot was made' $log && fail "no snapshot of shell again"
+    sleep 0.5
+done
+begins_with_runtime shell
 
 say "the agent is killed: idle and busy sandboxes go on"
 one=$(pids)

@@ -19,7 +19,7 @@ const HARDENED: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(M
 /// Where the root file system stands before it becomes `/`.
 const NEW_ROOT: &str = "/newroot";
 /// How long a disk may take to appear.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(10);
 
 /// Mounts what init itself needs.

@@ -9,9 +9,11 @@ mod copies;
 mod support;
 
 use std::path::PathBuf;
-use support::machine::{Machine, archive};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use support::machine::{Machine, Written, archive};
 use support::{Running, Sandbox};
-use warren_vmm_protocol::guest::InitFailure;
+use warren_vmm_protocol::guest::{GuestReply, InitFailure};
 
 /// The folders of guests and fixtures; without them nothing is tested, and that is said.
 fn places() -> Option<(PathBuf, PathBuf)> {
@@ -49,16 +51,38 @@ fn virtual_time() -> bool {
     std::env::var_os("WARREN_VIRTUAL_TIME").is_some()
 }
 
-/// The Rust function in a guest with `kernel`, configured further by `change`.
+/// The Rust function in a guest with `kernel`, configured further by `change`. One with 6.1 begins with what was written down of one
+/// such guest before a function was in it.
 fn guest(
     kernel: &str,
     files: &[(&str, &str)],
     change: impl FnOnce(Sandbox) -> Sandbox,
 ) -> Option<(Machine, Running)> {
-    guest_with("", kernel, files, change)
+    static NOBODYS: LazyLock<Option<Written>> = LazyLock::new(|| nobodys("6.1"));
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    if kernel != "6.1" {
+        return guest_with("", kernel, files, change);
+    }
+    let written = NOBODYS.as_ref()?;
+    function(files, change, |task| {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let machine = written.begin(1000 + number, task);
+        let told = support::restored(u128::from(number) << 32);
+        assert_eq!(Running::copy(machine.stream()).restore_again(&told), Some(GuestReply::Acknowledged));
+        machine
+    })
 }
 
-/// The same, with these words more for init.
+/// A guest that no function is in, written down.
+fn nobodys(kernel: &str) -> Option<Written> {
+    let (guests, fixtures) = places()?;
+    let machine = Machine::start(&guests.join(kernel), &fixtures, &[], "");
+    let mut running = Running::copy(machine.stream());
+    assert_eq!(running.hold_still(), Some(true));
+    Some(machine.write_down())
+}
+
+/// The same in a guest that boots for it, with these words more for init.
 fn guest_with(
     words: &str,
     kernel: &str,
@@ -66,6 +90,16 @@ fn guest_with(
     change: impl FnOnce(Sandbox) -> Sandbox,
 ) -> Option<(Machine, Running)> {
     let (guests, fixtures) = places()?;
+    function(files, change, |task| Machine::start(&guests.join(kernel), &fixtures, task, words))
+}
+
+/// In a machine with its files.
+fn function(
+    files: &[(&str, &str)],
+    change: impl FnOnce(Sandbox) -> Sandbox,
+    start: impl FnOnce(&[u8]) -> Machine,
+) -> Option<(Machine, Running)> {
+    let (_, fixtures) = places()?;
     let program = std::fs::read(fixtures.join("bootstrap")).unwrap();
     let mut members = vec![("bootstrap", program.as_slice())];
     members.extend(files.iter().map(|(name, text)| (*name, text.as_bytes())));
@@ -76,7 +110,7 @@ fn guest_with(
     sandbox.config.task_len = task.len() as u64;
     sandbox.config.tmp = 16.try_into().unwrap();
     sandbox.config.wall_unix_ns = 1_900_000_000_000_000_000;
-    let machine = Machine::start(&guests.join(kernel), &fixtures, &task, words);
+    let machine = start(&task);
     let running = sandbox.over(machine.stream());
     Some((machine, running))
 }
@@ -88,9 +122,8 @@ fn ends(machine: Machine, running: Running) {
 }
 
 fn everything(kernel: &str) {
-    let Some((machine, mut running)) = guest(kernel, &[("data/x", "hello")], |sandbox| sandbox) else {
-        return;
-    };
+    let guest = guest_with("", kernel, &[("data/x", "hello")], |sandbox| sandbox);
+    let Some((machine, mut running)) = guest else { return };
     assert_eq!(running.init, Ok(()), "{}", running.log);
     assert!(running.log.contains("rust: cold"), "{}", running.log);
     let look: serde_json::Value =
@@ -139,6 +172,28 @@ fn everything(kernel: &str) {
 #[test]
 fn everything_with_6_1() {
     everything("6.1");
+}
+
+/// Two that begin with what was written down before a function was in it: each has its own files, randomness and time.
+#[test]
+fn functions_begin_with_one_guest() {
+    let mut all = std::collections::BTreeSet::new();
+    for files in [&[("data/x", "hello")][..], &[]] {
+        let Some((machine, mut running)) = guest("6.1", files, |sandbox| sandbox) else { return };
+        assert_eq!(running.init, Ok(()), "{}", running.log);
+        let mut said = |event: &str| -> serde_json::Value {
+            serde_json::from_slice(&running.invoke(event).payload).unwrap()
+        };
+        let drawn = said(r#"{"do":"draw"}"#);
+        for name in ["random", "uuid", "given"] {
+            assert!(all.insert(format!("{name} {}", drawn[name])), "drawn twice: {drawn}");
+        }
+        let look = said(r#"{"do":"look"}"#);
+        assert_eq!((&look["host"], &look["folder"]), (&"sandbox".into(), &"/var/task".into()), "{look}");
+        let late = look["unix_s"].as_u64().unwrap() - 1_900_000_000;
+        assert!(late < 600, "{look}");
+        ends(machine, running);
+    }
 }
 
 /// In the full form; `WARREN_SOAK=1`.

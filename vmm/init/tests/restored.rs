@@ -120,6 +120,52 @@ fn one_generation_is_one_restore() {
     assert_eq!(running.log.matches("shell: restored").count(), 1, "{}", running.log);
 }
 
+/// No function is in it when it is written down: what is brought back becomes one of its own, and only then a function's.
+#[test]
+fn nobodys_is_its_own_before_it_is_a_functions() {
+    let (mut running, config) = shell("wait").unconfigured();
+    let told = restored(1);
+    assert_eq!(running.restore_again(&told), None, "nobody wrote it down");
+    running.connect_again();
+    assert!(running.refuses_an_event(), "no function is in it");
+    running.connect_again();
+    assert_eq!(running.hold_still(), Some(true), "no program is there that could run");
+    running.connect_again();
+    assert!(running.refuses_to_be_configured(&config), "it may be a copy");
+    running.connect_again();
+    assert_eq!(running.restore_again(&told), Some(GuestReply::Acknowledged));
+    // The answer may have been lost with its connection.
+    running.connect_again();
+    assert_eq!(running.restore_again(&told), Some(GuestReply::Acknowledged));
+    assert_eq!(running.restore_again(&restored(2)), None, "it holds still no more");
+    running.connect_again();
+    running.configure(config);
+    assert_eq!(running.init, Ok(()), "{}", running.log);
+    // The function's own is as any.
+    second_life(&mut running, 3);
+    answers(&mut running, 1);
+    assert_eq!(running.log.matches("shell: restored, snap-start").count(), 1, "{}", running.log);
+}
+
+/// On its own connection it is who it was; of another version it never is one of its own.
+#[test]
+fn nobodys_goes_on_or_ends() {
+    let (mut running, config) = shell("").unconfigured();
+    assert_eq!(running.hold_still(), Some(true));
+    running.configure(config);
+    answers(&mut running, 1);
+
+    let (mut running, _) = shell("").unconfigured();
+    assert_eq!(running.hold_still(), Some(true));
+    running.connect_again();
+    let told = warren_vmm_protocol::guest::Restored { version: 1, ..restored(1) };
+    match running.restore_again(&told) {
+        Some(GuestReply::InitFailed { error, .. }) => assert_eq!(error.failure, InitFailure::Guest),
+        other => panic!("{other:?}"),
+    }
+    assert!(running.end().1.success());
+}
+
 #[test]
 fn nobody_holds_still_in_the_middle_of_an_event() {
     let mut running = shell("").up();

@@ -23,12 +23,13 @@ pub struct LinuxSpec {
 }
 
 /// A Linux guest that was written down. Its descriptors come in this order: the memory that the snapshot has, sealed against
-/// writes and shrinking, then those of each device, as for [`LinuxSpec`]. Disks hold what they held when it was written down.
+/// writes and shrinking, then those of each device, as for [`LinuxSpec`]. Disks hold what they held when it was written down, but for
+/// those that held nothing: what they hold now their drivers are told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinuxRestore {
     /// What [`crate::ControlReply::Snapshot`] gave.
     pub state: Vec<u8>,
-    /// Its devices again, of the same kinds and sizes. A vsock device may have another address.
+    /// Its devices again, of the same kinds and sizes. A vsock device may have another address; a disk that was empty, any size.
     pub devices: Vec<DeviceSpec>,
     /// A label for logs: ASCII `[a-z0-9-]`.
     pub label: String,

@@ -1,10 +1,12 @@
 //! The machine of a Linux function: the same whether it boots, is written down, or is brought back from that.
 //!
-//! Disks: vda the runtime's root, read-only and shared; vdb the scratch disk, the sandbox's own; vdc the function's files.
+//! Disks: vda the runtime's root, read-only and shared; vdb the scratch disk, the sandbox's own; vdc the function's files. A guest that
+//! is written down before a function is in it has an empty disk there.
 
 use super::{LinuxError, guest_config};
 use crate::{
     host::Host,
+    memfd::SealedFile,
     resources::{GUEST_SYSTEM_MIB, vcpus},
     version::{LinuxVersion, VersionSpec},
 };
@@ -98,8 +100,28 @@ pub fn descriptors<'a>(
     scratch: &'a File,
     tap: Option<&'a OwnedFd>,
 ) -> Vec<BorrowedFd<'a>> {
+    with_files(version, scratch, version.task.as_ref().map(|task| task.as_fd()), tap)
+}
+
+/// The same of a guest that no function is in: where files will be, there is an empty disk.
+#[must_use]
+pub fn descriptors_of_nobody<'a>(
+    version: &'a LinuxVersion,
+    scratch: &'a File,
+    empty: &'a SealedFile,
+    tap: Option<&'a OwnedFd>,
+) -> Vec<BorrowedFd<'a>> {
+    with_files(version, scratch, version.task.as_ref().map(|_| empty.as_fd()), tap)
+}
+
+fn with_files<'a>(
+    version: &'a LinuxVersion,
+    scratch: &'a File,
+    files: Option<BorrowedFd<'a>>,
+    tap: Option<&'a OwnedFd>,
+) -> Vec<BorrowedFd<'a>> {
     let mut fds = vec![version.runtime.as_fd(), scratch.as_fd()];
-    fds.extend(version.task.as_ref().map(|task| task.as_fd()));
+    fds.extend(files);
     fds.extend(tap.map(|tap| tap.as_fd()));
     fds
 }

@@ -4,6 +4,8 @@
 //! room ─▶ jailed ─▶ loaded, init done ─▶ memory and state out of the VMM ─▶ killed, reclaimed
 //!                                                └─▶ copied, sealed, signed, kept
 //! ```
+//! A Linux function's begins with its runtime's, where there is one: the same guest, before a function was in it (`linux`).
+//!
 //! Every way out passes *killed, reclaimed*. An agent that dies meanwhile leaves a jail without a record, which the next one
 //! kills, and nothing on the shelf.
 
@@ -12,6 +14,7 @@ mod linux;
 use super::{
     KeptDisk,
     shelf::{SealedSnapshot, Shelf},
+    tries::NotMade,
 };
 use crate::{
     host::Host,
@@ -20,7 +23,7 @@ use crate::{
     logs::{InvocationLog, LineContext},
     memfd::{SealedFile, unsealed},
     resources::{HostFull, OVERHEAD_MIB, cpu_millis, host_mib, sandbox_limits},
-    sandbox::{door::Door, live::Guest},
+    sandbox::{door::Door, error::function_message, live::Guest},
     version::{Compiler, PrepareError, SealedVersion, Startable, VersionSpec, What, load_spec},
     vmm::{ChannelError, ControlChannel, LoadFailure, LogTail, SnapshotFailure},
 };
@@ -36,6 +39,7 @@ use warren_sandbox_plan::{
     name::SandboxName,
     request::{Limits, Program, Spawn},
 };
+use warren_vmm_protocol::LoadError;
 
 /// A Wasm function larger than this is booted: a VMM looks at all of its memory to write it down.
 const MOST_MEMORY_MIB: u32 = 1024;
@@ -93,6 +97,9 @@ pub(super) enum MakeError {
     /// What a function has written, its files included, is part of its snapshot.
     #[error("the scratch disk holds {0} MiB, more than {most} are not kept", most = linux::MOST_DISK_MIB)]
     Disk(u64),
+    /// It could not begin with its runtime's: that one's fault, not the function's.
+    #[error("it cannot begin with its runtime's snapshot: {0}")]
+    Runtime(#[source] Box<Self>),
     /// A new jailer came with another guest program.
     #[error("the host's guest program changed meanwhile")]
     GuestChanged,
@@ -112,13 +119,14 @@ pub(super) const fn most_memory_mib(spec: &VersionSpec) -> u32 {
     }
 }
 
-/// Makes one and keeps it.
+/// Makes one and keeps it; of a Linux function by `runtime`'s snapshot, where there is one.
 pub(super) async fn make(
     host: &Arc<Host>,
     shelf: &Arc<Shelf>,
     compiler: &Arc<Compiler>,
     of: SnapshotOf,
     (spec, version): (&VersionSpec, &Startable),
+    runtime: Option<&SealedSnapshot>,
 ) -> Result<SealedSnapshot, MakeError> {
     let (guest, most_mib, spare_mib) = match version {
         Startable::Wasm(_) => (Guest::Wasm, spec.memory_mib.min(MOST_MIB), MOST_MIB),
@@ -133,7 +141,14 @@ pub(super) async fn make(
     let name = host.run.name("snapshot")?;
     let written = match version {
         Startable::Wasm(version) => write_down(host, &name, (spec, version), extra_mib).await,
-        Startable::Linux(version) => linux::write_down(host, &name, (spec, version), extra_mib).await,
+        Startable::Linux(version) => {
+            let jail = (host, &name, extra_mib);
+            if of.is_runtime() {
+                linux::write_down_runtime(jail, (spec, version)).await
+            } else {
+                linux::write_down(jail, (spec, version), runtime).await
+            }
+        }
     };
     let _ = host.jailer.kill_until_gone(&name).await;
     host.run.remove(&name);
@@ -233,4 +248,33 @@ fn of_init(name: &SandboxName, spec: &VersionSpec) -> LineContext {
         request_id: "".into(),
         sandbox_id: name.as_str().into(),
     }
+}
+
+/// Whose fault it is decides what becomes of a function: what its init does, it does again.
+impl From<&MakeError> for NotMade {
+    fn from(error: &MakeError) -> Self {
+        match error {
+            MakeError::Snapshot(SnapshotFailure::Said(why)) => Self::Cannot(why.clone()),
+            MakeError::NotHeld | MakeError::Disk(_) => Self::Cannot(error.to_string()),
+            MakeError::Load { failure: LoadFailure::Said { reason: LoadError::TimedOut, .. }, .. } => {
+                Self::Init { timed_out: true, why: "its init ran past its time".to_owned() }
+            }
+            MakeError::Load {
+                failure: LoadFailure::Said { reason: LoadError::Function { error, detail }, .. },
+                ..
+            } => Self::Init { timed_out: false, why: function_message(*error, 0, detail) },
+            other => Self::NotNow(words(other)),
+        }
+    }
+}
+
+/// An error with what is behind it.
+pub(super) fn words(error: &MakeError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause {
+        words = format!("{words}: {deeper}");
+        cause = deeper.source();
+    }
+    words
 }

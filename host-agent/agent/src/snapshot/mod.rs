@@ -11,9 +11,11 @@
 //! - What the fleet has is brought, not made again (`fleet`).
 //! - One is served for exactly what it was made of ([`SnapshotOf`]), or not at all.
 //! - It is taken before any event: nothing of a caller is in it.
-//! - A Linux function's is made for it from its boot on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it.
+//! - A Linux function's is made for it from its init on (`AWS_LAMBDA_INITIALIZATION_TYPE`), and its scratch disk is part of it. It begins
+//!   with its [runtime's own](SnapshotOf::runtime), which is made once, kept and shared as any other.
 //!
-//! Modules: `shelf` files, `disk` what copies' disks lie over, `make` a VM that is written down, `tries` what is being made or could not be, `uses` how often they
+//! Modules: `shelf` files, `disk` what copies' disks lie over, `make` a VM that is written down, `runtime` what a Linux function's begins
+//! with, `tries` what is being made or could not be, `uses` how often they
 //! are taken, `view` what people see of all that and may do; `fleet` those of all hosts, `share` what goes there and comes from there, `paged` what
 //! starts that are paged touched, `map` which pages one holds.
 
@@ -24,6 +26,7 @@ mod make;
 mod map;
 mod paged;
 mod runs;
+mod runtime;
 mod share;
 mod shelf;
 mod tries;
@@ -43,16 +46,14 @@ use crate::{
     jailer::JailerClient,
     linux,
     pager::Manners,
-    sandbox::error::function_message,
     version::{
         Compiler, LinuxVersion, SealedCache, SealedVersion, Startable, VersionSpec, Weigh as _, What,
         guest_world,
     },
-    vmm::{LoadFailure, SnapshotFailure},
     zygote::Class,
 };
 use fleet::Named;
-use make::MakeError;
+use make::{MakeError, words};
 use std::{
     collections::HashSet,
     io,
@@ -67,7 +68,7 @@ use tries::{Insisted, Tries};
 use uses::Uses;
 use warren_artefact::{Digest, GuestOf, SnapshotKey, SnapshotOf};
 use warren_vmm_protocol::{
-    LoadError, PROTOCOL_VERSION,
+    PROTOCOL_VERSION,
     guest::{SandboxKind, Text},
 };
 
@@ -139,10 +140,12 @@ impl Snapshots {
         functions: HashSet<String>,
         min_age: Duration,
     ) -> io::Result<Removed> {
-        self.tries().retain(|function| functions.contains(function));
+        // A runtime's own are nobody's, and few.
+        self.tries().retain(|function| function.is_empty() || functions.contains(function));
         self.collect(Named { sources: sources.clone(), functions: functions.clone() }, min_age);
         let Some(place) = self.shelf.clone() else { return Ok(Removed::default()) };
-        let work = move || place.retain(&sources, &functions, min_age);
+        let trusted = self.compiler.builder_key();
+        let work = move || place.retain(&sources, &functions, min_age, &[trusted]);
         tokio::task::spawn_blocking(work).await?
     }
 
@@ -264,11 +267,20 @@ impl Snapshots {
         if self.take_from_fleet(host, &of, what).await {
             return Ok(());
         }
+        let mut runtime = self.runtime(host, place, &of, what).await;
         let (key, function, began) = (of.key(), of.function.clone(), Instant::now());
-        match make::make(host, place, &self.compiler, of, what).await {
+        let (made, is_booted) = loop {
+            let made = make::make(host, place, &self.compiler, of.clone(), what, runtime.as_deref()).await;
+            match (made, runtime.take()) {
+                // The next try boots.
+                (Err(MakeError::Runtime(why)), Some(runtime)) => self.refused(&runtime, &words(&why)).await,
+                (made, runtime) => break (made, runtime.is_none()),
+            }
+        };
+        match made {
             Ok(made) => {
                 let (bytes, ms) = (made.bytes(), began.elapsed().as_millis());
-                tracing::info!(function, %key, bytes, ms, "a snapshot was made");
+                tracing::info!(function, %key, bytes, ms, is_booted, "a snapshot was made");
                 let made = self.sealed.insert(key, made);
                 expect(host, what);
                 Self::share(host, made.head.of().clone());
@@ -365,31 +377,5 @@ fn expect(host: &Host, what: (&VersionSpec, &Startable)) {
     let (spec, version) = what;
     if let Some(class) = Class::of(host, spec, version) {
         host.zygotes.expect(class);
-    }
-}
-
-/// Whose fault it is decides what becomes of a function: what its init does, it does again.
-impl From<&MakeError> for NotMade {
-    fn from(error: &MakeError) -> Self {
-        match error {
-            MakeError::Snapshot(SnapshotFailure::Said(why)) => Self::Cannot(why.clone()),
-            MakeError::NotHeld | MakeError::Disk(_) => Self::Cannot(error.to_string()),
-            MakeError::Load { failure: LoadFailure::Said { reason: LoadError::TimedOut, .. }, .. } => {
-                Self::Init { timed_out: true, why: "its init ran past its time".to_owned() }
-            }
-            MakeError::Load {
-                failure: LoadFailure::Said { reason: LoadError::Function { error, detail }, .. },
-                ..
-            } => Self::Init { timed_out: false, why: function_message(*error, 0, detail) },
-            other => {
-                let mut why = other.to_string();
-                let mut cause = std::error::Error::source(other);
-                while let Some(deeper) = cause {
-                    why = format!("{why}: {deeper}");
-                    cause = deeper.source();
-                }
-                Self::NotNow(why)
-            }
-        }
     }
 }

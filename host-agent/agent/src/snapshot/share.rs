@@ -216,6 +216,9 @@ impl Snapshots {
                 if !wanted {
                     // Removed while it was sent.
                     let _ = fleet.remove(key).await;
+                } else if of.is_runtime() && fleet.book().has_another(key, kept.head.memory()) {
+                    // Another host was first: what is made from here on begins with that one, as everywhere.
+                    let _ = self.forget(key).await;
                 }
             }
             Err(error) => {

@@ -208,12 +208,13 @@ impl Shelf {
         }
     }
 
-    /// Removes those whose code or function is not named, once they are old enough.
+    /// Removes those whose code or function is not named, once they are old enough; a runtime's own, once none is kept that begins with it.
     pub fn retain(
         &self,
         sources: &HashSet<String>,
         functions: &HashSet<String>,
         min_age: Duration,
+        trusted: &[VerifyingKey],
     ) -> io::Result<Removed> {
         let is_named = |name: &OsStr| {
             let mut parts = name.to_str().unwrap_or_default().split('.').skip(1);
@@ -221,7 +222,13 @@ impl Shelf {
             source.is_some_and(|source| sources.contains(source))
                 && function.is_some_and(|function| functions.contains(function))
         };
-        sweep(&self.root, is_named, min_age)
+        let removed = sweep(&self.root, |name| is_named(name) || is_runtime(name), min_age)?;
+        let left = self.look("", trusted)?;
+        let begun_with: HashSet<_> =
+            left.iter().filter_map(|one| Some(one.head.as_ref().ok()?.of().runtime()?.key())).collect();
+        let is_wanted =
+            |name: &OsStr| !is_runtime(name) || parse(name).is_some_and(|(key, _)| begun_with.contains(&key));
+        Ok(removed.and(sweep(&self.root, is_wanted, min_age)?))
     }
 
     /// Removes the oldest until so many bytes fit.
@@ -291,6 +298,11 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn set_used(path: &Path, at: SystemTime) -> io::Result<()> {
     File::options().append(true).open(path)?.set_modified(at)
+}
+
+/// Whether a file's name says that no function is in it.
+fn is_runtime(name: &OsStr) -> bool {
+    parse(name).is_some_and(|(_, function)| function.is_empty())
 }
 
 /// The key and the function that a file's name says.

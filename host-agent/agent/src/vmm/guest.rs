@@ -7,6 +7,7 @@
 //! Configure ─▶ Log* ─┬─▶ Ready ──────▶ the invoke connection ─▶ (HoldStill ─▶ Still: it can be written down)
 //!                    └─▶ InitFailed ─▶ the same if the guest tries again with the first event, else an error
 //! Restored ─▶ Acknowledged ─▶ as after Configure
+//! of a guest that no function is in: (HoldStill ─▶ Still: it can be written down), Restored ─▶ Acknowledged ─▶ Configure, as above
 //! ```
 
 use super::{
@@ -58,9 +59,42 @@ pub async fn bring_up(
     config: GuestConfig,
     log: impl FnMut(&[u8]),
 ) -> Result<GuestUp, GuestFailure> {
-    let mut channel = connect(socket).await?;
-    channel.send(&GuestRequest::Configure(Box::new(config)), &[]).await?;
-    until_ready(channel, log).await
+    Nobodys::reach(socket).await?.configure(config, log).await
+}
+
+/// A guest that no function is in, and that waits for one.
+#[derive(Debug)]
+pub struct Nobodys(Channel);
+
+impl Nobodys {
+    /// Waits until one that boots has come so far.
+    pub async fn reach(socket: &Path) -> Result<Self, ChannelError> {
+        connect(socket).await.map(Self)
+    }
+
+    /// Makes one that was brought back one of its own.
+    pub async fn bring_back(socket: &Path, restored: Restored) -> Result<Self, GuestFailure> {
+        acknowledged(socket, restored).await.map(Self)
+    }
+
+    /// Asks it to hold still, so that it can be written down: whether it may be.
+    pub async fn hold_still(&mut self) -> Result<bool, ChannelError> {
+        self.0.send(&GuestRequest::HoldStill, &[]).await?;
+        match self.0.receive().await? {
+            GuestReply::Still { held } => Ok(held),
+            _ => Err(ChannelError::Unexpected("another answer to HoldStill")),
+        }
+    }
+
+    /// Makes it a function's sandbox, and waits until that is ready; `log` gets what is written meanwhile.
+    pub async fn configure(
+        mut self,
+        config: GuestConfig,
+        log: impl FnMut(&[u8]),
+    ) -> Result<GuestUp, GuestFailure> {
+        self.0.send(&GuestRequest::Configure(Box::new(config)), &[]).await?;
+        until_ready(self.0, log).await
+    }
 }
 
 /// Makes a guest that was brought back one of its own, and waits until its function is ready; `log` as for [`bring_up`].
@@ -69,10 +103,15 @@ pub async fn bring_back(
     restored: Restored,
     log: impl FnMut(&[u8]),
 ) -> Result<GuestUp, GuestFailure> {
+    until_ready(acknowledged(socket, restored).await?, log).await
+}
+
+/// Tells one that was brought back that it was.
+async fn acknowledged(socket: &Path, restored: Restored) -> Result<Channel, GuestFailure> {
     let mut channel = connect(socket).await?;
     channel.send(&GuestRequest::Restored(Box::new(restored)), &[]).await?;
     match channel.receive().await? {
-        GuestReply::Acknowledged => until_ready(channel, log).await,
+        GuestReply::Acknowledged => Ok(channel),
         GuestReply::InitFailed { error, .. } => Err(GuestFailure::Init(error)),
         _ => Err(ChannelError::Unexpected("something before the acknowledgement").into()),
     }

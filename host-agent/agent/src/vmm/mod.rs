@@ -11,6 +11,6 @@ mod log_tail;
 
 pub use channel::ChannelError;
 pub use control::{ControlChannel, LoadFailure, Loaded, SnapshotFailure};
-pub use guest::{GuestFailure, GuestUp, bring_back, bring_up, guest_error, reconnect};
+pub use guest::{GuestFailure, GuestUp, Nobodys, bring_back, bring_up, guest_error, reconnect};
 pub use invoke::{InvokeChannel, Progress};
 pub use log_tail::LogTail;

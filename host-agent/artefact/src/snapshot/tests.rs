@@ -164,3 +164,18 @@ proptest! {
         prop_assert!(open(&like, &of("hello"), &key(1)).is_err());
     }
 }
+
+#[test]
+fn functions_of_one_guest_begin_with_one_runtimes() {
+    let [one, other] = ["one", "other"].map(linux_of);
+    let runtime = one.runtime().unwrap();
+    assert_eq!(other.runtime(), Some(runtime.clone()));
+    assert!(runtime.is_runtime() && !one.is_runtime() && runtime.source().is_none());
+    assert_eq!((runtime.runtime(), of("wasm").runtime()), (None, None));
+    let mut another = one.clone();
+    if let GuestOf::Linux { machine, .. } = &mut another.guest {
+        *machine = Digest::of(b"another");
+    }
+    assert_ne!(another.runtime().unwrap().key(), runtime.key());
+    assert!([one, other].iter().all(|function| function.key() != runtime.key()));
+}

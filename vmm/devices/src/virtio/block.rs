@@ -11,6 +11,8 @@ pub const ID: u32 = 2;
 pub const QUEUES: [u16; 1] = [256];
 /// Bytes of a sector, whatever the block size (5.2.4).
 pub const SECTOR: u64 = 512;
+/// Bytes of the number of sectors, with which the configuration space begins (5.2.4).
+pub const SECTORS_LEN: usize = 8;
 /// Bytes of the id string (5.2.6).
 pub const ID_LEN: u32 = 20;
 /// Most sectors of one discard or zeroing.

@@ -11,15 +11,18 @@ use crate::{Failure, say};
 use rustix::fs::{FallocateFlags, Mode, fallocate, statvfs};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::Result as IoResult;
+use std::io::{Error as IoError, Result as IoResult, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Where disks are mounted before the overlay stands; nobody sees them later.
 const LOWER: &str = "/lower";
 const SCRATCH: &str = "/scratch";
 /// On the scratch disk.
 const BALLAST: &str = "ballast";
+/// How often it is asked how large a disk is.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Mounts root and scratch disk as one tree at `target`.
 pub(crate) fn overlay(root: &str, kind: &str, scratch: &str, target: &str) -> Result<(), Failure> {
@@ -61,6 +64,21 @@ pub(crate) fn overlay(root: &str, kind: &str, scratch: &str, target: &str) -> Re
     }
     say!("root is {root} under {scratch}");
     Ok(())
+}
+
+/// Waits until a disk holds so many bytes: one that came with a restore is there once its driver has heard of it.
+pub(super) fn await_bytes(disk: &mut fs::File, bytes: u64) -> IoResult<()> {
+    let give_up = Instant::now() + crate::filesystems::PATIENCE;
+    loop {
+        let held = disk.seek(SeekFrom::End(0))?;
+        if held >= bytes {
+            return disk.rewind();
+        }
+        if Instant::now() >= give_up {
+            return Err(IoError::other(format!("it holds {held} bytes, {bytes} are to be on it")));
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Programs read `/var/task` and no more.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  boot:       root (read-only) + scratch disk ──▶ overlay is /; /tmp and /var/task are folders of the scratch disk
-//!              loopback up, vsock port 1 listens
+//!              loopback up, vsock port 1 listens; from here on it can be written down, and brought back with another task disk
 //!  Configure:  time, host name, network, names ──▶ files of the function unpacked, then read-only ──▶ /tmp's quota
 //!  programs:   a user of their own, no new privileges
 //!  Restored:   randomness, time, name, ports of its own ([`renew`])
@@ -77,7 +77,8 @@ fn prepare(settings: &Settings, config: &GuestConfig) -> Result<(), Unprepared> 
         fs::write("/etc/resolv.conf", servers).map_err(guest_failure("write /etc/resolv.conf"))?;
     }
     if config.task_len > 0 {
-        let disk = fs::File::open(&settings.task).map_err(guest_failure("open the task disk"))?;
+        let mut disk = fs::File::open(&settings.task).map_err(guest_failure("open the task disk"))?;
+        disks::await_bytes(&mut disk, config.task_len).map_err(guest_failure("wait for the task disk"))?;
         task::unpack(disk, config.task_len, &Places::guest().task)
             .map_err(|error| Unprepared { failure: error.fault(), text: error.to_string() })?;
     }

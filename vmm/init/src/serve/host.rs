@@ -1,14 +1,15 @@
 //! The host's side of port 1: frames in, frames out. A newer connection replaces the older.
 //!
 //! ```text
-//!  Own ──HoldStill──▶ Still(on connection N) ──an event on N──▶ Own: this is who was written down
-//!                          │ Restored on another connection
-//!                          └──▶ renewed, acknowledged ──▶ Own: this is a copy
+//!  nobody's ──Configure──▶ a function's: events, until Shutdown
+//!   │ ▲ HoldStill: it may be written down, for every function that is to begin with it
+//!   ╰─╯ Restored: renewed, acknowledged
 //! ```
-//! Who said that it holds still may be one of many afterwards: on another connection nothing but `Restored` and `Shutdown` is taken.
+//! What is taken on which connection once it held still is [`super::lives`]'.
 
 use super::Unprepared;
 use super::event::HostEvent;
+use super::lives::{Lives, Told};
 use super::outgoing::Outgoing;
 use super::supervisor::Supervisor;
 use crate::core::Machine;
@@ -66,51 +67,123 @@ impl Listener {
     }
 }
 
-/// Waits for the connection that configures.
-pub(crate) async fn configure(listener: &mut Listener) -> IoResult<(UnixStream, Box<GuestConfig>)> {
-    loop {
-        let mut stream = listener.accept().await?;
-        if let Ok(GuestRequest::Configure(config)) = read_request(&mut stream).await {
-            return Ok((stream, config));
+/// The connection that configured, and what is known of those before.
+pub(crate) struct Line {
+    /// It.
+    pub(crate) stream: UnixStream,
+    /// Which one it is.
+    number: u64,
+    lives: Lives,
+}
+
+/// One that no function is in yet.
+struct Nobodys<'a> {
+    renew: &'a dyn Fn(&Restored) -> Result<(), Unprepared>,
+    lives: Lives,
+}
+
+/// Waits for the connection that configures; `Ok(None)`: it cannot be one of its own, which is said. `renew` makes one that was
+/// written down before, and brought back, a guest of its own.
+pub(crate) async fn configure(
+    listener: &mut Listener,
+    renew: impl Fn(&Restored) -> Result<(), Unprepared>,
+) -> IoResult<Option<(Box<GuestConfig>, Line)>> {
+    let mut nobodys = Nobodys { renew: &renew, lives: Lives::default() };
+    let mut stream = listener.accept().await?;
+    for number in 0.. {
+        let asked = tokio::select! {
+            asked = nobodys.converse(stream, number) => asked,
+            newer = listener.accept() => {
+                stream = newer?;
+                continue;
+            }
+        };
+        match asked {
+            Ok(Some((config, stream))) => {
+                return Ok(Some((config, Line { stream, number, lives: nobodys.lives })));
+            }
+            Ok(None) => return Ok(None),
+            // Whoever it was is gone, or not to be talked to, and hears that.
+            Err(_) => stream = listener.accept().await?,
+        }
+    }
+    Ok(None)
+}
+
+impl Nobodys<'_> {
+    /// Serves one connection until it configures, or ends.
+    async fn converse(
+        &mut self,
+        mut stream: UnixStream,
+        number: u64,
+    ) -> IoResult<Option<(Box<GuestConfig>, UnixStream)>> {
+        loop {
+            match read_request(&mut stream).await? {
+                GuestRequest::Configure(config) if self.lives.is_own(number) => {
+                    self.lives.go_on();
+                    return Ok(Some((config, stream)));
+                }
+                GuestRequest::HoldStill if self.lives.is_own(number) => {
+                    // What is on the way to a disk would be written by every copy.
+                    let _ = tokio::task::spawn_blocking(rustix::fs::sync).await;
+                    // Before it is said: whoever hears it may write this down.
+                    self.lives.hold_still(number);
+                    // No program is there that could run.
+                    say(&mut stream, &GuestReply::Still { held: true }).await?;
+                }
+                GuestRequest::Restored(restored) => {
+                    match self.lives.told(number, restored.generation) {
+                        Told::Refused => return Err(ErrorKind::InvalidData.into()),
+                        Told::Known => {}
+                        Told::News => {
+                            let renewed =
+                                super::same_version(restored.version).and_then(|()| (self.renew)(&restored));
+                            if let Err(unprepared) = renewed {
+                                let reply = GuestReply::InitFailed { init_us: 0, error: unprepared.error() };
+                                say_last(&mut stream, &reply).await;
+                                return Ok(None);
+                            }
+                            self.lives.renewed(restored.generation);
+                        }
+                    }
+                    say(&mut stream, &GuestReply::Acknowledged).await?;
+                }
+                _ => return Err(ErrorKind::InvalidData.into()),
+            }
         }
     }
 }
 
-/// Says one thing and no more.
-pub(crate) async fn say_once(stream: &mut UnixStream, reply: &GuestReply) -> IoResult<()> {
-    let bytes = warren_vmm_protocol::frame::encode(reply).map_err(IoError::other)?;
-    stream.write_all(&bytes).await?;
-    stream.shutdown().await
+/// Says one thing and no more, to whoever still hears it.
+pub(crate) async fn say_last(stream: &mut UnixStream, reply: &GuestReply) {
+    let said = async {
+        say(stream, reply).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(super::LAST_WORDS, said).await;
 }
 
-/// Which life this is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Life {
-    /// Its own.
-    Own,
-    /// It may have been written down since it said on this connection that it holds still.
-    Still { on: u64 },
+async fn say(stream: &mut UnixStream, reply: &GuestReply) -> IoResult<()> {
+    let bytes = warren_vmm_protocol::frame::encode(reply).map_err(IoError::other)?;
+    stream.write_all(&bytes).await
 }
 
 /// What is known of the host over its connections.
 struct Host {
     supervisor: Supervisor,
     renew: fn(&Restored) -> Result<(), Unprepared>,
-    life: Life,
-    /// The generation that it was told last.
-    generation: Option<u128>,
+    lives: Lives,
 }
 
-/// Serves connections, for ever: the given one first. `renew` makes a copy a guest of its own.
+/// Serves connections, for ever: the one that configured first. `renew` makes a copy a guest of its own.
 pub(crate) async fn serve(
     mut listener: Listener,
-    first: UnixStream,
+    Line { mut stream, number: first, lives }: Line,
     supervisor: Supervisor,
     renew: fn(&Restored) -> Result<(), Unprepared>,
 ) -> IoResult<()> {
-    let mut host = Host { supervisor, renew, life: Life::Own, generation: None };
-    let mut stream = first;
-    for number in 0.. {
+    let mut host = Host { supervisor, renew, lives };
+    for number in first.. {
         tokio::select! {
             () = host.converse(stream, number) => stream = listener.accept().await?,
             newer = listener.accept() => stream = newer?,
@@ -135,27 +208,24 @@ impl Host {
     async fn listen(&mut self, mut reader: OwnedReadHalf, number: u64) -> IoResult<()> {
         loop {
             let request = read_request(&mut reader).await?;
-            let still = match self.life {
-                Life::Own => None,
-                Life::Still { on } => Some(on == number),
-            };
-            match (request, still) {
-                (GuestRequest::Shutdown, _) => self.supervisor.feed(Machine::shutdown),
-                (GuestRequest::Invoke(request), None | Some(true)) => {
+            match request {
+                GuestRequest::Shutdown => self.supervisor.feed(Machine::shutdown),
+                GuestRequest::Invoke(request) if self.lives.is_own(number) => {
                     let payload = read_payload(&mut reader, request.payload_len).await?;
-                    self.life = Life::Own;
+                    self.lives.go_on();
                     self.supervisor.event(HostEvent::new(&request, payload));
                 }
-                (GuestRequest::HoldStill, None | Some(true)) => {
+                GuestRequest::HoldStill if self.lives.is_own(number) => {
                     let held = self.supervisor.still().await.map_err(|_| ErrorKind::InvalidData)?;
                     // Before it is said: whoever hears it may write this down.
-                    self.life = Life::Still { on: number };
+                    self.lives.hold_still(number);
                     self.supervisor.outgoing().answer(&GuestReply::Still { held });
                 }
-                (GuestRequest::Restored(restored), Some(false)) => self.restored(&restored)?,
-                (GuestRequest::Restored(restored), None) if self.generation == Some(restored.generation) => {
-                    self.supervisor.outgoing().answer(&GuestReply::Acknowledged);
-                }
+                GuestRequest::Restored(restored) => match self.lives.told(number, restored.generation) {
+                    Told::News => self.restored(&restored)?,
+                    Told::Known => self.supervisor.outgoing().answer(&GuestReply::Acknowledged),
+                    Told::Refused => return Err(ErrorKind::InvalidData.into()),
+                },
                 _ => return Err(ErrorKind::InvalidData.into()),
             }
         }
@@ -168,8 +238,7 @@ impl Host {
             self.supervisor.give_up(&unprepared.error());
             return Ok(());
         }
-        self.life = Life::Own;
-        self.generation = Some(restored.generation);
+        self.lives.renewed(restored.generation);
         self.supervisor.outgoing().answer(&GuestReply::Acknowledged);
         self.supervisor.feed(Machine::restored).map_err(|_| ErrorKind::InvalidData.into())
     }

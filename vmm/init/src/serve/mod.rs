@@ -15,6 +15,7 @@ pub(crate) mod freezer;
 mod host;
 mod identifier;
 mod lines;
+mod lives;
 mod outgoing;
 mod output;
 pub(crate) mod places;
@@ -102,11 +103,11 @@ pub(crate) fn run(
 
 async fn live(setup: Setup, prepare: impl FnOnce(&GuestConfig) -> Result<(), Unprepared>) -> IoResult<()> {
     let mut listener = Listener::new(setup.listener)?;
-    let (mut stream, config) = host::configure(&mut listener).await?;
+    let Some((config, mut line)) = host::configure(&mut listener, setup.renew).await? else { return Ok(()) };
     let clock = Clock::start();
     if let Err(unprepared) = same_version(config.version).and_then(|()| prepare(&config)) {
         let reply = GuestReply::InitFailed { init_us: clock.now(), error: unprepared.error() };
-        let _ = tokio::time::timeout(LAST_WORDS, host::say_once(&mut stream, &reply)).await;
+        host::say_last(&mut line.stream, &reply).await;
         return Ok(());
     }
     let api = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, setup.api_port))).await?;
@@ -117,7 +118,7 @@ async fn live(setup: Setup, prepare: impl FnOnce(&GuestConfig) -> Result<(), Unp
     let supervisor = Supervisor::new(clock, *config, setup.places, address, setup.guest, outside);
     let mut children = signal(SignalKind::child())?;
     tokio::task::spawn_local(api::serve(api, supervisor.clone()));
-    tokio::task::spawn_local(host::serve(listener, stream, supervisor.clone(), setup.renew));
+    tokio::task::spawn_local(host::serve(listener, line, supervisor.clone(), setup.renew));
     let reaper = supervisor.clone();
     tokio::task::spawn_local(async move {
         while children.recv().await.is_some() {

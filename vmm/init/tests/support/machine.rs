@@ -45,12 +45,10 @@ impl Machine {
     /// Boots one, with these words more for init. The guest waits for its configuration.
     pub fn start(kernel: &Path, fixtures: &Path, task: &[u8], words: &str) -> Self {
         let open = |name: &Path| OwnedFd::from(fs::File::open(name).unwrap());
-        let mut task = task.to_vec();
-        task.resize(task.len().next_multiple_of(512), 0);
         let disks = [
             open(&fixtures.join("root.ext4")),
             memfd(&fs::read(fixtures.join("scratch.ext4")).unwrap()),
-            memfd(&task),
+            memfd(&whole_sectors(task)),
         ];
         let kernel_image = open(&kernel.join("vmlinuz"));
         let initrd = memfd(&initrd(&fs::read(super::program()).unwrap(), &kernel.join("modules")).unwrap());
@@ -141,11 +139,20 @@ impl Machine {
 impl Written {
     /// Brings a copy back, with a scratch disk of its own and this address.
     pub fn bring_back(&self, guest_cid: u32) -> Machine {
-        let [root, scratch, task] = &self.disks;
+        self.bring_back_with(guest_cid, self.disks[2].try_clone().unwrap())
+    }
+
+    /// The same, with these files of a function where there was an empty disk.
+    pub fn begin(&self, guest_cid: u32, task: &[u8]) -> Machine {
+        self.bring_back_with(guest_cid, memfd(&whole_sectors(task)))
+    }
+
+    fn bring_back_with(&self, guest_cid: u32, task: OwnedFd) -> Machine {
+        let [root, scratch, _] = &self.disks;
         let scratch = fs::File::from(scratch.try_clone().unwrap());
         let mut bytes = vec![0; usize::try_from(scratch.metadata().unwrap().len()).unwrap()];
         scratch.read_exact_at(&mut bytes, 0).unwrap();
-        let disks = [root.try_clone().unwrap(), memfd(&bytes), task.try_clone().unwrap()];
+        let disks = [root.try_clone().unwrap(), memfd(&bytes), task];
         let (state, devices) = (self.state.clone(), devices(guest_cid));
         let spec = LinuxRestore { state, devices, label: "copy".to_owned() };
         Machine::launch(&ControlRequest::RestoreLinux(spec), &[&self.memory], disks)
@@ -207,6 +214,12 @@ fn receive<T: serde::de::DeserializeOwned>(stream: &mut UnixStream) -> Option<T>
     let mut body = vec![0; read_len(prefix).unwrap()];
     stream.read_exact(&mut body).ok()?;
     Some(decode(&body).unwrap())
+}
+
+fn whole_sectors(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
 }
 
 fn memfd(bytes: &[u8]) -> OwnedFd {

@@ -98,6 +98,13 @@ impl Sandbox {
 
     /// Starts it and waits for init's end.
     pub fn start(self) -> Running {
+        let (mut running, config) = self.unconfigured();
+        running.configure(config);
+        running
+    }
+
+    /// Starts it, and tells it nothing; what it is to be told.
+    pub fn unconfigured(self) -> (Running, GuestConfig) {
         let socket = self.path("socket");
         let child =
             Command::new(program()).arg("serve").arg(&socket).arg(self.folder.path()).spawn().unwrap();
@@ -109,18 +116,13 @@ impl Sandbox {
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         };
-        self.configure(stream, Some(child))
+        (Running::new(stream, Some(child), self.folder), self.config)
     }
 
     /// The same over a stream to a supervisor that somebody else started.
     pub fn over(self, stream: UnixStream) -> Running {
-        self.configure(stream, None)
-    }
-
-    fn configure(self, stream: UnixStream, child: Option<Child>) -> Running {
-        let mut running = Running::new(stream, child, self.folder);
-        running.send(&GuestRequest::Configure(Box::new(self.config)), &[]);
-        assert!(!running.outcome(), "acknowledged what was not asked");
+        let mut running = Running::new(stream, None, self.folder);
+        running.configure(self.config);
         running
     }
 
@@ -170,6 +172,18 @@ impl Running {
             first = false;
         };
         acknowledged
+    }
+
+    /// Makes it a function's, and waits for init's end.
+    pub fn configure(&mut self, config: GuestConfig) {
+        self.send(&GuestRequest::Configure(Box::new(config)), &[]);
+        assert!(!self.outcome(), "acknowledged what was not asked");
+    }
+
+    /// A configuration that it must not take: it ends the connection.
+    pub fn refuses_to_be_configured(&mut self, config: &GuestConfig) -> bool {
+        self.send(&GuestRequest::Configure(Box::new(config.clone())), &[]);
+        self.receive::<GuestReply>().is_none()
     }
 
     /// Asks it to hold still: whether programs are held, and nothing if it does not and ends the connection.

@@ -5,7 +5,8 @@
 //!  resume   judged -> memory mapped -> devices as they were -> registers -> clock -> another generation -> doorbells -> go
 //! ```
 //! - What devices gave back is told before registers are read: the interrupt lies in them.
-//! - The generation's id is in memory, and its interrupt in a local APIC, before any vCPU runs.
+//! - The generation's id is in memory, and its interrupt in a local APIC, before any vCPU runs. So is that of a disk that was empty
+//!   and is not any more.
 //! - Pages of the snapshot are mapped privately: clones share what they do not write. Or a pager brings them
 //!   ([`super::paged`]).
 //! - The guest's clocks go on where they stood. What time it is, whoever brings it back tells its init.
@@ -291,6 +292,7 @@ pub fn wake(
     set_clock(&kept.vm, clock_ns)?;
     events.begin_generation(fresh)?;
     for device in &kept.bus.devices {
+        device.tell_news();
         device.ring();
     }
     Ok(())

@@ -100,6 +100,8 @@ pub struct Device {
     rests: AtomicBool,
     /// Who waits for the working half to begin again.
     again: Mutex<Option<Sender<io::Result<()>>>>,
+    /// It was brought back, and its configuration is another: to be told.
+    news: AtomicBool,
     queues: Mutex<Queues>,
     ram: Ram,
     broken: Seldom,
@@ -146,6 +148,7 @@ impl Device {
             quiesce: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             again: Mutex::default(),
+            news: AtomicBool::new(false),
             queues: Mutex::default(),
             ram,
             broken: Seldom::default(),

@@ -24,11 +24,15 @@ const BEFORE: &str = "
     kept='kept in a shell'
     echo kept in memory > /tmp/kept
     echo 'kept on disk' | b dd of=/dev/vdd bs=512 conv=sync,fsync 2>/dev/null
+    empty=\"$(b cat /sys/class/block/vde/size) sectors, $(b cat /dev/vde | b wc -c) bytes\"
     ( until [ -e /tmp/on ]; do b sleep 0.1; done; echo a timer of the first life fires ) &
     timer=$!";
 const AFTER: &str = "
     echo $kept
+    echo an empty disk had $empty
     b cat /tmp/kept
+    for look in $(b seq 1000); do [ $(b cat /sys/class/block/vde/size) = 8 ] && break; b sleep 0.01; done
+    b cat /dev/vde | b head -n 1
     b head -n 1 /dev/vdd
     echo 'written later' | b dd of=/dev/vdd bs=512 seek=3 conv=sync,fsync 2>/dev/null
     b sleep 0.1 && echo a timer of the second life fires
@@ -36,10 +40,23 @@ const AFTER: &str = "
     echo > /tmp/on
     wait $timer
     echo cpus $(b nproc) online";
-const LINES: [&str; 7] = [
+/// The disk of [`BEFORE`] that is empty, and what is on it in the second life.
+const EMPTY: usize = 4;
+const FILLED: [u8; 4096] = {
+    let (mut disk, text) = ([0; 4096], b"a disk that was filled meanwhile\n");
+    let mut at = 0;
+    while at < text.len() {
+        disk[at] = text[at];
+        at += 1;
+    }
+    disk
+};
+const LINES: [&str; 9] = [
     "console: kept in a shell",
     "console: kept in memory",
     "console: kept on disk",
+    "console: an empty disk had 0 sectors, 0 bytes",
+    "console: a disk that was filled meanwhile",
     "console: a timer of the first life fires",
     "console: a timer of the second life fires",
     "console: entropy 64",
@@ -76,7 +93,7 @@ fn a_6_1_guest_goes_on_in_both_lives() {
     let Some(folder) = guests() else { return };
     let script = format!("{BEFORE}\n/tmp/probe 1000\n{AFTER}");
     let mut guest = Guest::with_probe(&folder, "6.1", &script);
-    guest.disks.push((memfd(&vec![0; MIB]), false));
+    guest.disks.extend([(memfd(&vec![0; MIB]), false), (memfd(&[]), true)]);
     guest.shape(None, 1, 128);
     let mut running = guest.start();
     assert!(running.vmm.until("guest-probe: listening"));
@@ -92,6 +109,7 @@ fn a_6_1_guest_goes_on_in_both_lives() {
     let before = running.kill().log;
     refusals(&guest, &snapshot, (Guest::launch, "of kind"));
     refusals(&guest, &snapshot, (|guest| guest.zygote().0, "made for devices"));
+    guest.disks[EMPTY].0 = memfd(&FILLED);
     let mut running = guest.restore(&snapshot);
     not_put_back(&mut running.control, "keeps what is written to it");
     // Asked for before the guest has heard that its connections are over.
@@ -125,13 +143,14 @@ fn clones(kernel: &str, cpus: u8, count: usize) {
     let mut guest = Guest::new(&folder, kernel, &script);
     let gate = memfd(&vec![0; MIB]);
     guest.disks.push((gate.try_clone().unwrap(), true));
-    guest.disks.push((memfd(&vec![0; MIB]), false));
+    guest.disks.extend([(memfd(&vec![0; MIB]), false), (memfd(&[]), true)]);
     guest.shape(None, cpus, 128);
     let mut running = guest.start();
     assert!(running.vmm.until("console: waiting for go"));
     let snapshot = running.snapshot();
     drop(running.kill());
     write_at(&gate, 0, b"go");
+    guest.disks[EMPTY].0 = memfd(&FILLED);
     let cpus = format!("console: cpus {cpus} online");
     let mut drawn = BTreeSet::new();
     for number in 0..count {
@@ -211,9 +230,9 @@ fn refusals(guest: &Guest, snapshot: &Snapshot, (launch, other_kinds): (fn(&Gues
         );
         refused(reply, "devices", words);
     };
-    with(|devices, _| devices.truncate(5), "6 devices were written down, 5 are given");
+    with(|devices, _| devices.truncate(6), "7 devices were written down, 6 are given");
     with(|_, disks| disks.truncate(3), "descriptors came for devices");
-    with(|devices, _| devices.swap(4, 5), other_kinds);
+    with(|devices, _| devices.swap(5, 6), other_kinds);
     with(|devices, _| devices[3] = DeviceSpec::Block { read_only: true }, "offered features");
     with(|_, disks| disks[3] = memfd(&[0; 512]), "size or address");
 }

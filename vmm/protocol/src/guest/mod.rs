@@ -24,6 +24,17 @@
 //!   |<---------------------- GuestReply::Log * ---|
 //!   |<--- GuestReply::Ready or ::InitFailed ------|  from here on InvokeReply, as above
 //! ```
+//! A guest that no function is in yet is written down the same way, for all functions that begin with it: what is brought back is
+//! configured once it is one of its own. Its task disk is empty until then, and has the function's files in what is brought back:
+//! ```text
+//!   | GuestRequest::HoldStill ------------------->| in place of Configure
+//!   |<------------------------ GuestReply::Still -|  the host writes it down, and ends this one
+//!
+//!  host, on a connection to what was brought back |
+//!   | GuestRequest::Restored -------------------->|
+//!   |<----------------- GuestReply::Acknowledged -|
+//!   | GuestRequest::Configure ------------------->| and so on, as above
+//! ```
 //! Framing is [`crate::frame`]'s; an event's payload follows its request raw, as does an answer's. The events' messages are
 //! those of the Wasm guest, so that the agent's way of invoking is one.
 //!
@@ -57,7 +68,7 @@ use alloc::{boxed::Box, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages; part of [`GuestConfig`] and [`Restored`].
-pub const GUEST_VERSION: u32 = 2;
+pub const GUEST_VERSION: u32 = 3;
 /// The vsock port that the guest listens on.
 pub const PORT: u32 = 1;
 /// What an orderly shutdown may take before the guest ends whatever runs.
@@ -78,7 +89,7 @@ pub enum GuestRequest {
     Invoke(InvokeRequest),
     /// End in order.
     Shutdown,
-    /// Hold still, to be written down: for a guest that is ready and has no event.
+    /// Hold still, to be written down: for a guest that is ready and has no event, or is not configured yet.
     HoldStill,
     /// It was brought back from a snapshot, and is another one from here on.
     Restored(Box<Restored>),
@@ -108,7 +119,7 @@ pub enum GuestReply {
         held: bool,
     },
     /// Answer to `Restored`: the kernel's random numbers, the clock and the name are this one's own. Nothing of the function has
-    /// run since it was brought back.
+    /// run since it was brought back. One that was not configured waits for `Configure` now, any other says `Ready`.
     Acknowledged,
 }
 

@@ -94,8 +94,12 @@ pub(super) fn kind(one: &Snapshot) -> &'static str {
     }
 }
 
-/// `hello:3`; a file that does not say its version any more has none.
+/// `hello:3`; a file that does not say its version any more has none. What no function is in is its runtime's, for all that begin with it.
 pub(super) fn called(one: &Snapshot) -> String {
+    if one.function.is_empty() {
+        let of = short(&one.runtime_digest);
+        return if of.is_empty() { "(runtime)".to_owned() } else { format!("(runtime {of})") };
+    }
     match one.version {
         0 => one.function.clone(),
         version => format!("{}:{version}", one.function),
@@ -141,6 +145,11 @@ mod tests {
         (failed.reason, failed.age_ms) = ("it drew\nat once".into(), 5_000);
         failed.set_state(SnapshotState::Hopeless);
         failed.set_kind(Kind::Wasm);
+        let mut runtime = one("", 0, "eeeeeeee06ffff", "w1");
+        runtime.runtime_digest = "0123456789abcdef".into();
+        assert_eq!(called(&runtime), "(runtime 0123456789ab)");
+        runtime.runtime_digest.clear();
+        assert_eq!(called(&runtime), "(runtime)");
         let text = table(&[kept, failed], 61_000);
         let lines: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let row = |line: usize| lines[line].join(" ");

@@ -68,7 +68,7 @@ pub(super) struct RuntimeOf {
 }
 
 impl RuntimeOf {
-    /// `None`: each boot of it puts its pages elsewhere.
+    /// `None`: each boot of it puts its pages elsewhere. A Linux function's is told by [its runtime's](SnapshotOf::runtime) alone.
     pub(super) const fn of(of: &SnapshotOf) -> Option<Self> {
         match of.guest {
             GuestOf::Wasm { program, isa, .. } => Some(Self { program, isa: isa.0 }),
@@ -156,9 +156,10 @@ impl Book {
         !std::mem::replace(&mut self.sending, true)
     }
 
-    /// The next one to send. `None`: there is none, and nobody is at it any more.
+    /// The next one to send: what others are told by first. `None`: there is none, and nobody is at it any more.
     pub(in super::super) fn next(&mut self) -> Option<SnapshotOf> {
-        let next = self.waiting.pop_front();
+        let runtime = self.waiting.iter().position(SnapshotOf::is_runtime);
+        let next = self.waiting.remove(runtime.unwrap_or(0));
         self.sending = next.is_some();
         next
     }
@@ -197,8 +198,17 @@ impl Book {
         }
     }
 
+    /// Whether what was read of a key lately, and is of use here, is another than the one with this memory.
+    pub(in super::super) fn has_another(&self, key: SnapshotKey, memory: Digest) -> bool {
+        let found = self.answers.get(&key).and_then(|(_, found)| found.as_ref());
+        found.is_some_and(|found| found.head.memory() != memory && self.refusal(found).is_none())
+    }
+
     /// What another of this one's runtime may be told by.
     pub(in super::super) fn base(&self, of: &SnapshotOf) -> Option<SnapshotOf> {
+        if let Some(runtime) = of.runtime() {
+            return Some(runtime);
+        }
         self.bases.get(&RuntimeOf::of(of)?).filter(|base| *base != of).cloned()
     }
 

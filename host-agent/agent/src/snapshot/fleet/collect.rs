@@ -6,6 +6,7 @@
 //!  ▼
 //! every entry read and judged ─ origin fails ─▶ nothing is touched
 //!  │ good, and its function and code are named ─▶ root
+//!  │ good, a runtime's, and a root begins with it ▶ root
 //!  │ good, and young ───────────────────────────▶ root: a deploy under way is named by nobody yet
 //!  ╰ anything else, and old ────────────────────▶ removed
 //! roots ─▶ what none reaches is retired, and deleted by a later collection (warren-chunks)
@@ -64,14 +65,28 @@ pub(in super::super) struct Named {
 }
 
 impl Named {
-    /// Decides over one entry; `None`: it is not believed.
-    fn fate(&self, entry: Option<&FleetSnapshot>, is_old: bool) -> Fate {
+    /// Decides over one entry; `None`: it is not believed. `begun_with`: runtimes' that a root begins with.
+    fn fate(&self, entry: Option<&FleetSnapshot>, is_old: bool, begun_with: &HashSet<SnapshotKey>) -> Fate {
         let Some(entry) = entry else { return if is_old { Fate::Goes } else { Fate::Stays } };
         let of = entry.head.of();
-        let source = of.source().map(|source| source.to_string());
-        let is_named = self.functions.contains(&of.function)
-            && source.is_some_and(|source| self.sources.contains(&source));
-        if is_named || !is_old { Fate::Root } else { Fate::Goes }
+        let is_wanted = if of.is_runtime() {
+            begun_with.contains(&of.key())
+        } else {
+            let source = of.source().map(|source| source.to_string());
+            self.functions.contains(&of.function)
+                && source.is_some_and(|source| self.sources.contains(&source))
+        };
+        if is_wanted || !is_old { Fate::Root } else { Fate::Goes }
+    }
+
+    /// What the roots among these begin with.
+    fn begun_with<'a>(
+        &self,
+        entries: impl Iterator<Item = (&'a FleetSnapshot, bool)>,
+    ) -> HashSet<SnapshotKey> {
+        let roots =
+            entries.filter(|(entry, is_old)| self.fate(Some(entry), *is_old, &HashSet::new()) == Fate::Root);
+        roots.filter_map(|(entry, _)| Some(entry.head.of().runtime()?.key())).collect()
     }
 }
 
@@ -144,8 +159,11 @@ impl Fleet {
         let now = SystemTime::now();
         let is_old = |held: &Held| now.duration_since(held.since).is_ok_and(|age| age >= min_age);
         let mut roots = Vec::new();
+        let believed = all.iter().flatten();
+        let believed = believed.filter_map(|(_, held, entry)| Some((entry.as_ref()?, is_old(held))));
+        let begun_with = named.begun_with(believed);
         for (name, held, entry) in all.into_iter().flatten() {
-            match (named.fate(entry.as_ref(), is_old(&held)), entry) {
+            match (named.fate(entry.as_ref(), is_old(&held), &begun_with), entry) {
                 (Fate::Root, Some(entry)) => {
                     roots.push((name, [Some(entry.memory), entry.disk].into_iter().flatten().collect()));
                 }

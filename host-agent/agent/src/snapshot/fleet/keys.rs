@@ -1,6 +1,7 @@
 //! Keys of the fleet's snapshots, derived from its secret: nothing but the secret is kept anywhere.
 
 use std::path::Path;
+use warren_artefact::SnapshotOf;
 use warren_chunks::{LayerKind, Salts, TenantKey, salt::Domain};
 use warren_identity::{FleetSecret, IdentityError};
 
@@ -40,8 +41,8 @@ impl Keys {
         &self.salts
     }
 
-    /// What a function's own chunks are.
-    pub(super) fn of_functions(&self) -> Domain {
-        self.salts.newest(LayerKind::Function)
+    /// What the chunks of one are: a function's own, or a runtime's.
+    pub(super) fn domain(&self, of: &SnapshotOf) -> Domain {
+        self.salts.newest(if of.is_runtime() { LayerKind::Runtime } else { LayerKind::Function })
     }
 }

@@ -5,8 +5,8 @@
 //! else: memory cut, as a diff where one of its runtime is there ─▶ chunks put, four at once ─▶ manifest ─▶ the same of the disk ─▶ entry, if there is none ─▶ there
 //!                                                                                    └─ somebody was first: theirs stands
 //! ```
-//! The base of a diff is the first whole one of its runtime that this host knows the fleet to have, and keeps itself: what is in common
-//! is in the origin once, and a host that has the one reads little for the other. A diff is no base, so a chain is one link long.
+//! The base of a diff is, of a Linux function, its runtime's own; of a Wasm function the first whole one of its runtime that this host
+//! knows the fleet to have. Either only if this host keeps it itself: what is in common is in the origin once, and a host that has the one reads little for the other. A diff is no base, so a chain is one link long.
 //! A chunk that is put twice is there once, so whatever ended in the middle is begun again.
 
 use super::{
@@ -101,7 +101,7 @@ impl Fleet {
         };
         let put = Put { store: &store, mends };
         let began = Instant::now();
-        let domain = self.keys.of_functions();
+        let domain = self.keys.domain(of);
         let mut stored = Stored::default();
         // Where chunks were found damaged, a base's may be as well: all of this one's are put, and looked at.
         let diff = match base.filter(|_| !mends) {
@@ -168,7 +168,7 @@ impl Fleet {
         if counts.same.saturating_mul(4) < counts.full() {
             return Ok(None);
         }
-        let (name, domain) = (found.memory, self.keys.of_functions());
+        let (name, domain) = (found.memory, self.keys.domain(snapshot.head.of()));
         let cut = move |keep: &mut dyn FnMut(Sealed) -> Result<(), Left>| {
             cut_against((name, &image), &*was, &*is, &domain, keep).map(|(manifest, _)| manifest)
         };

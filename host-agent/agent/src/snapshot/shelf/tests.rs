@@ -163,16 +163,34 @@ fn the_oldest_makes_room() {
 fn what_nothing_names_goes_and_half_made_ones_too() {
     let (dir, (_keys, key)) = (tempfile::tempdir().unwrap(), key());
     let shelf = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    let trusted = [key.verifying_key()];
     for function in ["a", "b"] {
         shelf.put(&snapshot(function), &key).unwrap();
     }
+    // What both begin with.
+    let runtime = of("a").runtime().unwrap();
+    let memory = snapshot("a").memory;
+    let head =
+        SnapshotHead::new(runtime.clone(), b"state".to_vec(), Part::of(&[7; MEMORY]), Part::of(b""), *MADE);
+    shelf.put(&SealedSnapshot { head, memory, disk: None }, &key).unwrap();
+    assert_eq!(shelf.look("", &trusted).unwrap().iter().filter(|one| one.function.is_empty()).count(), 1);
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<HashSet<_>>();
     let source = Digest::of(b"module").to_string();
     let named = (set(&[&source]), set(&["a"]));
-    assert_eq!(shelf.retain(&named.0, &named.1, Duration::from_hours(1)).unwrap().files, 0, "young");
-    assert_eq!(shelf.retain(&named.0, &named.1, Duration::ZERO).unwrap().files, 1);
+    assert_eq!(
+        shelf.retain(&named.0, &named.1, Duration::from_hours(1), &trusted).unwrap().files,
+        0,
+        "young"
+    );
+    assert_eq!(shelf.retain(&named.0, &named.1, Duration::ZERO, &trusted).unwrap().files, 1);
     assert!(shelf.path(&of("a")).exists() && !shelf.path(&of("b")).exists());
-    assert_eq!(shelf.retain(&set(&[]), &named.1, Duration::ZERO).unwrap().files, 1, "its code is not named");
+    assert!(shelf.get(&runtime, &trusted).is_some(), "one begins with it still");
+    assert_eq!(
+        shelf.retain(&set(&[]), &named.1, Duration::ZERO, &trusted).unwrap().files,
+        2,
+        "its code is not named"
+    );
+    assert!(names(dir.path()).is_empty(), "nothing begins with it any more");
     fs::write(dir.path().join("tmp/half"), "x").unwrap();
     Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
     assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);

@@ -3,6 +3,7 @@
 //! ```text
 //!  works --come_to_rest: the step that is being made is done, what it gave back is told--> rests --go_on, rung--> works
 //! ```
+//! A disk that was empty may have come to hold something meanwhile: its driver is told before its guest goes on.
 //! A guest that is put back to its snapshot has its devices put back at rest: the working half first, which undoes what it did for it
 //! (a disk's own sectors) or ends it (streams), then registers and queues.
 //!
@@ -10,7 +11,7 @@
 //! is written down as one that waits: whoever goes on takes it again.
 
 use super::walk::{Walk, WalkError};
-use super::{Device, INTERRUPT_USED, lock};
+use super::{Device, INTERRUPT_CONFIG, INTERRUPT_USED, lock};
 use crate::progress::monotonic_ns;
 use std::io;
 use std::sync::TryLockError;
@@ -18,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use warren_devices::virtio::transport::{Effect, Mismatch};
-use warren_devices::virtio::{balloon, vsock};
+use warren_devices::virtio::{balloon, block, vsock};
 use warren_state::linux::device::VirtioState;
 
 /// How long between two looks at a device that works.
@@ -109,7 +110,17 @@ impl Device {
         let mut transport = lock(&self.transport);
         let effect = transport.resume(&state.transport)?;
         let mut config = lock(&self.config);
+        let sectors: [u8; block::SECTORS_LEN] = config.field(0);
         let fits = match state.transport.id {
+            // Its guest has seen nothing of it, so nothing that it knows of it is wrong: it may have any size now.
+            block::ID if was_empty(state) => {
+                let resumed = config.resume(&state.config, state.config_generation);
+                if config.change(0, &sectors) && state.transport.is_live() {
+                    self.signals.interrupt.fetch_or(INTERRUPT_CONFIG, Ordering::SeqCst);
+                    self.news.store(true, Ordering::SeqCst);
+                }
+                resumed
+            }
             // Says what the host wants and what the driver does.
             balloon::ID => config.resume(&state.config, state.config_generation),
             // The guest's address may be another: its driver reads it anew when it hears that its connections are over.
@@ -132,4 +143,16 @@ impl Device {
         }
         Ok(())
     }
+
+    /// Tells a driver what is other than it was written down, if something is; its vCPUs have their registers, and do not run yet.
+    pub fn tell_news(&self) {
+        if self.news.swap(false, Ordering::SeqCst) {
+            self.interrupt.raise();
+        }
+    }
+}
+
+/// A disk that had no sector.
+fn was_empty(state: &VirtioState) -> bool {
+    state.config.first_chunk() == Some(&[0; block::SECTORS_LEN])
 }

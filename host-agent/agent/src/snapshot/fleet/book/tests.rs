@@ -111,3 +111,28 @@ fn all_of_it_is_bounded() {
     let reason = |copy: &Copy| matches!(copy, Copy::Failed(why) if why.len() > MOST_REASON);
     assert!(!book.copies.values().any(reason));
 }
+
+#[test]
+fn a_linux_functions_is_told_by_its_runtimes_which_goes_first() {
+    let mut book = Book::default();
+    let [shell, wasm] = [samples::linux_of("shell", "1"), samples::of("wasm")];
+    let runtime = shell.runtime().unwrap();
+    assert_eq!(book.base(&shell), Some(runtime.clone()));
+    assert_eq!((book.base(&runtime), book.base(&wasm)), (None, None));
+    assert!(book.enqueue(shell.clone()) && !book.enqueue(wasm.clone()) && !book.enqueue(runtime.clone()));
+    assert_eq!(
+        [book.next(), book.next(), book.next(), book.next()],
+        [Some(runtime), Some(shell), Some(wasm), None]
+    );
+}
+
+#[test]
+fn another_hosts_is_told_from_ones_own() {
+    let (mut book, now, one) = (Book::default(), Instant::now(), found("echo"));
+    let (key, memory) = (one.head.of().key(), one.head.memory());
+    assert!(!book.has_another(key, memory), "nothing was read");
+    book.known(&one, now);
+    assert!(!book.has_another(key, memory) && book.has_another(key, Digest::of(b"another memory")));
+    book.refuse(key, memory, Refusal::Vmm);
+    assert!(!book.has_another(key, Digest::of(b"another memory")), "it is of no use here");
+}

@@ -31,6 +31,18 @@ pub(in super::super) fn of(function: &str) -> SnapshotOf {
     SnapshotOf { function: function.to_owned(), version: 1, task: None, told: digest("told"), guest }
 }
 
+pub(in super::super) fn linux_of(function: &str, kernel: &str) -> SnapshotOf {
+    let digest = |text: &str| Digest::of(text.as_bytes());
+    let guest = GuestOf::Linux {
+        runtime: digest("runtime"),
+        kernel: digest(kernel),
+        initrd: digest("initrd"),
+        machine: digest("machine"),
+        protocol_version: 1,
+    };
+    SnapshotOf { task: Some(digest("files")), guest, ..of(function) }
+}
+
 pub(in super::super) fn head(function: &str) -> SnapshotHead {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     SnapshotHead::new(of(function), vec![7; 100], Part::of(b"memory"), Part::of(b""), now)

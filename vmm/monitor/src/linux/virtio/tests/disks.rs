@@ -214,3 +214,59 @@ fn a_limit_holds_requests_back_and_says_until_when() {
     driver.bring_up();
     assert_eq!(driver.device.serve(0, &mut driver.front), Some(wake), "a reset is no way around a limit");
 }
+
+/// A disk that held nothing may hold something in another life, and its driver hears of it; any other is what it was.
+#[test]
+fn an_empty_disk_may_be_filled_in_another_life() {
+    const CONFIG: u64 = 0x100;
+    let size = |device: &Device| {
+        let (mut sectors, mut generation) = ([0; 8], [0; 4]);
+        device.read(CONFIG, &mut sectors);
+        device.read(0xFC, &mut generation);
+        (u64::from_le_bytes(sectors), u32::from_le_bytes(generation))
+    };
+    let life = |driver: &Driver<Block>, sectors: u8| {
+        let (next, _file) = disk(sectors, true);
+        let (lines, count) = counted(1);
+        let bells = vec![EventFd::new(libc::EFD_NONBLOCK).unwrap()];
+        let identity = next.identity.clone();
+        let device = Device::new("next".into(), identity, lines.line(0), bells, driver.ram.clone());
+        (device.resume(&driver.device.state()), device, next, count)
+    };
+    let (mut driver, _file) = disk(0, true);
+    for is_live in [false, true] {
+        if is_live {
+            driver.bring_up();
+            assert_eq!(driver.block(0, 0, &[(0x5000, 512, true)]), 1, "there is nothing on it");
+        }
+        let before = size(&driver.device);
+        assert!(driver.device.come_to_rest(u64::MAX));
+        let (resumed, device, next, count) = life(&driver, 16);
+        resumed.unwrap();
+        assert_eq!(size(&device), (16, before.1 + 1));
+        assert_eq!(count.0.load(Ordering::SeqCst), 0, "before its vCPUs have their registers");
+        device.tell_news();
+        device.tell_news();
+        assert_eq!(
+            count.0.load(Ordering::SeqCst),
+            usize::from(is_live),
+            "told once, of a driver that is there"
+        );
+        if is_live {
+            (driver.device, driver.front) = (Arc::new(device), next.front);
+            assert_eq!(driver.get(0x60), 2, "its configuration is another");
+            driver.set(0x64, 2);
+            assert_eq!(driver.block(0, 3, &[(0x5000, 512, true)]), 0);
+            assert_eq!(driver.bytes(0x5000, 512), vec![3; 512]);
+        }
+        driver.device.go_on();
+    }
+    // It has shown its guest something by now.
+    assert!(driver.device.come_to_rest(u64::MAX));
+    for sectors in [0, 8, 17] {
+        assert!(matches!(life(&driver, sectors).0, Err(state::ResumeError::Configuration)));
+    }
+    let (resumed, device, ..) = life(&driver, 16);
+    resumed.unwrap();
+    assert_eq!(size(&device).0, 16);
+}

@@ -1,0 +1,90 @@
+//! What the snapshot of a Linux function begins with: its guest, written down before any function was in it.
+//!
+//! ```text
+//! kept ─▶ it         none ─▶ the fleet's, brought ─▶ it
+//!                              ╰ none ─▶ made, which is one boot ─▶ kept, and given to the fleet ─▶ it
+//!                                         ╰ not now, or not for a minute yet ─▶ none: the function's is made by a boot
+//! ```
+//! All functions of a guest (runtime, kernel, initrd, machine) begin with the same, so what they have in common lies at the same place in
+//! all of them: the fleet has it once, and each function's as a diff on it (`fleet`).
+//!
+//! Of two hosts that make one at once, the fleet's is the one whose entry was first; the other host forgets its own and brings that,
+//! before it makes its next.
+
+use super::{SealedSnapshot, Shelf, Snapshots, make, tries::NotMade};
+use crate::{
+    host::Host,
+    version::{Startable, VersionSpec, Weigh as _},
+};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+use warren_artefact::SnapshotOf;
+
+impl Snapshots {
+    /// The runtime's, for who makes one of this function and has the turn. `None`: a Wasm function's, or there is none, which was said.
+    pub(super) async fn runtime(
+        &self,
+        host: &Arc<Host>,
+        place: &Arc<Shelf>,
+        of: &SnapshotOf,
+        what: (&VersionSpec, &Startable),
+    ) -> Option<Arc<SealedSnapshot>> {
+        let of = of.runtime()?;
+        if let Some(kept) = self.get(place, of.clone()).await {
+            if self.uses().note(of.key(), SystemTime::now()) {
+                let place = Arc::clone(place);
+                drop(tokio::task::spawn_blocking(move || place.touch(&of)));
+            }
+            return Some(kept);
+        }
+        if !self.tries().begin(&of, Instant::now()) {
+            return None;
+        }
+        let ended = self.runtime_made(host, place, of.clone(), what).await;
+        let kept = self.tries().end(of.key(), ended, Instant::now());
+        self.ends.send_replace(());
+        if !kept {
+            let _ = self.forget(of.key()).await;
+            return None;
+        }
+        self.get(place, of).await
+    }
+
+    async fn runtime_made(
+        &self,
+        host: &Arc<Host>,
+        place: &Arc<Shelf>,
+        of: SnapshotOf,
+        what: (&VersionSpec, &Startable),
+    ) -> Result<(), NotMade> {
+        if self.take_from_fleet(host, &of, what).await {
+            return Ok(());
+        }
+        let (key, began) = (of.key(), Instant::now());
+        let runtime = match what.1 {
+            Startable::Linux(version) => version.runtime.manifest.name.clone(),
+            Startable::Wasm(_) => String::new(),
+        };
+        match make::make(host, place, &self.compiler, of.clone(), what, None).await {
+            Ok(made) => {
+                let (bytes, ms) = (made.bytes(), began.elapsed().as_millis());
+                tracing::info!(runtime, %key, bytes, ms, "the snapshot of a runtime was made");
+                self.sealed.insert(key, made);
+                Self::share(host, of);
+                Ok(())
+            }
+            Err(error) => {
+                let why = NotMade::from(&error);
+                let error = anyhow::Error::from(error);
+                tracing::warn!(
+                    runtime,
+                    %key,
+                    "a runtime could not be written down, its functions boot to be: {error:#}"
+                );
+                Err(why)
+            }
+        }
+    }
+}
