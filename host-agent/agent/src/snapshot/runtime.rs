@@ -11,7 +11,11 @@
 //! Of two hosts that make one at once, the fleet's is the one whose entry was first; the other host forgets its own and brings that,
 //! before it makes its next.
 
-use super::{SealedSnapshot, Shelf, Snapshots, make, tries::NotMade};
+use super::{
+    SealedSnapshot, Shelf, Snapshots,
+    make::{self, words},
+    tries::NotMade,
+};
 use crate::{
     host::Host,
     version::{Startable, VersionSpec, Weigh as _},
@@ -76,7 +80,8 @@ impl Snapshots {
                 Ok(())
             }
             Err(error) => {
-                let why = NotMade::from(&error);
+                // Nothing of a function is in it, so nothing is sure to end the same: it is tried again.
+                let why = NotMade::NotNow(words(&error));
                 let error = anyhow::Error::from(error);
                 tracing::warn!(
                     runtime,

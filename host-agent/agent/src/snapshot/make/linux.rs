@@ -35,7 +35,7 @@ use warren_sandbox_plan::{
     name::SandboxName,
     request::{Limits, Program, Spawn},
 };
-use warren_vmm_protocol::{guest::SandboxKind, linux::LinuxRestore};
+use warren_vmm_protocol::{LoadError, guest::SandboxKind, linux::LinuxRestore};
 
 /// Most that a scratch disk may hold, the function's files among it. Copies lie over one and the same, and nothing of it is in
 /// memory: what bounds it is the shelf, and what the origin is asked to keep.
@@ -100,8 +100,22 @@ pub(super) async fn write_down(
     let still = guest.meanwhile(still).await;
     log.function_ended();
     let _ = log.finish();
-    let (held, _connection) = still?;
+    let (held, _connection) = still.map_err(|error| blamed(error, runtime.is_some()))?;
     guest.take(held, extra_mib, scratch).await
+}
+
+/// Whose fault it is that one did not come up: what is the guest's own, or its silence, is its runtime's where it began with that. Its
+/// function's init is its function's.
+fn blamed(error: MakeError, has_runtime: bool) -> MakeError {
+    match error {
+        MakeError::Load { failure: LoadFailure::Said { reason: LoadError::Guest(_), .. }, .. }
+        | MakeError::Silent(_)
+            if has_runtime =>
+        {
+            MakeError::Runtime(Box::new(error))
+        }
+        error => error,
+    }
 }
 
 /// One that is on its way to be written down.
@@ -217,4 +231,22 @@ pub(super) fn disk(file: &File) -> Result<KeptDisk, MakeError> {
         return Err(MakeError::Disk(mib));
     }
     Ok(KeptDisk::of(file)?)
+}
+
+#[cfg(test)]
+mod blame {
+    use super::*;
+
+    #[test]
+    fn what_is_the_guests_own_is_its_runtimes_and_what_is_the_functions_is_not() {
+        let said = |reason| MakeError::Load {
+            failure: LoadFailure::Said { reason, log: Vec::new() },
+            log: String::new(),
+        };
+        let is_runtimes = |error, has| matches!(blamed(error, has), MakeError::Runtime(_));
+        let guests = || said(LoadError::Guest("wait for the task disk".to_owned()));
+        assert!(is_runtimes(guests(), true) && is_runtimes(MakeError::Silent(PATIENCE), true));
+        assert!(!is_runtimes(guests(), false) && !is_runtimes(MakeError::Silent(PATIENCE), false));
+        assert!(!is_runtimes(said(LoadError::TimedOut), true), "it would run past its time again");
+    }
 }
