@@ -20,7 +20,7 @@ use std::io::{self, Read, Write};
 use warren_abi::isa::IsaSet;
 
 /// Version of the file and of what is signed in it.
-pub const SNAPSHOT_VERSION: u8 = 2;
+pub const SNAPSHOT_VERSION: u8 = 3;
 
 const MAGIC: [u8; 8] = [b'W', b'R', b'N', b'S', b'N', b'A', b'P', SNAPSHOT_VERSION];
 const SIGNED: [u8; 8] = [b'W', b'R', b'N', b'R', b'E', b'S', b'T', SNAPSHOT_VERSION];
@@ -107,6 +107,7 @@ struct Facts {
     memory: Part,
     disk: Part,
     created_unix_s: u64,
+    begun_with: Option<Digest>,
 }
 
 /// A snapshot but for its memory and disk. Holding one proves that a trusted key signed this state for what was asked for, and with
@@ -219,8 +220,16 @@ impl SnapshotHead {
     #[must_use]
     pub fn new(of: SnapshotOf, state: Vec<u8>, memory: Part, disk: Part, created_unix_s: u64) -> Self {
         let state_len = u32::try_from(state.len()).unwrap_or(u32::MAX);
-        let facts = Facts { of, state: Digest::of(&state), state_len, memory, disk, created_unix_s };
-        Self { facts, state }
+        let state = (Digest::of(&state), state);
+        let facts = Facts { of, state: state.0, state_len, memory, disk, created_unix_s, begun_with: None };
+        Self { facts, state: state.1 }
+    }
+
+    /// The same of one that was made from its [runtime's own](SnapshotOf::runtime), whose memory has this digest. `None`: it was not.
+    #[must_use]
+    pub fn begun(mut self, with: Option<Digest>) -> Self {
+        self.facts.begun_with = with;
+        self
     }
 
     /// Writes it, signed; the memory comes behind it, and then the disk.
@@ -326,6 +335,12 @@ impl SnapshotHead {
     #[must_use]
     pub const fn created_unix_s(&self) -> u64 {
         self.facts.created_unix_s
+    }
+
+    /// Digest of the memory of its runtime's own, if it was made from that.
+    #[must_use]
+    pub const fn begun_with(&self) -> Option<Digest> {
+        self.facts.begun_with
     }
 
     /// What it was made of.

@@ -174,19 +174,21 @@ impl<'a> Unpacking<'a> {
         is_whole.then_some(()).ok_or_else(not_sparse)
     }
 
-    fn begin(&mut self) -> Option<()> {
+    fn begin(&mut self) -> io::Result<()> {
         let head = std::mem::take(&mut self.head);
         let Some(len) = self.len else {
-            let len = number(&mut head.strip_prefix(MAGIC)?).ok().filter(|len| *len <= self.most)?;
-            self.file.set_len(len).ok()?;
+            let len = head.strip_prefix(MAGIC).and_then(|mut rest| number(&mut rest).ok());
+            let len = len.filter(|len| *len <= self.most).ok_or_else(not_sparse)?;
+            self.file.set_len(len)?;
             self.len = Some(len);
-            return Some(());
+            return Ok(());
         };
         let mut rest = &head[..];
-        let (at, count) = (number(&mut rest).ok()?, number(&mut rest).ok()?);
-        at.checked_add(count).filter(|end| *end <= len && at >= self.run.0 && count > 0)?;
-        self.run = (at, count);
-        Some(())
+        let run = number(&mut rest).and_then(|at| Ok((at, number(&mut rest)?)));
+        let (at, count) = run.map_err(|_| not_sparse())?;
+        let end = at.checked_add(count).filter(|end| *end <= len && at >= self.run.0 && count > 0);
+        self.run = end.map(|_| (at, count)).ok_or_else(not_sparse)?;
+        Ok(())
     }
 }
 
@@ -202,7 +204,7 @@ impl Write for Unpacking<'_> {
         let now = HEAD.saturating_sub(self.head.len()).min(bytes.len());
         self.head.extend_from_slice(bytes.get(..now).unwrap_or_default());
         if self.head.len() == HEAD {
-            self.begin().ok_or_else(not_sparse)?;
+            self.begin()?;
         }
         Ok(now)
     }

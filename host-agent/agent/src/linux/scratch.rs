@@ -3,7 +3,7 @@
 //! Nothing can be left behind of it: when the VMM and this agent let go of the descriptor, by whatever end, it is gone.
 
 use super::offer::LinuxError;
-use crate::snapshot::nameless;
+use crate::snapshot::{KeptDisk, nameless};
 use std::{fs, fs::File, os::unix::fs::FileExt as _, path::Path};
 use warren_image::{Shelf, scratch::size_for, sparse::Sparse};
 
@@ -16,6 +16,12 @@ pub fn make(shelf: &Shelf, folder: &Path, mib: u32) -> Result<File, LinuxError> 
     let sparse =
         Sparse::parse(&bytes).map_err(|_| LinuxError::Damaged { what: template.display().to_string() })?;
     written(&sparse, folder)
+}
+
+/// Makes one that holds what another held: for a guest that is written down itself, so that all of its disk is its own. Blocks.
+pub fn copy(disk: &KeptDisk, folder: &Path) -> Result<File, LinuxError> {
+    disk.copy(folder)
+        .map_err(LinuxError::io(format!("copy a runtime's scratch disk to {}", folder.display())))
 }
 
 /// Makes the file of one that lies over a base: as long as that, and nothing in it.

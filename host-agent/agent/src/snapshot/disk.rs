@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 use warren_artefact::{Part, snapshot::Measure};
-use warren_image::sparse::Sparse;
+use warren_image::sparse::{Sparse, Unpacking};
 
 /// One whose descriptor writes nothing, whoever has it.
 #[derive(Debug)]
@@ -38,6 +38,15 @@ impl KeptDisk {
         let file = File::from(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
         let len = file.metadata()?.len();
         Ok(Self { file, len })
+    }
+
+    /// A file of its own that holds the same, in the file system of a folder: for what is written down again. Blocks.
+    pub fn copy(&self, folder: &Path) -> io::Result<File> {
+        let file = nameless(folder)?;
+        let mut into = Unpacking::new(&file, self.len);
+        self.write(&mut into)?;
+        into.finish()?;
+        Ok(file)
     }
 
     /// Its bytes, holes among them.
@@ -94,5 +103,15 @@ mod tests {
         disk.write(&mut bytes).unwrap();
         assert_eq!(disk.part().unwrap(), Part::of(&bytes));
         assert_eq!(Sparse::parse(&bytes).unwrap().runs().count(), 1);
+        // A copy holds the same, and what becomes of it is its own.
+        let copy = disk.copy(dir.path()).unwrap();
+        let about = copy.metadata().unwrap();
+        assert_eq!((about.len(), about.nlink()), (1 << 30, 0));
+        assert!(about.blocks() < 100, "{} blocks", about.blocks());
+        assert_eq!(KeptDisk::of(&copy).unwrap().part().unwrap(), Part::of(&bytes));
+        copy.write_all_at(b"later", 1024).unwrap();
+        assert_eq!(disk.part().unwrap(), Part::of(&bytes));
+        // A host without room for it is not a disk that is damaged.
+        assert_eq!(disk.copy(Path::new("/proc")).unwrap_err().kind(), io::ErrorKind::Unsupported);
     }
 }

@@ -34,7 +34,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use warren_artefact::{GuestOf, Part, SnapshotHead, SnapshotOf, snapshot::copy};
+use warren_artefact::{Digest, GuestOf, Part, SnapshotHead, SnapshotOf, snapshot::copy};
 use warren_sandbox_plan::{
     name::SandboxName,
     request::{Limits, Program, Spawn},
@@ -97,6 +97,9 @@ pub(super) enum MakeError {
     /// What a function has written, its files included, is part of its snapshot.
     #[error("the scratch disk holds {0} MiB, more than {most} are not kept", most = linux::MOST_DISK_MIB)]
     Disk(u64),
+    /// A Linux guest was written down without its scratch disk.
+    #[error("it has no scratch disk")]
+    NoDisk,
     /// It could not begin with its runtime's: that one's fault, not the function's.
     #[error("it cannot begin with its runtime's snapshot: {0}")]
     Runtime(#[source] Box<Self>),
@@ -160,7 +163,8 @@ pub(super) async fn make(
         return Err(MakeError::GuestChanged);
     }
     let (shelf, compiler) = (Arc::clone(shelf), Arc::clone(compiler));
-    let work = move || keep(&shelf, &compiler, of, written);
+    let begun_with = runtime.map(|runtime| runtime.head.memory());
+    let work = move || keep(&shelf, &compiler, (of, begun_with), written);
     tokio::task::spawn_blocking(work).await.map_err(|_| MakeError::Internal)?
 }
 
@@ -216,7 +220,7 @@ async fn take(control: &mut ControlChannel, most_mib: u32, disk: Option<File>) -
 fn keep(
     shelf: &Shelf,
     compiler: &Compiler,
-    of: SnapshotOf,
+    (of, begun_with): (SnapshotOf, Option<Digest>),
     Written { state, memory: mut written, memory_len, disk }: Written,
 ) -> Result<SealedSnapshot, MakeError> {
     written.set_len(memory_len)?;
@@ -231,7 +235,8 @@ fn keep(
     let disk_part = disk.as_ref().map_or_else(|| Ok(Part::of(&[])), KeptDisk::part)?;
     let disk = disk.map(Arc::new);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let snapshot = SealedSnapshot { head: SnapshotHead::new(of, state, part, disk_part, now), memory, disk };
+    let head = SnapshotHead::new(of, state, part, disk_part, now).begun(begun_with);
+    let snapshot = SealedSnapshot { head, memory, disk };
     let snapshot = snapshot.in_large_pages();
     shelf.put(&snapshot, compiler.signing_key())?;
     Ok(snapshot)

@@ -267,7 +267,10 @@ impl Snapshots {
         if self.take_from_fleet(host, &of, what).await {
             return Ok(());
         }
-        let mut runtime = self.runtime(host, place, &of, what).await;
+        let (mut runtime, new) = match self.runtime(host, place, &of, what).await {
+            Some((runtime, is_new)) => (Some(Arc::clone(&runtime)), is_new.then_some(runtime)),
+            None => (None, None),
+        };
         let (key, function, began) = (of.key(), of.function.clone(), Instant::now());
         let (made, is_booted) = loop {
             let made = make::make(host, place, &self.compiler, of.clone(), what, runtime.as_deref()).await;
@@ -277,6 +280,10 @@ impl Snapshots {
                 (made, runtime) => break (made, runtime.is_none()),
             }
         };
+        // Not earlier: to be sent, it is read and sealed, and a function's init has its time.
+        if let Some(runtime) = new {
+            Self::share(host, runtime.head.of().clone());
+        }
         match made {
             Ok(made) => {
                 let (bytes, ms) = (made.bytes(), began.elapsed().as_millis());

@@ -3,6 +3,7 @@
 //! ```text
 //! put: write tmp/<name> -> rename           (a kill leaves a whole file or none; at most one in tmp, gone at the next start)
 //! get: head signed and of the right thing -> memory into a sealed memfd, disk into a nameless file, digests those signed -> served
+//!      no room for them                   -> not served now, and said
 //!      anything else                      -> removed, and said
 //! look, verify: the same reading, for people: nothing is served, nothing removed, and no file counts as used
 //! ```
@@ -19,7 +20,7 @@ use std::{
     collections::HashSet,
     ffi::OsStr,
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Seek as _},
+    io::{self, BufWriter, Seek as _, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -92,7 +93,12 @@ impl Shelf {
         let path = self.path(of);
         match self.read(&path, of, trusted) {
             Ok(found) => found,
-            Err(error) => {
+            Err(Unserved::Host(error)) => {
+                let (path, function) = (path.display(), &of.function);
+                tracing::warn!(%path, function, %error, "a kept snapshot is not served now: this host has no room for it");
+                None
+            }
+            Err(Unserved::Wrong(error)) => {
                 let error = anyhow::Error::from(error);
                 let (path, function) = (path.display(), &of.function);
                 tracing::warn!(%path, function, "a kept snapshot is not served and is removed: {error:#}");
@@ -260,20 +266,22 @@ impl Shelf {
         path: &Path,
         of: &SnapshotOf,
         trusted: &[VerifyingKey],
-    ) -> Result<Option<SealedSnapshot>, SnapshotError> {
+    ) -> Result<Option<SealedSnapshot>, Unserved> {
         let mut file = match open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
+            opened => opened.map_err(SnapshotError::from)?,
         };
         let head = SnapshotHead::read(&mut file, of, trusted)?;
         // What is hashed is what was written into the memfd, which is sealed before anybody sees it.
-        let memory = SealedFile::filled("snapshot", |memory| head.copy_memory(&mut file, memory))?;
+        let memory = SealedFile::filled("snapshot", |memory| {
+            Room::made(memory, |memory| head.copy_memory(&mut file, memory))
+        })?;
         let mut disk = None;
         if head.disk_len() > 0 {
             let kept = KeptDisk::filled(&self.temporary(), |disk| {
                 let mut unpacking = Unpacking::new(disk, MOST_DISK_BYTES);
-                head.copy_disk(&mut file, &mut unpacking)?;
-                Ok::<_, SnapshotError>(unpacking.finish()?)
+                Room::made(&mut unpacking, |disk| head.copy_disk(&mut file, disk))?;
+                Ok::<_, Unserved>(unpacking.finish().map_err(SnapshotError::from)?)
             });
             disk = Some(Arc::new(kept?));
         } else {
@@ -288,6 +296,57 @@ impl Shelf {
     fn path(&self, of: &SnapshotOf) -> PathBuf {
         let source = of.source().map_or_else(|| "none".to_owned(), |source| source.to_string());
         self.root.join(format!("{}.{source}.{}.{SUFFIX}", of.key(), of.function))
+    }
+}
+
+/// Why one is not served.
+#[derive(Debug)]
+enum Unserved {
+    /// It is not what it should be.
+    Wrong(SnapshotError),
+    /// There is no room for what is in it, in memory or on the disk.
+    Host(io::Error),
+}
+
+impl From<SnapshotError> for Unserved {
+    fn from(error: SnapshotError) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+/// Of the files that it is read into.
+impl From<io::Error> for Unserved {
+    fn from(error: io::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// Where something is copied to, whose failures are told from those of what is copied.
+struct Room<W> {
+    to: W,
+    is_short: bool,
+}
+
+impl<W: Write> Room<W> {
+    fn made(to: W, copy: impl FnOnce(&mut Self) -> Result<(), SnapshotError>) -> Result<(), Unserved> {
+        let mut room = Self { to, is_short: false };
+        match copy(&mut room) {
+            Err(SnapshotError::Io(error)) if room.is_short => Err(Unserved::Host(error)),
+            copied => Ok(copied?),
+        }
+    }
+}
+
+impl<W: Write> Write for Room<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes);
+        // What is unpacked on its way may have no form.
+        self.is_short |= matches!(&written, Err(error) if error.kind() != io::ErrorKind::InvalidData);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 

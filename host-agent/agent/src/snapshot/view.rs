@@ -197,8 +197,15 @@ fn described(
         task_digest: of.task.map(|task| task.to_string()).unwrap_or_default(),
         told_digest: of.told.to_string(),
         memory_digest: head.memory().to_string(),
+        base_key: base_key(head),
         ..base
     }
+}
+
+/// The key of what it was made from, if it was made from its runtime's.
+fn base_key(head: &SnapshotHead) -> String {
+    let base = head.begun_with().and_then(|_| head.of().runtime());
+    base.map(|runtime| runtime.key().to_string()).unwrap_or_default()
 }
 
 fn of_guest(base: v1::Snapshot, guest: &GuestOf) -> v1::Snapshot {

@@ -20,11 +20,14 @@ pub(super) fn table(snapshots: &[Snapshot], now_ms: u64) -> String {
             if kept { since(one.made_unix_ms, now_ms) } else { screen::age(one.age_ms) },
             or_none(one.uses.to_string()),
             since(one.last_used_unix_ms, now_ms),
+            base(one),
             clip(&one.reason),
         ]
     });
-    let header =
-        ["snapshot", "function", "kind", "state", "host", "memory", "pages", "age", "uses", "used", "why"];
+    let header = [
+        "snapshot", "function", "kind", "state", "host", "memory", "pages", "age", "uses", "used", "base",
+        "why",
+    ];
     screen::table(&header, &[5, 6, 7, 8, 9], rows.collect())
 }
 
@@ -47,6 +50,9 @@ pub(super) fn details(one: &Snapshot, now_ms: u64) -> String {
     text += &line("memory", memory);
     if one.disk_bytes > 0 {
         text += &line("scratch disk", screen::bytes(one.disk_bytes));
+    }
+    if !one.base_key.is_empty() {
+        text += &line("made from", format!("{}, its runtime's", one.base_key));
     }
     text += &line("on disk", screen::bytes(one.file_bytes));
     if one.origin() != OriginCopy::Unspecified {
@@ -106,6 +112,11 @@ pub(super) fn called(one: &Snapshot) -> String {
     }
 }
 
+/// What it was made from; `-`: nothing but what it is of.
+fn base(one: &Snapshot) -> String {
+    if one.base_key.is_empty() { "-".to_owned() } else { short(&one.base_key) }
+}
+
 pub(super) fn short(key: &str) -> String {
     key.chars().take(12).collect()
 }
@@ -153,7 +164,13 @@ mod tests {
         let text = table(&[kept, failed], 61_000);
         let lines: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let row = |line: usize| lines[line].join(" ");
-        assert_eq!(row(1), "bbbbbbbb02cc hello:2 wasm kept w1 12.0 KiB 3 60 s 7 -");
-        assert_eq!(row(2), "dddddddd05 drew:1 wasm hopeless w1 - - 5 s - - it drew");
+        assert_eq!(row(1), "bbbbbbbb02cc hello:2 wasm kept w1 12.0 KiB 3 60 s 7 - -");
+        assert_eq!(row(2), "dddddddd05 drew:1 wasm hopeless w1 - - 5 s - - - it drew");
+        // Of one that was made from another, that is said.
+        let mut begun = one("shell", 1, "ffffffff07", "w1");
+        begun.base_key = "eeeeeeee06ffff0011".into();
+        begun.set_state(SnapshotState::Kept);
+        assert!(table(&[begun.clone()], 61_000).contains(" eeeeeeee06ff"));
+        assert!(details(&begun, 61_000).contains("made from             eeeeeeee06ffff0011, its runtime's"));
     }
 }

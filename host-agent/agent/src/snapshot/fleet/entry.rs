@@ -3,7 +3,7 @@
 //! ```text
 //! statement of a worker (warren-identity): certificate, time, generation, signature over
 //!    0   version:u8
-//!    1   postcard: what it was made of, state, digests and lengths of memory and disk, when, names of their manifests
+//!    1   postcard: what it was made of, state, digests and lengths of memory and disk, when, names of their manifests, what it began with
 //! ```
 //! [`judge`] is the one door. What it gives was said by a worker of this fleet about this key; the memory and the disk behind it are
 //! proven when they are read, by the digests in the head.
@@ -14,14 +14,14 @@ use std::{
     fmt,
     time::{SystemTime, UNIX_EPOCH},
 };
-use warren_artefact::{Part, SnapshotHead, SnapshotKey, SnapshotOf, snapshot::MAX_STATE_BYTES};
+use warren_artefact::{Digest, Part, SnapshotHead, SnapshotKey, SnapshotOf, snapshot::MAX_STATE_BYTES};
 use warren_chunks::{Name, TenantKey};
 use warren_identity::{
     HostId, IdentityError, STATEMENT_OVERHEAD, StatementError, StatementSigner, StatementVerifier,
 };
 
 /// The version of what is signed.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// What for: nothing else that a worker signs says so.
 const PURPOSE: &str = "snapshot of a function";
 /// Most bytes of an entry: a state, and little beside it.
@@ -47,6 +47,7 @@ struct Said {
     disk_manifest: Option<[u8; 32]>,
     sequence: u32,
     stored: Stored,
+    begun_with: Option<Digest>,
 }
 
 /// A snapshot that the fleet has. Holding one proves that a worker of this fleet signed the head and the names; what they name is
@@ -135,6 +136,7 @@ pub(super) fn sign(
         disk_manifest: disk.map(|name| name.0),
         sequence,
         stored,
+        begun_with: head.begun_with(),
     };
     let body = postcard::to_extend(&said, vec![VERSION]).map_err(|_| IdentityError::Sign)?;
     signer.sign(PURPOSE, now, generation, &body)
@@ -171,9 +173,9 @@ pub(super) fn judge(
     rule(said.disk_manifest.is_some() == (said.disk.len > 0), "a disk without a manifest, or the reverse")?;
     let made = UNIX_EPOCH.checked_add(std::time::Duration::from_secs(said.created_unix_s));
     rule(made.is_some(), "a time that there is not")?;
-    let Said { of, state, memory, disk, created_unix_s, sequence, stored, .. } = said;
+    let Said { of, state, memory, disk, created_unix_s, sequence, stored, begun_with, .. } = said;
     Ok(FleetSnapshot {
-        head: SnapshotHead::new(of, state, memory, disk, created_unix_s),
+        head: SnapshotHead::new(of, state, memory, disk, created_unix_s).begun(begun_with),
         memory: Name(said.memory_manifest),
         disk: said.disk_manifest.map(Name),
         key: keys.tenant(),

@@ -308,3 +308,6 @@ fn get(counter: &AtomicU64) -> u64 {
 fn add(counter: &AtomicU64, number: u64) {
     counter.fetch_add(number, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests;

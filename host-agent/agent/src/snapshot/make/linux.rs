@@ -11,7 +11,7 @@
 use super::{KeptDisk, MakeError, Written, take};
 use crate::{
     host::Host,
-    linux::{LinuxError, machine, restored, scratch},
+    linux::{machine, restored, scratch},
     logs::InvocationLog,
     memfd::SealedFile,
     resources::linux_limits,
@@ -79,7 +79,8 @@ pub(super) async fn write_down(
     let devices = (machine::descriptors(version, &scratch, tap.as_ref()), has_network);
     let nobodys = if let Some(runtime) = runtime {
         let begun = guest.begin(jail, what, devices, runtime).await;
-        begun.map_err(|error| MakeError::Runtime(Box::new(error)))?
+        begun
+            .map_err(|error| if is_the_hosts(&error) { error } else { MakeError::Runtime(Box::new(error)) })?
     } else {
         guest.boot(jail, what, devices).await?;
         let socket = guest.socket.clone();
@@ -102,6 +103,18 @@ pub(super) async fn write_down(
     let _ = log.finish();
     let (held, _connection) = still.map_err(|error| blamed(error, runtime.is_some()))?;
     guest.take(held, extra_mib, scratch).await
+}
+
+/// Whether a guest that is to begin with its runtime's failed by its host: another host, or this one later, may bring it back.
+const fn is_the_hosts(error: &MakeError) -> bool {
+    match error {
+        MakeError::Load { failure: LoadFailure::Said { reason, .. }, .. } => {
+            matches!(reason, LoadError::Host(_))
+        }
+        MakeError::Load { .. } | MakeError::Silent(_) => false,
+        // Nothing of the guest was asked yet.
+        _ => true,
+    }
 }
 
 /// Whose fault it is that one did not come up: what is the guest's own, or its silence, is its runtime's where it began with that. Its
@@ -133,6 +146,12 @@ impl Guest {
         (spec, version): What<'_>,
         runtime: Option<&SealedSnapshot>,
     ) -> Result<(Self, File, Option<OwnedFd>), MakeError> {
+        let begun = match runtime {
+            None => None,
+            Some(runtime) => {
+                Some(runtime.disk.clone().ok_or(MakeError::Runtime(Box::new(MakeError::NoDisk)))?)
+            }
+        };
         let Door { socket, theirs, log } = host.run.door(name)?;
         let tail = LogTail::default();
         tokio::spawn(tail.clone().drain(name.to_string(), log));
@@ -143,17 +162,13 @@ impl Guest {
             Limits { memory_bytes: plain.memory_bytes.saturating_add(u64::from(extra_mib) << 20), ..plain };
         let spawn = Spawn { name: name.clone(), program: Program::Linux(machine), limits };
         let started = host.jailer.spawn(spawn, theirs).await?;
-        let (maker, mib, disk) =
-            (Arc::clone(host), spec.tmp_mib, runtime.map(|runtime| runtime.disk.clone()));
-        let scratch = tokio::task::spawn_blocking(move || match disk {
+        let (maker, mib) = (Arc::clone(host), spec.tmp_mib);
+        let scratch = tokio::task::spawn_blocking(move || match begun {
             None => scratch::make(maker.offer.shelf(), maker.run.path(), mib),
-            Some(Some(disk)) => scratch::copy(&disk, maker.run.path()),
-            Some(None) => Err(LinuxError::Damaged { what: "a runtime's snapshot without a disk".to_owned() }),
+            Some(disk) => scratch::copy(&disk, maker.run.path()),
         });
-        let scratch = scratch.await.map_err(|_| MakeError::Internal)?.map_err(|error| match error {
-            LinuxError::Damaged { .. } if runtime.is_some() => MakeError::Runtime(Box::new(error.into())),
-            error => error.into(),
-        })?;
+        // A host without room for it is not its runtime's fault.
+        let scratch = scratch.await.map_err(|_| MakeError::Internal)??;
         let control = ControlChannel::connect(&socket).await?;
         Ok((Self { control, socket, tail }, scratch, started.tap))
     }
@@ -236,6 +251,7 @@ pub(super) fn disk(file: &File) -> Result<KeptDisk, MakeError> {
 #[cfg(test)]
 mod blame {
     use super::*;
+    use crate::{linux::LinuxError, vmm::ChannelError};
 
     #[test]
     fn what_is_the_guests_own_is_its_runtimes_and_what_is_the_functions_is_not() {
@@ -248,5 +264,16 @@ mod blame {
         assert!(is_runtimes(guests(), true) && is_runtimes(MakeError::Silent(PATIENCE), true));
         assert!(!is_runtimes(guests(), false) && !is_runtimes(MakeError::Silent(PATIENCE), false));
         assert!(!is_runtimes(said(LoadError::TimedOut), true), "it would run past its time again");
+        // What is said before a function is in it is never a function's, and a host's own failure never a guest's.
+        let refused = || said(LoadError::Refused("another processor".to_owned()));
+        let gone = MakeError::Load { failure: ChannelError::Closed.into(), log: String::new() };
+        for error in [guests(), refused(), said(LoadError::TimedOut), gone, MakeError::Silent(PATIENCE)] {
+            assert!(!is_the_hosts(&error), "{error}");
+        }
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full = LinuxError::Io { what: "copy a disk".to_owned(), source: Arc::new(full) };
+        for error in [said(LoadError::Host("out of memory".to_owned())), full.into(), MakeError::Internal] {
+            assert!(is_the_hosts(&error), "{error}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use std::{io::Write as _, os::unix::fs::symlink, sync::LazyLock};
+use std::{os::unix::fs::symlink, sync::LazyLock};
 use warren_abi::isa::IsaSet;
 use warren_artefact::{Digest, GuestOf, Part};
 
@@ -135,6 +135,30 @@ fn what_is_not_right_is_removed() {
     symlink(dir.path().join("tmp/elsewhere"), &path).unwrap();
     assert!(shelf.get(&of("a"), &[good.verifying_key()]).is_none(), "a link");
     assert!(names(dir.path()).is_empty());
+}
+
+/// A host without room for what is in one does not lose it for that.
+#[test]
+fn what_this_host_has_no_room_for_stays() {
+    let (dir, (_keys, good)) = (tempfile::tempdir().unwrap(), key());
+    let shelf = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    shelf.put(&snapshot("a"), &good).unwrap();
+    let get = || shelf.get(&of("a"), &[good.verifying_key()]);
+    fs::remove_dir(shelf.temporary()).unwrap();
+    assert!(get().is_none() && shelf.path(&of("a")).exists());
+    fs::create_dir(shelf.temporary()).unwrap();
+    assert!(get().is_some());
+    // No room while it is copied, which is told from a copy that ends, or that has no form.
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let (head, mut file) = shelf.open_judged(of("a").key(), &[good.verifying_key()]).unwrap().unwrap();
+    let copied = Room::made(full(), |memory| head.copy_memory(&mut file, memory));
+    assert!(matches!(copied, Err(Unserved::Host(error)) if error.kind() == io::ErrorKind::StorageFull));
+    let cut = Room::made(full(), |memory| head.copy_memory(&mut io::empty(), memory));
+    assert!(matches!(cut, Err(Unserved::Wrong(SnapshotError::Memory("length")))));
+    let disk = tempfile::tempfile().unwrap();
+    let formless =
+        Room::made(Unpacking::new(&disk, 1 << 20), |disk| head.copy_disk(&mut io::repeat(7), disk));
+    assert!(matches!(formless, Err(Unserved::Wrong(SnapshotError::Io(_)))));
 }
 
 #[test]

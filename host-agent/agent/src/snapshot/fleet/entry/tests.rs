@@ -99,6 +99,9 @@ fn a_good_one_says_what_was_signed() {
     let case = Case::new();
     let found = Case::judged(&case.dir, &case.bytes(), SystemTime::now()).unwrap();
     assert_eq!(found.head, case.head);
+    assert_eq!(found.head.begun_with(), None);
+    let begun = Case { head: head("echo").begun(Some(Digest::of(b"its runtime's"))), ..Case::new() };
+    assert_eq!(Case::judged(&begun.dir, &begun.bytes(), begun.at).unwrap().head, begun.head);
     assert_eq!((found.memory, found.disk, found.sequence), (Name([1; 32]), None, 3));
     assert_eq!((found.by.as_str(), found.stored.shared_bytes), ("h1", 20));
     assert!(!format!("{found:?}").contains("TenantKey"));
@@ -139,7 +142,7 @@ fn what_is_signed_is_judged_all_the_same() {
     let signer = StatementSigner::load(case.dir.path(), Service::Agent).unwrap();
     let said = |purpose: &str, body: &[u8]| signer.sign(purpose, case.at, LEAST, body).unwrap();
     for (body, expected) in
-        [(&b""[..], "nothing"), (b"\x02rest", "of version 2"), (b"\x01rest", "does not decode")]
+        [(&b""[..], "nothing"), (b"\x01rest", "of version 1"), (b"\x02rest", "does not decode")]
     {
         Case::refuses(&case.dir, &said(PURPOSE, body), expected);
     }

@@ -1,0 +1,112 @@
+//! A Linux runtime's snapshot in an origin, a function's that is told by it, and what becomes of both.
+
+use super::{entry::tests as samples, *};
+use crate::{memfd::SealedFile, snapshot::SealedSnapshot};
+use clap::Parser as _;
+use std::{fs, fs::File, path::Path};
+use tempfile::TempDir;
+use warren_artefact::{Part, SnapshotHead};
+use warren_state::{
+    linux::{LinuxState, device::Devices, vcpu::VcpuState},
+    wasm::Area,
+};
+
+const PAGE: usize = 4096;
+/// Longer than anything in the origin is kept without a name.
+const OLD: Duration = Duration::from_hours(72);
+
+/// A host of this fleet, with an origin and an empty cache.
+fn host(fleet: &TempDir) -> (TempDir, Arc<Fleet>) {
+    let data = tempfile::tempdir().unwrap();
+    let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+    let flags = [
+        flag("data", data.path()),
+        flag("identity", fleet.path()),
+        flag("jailer", Path::new("/nowhere")),
+        flag("snapshot-origin", &fleet.path().join("origin")),
+    ];
+    let words = std::iter::once("warren-agent").chain(flags.iter().map(String::as_str));
+    let opened = Fleet::open(&Config::parse_from(words)).unwrap().unwrap();
+    (data, opened)
+}
+
+/// A guest with this memory from its first MiB on.
+fn written(of: SnapshotOf, memory: &[u8]) -> SealedSnapshot {
+    let vcpu = VcpuState {
+        regs: vec![0; 144],
+        sregs: vec![0; 312],
+        debug: vec![0; 128],
+        lapic: vec![0; 1024],
+        events: vec![0; 64],
+        ..VcpuState::default()
+    };
+    let state = LinuxState {
+        memory_bytes: 64 << 20,
+        guest_bytes: 64 << 20,
+        template: "host".to_owned(),
+        leaves: Vec::new(),
+        clock_ns: 0,
+        vcpus: vec![vcpu],
+        devices: Devices::default().write().unwrap(),
+        runs: vec![Area { gpa: 1 << 20, len: memory.len() as u64 }],
+        generation: 1,
+    };
+    let state = warren_state::seal(&state).unwrap();
+    let head = SnapshotHead::new(of, state, Part::of(memory), Part::of(b""), 1);
+    SealedSnapshot { head, memory: SealedFile::new("memory", memory).unwrap(), disk: None }
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = entries.flat_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => files(&entry.path()),
+        _ => vec![entry.path()],
+    });
+    below.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtimes_stays_as_long_as_a_functions_is_told_by_it() {
+    let place = samples::fleet("h1");
+    let (_data, maker) = host(&place);
+    let of = samples::linux_of("shell", "1");
+    let mut memory = vec![0; 2048 * PAGE];
+    getrandom::fill(&mut memory).unwrap();
+    let runtime = Arc::new(written(of.runtime().unwrap(), &memory));
+    memory[..3 * PAGE].fill(7);
+    let function = written(of.clone(), &memory);
+    let whole = maker.publish(&runtime, None).await.unwrap();
+    let diff = maker.publish(&function, Some(Arc::clone(&runtime))).await.unwrap();
+    let bytes = |stored: Stored| stored.new_bytes + stored.shared_bytes;
+    assert!(bytes(diff) * 100 < bytes(whole), "{diff:?} after {whole:?}");
+    // What another host finds, that has nothing of either.
+    let fetched = async || {
+        let (data, other) = host(&place);
+        let found = other.find_patiently(&of).await?;
+        let fetched = other.fetch(&found, data.path()).await.ok()?;
+        Some(fetched.head.memory())
+    };
+    let origin = place.path().join("origin");
+    let collect = async |named: &Named| {
+        for _ in 0..3 {
+            for path in files(&origin) {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_modified(SystemTime::now() - OLD).unwrap();
+            }
+            assert!(maker.collect(named, Duration::from_hours(1)).await.unwrap().is_some());
+        }
+    };
+    let source = of.source().unwrap().to_string();
+    let named = Named { sources: [source].into(), functions: ["shell".to_owned()].into() };
+    collect(&named).await;
+    assert_eq!(fetched().await, Some(function.head.memory()));
+    let of_runtime = of.runtime().unwrap();
+    assert!(maker.find_patiently(&of_runtime).await.is_some(), "a function begins with it");
+    // Its entry is removed by hand: what it named stays as long as something is told by that.
+    assert!(maker.remove(of_runtime.key()).await.unwrap());
+    collect(&named).await;
+    assert_eq!(fetched().await, Some(function.head.memory()));
+    collect(&Named::default()).await;
+    assert_eq!(fetched().await, None);
+    assert_eq!(files(&origin.join("chunks")), Vec::<std::path::PathBuf>::new(), "all of it is garbage");
+}
