@@ -88,6 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     host.stop();
     let _ = timeout(STOP_PATIENCE, host.zygotes.close(&host)).await;
+    let _ = timeout(STOP_PATIENCE, host.snapshots.close(&host)).await;
     if !config.leave {
         destroy_all(&host, Duration::from_millis(config.drain_ms)).await;
     }

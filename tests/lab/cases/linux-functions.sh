@@ -73,6 +73,9 @@ begins_with_runtime() { begun "$1" | grep -q 'is_booted.\{1,3\}false' || fail "$
 begins_with_runtime shell
 [ "$(of_runtime | wc -l)" = 1 ] || fail "its runtime: $(of_runtime)"
 expect 0 '(runtime ' $warren snapshot ls
+# What it was made from is said by the key of that.
+of=$(of_runtime | sed -n 's/.*key=[^0-9a-f]*\([0-9a-f]\{64\}\).*/\1/p')
+expect 0 "made from  *$of, its runtime's" $warren snapshot show shell
 of_runtime; begun shell
 : > /tmp/drawn
 for copy in 1 2 3; do

@@ -97,6 +97,9 @@ pub(super) enum MakeError {
     /// What a function has written, its files included, is part of its snapshot.
     #[error("the scratch disk holds {0} MiB, more than {most} are not kept", most = linux::MOST_DISK_MIB)]
     Disk(u64),
+    /// The host stops.
+    #[error("the host stops")]
+    Stopping,
     /// A Linux guest was written down without its scratch disk.
     #[error("it has no scratch disk")]
     NoDisk,
@@ -142,6 +145,11 @@ pub(super) async fn make(
     };
     let (reservation, extra_mib) = reserve(most_mib).or_else(|_| reserve(most_mib.min(spare_mib)))?;
     let name = host.run.name("snapshot")?;
+    // Who stops says so first, and then ends whom he finds here.
+    *host.snapshots.making() = Some(name.clone());
+    if host.is_stopping() {
+        return Err(MakeError::Stopping);
+    }
     let written = match version {
         Startable::Wasm(version) => write_down(host, &name, (spec, version), extra_mib).await,
         Startable::Linux(version) => {
@@ -155,6 +163,7 @@ pub(super) async fn make(
     };
     let _ = host.jailer.kill_until_gone(&name).await;
     host.run.remove(&name);
+    *host.snapshots.making() = None;
     drop(reservation);
     let written = written?;
     if let GuestOf::Wasm { program, .. } = &of.guest

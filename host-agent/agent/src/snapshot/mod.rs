@@ -63,10 +63,12 @@ use std::{
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
+    time::timeout,
 };
 use tries::{Insisted, Tries};
 use uses::Uses;
 use warren_artefact::{Digest, GuestOf, SnapshotKey, SnapshotOf};
+use warren_sandbox_plan::name::SandboxName;
 use warren_vmm_protocol::{
     PROTOCOL_VERSION,
     guest::{SandboxKind, Text},
@@ -75,6 +77,8 @@ use warren_vmm_protocol::{
 /// Most unused ones in memory: a small function's is a megabyte, and the cache's bytes are bounded as well.
 const MOST_SEALED: usize = 256;
 
+/// How long one that was ended has to be cleared away, before it is ended again.
+const CLEARED: Duration = Duration::from_millis(200);
 /// A defect: a task of the agent's is no more.
 const ENDED: &str = "a task of the agent's ended";
 
@@ -103,6 +107,8 @@ pub struct Snapshots {
     ends: watch::Sender<()>,
     /// One is made at a time: requests have the cores.
     turn: Semaphore,
+    /// The VM whose turn it is.
+    making: Mutex<Option<SandboxName>>,
     /// Nor is more than one verified.
     verifying: Semaphore,
     /// How starts from the fleet's are served.
@@ -128,6 +134,7 @@ impl Snapshots {
             uses: Mutex::default(),
             ends: watch::Sender::new(()),
             turn: Semaphore::new(1),
+            making: Mutex::default(),
             verifying: Semaphore::new(1),
             manners: Mutex::default(),
         }
@@ -239,6 +246,20 @@ impl Snapshots {
         }
     }
 
+    /// Ends what is being made, for an agent that stops: nothing of it stays behind. Returns once that is so.
+    pub async fn close(&self, host: &Host) {
+        loop {
+            let making = self.making().clone();
+            if let Some(name) = making {
+                let _ = host.jailer.kill_until_gone(&name).await;
+            }
+            // Its jail may come to be only now.
+            if timeout(CLEARED, self.turn.acquire()).await.is_ok() {
+                return self.turn.close();
+            }
+        }
+    }
+
     async fn get(&self, place: &Arc<Shelf>, of: SnapshotOf) -> Option<Arc<SealedSnapshot>> {
         let key = of.key();
         if let Some(sealed) = self.sealed.get(key) {
@@ -331,6 +352,11 @@ impl Snapshots {
     fn tries(&self) -> MutexGuard<'_, Tries> {
         // Whole between any two statements.
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn making(&self) -> MutexGuard<'_, Option<SandboxName>> {
+        // The same.
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn uses(&self) -> MutexGuard<'_, Uses> {

@@ -132,7 +132,7 @@ impl Snapshots {
         let Some(fleet) = host.snapshots.fleet.clone() else { return };
         if fleet.book().enqueue(of) {
             let host = Arc::clone(host);
-            tokio::spawn(async move { host.snapshots.send(&fleet).await });
+            tokio::spawn(async move { host.snapshots.send(&host, &fleet).await });
         }
     }
 
@@ -191,14 +191,28 @@ impl Snapshots {
     }
 
     /// One at a time, until none waits.
-    async fn send(&self, fleet: &Fleet) {
+    async fn send(&self, host: &Host, fleet: &Fleet) {
         loop {
             let Some(of) = fleet.book().next() else { return };
-            self.send_one(fleet, of).await;
+            self.send_one(host, fleet, of).await;
         }
     }
 
-    async fn send_one(&self, fleet: &Fleet, of: SnapshotOf) {
+    /// Another host was first with this runtime's: what is made from here on begins with that one, as everywhere. If that cannot be had,
+    /// this host's takes its place.
+    async fn follow(&self, host: &Host, fleet: &Fleet, own: &SealedSnapshot) {
+        let of = own.head.of();
+        let Some(standing) = fleet.find_patiently(of).await else { return };
+        self.sealed.forget(of.key());
+        if let Err(error) = self.keep(host, &standing).await {
+            let (key, by, error) = (of.key(), &standing.by, anyhow::Error::from(error));
+            tracing::warn!(%key, %by, "the fleet's snapshot of a runtime cannot be had, this host's is kept: {error:#}");
+            // One that is broken is known as such now. Whatever comes of it, the next one that is sent says.
+            drop(fleet.publish(own, None).await);
+        }
+    }
+
+    async fn send_one(&self, host: &Host, fleet: &Fleet, of: SnapshotOf) {
         let Some(place) = &self.shelf else { return };
         let key = of.key();
         let Some(kept) = self.get(place, of.clone()).await else {
@@ -217,8 +231,7 @@ impl Snapshots {
                     // Removed while it was sent.
                     let _ = fleet.remove(key).await;
                 } else if of.is_runtime() && fleet.book().has_another(key, kept.head.memory()) {
-                    // Another host was first: what is made from here on begins with that one, as everywhere.
-                    let _ = self.forget(key).await;
+                    self.follow(host, fleet, &kept).await;
                 }
             }
             Err(error) => {

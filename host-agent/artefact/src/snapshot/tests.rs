@@ -172,10 +172,16 @@ fn functions_of_one_guest_begin_with_one_runtimes() {
     assert_eq!(other.runtime(), Some(runtime.clone()));
     assert!(runtime.is_runtime() && !one.is_runtime() && runtime.source().is_none());
     assert_eq!((runtime.runtime(), of("wasm").runtime()), (None, None));
-    let mut another = one.clone();
-    if let GuestOf::Linux { machine, .. } = &mut another.guest {
-        *machine = Digest::of(b"another");
+    // Another kernel, init, runtime, machine or VMM is another guest, with another one.
+    for part in 0..5 {
+        let mut another = one.clone();
+        if let GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version } = &mut another.guest {
+            match [runtime, kernel, initrd, machine].into_iter().nth(part) {
+                Some(digest) => *digest = Digest::of(b"another"),
+                None => *protocol_version += 1,
+            }
+        }
+        assert_ne!(another.runtime().unwrap().key(), runtime.key(), "{part}");
     }
-    assert_ne!(another.runtime().unwrap().key(), runtime.key());
     assert!([one, other].iter().all(|function| function.key() != runtime.key()));
 }

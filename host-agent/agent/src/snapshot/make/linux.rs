@@ -94,6 +94,13 @@ pub(super) async fn write_down(
         if let Some(error) = up.failed {
             return Err(GuestFailure::Init(error));
         }
+        let (function, init_ms) = (&spec.name, up.init_us / 1000);
+        tracing::info!(
+            function,
+            init_ms,
+            is_booted = runtime.is_none(),
+            "a function that is written down is initialised"
+        );
         // On this connection it is who it was: the snapshot is taken before it goes.
         let held = up.channel.hold_still(|_| {}).await?;
         Ok((held, up.channel))
