@@ -8,7 +8,7 @@
 //! All functions of a guest (runtime, kernel, initrd, machine) begin with the same, so what they have in common lies at the same place in
 //! all of them: the fleet has it once, and each function's as a diff on it (`fleet`).
 //!
-//! Of two hosts that make one at once, the fleet's is the one whose entry was first; the other host forgets its own and brings that,
+//! Of two hosts that make one at once, the fleet's is the one whose entry was first; the other host brings that, and forgets its own,
 //! before it makes its next.
 
 use super::{
