@@ -11,6 +11,10 @@
 //! ```
 //! A snapshot is served for exactly what it was made of: [`SnapshotOf`] is signed with it and compared as a whole.
 
+mod measure;
+
+pub use measure::{Measure, copy};
+
 use crate::digest::Digest;
 use crate::signing::{MAX_METADATA_BYTES, SIGNATURE_BYTES, SigningKey, VerifyError, VerifyingKey};
 use crate::signing::{sign_value, verify_value};
@@ -25,8 +29,6 @@ pub const SNAPSHOT_VERSION: u8 = 3;
 const MAGIC: [u8; 8] = [b'W', b'R', b'N', b'S', b'N', b'A', b'P', SNAPSHOT_VERSION];
 const SIGNED: [u8; 8] = [b'W', b'R', b'N', b'R', b'E', b'S', b'T', SNAPSHOT_VERSION];
 const PAGE: usize = 4096;
-/// Bytes copied at once.
-const CHUNK: usize = 256 << 10;
 /// Most bytes of state.
 pub const MAX_STATE_BYTES: u32 = 192 << 10;
 
@@ -358,49 +360,6 @@ impl Part {
             (false, _) => Err("length"),
             (true, false) => Err("digest"),
         }
-    }
-}
-
-/// Copies to the end, and says what it was.
-pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<Part> {
-    let (mut measure, mut chunk) = (Measure::default(), vec![0; CHUNK]);
-    loop {
-        let count = match from.read(&mut chunk) {
-            Ok(0) => return Ok(measure.part()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let bytes = chunk.get(..count).unwrap_or_default();
-        to.write_all(bytes)?;
-        measure.write_all(bytes)?;
-    }
-}
-
-/// Keeps nothing of what is written to it, and says what it was.
-#[derive(Clone, Debug, Default)]
-pub struct Measure {
-    hasher: blake3::Hasher,
-    len: u64,
-}
-
-impl Measure {
-    /// All of it.
-    #[must_use]
-    pub fn part(&self) -> Part {
-        Part { digest: Digest(*self.hasher.finalize().as_bytes()), len: self.len }
-    }
-}
-
-impl Write for Measure {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.update(bytes);
-        self.len = self.len.saturating_add(bytes.len() as u64);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

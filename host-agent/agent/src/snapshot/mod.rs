@@ -15,13 +15,14 @@
 //!   with its [runtime's own](SnapshotOf::runtime), which is made once, kept and shared as any other.
 //!
 //! Modules: `shelf` files, `disk` what copies' disks lie over, `make` a VM that is written down, `runtime` what a Linux function's begins
-//! with, `tries` what is being made or could not be, `uses` how often they
+//! with, `made_of` of what, `tries` what is being made or could not be, `uses` how often they
 //! are taken, `view` what people see of all that and may do; `fleet` those of all hosts, `share` what goes there and comes from there, `paged` what
 //! starts that are paged touched, `map` which pages one holds.
 
 mod disk;
 pub mod fleet;
 mod large;
+mod made_of;
 mod make;
 mod map;
 mod paged;
@@ -44,12 +45,8 @@ use crate::{
     garbage::Removed,
     host::Host,
     jailer::JailerClient,
-    linux,
     pager::Manners,
-    version::{
-        Compiler, LinuxVersion, SealedCache, SealedVersion, Startable, VersionSpec, Weigh as _, What,
-        guest_world,
-    },
+    version::{Compiler, SealedCache, Startable, VersionSpec, Weigh as _},
     zygote::Class,
 };
 use fleet::Named;
@@ -67,12 +64,8 @@ use tokio::{
 };
 use tries::{Insisted, Tries};
 use uses::Uses;
-use warren_artefact::{Digest, GuestOf, SnapshotKey, SnapshotOf};
+use warren_artefact::{SnapshotKey, SnapshotOf};
 use warren_sandbox_plan::name::SandboxName;
-use warren_vmm_protocol::{
-    PROTOCOL_VERSION,
-    guest::{SandboxKind, Text},
-};
 
 /// Most unused ones in memory: a small function's is a megabyte, and the cache's bytes are bounded as well.
 const MOST_SEALED: usize = 256;
@@ -323,32 +316,6 @@ impl Snapshots {
         }
     }
 
-    /// What a snapshot of this version has to be made of, if there can be one.
-    fn of(&self, host: &Host, spec: &VersionSpec, version: &Startable) -> Option<SnapshotOf> {
-        if spec.memory_mib > make::most_memory_mib(spec) || !spec.snap_start {
-            return None;
-        }
-        let (told, guest) = match version {
-            Startable::Wasm(version) => self.wasm(spec, version)?,
-            Startable::Linux(version) => of_linux(host, spec, version)?,
-        };
-        let (function, version) = (spec.name.clone(), spec.version);
-        Some(SnapshotOf { function, version, task: spec.task, told, guest })
-    }
-
-    fn wasm(&self, spec: &VersionSpec, version: &SealedVersion) -> Option<(Digest, GuestOf)> {
-        let What::Wasm { code: source } = spec.what else { return None };
-        let told = spec.for_guest(guest_world(version.code.world).ok()?);
-        let guest = GuestOf::Wasm {
-            source,
-            code: version.code.digest,
-            program: self.jailer.guest()?,
-            abi_version: warren_abi::ABI_VERSION,
-            isa: version.code.isa,
-        };
-        Some((Digest::of(&postcard::to_allocvec(&told).ok()?), guest))
-    }
-
     fn tries(&self) -> MutexGuard<'_, Tries> {
         // Whole between any two statements.
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -363,25 +330,6 @@ impl Snapshots {
         // The same.
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn of_linux(host: &Host, spec: &VersionSpec, version: &LinuxVersion) -> Option<(Digest, GuestOf)> {
-    let machine = linux::machine::machine(host, spec, version).ok()?;
-    let devices = linux::machine::devices(host, version, machine.network);
-    let whole = linux::machine::load_spec(spec, version, devices, "");
-    let mut told = linux::machine::config("", spec, version, machine.network, SandboxKind::Snapshot);
-    // A sandbox's own, and a moment's.
-    (told.sandbox, told.log_stream) = (Text::default(), Text::default());
-    (told.seed, told.wall_unix_ns) = ([0; 32], 0);
-    let digest = |hex: &str| blake3::Hash::from_hex(hex).ok().map(|hash| Digest(*hash.as_bytes()));
-    let guest = GuestOf::Linux {
-        runtime: digest(&version.runtime.manifest.digest)?,
-        kernel: digest(&version.kernel.manifest.image_digest)?,
-        initrd: digest(&version.kernel.manifest.initrd_digest)?,
-        machine: Digest::of(&postcard::to_allocvec(&(whole, machine.cpus, machine.disk_bytes)).ok()?),
-        protocol_version: PROTOCOL_VERSION,
-    };
-    Some((Digest::of(&postcard::to_allocvec(&told).ok()?), guest))
 }
 
 /// As a task of its own: it outlives whoever wants it.
