@@ -38,6 +38,18 @@ expect 0 '^3' invoke shell --payload '{"do":"count"}'
 [ "$(pids)" = "$one" ] || fail "another sandbox answered"
 expect 0 'greeting Ada' $warren logs shell
 expect 0 'REPORT' $warren logs shell
+say "every thread of its VMM is behind the seal"
+threads=0
+for pid in $(pids); do
+    for thread in /proc/"$pid"/task/*; do
+        for line in 'Seccomp:.2' 'NoNewPrivs:.1' 'CapInh:.0*' 'CapPrm:.0*' 'CapEff:.0*' 'CapBnd:.0*' 'CapAmb:.0*'; do
+            grep -q "^$line\$" "$thread/status" || fail "not $line: $(cat "$thread/status")"
+        done
+        threads=$((threads + 1))
+    done
+    [ -z "$(ls -A "/proc/$pid/root/")" ] || fail "a root that is not empty: $(ls -A "/proc/$pid/root/")"
+done
+[ "$threads" -gt 5 ] || fail "$threads threads"
 say "its errors are its own, and cost no sandbox"
 expect 1 'Demo.Error: as asked' invoke shell --payload '{"do":"fail"}'
 expect 0 'Hello, Ada' invoke shell --payload '{"name":"Ada"}'

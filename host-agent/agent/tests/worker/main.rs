@@ -16,6 +16,7 @@ mod collected;
 mod death;
 mod fence;
 mod fleet;
+mod jailed;
 mod life;
 mod logs;
 mod neighbours;

@@ -1,6 +1,7 @@
 //! Sandboxes whose memory the pager brings, and agents and jailers that come and go: the pager outlives them, as VMMs do. Its jail.
 
 use crate::{
+    jailed::{descriptors, read, threads_behind_the_seal, uid},
     rig::{Caller, Rig, module, until, version},
     shared::{Origin, publish},
 };
@@ -63,20 +64,6 @@ impl Fleet {
         let sandbox = caller.find(id).await.unwrap();
         assert!(sandbox.paged && sandbox.restored, "{sandbox:?}");
     }
-}
-
-fn read(pid: i32, file: &str) -> String {
-    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
-}
-
-fn field(status: &str, name: &str) -> String {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("{name} is not in {status}")).trim().to_owned()
-}
-
-fn uid(pid: i32) -> Option<u32> {
-    let status = read(pid, "status");
-    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
 }
 
 /// Whether a descriptor is of that folder, and of a mount from which nothing leads up.
@@ -219,56 +206,29 @@ async fn the_pager_is_in_a_jail_of_its_own() {
     fleet.paged(&caller, "s1").await;
     assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
     let [pid] = fleet.pagers()[..] else { panic!("{:?}", fleet.pagers()) };
-    let mut threads = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
-        let status = fs::read_to_string(thread.path().join("status")).unwrap();
-        threads += 1;
-        for (name, wanted) in [("Seccomp", "2"), ("NoNewPrivs", "1"), ("Groups", "")] {
-            assert_eq!(field(&status, name), wanted, "{name}");
-        }
-        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(field(&status, set), "0000000000000000", "{set}");
-        }
-        for ids in ["Uid", "Gid"] {
-            let ids: Vec<u32> =
-                field(&status, ids).split_whitespace().map(|id| id.parse().unwrap()).collect();
-            assert!(ids.iter().all(|id| *id == ids[0] && fleet.second.uids().contains(id)), "{ids:?}");
-        }
+    let all = fleet.jailed();
+    assert_eq!(all.len(), 2, "it, and the VMM that it serves");
+    for other in all {
+        threads_behind_the_seal(&fleet.second, other);
     }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
     assert!(threads > 2, "its main thread, one that serves, those that read");
-    let own = uid(pid);
-    assert!(fleet.jailed().into_iter().all(|other| other == pid || uid(other) != own), "a user of its own");
-    assert_eq!(fs::read_dir(format!("/proc/{pid}/root")).unwrap().count(), 0, "an empty root");
-    assert_eq!(read(pid, "mountinfo").lines().count(), 1);
-    assert_eq!(read(pid, "environ"), "");
-    let devices = read(pid, "net/dev");
-    assert_eq!(
-        devices.lines().skip(2).filter(|line| !line.trim().starts_with("lo:")).count(),
-        0,
-        "{devices}"
-    );
-    assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid(), 0, "it can be dumped");
-    let limits = read(pid, "limits");
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     let groups = read(pid, "cgroup");
     assert!(groups.contains(".warren-pager"), "{groups}");
 
     let origin = fleet.origin.path();
     let cache = fleet.second.dir.path().join("agent/pager/chunks");
     let [chunks, retired] = ["chunks", "retired"].map(|area| origin.join(area));
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
-        let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
-        // One that was closed meanwhile.
-        let Ok(link) = fs::read_link(entry.path()) else { continue };
+    let own = uid(pid);
+    for (number, path, link) in descriptors(pid) {
         let name = link.display().to_string();
         let right = match number {
             0 => link == Path::new("/dev/null"),
             1 | 2 => name.starts_with("pipe:"),
             3 => name.starts_with("socket:"),
-            4 => is_alone(&entry.path(), &chunks),
-            5 => is_alone(&entry.path(), &retired),
-            6 => is_alone(&entry.path(), &cache),
+            4 => is_alone(&path, &chunks),
+            5 => is_alone(&path, &retired),
+            6 => is_alone(&path, &cache),
             // The agent's connection and VMs' sockets, their userfaultfds, bells; files of the three folders, whose names begin
             // there: `/lock` and, while they are read or written, `/tmp/..` and `/ab/..`.
             _ => {
