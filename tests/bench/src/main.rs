@@ -103,6 +103,8 @@ enum Bench {
     Teardown,
     /// A jailed VMM from the request until it is sealed; alone, beside a thousand, with 500 mounts. As root.
     Jail,
+    /// What sandboxes take of each other: processor time under contention, an event's time while its neighbours do their worst.
+    Fairness,
     /// Warm calls a second, 1 to 64 clients.
     Throughput,
     /// A Linux guest from process start to its own end; on the lab host, in virtual time.
@@ -192,6 +194,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
                 benches::density::teardown(&places, &mut report, arguments.runs.min(400)).await?;
             }
             Bench::Jail => benches::jail::jail(&places, &mut report, arguments.runs.min(200))?,
+            Bench::Fairness => {
+                benches::fairness::fairness(&places, &mut report, arguments.runs.min(200)).await?;
+            }
             Bench::LinuxBoot => benches::linux::boot(&places, &mut report, arguments.runs.min(2))?,
             Bench::LinuxRestore => {
                 benches::linux_restore::restore(&places, &mut report, arguments.runs.min(3))?;

@@ -12,13 +12,17 @@ use tokio::{
     process::{Child, Command},
     time::timeout,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 use warren_client::{Client, Config, Wire};
 use warren_identity::{HostId, Peer, Service, client_tls};
 use warren_proto::v1::{
     CreateFunctionRequest, CreateSandboxRequest, DestroySandboxRequest, FunctionConfig, FunctionLimits,
-    FunctionVersion, GetFunctionRequest, InvokeSandboxRequest, ListHostsRequest, ListSandboxesRequest,
-    StatusRequest, invoke_service_client::InvokeServiceClient, worker_service_client::WorkerServiceClient,
+    FunctionVersion, GetFunctionRequest, InvokeSandboxRequest, InvokeSandboxResponse, ListHostsRequest,
+    ListSandboxesRequest, StatusRequest, invoke_service_client::InvokeServiceClient,
+    worker_service_client::WorkerServiceClient,
 };
 
 /// How long a start or a stop may take before it counts as failed.
@@ -84,9 +88,20 @@ impl System {
 
     /// Deploys a module of `functions` under a name.
     pub(crate) async fn deploy(&self, functions: &Path, module: &str, name: &str) -> Result<()> {
+        let limits = FunctionLimits { memory_mib: 128, timeout_ms: 10_000, ..FunctionLimits::default() };
+        self.deploy_with(functions, module, name, limits).await
+    }
+
+    /// Deploys one with limits of its own.
+    pub(crate) async fn deploy_with(
+        &self,
+        functions: &Path,
+        module: &str,
+        name: &str,
+        limits: FunctionLimits,
+    ) -> Result<()> {
         let path: PathBuf = functions.join(module).with_extension("wasm");
         let code = fs::read(&path).with_context(|| format!("{}: run `cargo xtask build`", path.display()))?;
-        let limits = FunctionLimits { memory_mib: 128, timeout_ms: 10_000, ..FunctionLimits::default() };
         let config = FunctionConfig { limits: Some(limits), ..FunctionConfig::default() };
         let request = CreateFunctionRequest {
             name: name.to_owned(),
@@ -171,17 +186,27 @@ impl Worker {
 
     /// One event.
     pub(crate) async fn invoke(&self, name: &str) -> Result<()> {
+        let answer = self.invoke_with(name, r#"{"name":"bench"}"#, 10_000).await?;
+        ensure!(!answer.payload.is_empty(), "{name} answered nothing");
+        Ok(())
+    }
+
+    /// An event with this payload and so much time: its answer, or how it ended.
+    pub(crate) async fn invoke_with(
+        &self,
+        name: &str,
+        payload: &'static str,
+        timeout_ms: u32,
+    ) -> Result<InvokeSandboxResponse, Status> {
         let request = InvokeSandboxRequest {
             sandbox_id: name.to_owned(),
             request_id: name.to_owned(),
-            payload: br#"{"name":"bench"}"#.as_slice().into(),
-            timeout_ms: 10_000,
+            payload: payload.as_bytes().into(),
+            timeout_ms,
             grant_epoch: self.epoch,
             ..InvokeSandboxRequest::default()
         };
-        let answer = self.client.clone().invoke_sandbox(request).await?.into_inner();
-        ensure!(!answer.payload.is_empty(), "{name} answered nothing");
-        Ok(())
+        Ok(self.client.clone().invoke_sandbox(request).await?.into_inner())
     }
 
     /// Ends one; answered when nothing of it is left.
@@ -190,6 +215,13 @@ impl Worker {
         let request = DestroySandboxRequest { sandbox_id, epoch: self.epoch, reason };
         self.client.clone().destroy_sandbox(request).await?;
         Ok(())
+    }
+
+    /// The process of one sandbox.
+    pub(crate) async fn pid(&self, name: &str) -> Result<i32> {
+        let listed = self.client.clone().list_sandboxes(ListSandboxesRequest {}).await?.into_inner();
+        let found = listed.sandboxes.iter().find(|sandbox| sandbox.id == name);
+        Ok(found.with_context(|| format!("no sandbox {name}"))?.pid)
     }
 
     /// Processes of all sandboxes.

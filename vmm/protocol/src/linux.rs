@@ -31,6 +31,10 @@ pub struct LinuxRestore {
     pub state: Vec<u8>,
     /// Its devices again, of the same kinds and sizes. A vsock device may have another address; a disk that was empty, any size.
     pub devices: Vec<DeviceSpec>,
+    /// Whether its memory is copied into memory of the VM's own, of huge pages where the host has them: for a guest that touches much
+    /// of it at once. Otherwise it is mapped, and each page that is touched costs the guest an exit. No copy is put back
+    /// ([`crate::ControlRequest::Reset`]), and none is made of what a pager brings.
+    pub copied: bool,
     /// A label for logs: ASCII `[a-z0-9-]`.
     pub label: String,
 }

@@ -93,6 +93,7 @@ fn request(state: &[u8]) -> ControlRequest {
     ControlRequest::RestoreLinux(LinuxRestore {
         state: state.into(),
         devices: Vec::new(),
+        copied: false,
         label: "bench".into(),
     })
 }

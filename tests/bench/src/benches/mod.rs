@@ -4,6 +4,7 @@ pub(crate) mod create;
 pub(crate) mod dedupe;
 pub(crate) mod density;
 pub(crate) mod devices;
+pub(crate) mod fairness;
 mod first_process;
 pub(crate) mod invoke;
 pub(crate) mod jail;

@@ -154,7 +154,7 @@ impl Written {
         scratch.read_exact_at(&mut bytes, 0).unwrap();
         let disks = [root.try_clone().unwrap(), memfd(&bytes), task];
         let (state, devices) = (self.state.clone(), devices(guest_cid));
-        let spec = LinuxRestore { state, devices, label: "copy".to_owned() };
+        let spec = LinuxRestore { state, devices, copied: false, label: "copy".to_owned() };
         Machine::launch(&ControlRequest::RestoreLinux(spec), &[&self.memory], disks)
     }
 }

@@ -66,7 +66,7 @@ fn judge(kept: &Kept) -> Result<&Image, &'static str> {
     if kept.paged {
         return Err("a guest whose memory a pager brings is not put back");
     }
-    let image = kept.image.as_ref().ok_or("no guest was restored here")?;
+    let image = kept.image.as_ref().ok_or("no guest was restored here, or its memory is a copy")?;
     if image.keeps_writes {
         return Err("a guest with a disk that keeps what is written to it is not put back");
     }

@@ -144,6 +144,7 @@ pub struct Admitted {
     state: LinuxState,
     were: Devices,
     memory: Backing,
+    copied: bool,
     devices: Vec<DeviceFile>,
 }
 
@@ -204,6 +205,9 @@ pub fn admit(
     if !room.small_pages {
         return Err(Refusal::Pages);
     }
+    if by_pager && spec.copied {
+        return Err(Refusal::Parts("memory that a pager brings is not copied".into()));
+    }
     let (then, now) = (were.virtio.len(), spec.devices.len());
     if then != now || were.io_apic.lines.len() != virtio_gsi(now) as usize {
         return Err(Refusal::Parts(format!("{then} devices were written down, {now} are given")));
@@ -212,7 +216,7 @@ pub fn admit(
         load::refuse_paged(&spec.devices).map_err(Refusal::Parts)?;
     }
     let devices = load::devices(&spec.devices, descriptors, room).map_err(Refusal::Parts)?;
-    Ok(Admitted { state, were, memory, devices })
+    Ok(Admitted { state, were, memory, copied: spec.copied, devices })
 }
 
 /// A guest that was brought back and holds still, all but its registers.
@@ -234,7 +238,7 @@ impl Machine {
         pages: Option<&Pages>,
         lines: Outgoing<()>,
     ) -> Result<Resumed, LinuxError> {
-        let Admitted { state, were, memory, mut devices } = admitted;
+        let Admitted { state, were, memory, copied, mut devices } = admitted;
         let template =
             Template::named(&state.template).map_err(|error| LinuxError::Other(error.to_string()))?;
         let leaves = self.leaves(template)?;
@@ -246,6 +250,7 @@ impl Machine {
         }
         let by_pager = matches!(memory, Backing::Pager(_));
         match memory {
+            Backing::File(memory) if copied => self.copy(state.memory_bytes, &state.runs, &memory)?,
             Backing::File(memory) => self.map(&state.runs, &memory)?,
             Backing::Pager(socket) => {
                 let pages = pages.ok_or(PagerError::NotStartedForIt)?;
@@ -262,13 +267,26 @@ impl Machine {
         let mut kept = self.kept(&parts, (template.name, leaves), state.guest_bytes, state.generation);
         kept.paged = by_pager;
         let LinuxState { vcpus, clock_ns, .. } = state;
-        if !by_pager {
+        if !by_pager && !copied {
             let keeps_writes = parts.keeps_writes;
             kept.image =
                 Some(Box::new(Image { vcpus: vcpus.clone(), devices: were, clock_ns, keeps_writes }));
         }
         let loaded = Loaded::new(start, parts, kept);
         Ok(Resumed { loaded, vcpus, clock_ns })
+    }
+
+    fn copy(&self, bytes: u64, runs: &[Run], memory: &OwnedFd) -> Result<(), LinuxError> {
+        for bank in banks(bytes) {
+            self.ram.advise_huge(bank.gpa, bank.len);
+        }
+        let mut offset = 0;
+        for run in runs {
+            let filled = self.ram.fill(memory.as_fd(), offset, run.gpa, run.len);
+            filled.map_err(|source| LinuxError::Read { what: "the snapshot's memory", source })?;
+            offset += run.len;
+        }
+        Ok(())
     }
 
     fn map(&self, runs: &[Run], memory: &OwnedFd) -> Result<(), MachineError> {

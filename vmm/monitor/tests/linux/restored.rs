@@ -154,9 +154,13 @@ fn clones(kernel: &str, cpus: u8, count: usize) {
     let cpus = format!("console: cpus {cpus} online");
     let mut drawn = BTreeSet::new();
     for number in 0..count {
-        // Every other one in a machine that waited for it.
-        let bring = if number % 2 == 0 { Guest::restore } else { Guest::adopt };
-        let ended = bring(&guest, &snapshot).end();
+        // In a machine of its own, in one that waited for it, and with memory of its own.
+        let bring = [Guest::restore, Guest::adopt, Guest::copy][number % 3];
+        let mut running = bring(&guest, &snapshot);
+        if number == 2 {
+            not_put_back(&mut running.control, "its memory is a copy");
+        }
+        let ended = running.end();
         ended.with(POWERED_OFF, &LINES).with(POWERED_OFF, &[&cpus]);
         let said = ended.log.split_once("console: drawn ").unwrap().1.split_once(" over").unwrap().0;
         let (random, uuid) = said.split_once(" uuid ").unwrap();

@@ -190,6 +190,18 @@ impl Guest {
         Running::started(vmm, control, reply.as_ref())
     }
 
+    /// The same with its memory copied.
+    pub fn copy(&self, snapshot: &Snapshot) -> Running {
+        let (vmm, (devices, descriptors)) = (self.launch(), self.parts());
+        let mut control = vmm.control();
+        let (state, label) = (snapshot.state.clone(), "test-guest".into());
+        let spec = LinuxRestore { state, devices, copied: true, label };
+        let all: Vec<_> = std::iter::once(&snapshot.memory).chain(descriptors).collect();
+        send_with(&mut control, &ControlRequest::RestoreLinux(spec), &all);
+        let reply = try_receive(&mut control);
+        Running::started(vmm, control, reply.as_ref())
+    }
+
     /// Asks for that, with this state.
     pub fn ask_restore(
         &self,
@@ -209,7 +221,7 @@ impl Guest {
         devices: Vec<DeviceSpec>,
         descriptors: &[&OwnedFd],
     ) -> Option<ControlReply> {
-        let spec = LinuxRestore { state: state.to_vec(), devices, label: "test-guest".into() };
+        let spec = LinuxRestore { state: state.to_vec(), devices, copied: false, label: "test-guest".into() };
         let all: Vec<_> = std::iter::once(&snapshot.memory).chain(descriptors.iter().copied()).collect();
         send_with(control, &ControlRequest::RestoreLinux(spec), &all);
         try_receive(control)
@@ -218,7 +230,7 @@ impl Guest {
     /// Asks for a guest whose memory comes by this socket.
     pub fn ask_paged(&self, control: &mut UnixStream, state: &[u8], socket: &OwnedFd) {
         let (devices, descriptors) = self.parts();
-        let spec = LinuxRestore { state: state.to_vec(), devices, label: "test-guest".into() };
+        let spec = LinuxRestore { state: state.to_vec(), devices, copied: false, label: "test-guest".into() };
         let all: Vec<_> = std::iter::once(socket).chain(descriptors).collect();
         send_with(control, &ControlRequest::RestoreLinuxPaged(spec), &all);
     }
@@ -233,7 +245,7 @@ impl Guest {
     ) {
         let (mut devices, descriptors) = self.parts();
         devices[disk] = DeviceSpec::OverlaidBlock { base: Base::Pager };
-        let spec = LinuxRestore { state: state.to_vec(), devices, label: "test-guest".into() };
+        let spec = LinuxRestore { state: state.to_vec(), devices, copied: false, label: "test-guest".into() };
         let mut all: Vec<_> = std::iter::once(socket).chain(descriptors).collect();
         all.insert(disk + 2, under);
         send_with(control, &ControlRequest::RestoreLinuxPaged(spec), &all);

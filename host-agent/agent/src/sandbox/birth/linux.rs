@@ -115,6 +115,7 @@ pub(super) async fn restore(
     let spec = LinuxRestore {
         state: snapshot.head.state().to_vec(),
         devices: machine::devices_over(host, version, tap.is_some(), Base::File),
+        copied: false,
         label: sandbox.about.id.to_string(),
     };
     control.restore_linux(spec, &fds).await.map_err(failed)?;
@@ -141,6 +142,7 @@ pub(super) async fn restore_paged(
     let spec = LinuxRestore {
         state: snapshot.head.state().to_vec(),
         devices: machine::devices_over(host, version, tap.is_some(), Base::Pager),
+        copied: false,
         label: sandbox.about.id.to_string(),
     };
     control.restore_linux_paged(spec, &fds).await.map_err(failed)?;

@@ -208,6 +208,8 @@ impl Guest {
         let spec = LinuxRestore {
             state: runtime.head.state().to_vec(),
             devices: machine::devices(host, version, has_network),
+            // An init touches much, and what it leaves is read at once.
+            copied: true,
             label: name.to_string(),
         };
         let begun = self.control.restore_linux(spec, &fds).await;

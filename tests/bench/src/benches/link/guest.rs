@@ -103,7 +103,12 @@ impl Written {
         let scratch = copy(&self.scratch)?;
         let flags = if pager.is_some() { "--paged" } else { "" };
         let process = Process::with_memory(places, self.memory_mib, flags)?;
-        let spec = LinuxRestore { state: self.state.clone(), devices: devices(4), label: "bench".into() };
+        let spec = LinuxRestore {
+            state: self.state.clone(),
+            devices: devices(4),
+            copied: false,
+            label: "bench".into(),
+        };
         let request =
             if pager.is_some() { ControlRequest::RestoreLinuxPaged } else { ControlRequest::RestoreLinux };
         let memory = pager.unwrap_or(&self.memory);
