@@ -160,9 +160,14 @@ impl Running {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// A connection to what listens in the jail.
+    pub(crate) fn connect(&self) -> UnixStream {
+        UnixStream::connect(&self.control).unwrap()
+    }
+
     /// Tells the probe one word and returns what it answers until it hangs up or ends.
     pub(crate) fn tell(&self, word: &str) -> String {
-        let mut stream = UnixStream::connect(&self.control).unwrap();
+        let mut stream = self.connect();
         stream.write_all(word.as_bytes()).unwrap();
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
@@ -171,7 +176,7 @@ impl Running {
 
     /// Gives the probe a descriptor, which it keeps.
     pub(crate) fn give(&self, fd: BorrowedFd<'_>) {
-        let stream = UnixStream::connect(&self.control).unwrap();
+        let stream = self.connect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fds = [fd];
