@@ -18,7 +18,7 @@ pub enum Ends {
     GoesOn,
     /// It does nothing more: the VMM answers, and ends when it is told to.
     Told,
-    /// What its host's KVM makes of it: it goes on, or the VMM ends by name.
+    /// What its host's KVM makes of it: it goes on, or stays where it is and is ended, or the VMM ends by name.
     Named,
     /// The VMM ends: its status, a piece of its last words.
     By(i32, &'static str),

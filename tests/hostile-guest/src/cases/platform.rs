@@ -248,14 +248,15 @@ pub const ROWS: &[Case] = &[
         // Nothing nests.
         s.step(Op::Cpuid, 4, [1, 0, 0]).seen(1 << 5, 0).step(Op::Cpuid, 4, [0x8000_0001, 0, 0]).seen(1 << 2, 0);
     }),
-    all("instructions that nest", GoesOn, |s| {
+    all("instructions that nest", Ends::Named, |s| {
         // vmrun, vmload, vmsave, stgi, clgi, skinit; vmxoff, vmlaunch, vmresume
         for last in [0xD8, 0xDA, 0xDB, 0xDC, 0xDD, 0xDE, 0xC4, 0xC2, 0xC3] {
             s.call(&[0x0F, 0x01, last, 0xC3]);
         }
+        // Where the host emulates none of them, each is an exception.
         s.step(Op::Counts, 8, [0; 3]).seen(!0, 9);
     }),
-    all("every call of the hypervisor", GoesOn, |s| {
+    all("every call of the hypervisor", Ends::Named, |s| {
         for number in 0..64 {
             // mov eax, number; mov rbx..rsi, -1; vmmcall; ret
             s.call(&[
@@ -275,12 +276,12 @@ pub const ROWS: &[Case] = &[
         s.many(Op::Call, 8, 100, [crate::guest::CODE, 0, 0], [0; 2]);
         s.call(&[0x0F, 0x09, 0x0F, 0x01, 0x38, 0x0F, 0x20, 0xD8, 0x0F, 0x22, 0xD8, 0xC3]);
     }),
-    all("debugging itself", GoesOn, |s| {
+    all("debugging itself", Ends::Named, |s| {
         // mov eax, 0x1000000; mov dr0, rax; mov eax, 0xFFFF07FF; mov dr7, rax; ret; int3; ret; icebp; ret
         s.call(&[0xB8, 0, 0, 0, 1, 0x0F, 0x23, 0xC0, 0xB8, 0xFF, 7, 0xFF, 0xFF, 0x0F, 0x23, 0xF8, 0xC3]);
         s.call(&[0xCC, 0xC3]).call(&[0xF1, 0xC3]).call(&[0x31, 0xC0, 0x0F, 0x23, 0xF8, 0xC3]);
     }),
-    all("every exception", GoesOn, |s| {
+    all("every exception", Ends::Named, |s| {
         for vector in 0..=255 {
             s.call(&[0xCD, vector]);
         }

@@ -2,7 +2,8 @@
 
 use super::{Case, to};
 use crate::driver::{
-    AVAILABLE, BUFFERS, Device, Device::Balloon, Device::Disk, Device::Mem, Device::Net, Device::ReadOnly, Device::Vsock,
+    AVAILABLE, BUFFERS, Device, Device::Balloon, Device::Disk, Device::Mem, Device::Net, Device::ReadOnly, Device::Rng,
+    Device::Vsock,
     DiskRequest, MEMORY, NEXT, SIZE, USED, WRITE, disk_request, stream,
 };
 use crate::script::{Op, Script};
@@ -28,6 +29,18 @@ const SECTORS: u64 = 2048;
 
 /// The table.
 pub const ROWS: &[Case] = &[
+    to(Disk, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
+    to(Disk, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Rng, "a buffer without a byte", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
+    to(Rng, "a buffer without a byte, to be written", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Vsock, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
+    to(Vsock, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Net, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
+    to(Net, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Balloon, "a buffer without a byte", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
+    to(Balloon, "a buffer without a byte, to be written", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Mem, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
+    to(Mem, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
     to(Disk, "a request without a header", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 1], WRITE)])),
     to(Disk, "a request with half a header", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 8], 0), ([BUFFERS, 1], WRITE)])),
     to(Disk, "a request without room for its status", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 16], 0)])),
@@ -116,7 +129,8 @@ pub const ROWS: &[Case] = &[
     }),
     to(Vsock, "every operation, of no connection", SILENT, |on, s| {
         for op in [0, 2, 3, 4, 5, 6, 7, 8, 0x7FFF, 0xFFFF] {
-            packet_of(on, s, Header { op, flags: u32::MAX, fwd_cnt: u32::MAX, ..stream() }, 44);
+            send(on, s, Header { op, flags: u32::MAX, fwd_cnt: u32::MAX, ..stream() }, 44);
+            on.ring(1).used(s, 1);
         }
     }),
     to(Vsock, "connections without end", SILENT, |on, s| {
@@ -227,7 +241,7 @@ pub const ROWS: &[Case] = &[
         ring.give(s, &[0, 1]).used_or_broken(s, 1);
     }),
     Case {
-        ends: Ends::By(21, "triple fault"),
+        ends: Ends::By(21, ""),
         ..to(Balloon, "the page it runs from", SILENT, |on, s| {
             on.begin(s);
             // Interpreter, steps and stack read as zero then.
@@ -248,7 +262,7 @@ pub const ROWS: &[Case] = &[
     to(Mem, "the rest of memory unplugged", WORKS, |on, s| blocks(on, s, 1, 0, 16, 3)),
     to(Mem, "unplugged what is not plugged", WORKS, |on, s| blocks(on, s, 1, 4 << 30, 1, 3)),
     Case {
-        ends: Ends::By(21, "memory that is not plugged"),
+        ends: Ends::Named,
         ..to(Mem, "touched what is not plugged", SILENT, |_, s| {
             // A table of large pages for the fifth GiB; 0xA000 is the table above it.
             s.write(8, 0x30_0000, 4 << 30 | 0x83).write(8, 0xA000 + 4 * 8, 0x30_0000 | 3).read(8, 4 << 30);
@@ -305,16 +319,17 @@ fn changing_kind(on: Device, s: &mut Script) {
     });
 }
 
-/// A packet in a buffer of so many bytes.
+/// A packet in a buffer of so many bytes, and that it is given back.
 fn packet_of(on: Device, s: &mut Script, header: Header, len: u64) {
+    send(on, s, header, len);
+    on.ring(1).used_or_broken(s, 1);
+}
+
+/// A packet in a buffer of so many bytes.
+fn send(on: Device, s: &mut Script, header: Header, len: u64) {
     on.begin(s);
     s.bytes(on.buffer(0), &header.bytes());
     on.ring(1).describes(s, 0, [on.buffer(0), len], 0, 0).give(s, &[0]);
-    if header.op == packet::OP_RW || header.op == packet::OP_REQUEST {
-        on.ring(1).used_or_broken(s, 1);
-    } else {
-        on.ring(1).used(s, 1);
-    }
 }
 
 /// A frame of so many bytes with this header.

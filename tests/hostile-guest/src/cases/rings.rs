@@ -25,8 +25,6 @@ pub const ROWS: &[Row] = &[
     ("a buffer that is a device's window", BROKEN, |on, s| one(on, s, [VIRTIO_BASE, 64], WRITE, 0)),
     ("a buffer that is the interrupt controller", BROKEN, |on, s| one(on, s, [IO_APIC.into(), 64], WRITE, 0)),
     ("a buffer that is the processor's own controller", BROKEN, |on, s| one(on, s, [LOCAL_APIC.into(), 64], 0, 0)),
-    ("a buffer without a byte", BROKEN, |on, s| one(on, s, [BUFFERS, 0], 0, 0)),
-    ("a buffer without a byte, to be written", BROKEN, |on, s| one(on, s, [BUFFERS, 0], WRITE, 0)),
     ("a next one beyond the table", BROKEN, |on, s| one(on, s, [BUFFERS, 64], NEXT, SIZE)),
     ("a next one far beyond the table", BROKEN, |on, s| one(on, s, [BUFFERS, 64], NEXT, u16::MAX)),
     ("a descriptor that is its own next", BROKEN, |on, s| one(on, s, [BUFFERS, 64], NEXT, 0)),
