@@ -195,7 +195,11 @@ impl Device {
         let (request, answer) = (self.buffer(0), self.buffer(0x1000));
         match self {
             Self::Disk | Self::ReadOnly => {
-                disk_request(script, self, DiskRequest { kind: 0, sector: 0, len: 512, ..DiskRequest::default() });
+                disk_request(
+                    script,
+                    self,
+                    DiskRequest { kind: 0, sector: 0, len: 512, ..DiskRequest::default() },
+                );
             }
             Self::Rng => {
                 ask.describes(script, 0, [answer, 64], WRITE, 0);
@@ -259,6 +263,7 @@ pub const USED: u64 = 0x8000;
 /// See [`AVAILABLE`].
 pub const TABLE: u64 = 0xC000;
 
+#[expect(clippy::return_self_not_must_use, reason = "each is called for what it adds to the script")]
 impl Ring {
     /// Empties it, tells the device where it is, and makes it ready.
     pub fn describe(self, script: &mut Script, size: u16) {
@@ -273,19 +278,35 @@ impl Ring {
         let window = self.window;
         script.write32(window + QUEUE_SEL, self.number).write32(window + QUEUE_NUM, size.into());
         for (register, address) in [QUEUE_DESC, QUEUE_DRIVER, QUEUE_DEVICE].into_iter().zip(at) {
-            script.write32(window + register, address & 0xFFFF_FFFF).write32(window + register + 4, address >> 32);
+            script
+                .write32(window + register, address & 0xFFFF_FFFF)
+                .write32(window + register + 4, address >> 32);
         }
         script.write32(window + QUEUE_READY, 1);
     }
 
     /// A descriptor: address and length, flags, the next one.
-    pub fn describes(self, script: &mut Script, at: u64, [gpa, len]: [u64; 2], flags: u16, next: u16) -> Self {
+    pub fn describes(
+        self,
+        script: &mut Script,
+        at: u64,
+        [gpa, len]: [u64; 2],
+        flags: u16,
+        next: u16,
+    ) -> Self {
         descriptor(script, self.base + 16 * at, [gpa, len], flags, next);
         self
     }
 
     /// One of its table for indirect descriptors.
-    pub fn describes_in_table(self, script: &mut Script, at: u64, [gpa, len]: [u64; 2], flags: u16, next: u16) -> Self {
+    pub fn describes_in_table(
+        self,
+        script: &mut Script,
+        at: u64,
+        [gpa, len]: [u64; 2],
+        flags: u16,
+        next: u16,
+    ) -> Self {
         descriptor(script, self.base + TABLE + 16 * at, [gpa, len], flags, next);
         self
     }

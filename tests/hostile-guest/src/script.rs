@@ -1,9 +1,7 @@
 //! Steps of a guest as data: what a case does, in the order it does it.
 
-
-
 /// Bytes of a step as the guest reads it.
-pub const STEP_LEN: u64 = 48;
+pub const STEP_LEN: usize = 48;
 
 /// What a step does; the guest's interpreter ([`crate::guest`]) has one branch for each.
 ///
@@ -153,7 +151,7 @@ impl Script {
     pub fn again(&mut self, times: u32, body: impl FnOnce(&mut Self)) -> &mut Self {
         let from = self.steps.len();
         body(self);
-        let back = (self.steps.len() - from) as u64 * STEP_LEN;
+        let back = ((self.steps.len() - from) * STEP_LEN) as u64;
         self.step(Op::Loop, 8, [back, 0, times.into()])
     }
 
@@ -188,10 +186,10 @@ impl Script {
 }
 
 impl Step {
-    fn bytes(&self) -> [u8; STEP_LEN as usize] {
+    fn bytes(&self) -> [u8; STEP_LEN] {
         let head = u64::from(self.op as u8) | u64::from(self.size) << 8 | u64::from(self.count.max(1)) << 32;
         let ([a, b, c], [a_grow, b_grow]) = (self.words, self.grow);
-        let mut bytes = [0; STEP_LEN as usize];
+        let mut bytes = [0; STEP_LEN];
         for (to, word) in bytes.chunks_exact_mut(8).zip([head, a, b, a_grow, b_grow, c]) {
             to.copy_from_slice(&word.to_le_bytes());
         }

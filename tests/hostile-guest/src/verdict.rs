@@ -52,7 +52,8 @@ pub fn judge(seen: &Seen) -> Verdict {
     if seen.out_of_memory {
         return Verdict::Broke("used up the memory of its cgroup".into());
     }
-    let end = seen.log.lines().rev().find_map(|line| line.split_once("warren-vmm: end: ")).map(|(_, end)| end);
+    let end =
+        seen.log.lines().rev().find_map(|line| line.split_once("warren-vmm: end: ")).map(|(_, end)| end);
     match (seen.exit, end) {
         (None, _) => Verdict::Wedged("no end".into()),
         (Some(ExitStatus::Signal(signal)), _) => Verdict::Broke(format!("signal {signal}")),
@@ -64,7 +65,8 @@ pub fn judge(seen: &Seen) -> Verdict {
             Verdict::Pass
         }
         (Some(ExitStatus::Code(code)), Some(end)) => {
-            let named = BY_DESIGN.iter().any(|(of, words)| *of == code && format!("end: {end}").starts_with(words));
+            let named =
+                BY_DESIGN.iter().any(|(of, words)| *of == code && format!("end: {end}").starts_with(words));
             if named { Verdict::Killed(end.into()) } else { Verdict::Broke(format!("status {code}, {end}")) }
         }
         (Some(ExitStatus::Code(code)), None) => Verdict::Broke(format!("status {code}, without a last word")),

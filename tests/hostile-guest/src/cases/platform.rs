@@ -124,7 +124,13 @@ pub const ROWS: &[Case] = &[
             }
         });
         for size in [1, 2, 4, 8] {
-            s.many(Op::Write, size, 128, [base, !0, 0], [1, 0]).many(Op::Read, size, 128, [base, 0, 0], [1, 0]);
+            s.many(Op::Write, size, 128, [base, !0, 0], [1, 0]).many(
+                Op::Read,
+                size,
+                128,
+                [base, 0, 0],
+                [1, 0],
+            );
         }
     }),
     all("interrupts sent to every processor there is not", GoesOn, |s| {
@@ -141,7 +147,11 @@ pub const ROWS: &[Case] = &[
         s.many(Op::Write, 8, pages, [from, !0, 0], [4096, 0]);
     }),
     all("what the host wrote for it", GoesOn, |s| {
-        for (from, to) in [(BOOT_PARAMS, BOOT_PARAMS + 4096), (COMMAND_LINE.start, COMMAND_LINE.end), (ACPI.start, KEPT.end)] {
+        for (from, to) in [
+            (BOOT_PARAMS, BOOT_PARAMS + 4096),
+            (COMMAND_LINE.start, COMMAND_LINE.end),
+            (ACPI.start, KEPT.end),
+        ] {
             s.fill(from, u32::try_from(to - from).unwrap_or_default(), !0);
         }
     }),
@@ -172,8 +182,8 @@ pub const ROWS: &[Case] = &[
     all("a table of exceptions in a device's window", guest(""), |s| {
         // push 0xD0000000's parts; lidt; ud2
         s.call(&[
-            0x48, 0x83, 0xEC, 0x10, 0x66, 0xC7, 0x04, 0x24, 0xFF, 0x0F, 0xC7, 0x44, 0x24, 2, 0, 0, 0, 0xD0, 0xC7,
-            0x44, 0x24, 6, 0, 0, 0, 0, 0x0F, 0x01, 0x1C, 0x24, 0x0F, 0x0B,
+            0x48, 0x83, 0xEC, 0x10, 0x66, 0xC7, 0x04, 0x24, 0xFF, 0x0F, 0xC7, 0x44, 0x24, 2, 0, 0, 0, 0xD0,
+            0xC7, 0x44, 0x24, 6, 0, 0, 0, 0, 0x0F, 0x01, 0x1C, 0x24, 0x0F, 0x0B,
         ]);
     }),
     // The processor.
@@ -210,7 +220,7 @@ pub const ROWS: &[Case] = &[
         denied(s, 0xC001_0130, 4);
     }),
     all("KVM's own registers with addresses that are none", GoesOn, |s| {
-        for address in [MEMORY, MEMORY - 8, VIRTIO_BASE, u64::MAX & !63, 1 << 51] {
+        for address in [MEMORY, MEMORY - 8, VIRTIO_BASE, !63, 1 << 51] {
             for register in 0x4B56_4D00..0x4B56_4D09 {
                 s.step(Op::WriteMsr, 8, [register, address | 1, 0]);
             }
@@ -222,10 +232,43 @@ pub const ROWS: &[Case] = &[
     }),
     all("what it may write, with ones", GoesOn, |s| {
         for register in [
-            0x10, 0x1B, 0x3B, 0x48, 0x49, 0x8B, 0xFE, 0x10A, 0x10B, 0x174, 0x175, 0x176, 0x179, 0x17A, 0x1A0, 0x1D9,
-            0x200, 0x250, 0x277, 0x2FF, 0x400, 0x401, 0x6E0, 0xDA0, 0xC000_0080, 0xC000_0081, 0xC000_0082,
-            0xC000_0084, 0xC000_0100, 0xC000_0102, 0xC000_0103, 0xC001_0010, 0xC001_0015, 0xC001_001F, 0xC001_011F,
-            0xC001_1022, 0xC001_1029,
+            0x10,
+            0x1B,
+            0x3B,
+            0x48,
+            0x49,
+            0x8B,
+            0xFE,
+            0x10A,
+            0x10B,
+            0x174,
+            0x175,
+            0x176,
+            0x179,
+            0x17A,
+            0x1A0,
+            0x1D9,
+            0x200,
+            0x250,
+            0x277,
+            0x2FF,
+            0x400,
+            0x401,
+            0x6E0,
+            0xDA0,
+            0xC000_0080,
+            0xC000_0081,
+            0xC000_0082,
+            0xC000_0084,
+            0xC000_0100,
+            0xC000_0102,
+            0xC000_0103,
+            0xC001_0010,
+            0xC001_0015,
+            0xC001_001F,
+            0xC001_011F,
+            0xC001_1022,
+            0xC001_1029,
         ] {
             s.step(Op::WriteMsr, 8, [register, !0, 0]);
         }
@@ -240,13 +283,18 @@ pub const ROWS: &[Case] = &[
         s.step(Op::Counts, 8, [0; 3]).seen(!0, 5);
     }),
     all("every leaf of CPUID", GoesOn, |s| {
-        for (from, count) in [(0, 0x40), (0x4000_0000, 0x40), (0x8000_0000, 0x40), (0xC000_0000, 4), (0xFFFF_FFFF, 1)] {
+        for (from, count) in
+            [(0, 0x40), (0x4000_0000, 0x40), (0x8000_0000, 0x40), (0xC000_0000, 4), (0xFFFF_FFFF, 1)]
+        {
             for subleaf in [0, 1, 2, 0x1F, 0xFFFF_FFFF] {
                 s.many(Op::Cpuid, 4, count, [from, subleaf, 0], [1, 0]);
             }
         }
         // Nothing nests.
-        s.step(Op::Cpuid, 4, [1, 0, 0]).seen(1 << 5, 0).step(Op::Cpuid, 4, [0x8000_0001, 0, 0]).seen(1 << 2, 0);
+        s.step(Op::Cpuid, 4, [1, 0, 0])
+            .seen(1 << 5, 0)
+            .step(Op::Cpuid, 4, [0x8000_0001, 0, 0])
+            .seen(1 << 2, 0);
     }),
     all("instructions that nest", Ends::Named, |s| {
         // vmrun, vmload, vmsave, stgi, clgi, skinit; vmxoff, vmlaunch, vmresume
@@ -260,8 +308,8 @@ pub const ROWS: &[Case] = &[
         for number in 0..64 {
             // mov eax, number; mov rbx..rsi, -1; vmmcall; ret
             s.call(&[
-                0xB8, number, 0, 0, 0, 0x48, 0x83, 0xCB, 0xFF, 0x48, 0x83, 0xC9, 0xFF, 0x48, 0x83, 0xCA, 0xFF, 0x48,
-                0x83, 0xCE, 0xFF, 0x0F, 0x01, 0xD9, 0xC3,
+                0xB8, number, 0, 0, 0, 0x48, 0x83, 0xCB, 0xFF, 0x48, 0x83, 0xC9, 0xFF, 0x48, 0x83, 0xCA,
+                0xFF, 0x48, 0x83, 0xCE, 0xFF, 0x0F, 0x01, 0xD9, 0xC3,
             ]);
         }
     }),

@@ -16,22 +16,34 @@ pub const ROWS: &[Row] = &[
     ("every register read, eight bytes at every address", &[], |on, s| sweep(on, s, Op::Read, 8, 0)),
     ("ones written to every register, one byte", &[], |on, s| sweep(on, s, Op::Write, 1, !0)),
     ("ones written to every register, two bytes", &[], |on, s| sweep(on, s, Op::Write, 2, !0)),
-    ("ones written to every register, four bytes at every address", &[], |on, s| sweep(on, s, Op::Write, 4, !0)),
-    ("ones written to every register, eight bytes at every address", &[], |on, s| sweep(on, s, Op::Write, 8, !0)),
+    ("ones written to every register, four bytes at every address", &[], |on, s| {
+        sweep(on, s, Op::Write, 4, !0);
+    }),
+    ("ones written to every register, eight bytes at every address", &[], |on, s| {
+        sweep(on, s, Op::Write, 8, !0);
+    }),
     ("every register written while it works", &[], |on, s| {
         on.begin(s);
         s.many(Op::Write, 4, WINDOW / 4, [on.window() + 4, 0x5A5A_5A5A, 0], [4, 0x0101_0101]);
     }),
     ("accesses over the edge of a window", &[], |on, s| {
         for at in 1..8 {
-            s.read(8, on.window() + u64::from(WINDOW) - at).write(8, on.window() + u64::from(WINDOW) - at, !0);
+            s.read(8, on.window() + u64::from(WINDOW) - at).write(
+                8,
+                on.window() + u64::from(WINDOW) - at,
+                !0,
+            );
         }
     }),
     ("queues that there are not", &[], |on, s| {
         on.agree(s, 0);
         for number in [8, 255, 256, 0xFFFF, 0x1_0000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF] {
             s.write32(on.window() + register::QUEUE_SEL, number);
-            s.check(4, on.window() + register::QUEUE_NUM_MAX, 0).check(4, on.window() + register::QUEUE_READY, 0);
+            s.check(4, on.window() + register::QUEUE_NUM_MAX, 0).check(
+                4,
+                on.window() + register::QUEUE_READY,
+                0,
+            );
             s.write32(on.window() + register::QUEUE_NUM, 8).write32(on.window() + register::QUEUE_READY, 1);
             s.check(4, on.window() + register::QUEUE_READY, 0);
         }

@@ -2,9 +2,8 @@
 
 use super::{Case, to};
 use crate::driver::{
-    AVAILABLE, BUFFERS, Device, Device::Balloon, Device::Disk, Device::Mem, Device::Net, Device::ReadOnly, Device::Rng,
-    Device::Vsock,
-    DiskRequest, MEMORY, NEXT, SIZE, USED, WRITE, disk_request, stream,
+    AVAILABLE, BUFFERS, Device, Device::Balloon, Device::Disk, Device::Mem, Device::Net, Device::ReadOnly,
+    Device::Rng, Device::Vsock, DiskRequest, MEMORY, NEXT, SIZE, USED, WRITE, disk_request, stream,
 };
 use crate::script::{Op, Script};
 use warren_boot::linux::layout::KEPT;
@@ -30,19 +29,27 @@ const SECTORS: u64 = 2048;
 /// The table.
 pub const ROWS: &[Case] = &[
     to(Disk, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
-    to(Disk, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Disk, "a buffer without a byte, to be written", BROKEN, |on, s| {
+        parts(on, s, &[([BUFFERS, 0], WRITE)]);
+    }),
     to(Rng, "a buffer without a byte", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
     to(Rng, "a buffer without a byte, to be written", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
     to(Vsock, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
-    to(Vsock, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Vsock, "a buffer without a byte, to be written", BROKEN, |on, s| {
+        parts(on, s, &[([BUFFERS, 0], WRITE)]);
+    }),
     to(Net, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
     to(Net, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
     to(Balloon, "a buffer without a byte", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
-    to(Balloon, "a buffer without a byte, to be written", WORKS, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
+    to(Balloon, "a buffer without a byte, to be written", WORKS, |on, s| {
+        parts(on, s, &[([BUFFERS, 0], WRITE)]);
+    }),
     to(Mem, "a buffer without a byte", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], 0)])),
     to(Mem, "a buffer without a byte, to be written", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 0], WRITE)])),
     to(Disk, "a request without a header", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 1], WRITE)])),
-    to(Disk, "a request with half a header", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 8], 0), ([BUFFERS, 1], WRITE)])),
+    to(Disk, "a request with half a header", BROKEN, |on, s| {
+        parts(on, s, &[([BUFFERS, 8], 0), ([BUFFERS, 1], WRITE)]);
+    }),
     to(Disk, "a request without room for its status", BROKEN, |on, s| parts(on, s, &[([BUFFERS, 16], 0)])),
     to(Disk, "a header in sixteen pieces", WORKS, |on, s| {
         on.begin(s);
@@ -58,25 +65,43 @@ pub const ROWS: &[Case] = &[
     to(Disk, "a request of no type", WORKS, |on, s| disk(on, s, 77, 0, 512, false, UNSUPPORTED)),
     to(Disk, "a read behind the end", WORKS, |on, s| disk(on, s, 0, SECTORS, 512, false, IO_ERROR)),
     to(Disk, "a read over the end", WORKS, |on, s| disk(on, s, 0, SECTORS - 1, 1024, false, IO_ERROR)),
-    to(Disk, "a read of the last sector there can be", WORKS, |on, s| disk(on, s, 0, u64::MAX, 512, false, IO_ERROR)),
-    to(Disk, "a read whose place is 0 modulo 2^64", WORKS, |on, s| disk(on, s, 0, 1 << 55, 512, false, IO_ERROR)),
+    to(Disk, "a read of the last sector there can be", WORKS, |on, s| {
+        disk(on, s, 0, u64::MAX, 512, false, IO_ERROR);
+    }),
+    to(Disk, "a read whose place is 0 modulo 2^64", WORKS, |on, s| {
+        disk(on, s, 0, 1 << 55, 512, false, IO_ERROR);
+    }),
     to(Disk, "a read of no whole sector", WORKS, |on, s| disk(on, s, 0, 0, 511, false, IO_ERROR)),
     to(Disk, "a write behind the end", WORKS, |on, s| disk(on, s, OUT, SECTORS, 512, true, IO_ERROR)),
     to(Disk, "a write over the end", WORKS, |on, s| disk(on, s, OUT, SECTORS - 1, 1024, true, IO_ERROR)),
     to(Disk, "a write that wraps", WORKS, |on, s| disk(on, s, OUT, u64::MAX, 1024, true, IO_ERROR)),
     to(Disk, "a write whose data is to be written", WORKS, |on, s| disk(on, s, OUT, 8, 512, false, IO_ERROR)),
     to(Disk, "an id into no room", WORKS, |on, s| disk(on, s, ID, 0, 19, false, IO_ERROR)),
-    to(Disk, "a discard of too much", WORKS, |on, s| extent(on, s, DISCARD, [0, (1 << 21) + 1], 16, IO_ERROR)),
-    to(Disk, "a discard over the end", WORKS, |on, s| extent(on, s, DISCARD, [SECTORS - 8, 16], 16, IO_ERROR)),
+    to(Disk, "a discard of too much", WORKS, |on, s| {
+        extent(on, s, DISCARD, [0, (1 << 21) + 1], 16, IO_ERROR);
+    }),
+    to(Disk, "a discard over the end", WORKS, |on, s| {
+        extent(on, s, DISCARD, [SECTORS - 8, 16], 16, IO_ERROR);
+    }),
     to(Disk, "a discard that wraps", WORKS, |on, s| extent(on, s, DISCARD, [u64::MAX, 8], 16, IO_ERROR)),
-    to(Disk, "a discard with flags", WORKS, |on, s| extent(on, s, DISCARD, [8, 8 | 1 << 32], 16, UNSUPPORTED)),
+    to(Disk, "a discard with flags", WORKS, |on, s| {
+        extent(on, s, DISCARD, [8, 8 | 1 << 32], 16, UNSUPPORTED);
+    }),
     to(Disk, "two discards in one", WORKS, |on, s| extent(on, s, DISCARD, [8, 8], 32, IO_ERROR)),
     to(Disk, "half a discard", WORKS, |on, s| extent(on, s, DISCARD, [8, 8], 8, IO_ERROR)),
     to(Disk, "zeroes over the end", WORKS, |on, s| extent(on, s, ZEROES, [SECTORS - 8, 4096], 16, IO_ERROR)),
-    to(Disk, "zeroes with unknown flags", WORKS, |on, s| extent(on, s, ZEROES, [8, 8 | 6 << 32], 16, UNSUPPORTED)),
-    to(ReadOnly, "a write to what may not be written", WORKS, |on, s| disk(on, s, OUT, 0, 512, true, IO_ERROR)),
-    to(ReadOnly, "a discard of what may not be written", WORKS, |on, s| extent(on, s, DISCARD, [0, 8], 16, IO_ERROR)),
-    to(ReadOnly, "zeroes where nothing may be written", WORKS, |on, s| extent(on, s, ZEROES, [0, 8], 16, IO_ERROR)),
+    to(Disk, "zeroes with unknown flags", WORKS, |on, s| {
+        extent(on, s, ZEROES, [8, 8 | 6 << 32], 16, UNSUPPORTED);
+    }),
+    to(ReadOnly, "a write to what may not be written", WORKS, |on, s| {
+        disk(on, s, OUT, 0, 512, true, IO_ERROR);
+    }),
+    to(ReadOnly, "a discard of what may not be written", WORKS, |on, s| {
+        extent(on, s, DISCARD, [0, 8], 16, IO_ERROR);
+    }),
+    to(ReadOnly, "zeroes where nothing may be written", WORKS, |on, s| {
+        extent(on, s, ZEROES, [0, 8], 16, IO_ERROR);
+    }),
     to(ReadOnly, "a read that becomes a write while it is judged", SILENT, changing_kind),
     to(Disk, "a place that changes while it is judged", SILENT, |on, s| {
         on.begin(s);
@@ -169,7 +194,9 @@ pub const ROWS: &[Case] = &[
     to(Net, "a frame shorter than any", WORKS, |on, s| frame(on, s, 0, 12 + 13)),
     to(Net, "a frame of 16 MiB", WORKS, |on, s| frame(on, s, 0, 16 << 20)),
     to(Net, "a checksum that was not agreed", WORKS, |on, s| frame(on, s, 1 | 0xFFFF << 48, 12 + 60)),
-    to(Net, "segments that were not agreed", WORKS, |on, s| frame(on, s, 1 << 8 | 0xFFFF << 16 | 1 << 32, 12 + 60)),
+    to(Net, "segments that were not agreed", WORKS, |on, s| {
+        frame(on, s, 1 << 8 | 0xFFFF << 16 | 1 << 32, 12 + 60);
+    }),
     to(Net, "segments of an unknown kind", WORKS, |on, s| frame(on, s, 0x7F << 8 | 0xFF, 12 + 60)),
     to(Net, "frames without end", SILENT, |on, s| {
         s.again(200, |s| {

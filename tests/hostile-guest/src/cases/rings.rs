@@ -24,7 +24,9 @@ pub const ROWS: &[Row] = &[
     ("a buffer of 4 GiB less one", BROKEN, |on, s| one(on, s, [0, 0xFFFF_FFFF], WRITE, 0)),
     ("a buffer that is a device's window", BROKEN, |on, s| one(on, s, [VIRTIO_BASE, 64], WRITE, 0)),
     ("a buffer that is the interrupt controller", BROKEN, |on, s| one(on, s, [IO_APIC.into(), 64], WRITE, 0)),
-    ("a buffer that is the processor's own controller", BROKEN, |on, s| one(on, s, [LOCAL_APIC.into(), 64], 0, 0)),
+    ("a buffer that is the processor's own controller", BROKEN, |on, s| {
+        one(on, s, [LOCAL_APIC.into(), 64], 0, 0);
+    }),
     ("a next one beyond the table", BROKEN, |on, s| one(on, s, [BUFFERS, 64], NEXT, SIZE)),
     ("a next one far beyond the table", BROKEN, |on, s| one(on, s, [BUFFERS, 64], NEXT, u16::MAX)),
     ("a descriptor that is its own next", BROKEN, |on, s| one(on, s, [BUFFERS, 64], NEXT, 0)),
@@ -84,17 +86,25 @@ pub const ROWS: &[Row] = &[
         circle(s, ring.base + TABLE, 64, [0, MEMORY], 0);
         asked(ring, s);
     }),
-    ("descriptors behind memory", BROKEN, |on, s| placed(on, s, |ring| [MEMORY, ring.base + AVAILABLE, ring.base + USED])),
+    ("descriptors behind memory", BROKEN, |on, s| {
+        placed(on, s, |ring| [MEMORY, ring.base + AVAILABLE, ring.base + USED]);
+    }),
     ("descriptors over the end of memory", BROKEN, |on, s| {
         placed(on, s, |ring| [MEMORY - 16, ring.base + AVAILABLE, ring.base + USED]);
     }),
-    ("an available ring behind memory", BROKEN, |on, s| placed(on, s, |ring| [ring.base, MEMORY, ring.base + USED])),
-    ("a used ring behind memory", BROKEN, |on, s| placed(on, s, |ring| [ring.base, ring.base + AVAILABLE, MEMORY])),
+    ("an available ring behind memory", BROKEN, |on, s| {
+        placed(on, s, |ring| [ring.base, MEMORY, ring.base + USED]);
+    }),
+    ("a used ring behind memory", BROKEN, |on, s| {
+        placed(on, s, |ring| [ring.base, ring.base + AVAILABLE, MEMORY]);
+    }),
     ("a used ring that is a device's window", BROKEN, |on, s| {
         placed(on, s, |ring| [ring.base, ring.base + AVAILABLE, VIRTIO_BASE]);
     }),
     ("rings above 4 GiB", BROKEN, |on, s| placed(on, s, |_| [1 << 40, 1 << 41, 1 << 42])),
-    ("rings that wrap are none", SILENT, |on, s| refused(on, s, SIZE, |_| [u64::MAX - 15, u64::MAX - 1, u64::MAX - 3])),
+    ("rings that wrap are none", SILENT, |on, s| {
+        refused(on, s, SIZE, |_| [u64::MAX - 15, u64::MAX - 1, u64::MAX - 3]);
+    }),
     ("rings that are not aligned are none", SILENT, |on, s| {
         refused(on, s, SIZE, |ring| [ring.base + 8, ring.base + AVAILABLE + 1, ring.base + USED + 2]);
     }),
@@ -129,7 +139,8 @@ pub const ROWS: &[Row] = &[
     }),
     ("a queue made unready after the start", WORKS, |on, s| {
         on.begin(s);
-        s.write32(on.window() + register::QUEUE_SEL, on.asks()).write32(on.window() + register::QUEUE_READY, 0);
+        s.write32(on.window() + register::QUEUE_SEL, on.asks())
+            .write32(on.window() + register::QUEUE_READY, 0);
         honest(on, s);
     }),
     ("features said after the start", WORKS, |on, s| {

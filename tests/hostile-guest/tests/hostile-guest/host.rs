@@ -76,7 +76,10 @@ struct Log {
 
 impl Host {
     pub(crate) fn start() -> Self {
-        assert!(geteuid().is_root(), "jails are made by root: run `sudo -E cargo test -p warren-hostile-guest`");
+        assert!(
+            geteuid().is_root(),
+            "jails are made by root: run `sudo -E cargo test -p warren-hostile-guest`"
+        );
         let folder = tempfile::Builder::new().prefix("hostile-guest-").tempdir().unwrap();
         let socket = folder.path().join("run/jailer.sock");
         let image = folder.path().join("guest");
@@ -125,7 +128,8 @@ impl Host {
         let machine =
             LinuxMachine { memory_mib: 64, cpus: 1, disks: 2, disk_bytes: DISK as u64, network: false };
         let (name, mut running) = self.spawn(Program::Linux(machine), given.memory_mib);
-        let log = Log::of(std::mem::replace(&mut running.log, BufReader::new(File::open("/dev/null").unwrap())));
+        let log =
+            Log::of(std::mem::replace(&mut running.log, BufReader::new(File::open("/dev/null").unwrap())));
         let disks = [disk(), disk()];
         let devices = vec![
             DeviceSpec::Block { read_only: false },
@@ -137,7 +141,8 @@ impl Host {
         let begun = begin(&mut control, case, devices, &disks.iter().collect::<Vec<_>>());
         if let Some(signal) = given.signal {
             log.until("console: stops", &running.pidfd, given.patience_s);
-            kill_process(Pid::from_raw(running.jailed.pid).unwrap(), Signal::from_named_raw(signal).unwrap()).unwrap();
+            kill_process(Pid::from_raw(running.jailed.pid).unwrap(), Signal::from_named_raw(signal).unwrap())
+                .unwrap();
         }
         let mut host = Vec::new();
         let stays = match case.ends {
@@ -163,19 +168,19 @@ impl Host {
 
     /// What was seen of a jailed program that ended, or must now.
     pub(crate) fn jailed_end(&mut self, name: &str, mut running: Running, patience_s: u64) -> Seen {
-        let log = Log::of(std::mem::replace(&mut running.log, BufReader::new(File::open("/dev/null").unwrap())));
+        let log =
+            Log::of(std::mem::replace(&mut running.log, BufReader::new(File::open("/dev/null").unwrap())));
         let ended = ends(&running.pidfd, patience_s);
         self.over(name, ended, log)
     }
 
     fn over(&mut self, name: &str, ended: bool, log: Log) -> Seen {
-        let (exit, out_of_memory) =
-            match self.client.ask(&Request::Kill { name: super::named(name) }, &[]).0 {
-                Reply::Killed { exit, out_of_memory, .. } => (exit, out_of_memory),
-                other => panic!("{other:?}"),
-            };
-        let mut seen =
-            Seen { exit: exit.filter(|_| ended), out_of_memory, log: log.end(), host: Vec::new() };
+        let (exit, out_of_memory) = match self.client.ask(&Request::Kill { name: super::named(name) }, &[]).0
+        {
+            Reply::Killed { exit, out_of_memory, .. } => (exit, out_of_memory),
+            other => panic!("{other:?}"),
+        };
+        let mut seen = Seen { exit: exit.filter(|_| ended), out_of_memory, log: log.end(), host: Vec::new() };
         self.look(&mut seen);
         seen
     }
@@ -197,7 +202,7 @@ impl Host {
         let pid = Pid::from_raw(i32::try_from(vmm.pid()).unwrap()).unwrap();
         let (done, waits) = channel::<()>();
         let guard = std::thread::spawn(move || {
-            let wedged = waits.recv_timeout(Duration::from_secs(300)) == Err(RecvTimeoutError::Timeout);
+            let wedged = waits.recv_timeout(Duration::from_mins(5)) == Err(RecvTimeoutError::Timeout);
             if wedged {
                 let _ = kill_process(pid, Signal::KILL);
             }
@@ -274,7 +279,7 @@ impl Log {
 /// A connection to the VMM in a jail.
 pub(crate) fn connect(running: &Running, role: Role) -> UnixStream {
     let mut stream = running.connect();
-    stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(5))).unwrap();
     send(&mut stream, &Hello { version: PROTOCOL_VERSION, role });
     stream
 }

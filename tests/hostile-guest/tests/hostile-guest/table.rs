@@ -46,7 +46,8 @@ impl Table {
         if let Some(why) = differs {
             self.wrong.push(format!("{on}: {name}: {why}; {}", last_lines(&seen.log)));
         } else if verdict.is_defect() || reported == "lost" {
-            self.wrong.push(format!("{on}: {name}: {verdict}, reported as {reported}; {}", last_lines(&seen.log)));
+            self.wrong
+                .push(format!("{on}: {name}: {verdict}, reported as {reported}; {}", last_lines(&seen.log)));
         }
     }
 
@@ -64,7 +65,8 @@ impl Table {
         }
         let row = COLUMNS.map(|name| format!("{:>7}", sums.get(name).copied().unwrap_or_default()));
         println!("{:>9} {:>6} {}", "all", sums.values().sum::<usize>(), row.join(""));
-        let reasons: Vec<_> = self.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let reasons: Vec<_> =
+            self.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         println!("reported by the agent as: {}", reasons.join(", "));
         assert!(self.wrong.is_empty(), "{} of them wrong:\n{}", self.wrong.len(), self.wrong.join("\n"));
     }
