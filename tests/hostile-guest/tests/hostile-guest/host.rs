@@ -190,7 +190,7 @@ impl Host {
         let flags = ["--memory-mib", "64", "--pluggable-mib", PLUGGABLE_MIB, "--disks", "0"];
         let vmm = Vmm::launch("linux", &flags, None);
         // Its other end reads nothing, as a network may.
-        let (hold, held) = channel::<()>();
+        let (leave, held) = channel::<()>();
         let peer = Peer::start(Path::new("/guest/tun.ko"), move || held.recv().is_err());
         let devices = vec![
             DeviceSpec::Net { mac: [2, 0, 0, 0, 0, 9], receive: Rates::default(), send: Rates::default() },
@@ -211,7 +211,7 @@ impl Host {
         let (code, log) = vmm.wait();
         drop(done);
         let wedged = guard.join().unwrap();
-        drop(hold);
+        drop(leave);
         peer.end();
         let exit = if code < 0 { ExitStatus::Signal(0) } else { ExitStatus::Code(code) };
         let mut seen = Seen { exit: (!wedged).then_some(exit), out_of_memory: false, log, host: Vec::new() };
