@@ -84,7 +84,8 @@ impl Host {
         let socket = folder.path().join("run/jailer.sock");
         let image = folder.path().join("guest");
         fs::write(&image, support::guest::elf()).unwrap();
-        let vmm = std::env::var_os("WARREN_VMM").map_or_else(|| program("warren-vmm"), PathBuf::from);
+        // The same that is started without a jail.
+        let vmm = support::real::path("WARREN_VMM", "bin/warren-vmm");
         let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + 600_000 + 20_000 * ordinal();
         let mut jailer = Command::new(program("warren-jailer"))
             .args(["serve", "--agent-uid", "0", "--cgroup-name", "warren-test"])
