@@ -16,11 +16,15 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
 use warren_sandbox_plan::{
     packet::{decode_reply, encode},
-    request::{ExitStatus, Jailed, LIST_PAGE, Limits, MAX_PACKET, Program, Reply, Request, Spawn},
+    request::{
+        ExitStatus, JAILER_PROTOCOL_VERSION, Jailed, LIST_PAGE, Limits, MAX_PACKET, Program, Reply, Request,
+        Spawn,
+    },
 };
 
 /// The agent's end.
@@ -34,6 +38,19 @@ impl Client {
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
         Self { socket }
+    }
+
+    /// Starts a jailer that serves at this socket, with these programs, users and folders, and greets it.
+    pub(crate) fn of_new(jailer: &mut Command, socket: &Path) -> (Child, Self) {
+        let mut jailer =
+            jailer.arg("--socket").arg(socket).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(jailer.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("ready "), "the jailer did not come up; its last words are above");
+        let mut client = Self::connect(socket);
+        let said = client.ask(&Request::Hello { version: JAILER_PROTOCOL_VERSION }, &[]).0;
+        assert!(matches!(said, Reply::Hello { .. }), "{said:?}");
+        (jailer, client)
     }
 
     pub(crate) fn send_raw(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {

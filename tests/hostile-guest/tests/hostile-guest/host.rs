@@ -12,7 +12,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     sync::mpsc::{RecvTimeoutError, channel},
     sync::{Arc, Mutex},
     thread::JoinHandle,
@@ -25,9 +25,7 @@ use warren_hostile_guest::{
     guest::kernel,
     verdict::Seen,
 };
-use warren_sandbox_plan::request::{
-    ExitStatus, JAILER_PROTOCOL_VERSION, LinuxMachine, Program, Reply, Request,
-};
+use warren_sandbox_plan::request::{ExitStatus, LinuxMachine, Program, Reply, Request};
 use warren_vmm_protocol::linux::{BootEntry, DeviceSpec, HOST_TEMPLATE, Limits as Rates, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, Outcome, PROTOCOL_VERSION, Role};
 
@@ -87,25 +85,15 @@ impl Host {
         // The same that is started without a jail.
         let vmm = support::real::path("WARREN_VMM", "bin/warren-vmm");
         let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + 600_000 + 20_000 * ordinal();
-        let mut jailer = Command::new(program("warren-jailer"))
+        let mut command = Command::new(program("warren-jailer"));
+        command
             .args(["serve", "--agent-uid", "0", "--cgroup-name", "warren-test"])
             .args(["--uid-base", &uid_base.to_string()])
             .args(["--vmm", "--compile", "--pager"].iter().flat_map(|flag| [Path::new(flag), &vmm]))
             .args([Path::new("--guest"), &image])
-            .arg("--socket")
-            .arg(&socket)
             .arg("--state")
-            .arg(folder.path().join("state"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(jailer.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        assert!(ready.starts_with("ready "), "the jailer did not come up; its last words are above");
-        let mut client = Client::connect(&socket);
-        let said = client.ask(&Request::Hello { version: JAILER_PROTOCOL_VERSION }, &[]).0;
-        assert!(matches!(said, Reply::Hello { .. }), "{said:?}");
+            .arg(folder.path().join("state"));
+        let (jailer, client) = Client::of_new(&mut command, &socket);
         let mut host = Self { jailer, client, spawned: 0, neighbour: None, _folder: folder };
         let (_, running) = host.spawn(Program::Vmm, LIMITS.memory_bytes >> 20);
         let (mut control, invoke) = (connect(&running, Role::Control), connect(&running, Role::Invoke));
