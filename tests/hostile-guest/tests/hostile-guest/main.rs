@@ -37,7 +37,8 @@ fn soak() -> bool {
     std::env::var_os("WARREN_SOAK").is_some()
 }
 
-/// Of every so many cases the quick form takes one. Their order is by what is done, device by device: no row is left out at four.
+/// Of every so many cases the quick form takes one. Those that every device is tried with lie together,
+/// row by row, so that at four each such row is tried with one device at least.
 fn share() -> usize {
     std::env::var("WARREN_SHARE").ok().and_then(|share| share.parse().ok()).unwrap_or(4)
 }
