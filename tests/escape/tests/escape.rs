@@ -10,9 +10,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
 };
 use tempfile::TempDir;
 use warren_escape::{
@@ -21,7 +20,7 @@ use warren_escape::{
 };
 use warren_sandbox_plan::{
     name::SandboxName,
-    request::{ExitStatus, JAILER_PROTOCOL_VERSION, Limits, Reply, Request},
+    request::{ExitStatus, Limits},
 };
 
 const LIMITS: Limits =
@@ -67,7 +66,8 @@ impl Host {
         let socket = folder.path().join("run/jailer.sock");
         let [jailer, escape] = ["warren-jailer", "warren-escape"].map(program);
         let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + 500_000;
-        let mut jailer = Command::new(jailer)
+        let mut command = Command::new(jailer);
+        command
             .args(["serve", "--agent-uid", "0", "--cgroup-name", "warren-test"])
             .args(["--uid-base", &uid_base.to_string()])
             .args(
@@ -75,20 +75,9 @@ impl Host {
                     .iter()
                     .flat_map(|flag| [Path::new(flag), &escape]),
             )
-            .arg("--socket")
-            .arg(&socket)
             .arg("--state")
-            .arg(folder.path().join("state"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(jailer.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        assert!(ready.starts_with("ready "), "the jailer did not come up; its last words are above");
-        let mut client = Client::connect(&socket);
-        let said = client.ask(&Request::Hello { version: JAILER_PROTOCOL_VERSION }, &[]).0;
-        assert!(matches!(said, Reply::Hello { .. }), "{said:?}");
+            .arg(folder.path().join("state"));
+        let (jailer, client) = Client::of_new(&mut command, &socket);
         Self { jailer, client, spawned: 0, _folder: folder }
     }
 

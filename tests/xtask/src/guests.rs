@@ -46,6 +46,31 @@ pub(crate) fn monitor(programs: &[TestProgram], environment: &str) -> Result<Com
     Ok(command)
 }
 
+/// Hostile guests, with the module that a card needs: a share of the cases, or what `environment` says.
+pub(crate) fn hostile(programs: &[TestProgram], environment: &str) -> Result<Command> {
+    let is = |p: &&TestProgram| p.beside && p.place() == Path::new("tests/hostile-guest");
+    let program = programs.iter().find(is).context("there is no such test program")?;
+    let mut command = Command::new(paths::built("warren-lab"));
+    let (limit, form) =
+        if environment.is_empty() { ("900", "WARREN_SHARE=8 ") } else { ("3600", environment) };
+    command.args(["--limit", limit, "--guests"]);
+    if !environment.is_empty() {
+        command.arg(MENDED);
+    }
+    for (from, to) in [
+        (paths::built("warren-vmm"), "warren-vmm"),
+        (paths::built("warren-jailer"), "warren-jailer"),
+        (program.file.clone(), "hostile-guest"),
+    ] {
+        command.arg("--carry").arg(format!("{}=/opt/tests/{to}", from.display()));
+    }
+    command.arg("--").arg(format!(
+        "{NO_POLLING}cd /opt/tests && WARREN_VMM=/opt/tests/warren-vmm {form}\
+         ./hostile-guest --test-threads=1 --nocapture"
+    ));
+    Ok(command)
+}
+
 /// `warren-init` as the supervisor of a function, in stock guests.
 pub(crate) fn supervisor(programs: &[TestProgram], environment: &str) -> Result<Command> {
     let is = |p: &&TestProgram| p.beside && p.place() == Path::new("vmm/init") && p.name == "guest";

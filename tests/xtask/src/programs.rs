@@ -10,13 +10,14 @@ use std::{
 /// The package whose test programs are the end-to-end suites.
 const SUITES: &str = "suites";
 /// Package and name of other tests that have a full form.
-const FULL_FORMS: [(&str, &str); 7] = [
+const FULL_FORMS: [(&str, &str); 8] = [
     ("host-agent/agent", "paging"),
     ("host-agent/agent", "worker"),
     ("host-agent/chunks", "crash"),
     ("host-agent/image", "runtime"),
     ("host-agent/pager", "paged"),
     ("tests/escape", "escape"),
+    ("tests/hostile-guest", "hostile-guest"),
     ("vmm/monitor", "snapshots"),
 ];
 
@@ -49,7 +50,8 @@ impl TestProgram {
     pub(crate) fn needs_root(&self) -> bool {
         let place = self.place();
         // The pager's have /dev/userfaultfd, which is root's.
-        let roots = ["jailer/jailer", "host-agent/agent", "host-agent/pager", "tests/escape"];
+        let roots =
+            ["jailer/jailer", "host-agent/agent", "host-agent/pager", "tests/escape", "tests/hostile-guest"];
         self.beside && roots.iter().any(|root| place == Path::new(root))
     }
 

@@ -16,11 +16,15 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
 use warren_sandbox_plan::{
     packet::{decode_reply, encode},
-    request::{ExitStatus, Jailed, LIST_PAGE, Limits, MAX_PACKET, Program, Reply, Request, Spawn},
+    request::{
+        ExitStatus, JAILER_PROTOCOL_VERSION, Jailed, LIST_PAGE, Limits, MAX_PACKET, Program, Reply, Request,
+        Spawn,
+    },
 };
 
 /// The agent's end.
@@ -34,6 +38,19 @@ impl Client {
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
         connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
         Self { socket }
+    }
+
+    /// Starts a jailer that serves at this socket, with these programs, users and folders, and greets it.
+    pub(crate) fn of_new(jailer: &mut Command, socket: &Path) -> (Child, Self) {
+        let mut jailer =
+            jailer.arg("--socket").arg(socket).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(jailer.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        assert!(ready.starts_with("ready "), "the jailer did not come up; its last words are above");
+        let mut client = Self::connect(socket);
+        let said = client.ask(&Request::Hello { version: JAILER_PROTOCOL_VERSION }, &[]).0;
+        assert!(matches!(said, Reply::Hello { .. }), "{said:?}");
+        (jailer, client)
     }
 
     pub(crate) fn send_raw(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
@@ -160,9 +177,14 @@ impl Running {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// A connection to what listens in the jail.
+    pub(crate) fn connect(&self) -> UnixStream {
+        UnixStream::connect(&self.control).unwrap()
+    }
+
     /// Tells the probe one word and returns what it answers until it hangs up or ends.
     pub(crate) fn tell(&self, word: &str) -> String {
-        let mut stream = UnixStream::connect(&self.control).unwrap();
+        let mut stream = self.connect();
         stream.write_all(word.as_bytes()).unwrap();
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
@@ -171,7 +193,7 @@ impl Running {
 
     /// Gives the probe a descriptor, which it keeps.
     pub(crate) fn give(&self, fd: BorrowedFd<'_>) {
-        let stream = UnixStream::connect(&self.control).unwrap();
+        let stream = self.connect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fds = [fd];

@@ -1,7 +1,7 @@
-//! Machine code for the test guest's `X` command, and what becomes of a sandbox that runs it.
+//! Machine code for the test guest's `X` command, and a sandbox that runs it.
 
 use super::Vmm;
-use super::vmm::{Invocation, call, call_with};
+use super::vmm::call;
 use std::os::unix::net::UnixStream;
 use warren_abi::window::CODE;
 use warren_vmm_protocol::Outcome;
@@ -57,13 +57,4 @@ pub fn answers(code: &[u8]) -> u64 {
     let back = call(&mut invoke, &payload());
     assert_eq!(back.done.outcome, Outcome::Response);
     u64::from_le_bytes(back.payload.try_into().unwrap())
-}
-
-/// Runs the code: the guest dies of it, the end names the reason, and reason and exit status agree.
-pub fn dies(what: &str, code: &[u8], reason: &str) {
-    let (vmm, _control, mut invoke) = sandbox(code);
-    let Invocation { done, .. } = call_with(&mut invoke, &payload(), 5_000);
-    let Outcome::Guest(text) = done.outcome else { panic!("{what}: {:?}", done.outcome) };
-    assert!(text.contains(reason), "{what}: {text:?} lacks {reason:?}");
-    vmm.ends(21, &text);
 }
