@@ -6,7 +6,7 @@ use crate::{
     jailer::JailerClient,
     linux::Offer,
     logs::LogHub,
-    pager::PagerClient,
+    pager::{PagerClient, Program},
     resources::{HostFull, MemoryBudget, Reservation},
     sandbox::{
         Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, live::Guest, machine::Event,
@@ -86,7 +86,12 @@ impl Host {
             isa.covers(IsaSet::BASELINE),
             "this CPU lacks SSE4.2 or FMA, which compiled functions need"
         );
-        let memory = MemoryBudget::new(config.memory_mib()?);
+        let run = RunDir::open(data.join("run"))?;
+        let whole_mib = config.memory_mib()?;
+        let pager = config.pager(run.pager(), whole_mib)?;
+        // What the pager may take is promised to nobody else, whether it lives just now or not.
+        let pager_mib = pager.as_ref().map_or(0, Program::host_mib);
+        let memory = MemoryBudget::new(whole_mib.saturating_sub(pager_mib));
         let limits = config.compile_limits().on_host_of(memory.total_mib());
         let compiler = Arc::new(Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone()));
         let (own, beside) = match config.guests.split_first() {
@@ -105,8 +110,7 @@ impl Host {
         let grants = GrantLedger::default();
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
-        let run = RunDir::open(data.join("run"))?;
-        let pager = match config.pager(run.pager()) {
+        let pager = match pager {
             Some(program) => PagerClient::start(program, jailer.clone()).context("cannot start a thread")?,
             None => PagerClient::none(),
         };

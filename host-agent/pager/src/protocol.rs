@@ -10,7 +10,7 @@ use warren_vmm_protocol::pager::{decode_within, encode_within};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The version of these messages; checked in [`Request::Hello`].
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 /// Most bytes of a packet.
 pub const PACKET_MAX: usize = 160 << 10;
 /// Most retired objects named at once.
@@ -110,6 +110,8 @@ pub struct HostFigures {
     pub serving: u32,
     /// VMs that were, these included.
     pub served: u64,
+    /// What all of them together waited for and got.
+    pub pages: Figures,
     /// Reads of chunks that were in memory.
     pub memory: Tier,
     /// Those that were on this host's disk.
