@@ -6,6 +6,9 @@ use warren_chunks::{manifest::AccessLog, pages::PageRun};
 /// Most runs of a log. A guest that scatters more loses the end of its own log.
 pub const RUNS_MAX: usize = 15_000;
 
+/// Most pages of a log: twice what the largest guest has. Whoever reads one goes through all of them.
+pub const TOUCHED_MAX: u32 = 1 << 21;
+
 /// Counts of one VM's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
@@ -64,6 +67,8 @@ impl Figures {
 struct Inner {
     figures: Figures,
     touched: Vec<PageRun>,
+    /// Of these runs.
+    pages: u32,
     ended: Option<String>,
 }
 
@@ -91,12 +96,16 @@ impl Journal {
     /// A page was waited for, for the first time.
     pub fn touch(&self, page: u32) {
         let mut inner = self.lock();
+        if inner.pages >= TOUCHED_MAX {
+            return;
+        }
         let full = inner.touched.len() >= RUNS_MAX;
         match inner.touched.last_mut() {
             Some(run) if run.pages().end == page => run.count += 1,
-            _ if full => {}
+            _ if full => return,
             _ => inner.touched.push(PageRun { first: page, count: 1 }),
         }
+        inner.pages += 1;
     }
 
     /// The counts now.
@@ -154,5 +163,8 @@ mod tests {
         (0..40_000).for_each(|page| journal.touch(page * 2 + 100));
         assert_eq!(journal.read().touched.len(), RUNS_MAX);
         assert_eq!(Journal::default().read().log(), None);
+        let journal = Journal::default();
+        (0..TOUCHED_MAX + 9).for_each(|page| journal.touch(page));
+        assert_eq!(journal.read().touched, [run(0, TOUCHED_MAX)]);
     }
 }

@@ -4,6 +4,7 @@ use crate::Input;
 use std::collections::BTreeMap;
 use warren_chunks::manifest::sealed::MAX_MANIFEST_BYTES;
 use warren_pager::{
+    journal::TOUCHED_MAX,
     protocol::{self, PACKET_MAX, Reply, Request},
     upstream::{
         asks::{Asks, Unasked},
@@ -36,10 +37,11 @@ pub(crate) fn request(bytes: &[u8]) {
     assert!(again.len() <= PACKET_MAX);
     assert_eq!(protocol::decode::<Reply>(&again).as_ref(), Some(&reply));
     let Some(entry) = reply.entry() else { return };
-    // What an agent does with it: runs that overlap, wrap or never end must not cost more than they may.
+    // What an agent does with it: whoever reads it goes through each page that it claims.
     let claimed: u64 = entry.touched.iter().map(|run| u64::from(run.count)).sum();
+    assert!(claimed <= TOUCHED_MAX.into());
     if let Some(log) = entry.log() {
-        assert!(log.pages() <= claimed && log.resumes() == 1);
+        assert!(log.pages() == claimed && log.resumes() == 1, "a page twice");
     }
 }
 
