@@ -22,7 +22,7 @@ mod statement;
 mod tls;
 mod token;
 
-pub use check::{Gate, require_client, require_control, require_worker};
+pub use check::{Gate, WorkersOnly, require_client, require_control, require_worker};
 pub use error::IdentityError;
 pub use files::{FILES, FileRule, Owner, Owners, give_files};
 pub use local::{CERTIFICATE_LIFETIME, LocalIdentity, ensure_local, ensure_local_at};

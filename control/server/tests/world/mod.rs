@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "a module that several suites include")]
 #![allow(dead_code, reason = "each suite uses a part")]
 
+pub mod callers;
 mod worker;
 
 pub use worker::ScriptedWorker;
