@@ -75,7 +75,9 @@ impl Host {
     /// Makes directories, key, threads; talks to nobody yet.
     pub fn open(config: &Config) -> anyhow::Result<Arc<Self>> {
         let data = &config.data;
-        std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+        if let Some(mode) = warren_identity::close_folder(data)? {
+            tracing::warn!(data = %data.display(), "others could reach the data (mode {mode:o}): it is closed now");
+        }
         let id = config.host_id()?;
         let key = SigningKey::load_or_create(&data.join("builder.key"))?;
         let store = Store::open(data.join("artefacts"))?;

@@ -30,6 +30,7 @@ mod logs;
 mod neighbours;
 mod paged;
 mod principals;
+mod private;
 mod rig;
 mod shared;
 mod snapshots;
