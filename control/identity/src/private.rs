@@ -28,7 +28,8 @@ pub fn close_folder(path: &Path) -> Result<Option<u32>, IdentityError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     let facts = fs::metadata(path).map_err(failed)?;
     let (mode, owner) = (facts.permissions().mode() & 0o777, facts.uid());
-    if mode & 0o077 == 0 {
+    let others_reach_it = mode & 0o077 != 0;
+    if !others_reach_it {
         return Ok(None);
     }
     if !files::may_be_ours(owner) {

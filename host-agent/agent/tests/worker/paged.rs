@@ -104,7 +104,7 @@ async fn a_paged_sandbox_survives_its_agent() {
 /// the host's memory is promised to nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_pager_does_is_told_and_its_memory_is_set_aside() {
-    let Some(mut fleet) = fleet(&["--pager-memory-mib=64", "--pager-work-mib=512"]).await else { return };
+    let Some(fleet) = fleet(&["--pager-memory-mib=64", "--pager-work-mib=512"]).await else { return };
     let control = fleet.second.control.clone();
     let told = || control.last_heartbeat().1.pager;
     let registered = fleet.second.control.registrations().pop().unwrap().resources.unwrap();
@@ -115,8 +115,6 @@ async fn what_the_pager_does_is_told_and_its_memory_is_set_aside() {
     assert_eq!((before.memory_mib, before.begun, before.served, before.faults), (576, 1, 0, 0), "{before:?}");
     assert!(fleet.first.control.last_heartbeat().1.pager.is_none(), "it has none");
 
-    let entry = fleet.origin.entry().await;
-    let unlearned = fs::read(&entry).unwrap();
     let caller = Caller::new(&fleet.second).await;
     fleet.paged(&caller, "s1").await;
     assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
@@ -135,24 +133,12 @@ async fn what_the_pager_does_is_told_and_its_memory_is_set_aside() {
     let hits: u64 = hits.iter().flatten().map(|tier| tier.hits).sum();
     assert!(hits >= first.chunks, "{first:?}");
 
-    // What that one touched is the next ones' loading set, once it is learned. What was read of an entry counts for a minute: an agent
-    // that begins anew reads it again; the pager is the same one, and goes on counting.
-    until("it is learned", async || (fs::read(&entry).ok()? != unlearned).then_some(())).await;
-    fleet.second.restart_agent();
-    let caller = Caller::new(&fleet.second).await;
-    fleet.paged(&caller, "s2").await;
-    assert_eq!(caller.invoke("s2", b"hello").await.unwrap().payload, "hello");
-    let later = until("a loading set", async || told().filter(|pager| pager.loading_set_pages > 0)).await;
-    assert_eq!(later.pid, first.pid);
-    assert!(later.loading_set_chunks > 0 && later.ahead_pages > 0 && later.served > 1, "{later:?}");
-    assert!(later.faults >= first.faults && later.chunk_pages >= first.chunk_pages, "{later:?}");
-
     // Another pager in its place begins anew, and is the second.
     let [pid] = fleet.pagers()[..] else { panic!("{:?}", fleet.pagers()) };
     kill(pid);
     let second =
         until("another one", async || told().filter(|pager| pager.begun == 2 && pager.pid > 0)).await;
-    assert!(second.served <= 1 && second.pid != later.pid, "{second:?}");
+    assert!(second.served <= 1 && second.pid != first.pid, "{second:?}");
 }
 
 /// Who keeps a snapshot can tell people which of its pages starts elsewhere touched, and in what order.
