@@ -33,5 +33,6 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    serve::close(&args.data)?;
     runtime.block_on(serve::run(args))
 }

@@ -36,9 +36,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Signals first: one that comes while things start is kept, not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    if let Some(mode) = warren_identity::close_folder(&args.data)? {
-        tracing::warn!(data = %args.data.display(), "others could reach the data (mode {mode:o}): it is closed now");
-    }
     let store = Embedded::open(&args.data).context("cannot open the store")?;
     let blobs = Arc::new(Blobs::open(&args.data.join("blobs")).context("cannot open the blobs")?);
     let epoch = epoch::claim(&store).await.context("cannot claim an epoch")?;
@@ -139,6 +136,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         () = async { let _ = stopped.await; tokio::time::sleep(LAST_WORDS).await } => {}
     }
     store.close().await;
+    Ok(())
+}
+
+/// The data is control's alone.
+pub(crate) fn close(data: &std::path::Path) -> anyhow::Result<()> {
+    if let Some(mode) = warren_identity::close_folder(data)? {
+        tracing::warn!(data = %data.display(), "others could reach the data (mode {mode:o}): it is closed now");
+    }
     Ok(())
 }
 

@@ -103,7 +103,7 @@ impl Pager {
             peers: tiers.peers.into(),
             origin: tiers.origin.into(),
         };
-        Reply::Figures { figures, retired }
+        Reply::Figures { figures: Box::new(figures), retired }
     }
 
     fn attach(&self, descriptors: Vec<OwnedFd>) -> Reply {
@@ -173,14 +173,17 @@ impl Journals {
 
     /// Its counts stay. Only of what is over, or never began.
     fn forget(&mut self, id: u64) {
-        let gone = self.all.remove(&id);
-        gone.iter().for_each(|journal| self.past.add(&journal.figures()));
+        if let Some(gone) = self.all.remove(&id) {
+            self.past.add(&gone.figures());
+        }
     }
 
     /// Counts of all VMs since the pager began.
     fn together(&self) -> Figures {
         let mut sum = self.past;
-        self.all.values().for_each(|journal| sum.add(&journal.figures()));
+        for journal in self.all.values() {
+            sum.add(&journal.figures());
+        }
         sum
     }
 }

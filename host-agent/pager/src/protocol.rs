@@ -91,7 +91,7 @@ pub enum Reply {
     /// To `Figures`.
     Figures {
         /// Counts.
-        figures: HostFigures,
+        figures: Box<HostFigures>,
         /// Objects that garbage collection took out of service and that were read: who may change the origin puts them back, and
         /// says so. [`RETIRED_MAX`] at most.
         retired: Vec<[u8; 32]>,
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn the_longest_list_of_retired_ones_fits_a_packet() {
         let retired = vec![[0xff; 32]; RETIRED_MAX];
-        assert!(encode(&Reply::Figures { figures: HostFigures::default(), retired }).is_some());
+        assert!(encode(&Reply::Figures { figures: Box::default(), retired }).is_some());
     }
 
     #[test]

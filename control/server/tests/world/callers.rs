@@ -304,7 +304,7 @@ pub fn methods_in(folder: &Path) -> Vec<(String, String)> {
                 line.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
             match (words.next(), words.next()) {
                 (Some("service"), Some(name)) if line.starts_with("service") => {
-                    service = format!("{package}.{name}")
+                    service = format!("{package}.{name}");
                 }
                 (Some("rpc"), Some(name)) if line.trim_start().starts_with("rpc ") => {
                     found.push((service.clone(), name.to_owned()));

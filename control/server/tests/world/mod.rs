@@ -8,6 +8,7 @@
 pub mod callers;
 mod worker;
 
+#[allow(unused_imports, reason = "each suite uses a part")]
 pub use worker::ScriptedWorker;
 
 use std::{

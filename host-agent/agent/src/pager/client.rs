@@ -279,7 +279,7 @@ impl Keeper {
 
     fn figures(&mut self, request: &Request) {
         if let Ok(Reply::Figures { figures, retired }) = self.ask(request, None) {
-            lock(&self.shared.known).figures = figures;
+            lock(&self.shared.known).figures = *figures;
             let retired: Vec<Name> = retired.into_iter().map(Name).collect();
             self.shared.retired.send_if_modified(|names| {
                 *names = retired;

@@ -1,5 +1,5 @@
 //! The memory against a model: whatever order faults, chunks and failures come in, a page is its image's, or zero once it was given
-//! back, and whoever waits is answered.
+//! back, and whoever waits is answered. Long because the world that every case needs stands here.
 
 use super::*;
 use crate::journal::Figures;

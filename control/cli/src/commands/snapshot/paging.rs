@@ -117,8 +117,8 @@ fn ratio(tier: &PagerTier) -> String {
 mod tests {
     use super::*;
 
-    fn host(id: &str, pager: Option<Pager>) -> Host {
-        Host { id: id.into(), pager, ..Host::default() }
+    fn host(id: &str, pager: Option<&Pager>) -> Host {
+        Host { id: id.into(), pager: pager.copied(), ..Host::default() }
     }
 
     fn rows(text: &str) -> Vec<String> {
@@ -146,7 +146,7 @@ mod tests {
             memory: Some(memory),
             ..Pager::default()
         };
-        let text = told(&[host("w1", Some(pager)), host("w2", None), host("w3", Some(Pager::default()))]);
+        let text = told(&[host("w1", Some(&pager)), host("w2", None), host("w3", Some(&Pager::default()))]);
         let rows = rows(&text);
         let wait = |us| screen::micros(us);
         assert_eq!(rows[1], format!("w1 77 2 1 5 40 4 {} {} 100 20 7 90 6", wait(500), wait(900)));
