@@ -4,8 +4,8 @@ use crate::commands::snapshot::PageCounts;
 use serde_json::{Value, json};
 use warren_proto::v1::{
     Decision, Function, FunctionVersion, Host, InvokeResponse, Kind, LogLine, Network, Optimization,
-    OriginCopy, PolicyStatus, Sandbox, SnapStart, Snapshot, SnapshotTouches, StatusResponse, Timing,
-    VerifySnapshotResponse,
+    OriginCopy, Pager, PagerTier, PolicyStatus, Sandbox, SnapStart, Snapshot, SnapshotTouches,
+    StatusResponse, Timing, VerifySnapshotResponse,
 };
 
 /// One function.
@@ -180,8 +180,39 @@ pub(crate) fn host(host: &Host) -> Value {
             "neighbour_failures": shared.neighbour_failures, "given": shared.given,
             "scrubbed": shared.scrubbed, "repaired": shared.repaired, "lost": shared.lost,
         })),
+        "pager": host.pager.as_ref().map(pager),
         "kernel": resources.kernel, "sandboxes": host.sandboxes, "busy": host.busy,
         "last_heartbeat_ms": host.last_heartbeat_ms,
+    })
+}
+
+/// What brings memory on a host, and what it did.
+pub(crate) fn pager(pager: &Pager) -> Value {
+    json!({
+        "pid": pager.pid, "begun": pager.begun, "memory_mib": pager.memory_mib,
+        "serving": pager.serving, "served": pager.served,
+        "faults": pager.faults, "waits": pager.waits, "waited_us": pager.waited_us,
+        "longest_wait_us": pager.longest_wait_us,
+        "pages": {
+            "loading_set": pager.loading_set_pages, "chunks": pager.chunk_pages, "zero": pager.zero_pages,
+            "ahead": pager.ahead_pages,
+        },
+        "chunks": {
+            "loading_set": pager.loading_set_chunks, "others": pager.chunks, "filled": pager.filled_chunks,
+            "failed": pager.failed_chunks, "bytes": pager.bytes,
+        },
+        "reads": {
+            "memory": pager_tier(pager.memory), "disk": pager_tier(pager.disk), "agent": pager_tier(pager.agent),
+            "neighbours": pager_tier(pager.neighbours), "origin": pager_tier(pager.origin),
+        },
+    })
+}
+
+fn pager_tier(tier: Option<PagerTier>) -> Value {
+    let tier = tier.unwrap_or_default();
+    json!({
+        "hits": tier.hits, "misses": tier.misses, "failures": tier.failures, "bytes": tier.bytes,
+        "p50_us": tier.p50_us, "p99_us": tier.p99_us,
     })
 }
 

@@ -189,6 +189,7 @@ fn host(worker: &Worker) -> Host {
         ends: status.ends,
         zygotes: Some(status.zygotes),
         shared: status.shared,
+        pager: status.pager,
         last_heartbeat_ms: millis(status.heard.elapsed()),
         free_memory_mib: status.free_memory_mib,
         sandboxes: status.sandboxes,

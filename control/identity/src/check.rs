@@ -3,7 +3,7 @@
 use crate::{HostId, IdentityError, Peer, TokenHashes, authority::peer_of, files};
 use arc_swap::ArcSwapOption;
 use std::{path::Path, sync::Arc};
-use tonic::{Code, Request, Status, metadata::MetadataMap};
+use tonic::{Code, Request, Status, metadata::MetadataMap, service::Interceptor};
 use warren_proto::error::{Fault, WireError};
 
 /// Says who sent a request. One for each server; cheap to share.
@@ -51,6 +51,25 @@ impl Gate {
             return None;
         }
         self.tokens.name_of(token.trim())
+    }
+}
+
+/// Lets workers of this fleet through and nobody else, before a message is read.
+#[derive(Clone, Debug)]
+pub struct WorkersOnly(Arc<Gate>);
+
+impl WorkersOnly {
+    /// By this gate.
+    #[must_use]
+    pub const fn new(gate: Arc<Gate>) -> Self {
+        Self(gate)
+    }
+}
+
+impl Interceptor for WorkersOnly {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        require_worker(&self.0, &request)?;
+        Ok(request)
     }
 }
 

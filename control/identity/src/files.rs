@@ -4,9 +4,10 @@ use crate::IdentityError;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, chown},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,23 @@ pub(crate) fn read(dir: &Path, name: &str) -> Result<Option<String>, IdentityErr
 /// Reads a file that must be there.
 pub(crate) fn demand(dir: &Path, name: &str) -> Result<String, IdentityError> {
     read(dir, name)?.ok_or_else(|| fault(&dir.join(name), io::ErrorKind::NotFound.into()))
+}
+
+/// Reads a secret that must be there. One that others may read, or that is somebody else's, may have leaked: it is refused.
+pub(crate) fn demand_secret(dir: &Path, name: &str) -> Result<Zeroizing<String>, IdentityError> {
+    let path = dir.join(name);
+    let facts = fs::metadata(&path).map_err(|source| fault(&path, source))?;
+    let (mode, owner) = (facts.permissions().mode() & 0o777, facts.uid());
+    if mode & 0o077 != 0 || !may_be_ours(owner) {
+        return Err(IdentityError::Exposed { path, mode, owner });
+    }
+    demand(dir, name).map(Zeroizing::new)
+}
+
+/// Whether what has this owner is this process's. Root may work with what it gave to a service.
+pub(crate) fn may_be_ours(owner: u32) -> bool {
+    let me = rustix::process::geteuid();
+    me.is_root() || me.as_raw() == owner
 }
 
 /// Replaces a file whole or not at all; the mode is right from its first byte on.

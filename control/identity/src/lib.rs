@@ -6,6 +6,7 @@
 //! - Server names are role names too ([`Peer::server_name`]), so an agent cannot pose as control on one machine.
 //! - The control side keeps only the hash of a token, and compares hashes in constant time.
 //! - What a worker leaves for others to read later is signed with the same key ([`StatementSigner`]), and believed for the CA's sake.
+//! - A service keeps its secrets to itself: no core dumps, no key that others can read, no open folder ([`close_folder`]).
 //! - One secret of the fleet ([`FleetSecret`]) is every worker's; keys of what they share are derived from it.
 //!
 //! It deliberately knows nothing of permissions: it says who calls, not what they may do.
@@ -16,16 +17,18 @@ mod check;
 mod error;
 mod files;
 mod local;
+mod private;
 mod role;
 mod secret;
 mod statement;
 mod tls;
 mod token;
 
-pub use check::{Gate, require_client, require_control, require_worker};
+pub use check::{Gate, WorkersOnly, require_client, require_control, require_worker};
 pub use error::IdentityError;
 pub use files::{FILES, FileRule, Owner, Owners, give_files};
 pub use local::{CERTIFICATE_LIFETIME, LocalIdentity, ensure_local, ensure_local_at};
+pub use private::{close_folder, keep_from_core_dumps};
 pub use role::{HostId, Peer, Service};
 pub use rustls::ClientConfig;
 pub use secret::FleetSecret;

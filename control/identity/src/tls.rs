@@ -11,7 +11,6 @@ use rustls::{
 };
 use std::{path::Path, sync::Arc, time::Duration};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
-use zeroize::Zeroizing;
 
 /// A peer that dawdles longer over its handshake is let go.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -58,7 +57,7 @@ pub fn rustls_client(dir: &Path, service: Service) -> Result<Arc<ClientConfig>, 
         .map_err(|_| damaged(CA_PEM, "not a certificate"))?;
     let text = files::demand(dir, &pem)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let secret = Zeroizing::new(files::demand(dir, &key)?);
+    let secret = files::demand_secret(dir, &key)?;
     let secret = PrivateKeyDer::from_pem_slice(secret.as_bytes()).map_err(|_| damaged(&key, "not a key"))?;
     let mut config = ClientConfig::builder()
         .with_root_certificates(roots)
@@ -95,6 +94,6 @@ pub fn host_id(dir: &Path) -> Result<HostId, IdentityError> {
 
 fn identity(dir: &Path, service: Service) -> Result<Identity, IdentityError> {
     let pem = files::demand(dir, &format!("{}.pem", service.stem()))?;
-    let key = Zeroizing::new(files::demand(dir, &format!("{}.key", service.stem()))?);
+    let key = files::demand_secret(dir, &format!("{}.key", service.stem()))?;
     Ok(Identity::from_pem(pem, key.as_bytes()))
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::pem::PemObject};
 use std::{
+    fs::Permissions,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -15,8 +17,8 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient, health_server};
 use warren_identity::{
-    CERTIFICATE_LIFETIME, Gate, HostId, LocalIdentity, Peer, Service, client_tls, ensure_local_at,
-    require_client, require_control, require_worker, server_tls, user_tls,
+    CERTIFICATE_LIFETIME, Gate, HostId, IdentityError, LocalIdentity, Peer, Service, client_tls,
+    ensure_local_at, require_client, require_control, require_worker, rustls_client, server_tls, user_tls,
 };
 
 /// Answers `service` = "client", "worker", "control" if the caller is that, else refuses.
@@ -143,6 +145,27 @@ async fn an_expired_certificate_is_refused() {
     let stale = serve(old.path(), Service::Control).await;
     let tls = client_tls(ours.path(), Service::Agent, &Peer::Control).unwrap();
     assert_eq!(ask(stale, tls, "worker", None).await, Code::Unavailable);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    identity(dir.path(), SystemTime::now());
+    for (service, key) in [(Service::Control, "control.key"), (Service::Agent, "agent.key")] {
+        assert!(server_tls(dir.path(), service).is_ok() && rustls_client(dir.path(), service).is_ok());
+        let path = dir.path().join(key);
+        for mode in [0o640, 0o604, 0o622] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            for error in [
+                server_tls(dir.path(), service).unwrap_err(),
+                client_tls(dir.path(), service, &Peer::Control).unwrap_err(),
+                rustls_client(dir.path(), service).unwrap_err(),
+            ] {
+                assert!(matches!(error, IdentityError::Exposed { .. }), "{error}");
+                assert!(error.to_string().contains(key), "{error}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -141,6 +141,7 @@ impl Fleet {
             ends: HashMap::new(),
             zygotes: Zygotes::default(),
             shared: None,
+            pager: None,
             heard: now,
         };
         let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
@@ -178,6 +179,7 @@ impl Fleet {
             request.ends.iter().take(ENDS_OF).map(|(reason, count)| (reason.clone(), *count)).collect();
         status.zygotes = request.zygotes.unwrap_or_default();
         status.shared = request.shared;
+        status.pager = request.pager;
         status.used_memory_mib = (request.used_memory_mib, request.used_memory_spread_mib);
         status.heard = now;
         self.tell(&worker, &status);

@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use warren_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
-        FunctionVersion, HostResources, Kind, Network, Runtime, SharedSnapshots, Zygotes,
+        FunctionVersion, HostResources, Kind, Network, Pager, Runtime, SharedSnapshots, Zygotes,
         worker_service_client::WorkerServiceClient,
     },
 };
@@ -91,6 +91,8 @@ pub struct HostStatus {
     pub zygotes: Zygotes,
     /// What it did of the snapshots that hosts share, if it shares some.
     pub shared: Option<SharedSnapshots>,
+    /// What its pager did, if it has one.
+    pub pager: Option<Pager>,
     /// When it was last heard of.
     pub heard: Instant,
 }

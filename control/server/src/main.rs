@@ -22,6 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
     let args = args::Args::parse();
+    warren_identity::keep_from_core_dumps().context("core dumps cannot be turned off")?;
     let filter = tracing_subscriber::EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| "info".into());
     let colours = std::io::stderr().is_terminal();
     // A line that cannot be written is lost; said by the logger itself, on the same full disk, it would be a panic.
@@ -32,5 +33,6 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    serve::close(&args.data)?;
     runtime.block_on(serve::run(args))
 }

@@ -12,12 +12,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Server, server::TcpIncoming},
+};
 use tonic_health::ServingStatus;
 use warren_assignment::Assignment;
 use warren_counting::{Admission, Counting};
 use warren_frontend::{Catalog, Drains, Frontend, Hub, Lingering, Renewals, RequestIds};
-use warren_identity::{Gate, Service, server_tls};
+use warren_identity::{Gate, Service, WorkersOnly, server_tls};
 use warren_placement::Fleet;
 use warren_policy_engine::Routing;
 use warren_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES, v1::fleet_service_server::FleetServiceServer};
@@ -96,7 +99,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         // Nobody loads any: who asks for another try is told so at once.
         drop(retries);
     }
+    // Who is no worker is refused before a message of his is read.
     let fleets = Fleets::new(&frontend, assignment, args.identity.clone(), builder);
+    let fleets = FleetServiceServer::new(fleets).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -118,7 +123,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .add_service(services.invoke)
         .add_service(services.functions)
         .add_service(services.admin)
-        .add_service(FleetServiceServer::new(fleets).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(InterceptedService::new(fleets, WorkersOnly::new(Arc::clone(&frontend.gate))))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             stop.await;
             let _nobody = stopping.send(());
@@ -131,6 +136,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         () = async { let _ = stopped.await; tokio::time::sleep(LAST_WORDS).await } => {}
     }
     store.close().await;
+    Ok(())
+}
+
+/// The data is control's alone.
+pub(crate) fn close(data: &std::path::Path) -> anyhow::Result<()> {
+    if let Some(mode) = warren_identity::close_folder(data)? {
+        tracing::warn!(data = %data.display(), "others could reach the data (mode {mode:o}): it is closed now");
+    }
     Ok(())
 }
 

@@ -48,7 +48,7 @@ pub struct Config {
     /// The zone this host fails with.
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub zone: String,
-    /// Memory for sandboxes, MiB; by default what is available at start, less a tenth.
+    /// Memory for sandboxes, compilations and the pager, MiB; by default what is available at start, less a tenth.
     #[arg(long, value_name = "MIB")]
     pub memory_mib: Option<u64>,
     /// Destroy a sandbox that was not used for so long.
@@ -94,6 +94,10 @@ pub struct Config {
     /// Chunks it keeps in memory, MiB.
     #[arg(long, value_name = "MIB", default_value_t = 128, value_parser = clap::value_parser!(u32).range(..1 << 20))]
     pub pager_memory_mib: u32,
+    /// What the pager may take of memory beyond these, MiB: what it opens for sandboxes. Both are set aside of --memory-mib, of which
+    /// they may be half [default: a quarter of --memory-mib, 64 to 1024].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..1 << 20))]
+    pub pager_work_mib: Option<u32>,
     /// Threads that serve [default: half the cores]. The host's cores are its sandboxes', and every thread more is woken
     /// for work that the one awake would have done sooner.
     #[arg(long, value_name = "N")]
@@ -113,7 +117,7 @@ impl Config {
         }
     }
 
-    /// Memory for sandboxes.
+    /// Memory for sandboxes, and for the pager.
     pub fn memory_mib(&self) -> anyhow::Result<u64> {
         match self.memory_mib {
             Some(mib) => Ok(mib),
@@ -121,19 +125,27 @@ impl Config {
         }
     }
 
-    /// How the pager is started, if this host has one.
-    #[must_use]
-    pub fn pager(&self, socket: PathBuf) -> Option<Program> {
+    /// How the pager is started, if this host has one, on a host with so much memory.
+    pub fn pager(&self, socket: PathBuf, whole_mib: u64) -> anyhow::Result<Option<Program>> {
         let origin = match &self.snapshot_origin {
-            _ if self.no_pager => return None,
+            _ if self.no_pager => return Ok(None),
             Some(Place::Folder(origin)) => Some(origin.clone()),
             // The pager has no network: what is in a bucket the agent brings.
             Some(Place::S3(_)) => None,
-            None => return None,
+            None => return Ok(None),
         };
         let cache = self.data.join("pager/chunks");
         let (cache_mib, memory_mib) = (self.pager_cache_mib, self.pager_memory_mib);
-        Some(Program { socket, origin, cache, cache_mib, memory_mib })
+        let of_host = || u32::try_from((whole_mib / 4).clamp(64, 1024)).unwrap_or(1024);
+        let work_mib = self.pager_work_mib.unwrap_or_else(of_host);
+        let program = Program { socket, origin, cache, cache_mib, memory_mib, work_mib };
+        let takes_mib = program.host_mib();
+        anyhow::ensure!(
+            takes_mib <= whole_mib / 2,
+            "the pager may take {takes_mib} MiB (--pager-memory-mib {memory_mib} and --pager-work-mib {work_mib}), which is more than \
+             half of this host's {whole_mib} MiB: give it less, or none with --no-pager"
+        );
+        Ok(Some(program))
     }
 
     /// How many threads serve.
@@ -172,4 +184,37 @@ fn available_mib() -> anyhow::Result<u64> {
     let kib =
         line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
     Ok(kib.context("/proc/meminfo names no MemAvailable; give --memory-mib")? / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[track_caller]
+    fn check(words: &[&str], whole_mib: u64, expected: Result<Option<u64>, &str>) {
+        let all = ["warren-agent", "--data=/d", "--identity=/i", "--jailer=/j"].iter().chain(words);
+        let config = Config::try_parse_from(all).unwrap();
+        let found = config.pager("/s".into(), whole_mib).map(|program| program.map(|it| it.host_mib()));
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{words:?}"),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (found, expected) => panic!("{words:?}: {found:?}, not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn the_pager_has_its_part_of_the_hosts_memory_or_the_agent_does_not_start() {
+        let origin = "--snapshot-origin=/o";
+        check(&[], 100, Ok(None));
+        check(&[origin, "--no-pager"], 100, Ok(None));
+        check(&[origin], 64 << 10, Ok(Some(128 + 1024)));
+        check(&[origin], 2048, Ok(Some(128 + 512)));
+        check(&[origin], 512, Ok(Some(256)));
+        check(&[origin], 400, Err("may take 228 MiB"));
+        check(&[origin, "--pager-work-mib=64", "--pager-memory-mib=16"], 160, Ok(Some(80)));
+        check(&[origin, "--pager-work-mib=2048"], 4096, Err("more than half of this host's 4096 MiB"));
+        let few = ["warren-agent", "--data=/d", "--identity=/i", "--jailer=/j", "--pager-work-mib=63"];
+        assert!(Config::try_parse_from(few).is_err());
+    }
 }

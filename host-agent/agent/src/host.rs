@@ -6,7 +6,7 @@ use crate::{
     jailer::JailerClient,
     linux::Offer,
     logs::LogHub,
-    pager::PagerClient,
+    pager::{PagerClient, Program},
     resources::{HostFull, MemoryBudget, Reservation},
     sandbox::{
         Sandbox, SandboxTable, ends::Ends, grants::GrantLedger, kept::KeptFence, live::Guest, machine::Event,
@@ -75,7 +75,9 @@ impl Host {
     /// Makes directories, key, threads; talks to nobody yet.
     pub fn open(config: &Config) -> anyhow::Result<Arc<Self>> {
         let data = &config.data;
-        std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
+        if let Some(mode) = warren_identity::close_folder(data)? {
+            tracing::warn!(data = %data.display(), "others could reach the data (mode {mode:o}): it is closed now");
+        }
         let id = config.host_id()?;
         let key = SigningKey::load_or_create(&data.join("builder.key"))?;
         let store = Store::open(data.join("artefacts"))?;
@@ -86,7 +88,12 @@ impl Host {
             isa.covers(IsaSet::BASELINE),
             "this CPU lacks SSE4.2 or FMA, which compiled functions need"
         );
-        let memory = MemoryBudget::new(config.memory_mib()?);
+        let run = RunDir::open(data.join("run"))?;
+        let whole_mib = config.memory_mib()?;
+        let pager = config.pager(run.pager(), whole_mib)?;
+        // What the pager may take is promised to nobody else, whether it lives just now or not.
+        let pager_mib = pager.as_ref().map_or(0, Program::host_mib);
+        let memory = MemoryBudget::new(whole_mib.saturating_sub(pager_mib));
         let limits = config.compile_limits().on_host_of(memory.total_mib());
         let compiler = Arc::new(Compiler::new(jailer.clone(), key, isa, limits, store, memory.clone()));
         let (own, beside) = match config.guests.split_first() {
@@ -105,8 +112,7 @@ impl Host {
         let grants = GrantLedger::default();
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
-        let run = RunDir::open(data.join("run"))?;
-        let pager = match config.pager(run.pager()) {
+        let pager = match pager {
             Some(program) => PagerClient::start(program, jailer.clone()).context("cannot start a thread")?,
             None => PagerClient::none(),
         };

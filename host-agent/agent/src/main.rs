@@ -1,5 +1,6 @@
 //! `warren-agent`: see the library's cover page.
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
@@ -11,6 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
+    warren_identity::keep_from_core_dumps().context("core dumps cannot be turned off")?;
     let filter = EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::stderr().is_terminal();
     // A line that cannot be written is lost; said by the logger itself, on the same full disk, it would be a panic.

@@ -1,7 +1,7 @@
 //! All VMs of one pager, and the agent's requests about them.
 
 use crate::fetch::Source;
-use crate::journal::Journal;
+use crate::journal::{Figures, Journal};
 use crate::packet::{self, Packet};
 use crate::protocol::{
     HostFigures, PACKET_MAX, PROTOCOL_VERSION, RETIRED_MAX, Reply, Request, Serve, decode, encode,
@@ -37,6 +37,8 @@ pub struct Pager {
 struct Journals {
     next: u64,
     all: BTreeMap<u64, Journal>,
+    /// Counts of those that were forgotten.
+    past: Figures,
 }
 
 impl Pager {
@@ -86,17 +88,22 @@ impl Pager {
 
     fn figures(&self) -> Reply {
         let tiers = self.source.figures();
+        let (served, pages) = {
+            let journals = self.journals();
+            (journals.next, journals.together())
+        };
         let retired = self.source.to_rescue(RETIRED_MAX).into_iter().map(|name| name.0).collect();
         let figures = HostFigures {
             serving: u32::try_from(self.serving()).unwrap_or(u32::MAX),
-            served: self.journals().next,
+            served,
+            pages,
             memory: tiers.memory.into(),
             disk: tiers.disk.into(),
             agent: tiers.proxy.into(),
             peers: tiers.peers.into(),
             origin: tiers.origin.into(),
         };
-        Reply::Figures { figures, retired }
+        Reply::Figures { figures: Box::new(figures), retired }
     }
 
     fn attach(&self, descriptors: Vec<OwnedFd>) -> Reply {
@@ -128,7 +135,7 @@ impl Pager {
         match spawned {
             Ok(_) => Reply::Serving { id },
             Err(error) => {
-                self.journals().all.remove(&id);
+                self.journals().forget(id);
                 refused(&format!("no thread: {error}"))
             }
         }
@@ -140,7 +147,7 @@ impl Pager {
             return refused("no such VM");
         };
         if entry.ended.is_some() {
-            journals.all.remove(&id);
+            journals.forget(id);
         }
         entry.into()
     }
@@ -156,12 +163,28 @@ impl Journals {
         let over: Vec<u64> =
             self.all.iter().filter(|(_, journal)| journal.is_over()).map(|(id, _)| *id).collect();
         for id in over.iter().take(over.len().saturating_sub(ENDED_MAX)) {
-            self.all.remove(id);
+            self.forget(*id);
         }
         self.next += 1;
         let journal = Journal::default();
         self.all.insert(self.next, journal.clone());
         (self.next, journal)
+    }
+
+    /// Its counts stay. Only of what is over, or never began.
+    fn forget(&mut self, id: u64) {
+        if let Some(gone) = self.all.remove(&id) {
+            self.past.add(&gone.figures());
+        }
+    }
+
+    /// Counts of all VMs since the pager began.
+    fn together(&self) -> Figures {
+        let mut sum = self.past;
+        for journal in self.all.values() {
+            sum.add(&journal.figures());
+        }
+        sum
     }
 }
 

@@ -22,7 +22,7 @@ use crate::bundles::{BundleId, Bundles, Kind};
 use crate::journal::Journal;
 use crate::regions::{Regions, Slot};
 use crate::uffd::{FaultError, Put};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use warren_chunks::{Image, manifest::ChunkRef, pages::PAGE_BYTES, store::ReadError};
 #[cfg(doc)]
@@ -77,6 +77,8 @@ pub trait Outside {
     fn zero(&mut self, to: u64, len: usize) -> Result<Put, FaultError>;
     /// Begins to fetch a chunk of so many pages; [`Memory::arrived`] is to be called once for it.
     fn fetch(&mut self, id: BundleId, chunk: &ChunkRef, pages: u32);
+    /// A clock that never goes back, microseconds.
+    fn now_us(&self) -> u64;
 }
 
 /// Why a VM is served no more.
@@ -135,7 +137,8 @@ pub struct Memory {
     there: Vec<bool>,
     touched: Vec<bool>,
     states: HashMap<BundleId, State>,
-    waiting: HashMap<BundleId, BTreeSet<Slot>>,
+    /// Pages, and since when they are waited for.
+    waiting: HashMap<BundleId, BTreeMap<Slot, u64>>,
     asked: usize,
     /// Somebody waits for these.
     urgent: VecDeque<BundleId>,
@@ -189,23 +192,28 @@ impl Memory {
             // Given back since; or a second thread's fault on a page that came meanwhile, which this wakes.
             return self.zero(slot.0..slot.0 + 1, outside);
         }
-        self.bring(slot, outside)
+        self.bring(slot, None, outside)
     }
 
-    fn bring(&mut self, slot: Slot, outside: &mut impl Outside) -> Result<(), Over> {
+    /// `since`: when that page was first found not to be here.
+    fn bring(&mut self, slot: Slot, since: Option<u64>, outside: &mut impl Outside) -> Result<(), Over> {
         let Some((id, rank)) = self.bundles.of(slot, &self.regions) else {
             let block = self.zeroes_around(slot);
-            return self.zero(block, outside);
+            self.zero(block, outside)?;
+            self.waited(since, outside);
+            return Ok(());
         };
         match self.states.get(&id) {
             Some(State::Here(plain)) => {
                 let plain = Arc::clone(plain);
                 let again = self.manner.bring == Bring::Around;
                 let count = if again { self.together(id, slot) } else { 1 };
-                let done = self.copy(slot, &plain, rank, count, outside)?;
+                let done = self.copy(slot, &plain, (id, rank), count, outside)?;
+                self.journal.count(|figures| figures.ahead += done.copied.saturating_sub(1) as u64);
+                self.waited(since, outside);
                 if again {
                     // In the order in which they were brought, so that a loading set has them in a row.
-                    let last = u32::try_from(done.saturating_sub(1)).unwrap_or(0);
+                    let last = u32::try_from(done.there.saturating_sub(1)).unwrap_or(0);
                     self.touch(slot..=Slot(slot.0.saturating_add(last)));
                 }
                 return Ok(());
@@ -219,9 +227,21 @@ impl Memory {
                 }
             }
         }
-        self.waiting.entry(id).or_default().insert(slot);
+        let since = since.unwrap_or_else(|| outside.now_us());
+        self.waiting.entry(id).or_default().entry(slot).or_insert(since);
         self.pump(outside);
         Ok(())
+    }
+
+    /// A page that had to be waited for is there.
+    fn waited(&self, since: Option<u64>, outside: &impl Outside) {
+        let Some(since) = since else { return };
+        let waited_us = outside.now_us().saturating_sub(since);
+        self.journal.count(|figures| {
+            figures.waits += 1;
+            figures.waited_us = figures.waited_us.saturating_add(waited_us);
+            figures.longest_wait_us = figures.longest_wait_us.max(waited_us);
+        });
     }
 
     /// Tells of pages that are not told of yet.
@@ -284,12 +304,13 @@ impl Memory {
                         Kind::Pack => &mut figures.packs,
                         Kind::Window => &mut figures.windows,
                     } += 1;
+                    figures.filled += u64::from(kind == Kind::Window && waiting.is_empty());
                     figures.bytes += plain.len() as u64 + warren_chunks::seal::TAG_BYTES as u64;
                 });
                 debug_assert_eq!(plain.len(), of as usize * PAGE_BYTES, "the store opens no other");
                 self.states.insert(id, State::Here(Arc::new(plain)));
-                for slot in waiting {
-                    self.bring(slot, outside)?;
+                for (slot, since) in waiting {
+                    self.bring(slot, Some(since), outside)?;
                 }
                 if self.manner.bring == Bring::Chunk {
                     self.placing.push_back(Placing { id, next: 0 });
@@ -306,8 +327,8 @@ impl Memory {
                 if kind == Kind::Pack {
                     self.bundles.lose(id);
                 }
-                for slot in waiting {
-                    self.bring(slot, outside)?;
+                for (slot, since) in waiting {
+                    self.bring(slot, Some(since), outside)?;
                 }
             }
         }

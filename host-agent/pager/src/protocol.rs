@@ -1,7 +1,7 @@
 //! What the agent asks of `warren-pager`, over SOCK_SEQPACKET: one message a packet, postcard. The socket that the agent
 //! connects to is its own; who can connect is trusted with every image whose key it has.
 
-use crate::journal::{Entry, Figures};
+use crate::journal::{Entry, Figures, RUNS_MAX, TOUCHED_MAX};
 use crate::memory::Manner;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use warren_vmm_protocol::pager::{decode_within, encode_within};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The version of these messages; checked in [`Request::Hello`].
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 /// Most bytes of a packet.
 pub const PACKET_MAX: usize = 160 << 10;
 /// Most retired objects named at once.
@@ -91,7 +91,7 @@ pub enum Reply {
     /// To `Figures`.
     Figures {
         /// Counts.
-        figures: HostFigures,
+        figures: Box<HostFigures>,
         /// Objects that garbage collection took out of service and that were read: who may change the origin puts them back, and
         /// says so. [`RETIRED_MAX`] at most.
         retired: Vec<[u8; 32]>,
@@ -110,6 +110,8 @@ pub struct HostFigures {
     pub serving: u32,
     /// VMs that were, these included.
     pub served: u64,
+    /// What all of them together waited for and got.
+    pub pages: Figures,
     /// Reads of chunks that were in memory.
     pub memory: Tier,
     /// Those that were on this host's disk.
@@ -161,13 +163,31 @@ impl From<Entry> for Reply {
 }
 
 impl Reply {
-    /// The journal's entry again, of a report.
+    /// The journal's entry again, of a report: no more pages than there may be, and each once, as whoever reads it goes through all.
     #[must_use]
     pub fn entry(self) -> Option<Entry> {
         let Self::Report { figures, touched, ended } = self else { return None };
-        let touched = touched.into_iter().map(|(first, count)| PageRun { first, count }).collect();
+        let touched: Vec<_> = touched.into_iter().map(|(first, count)| PageRun { first, count }).collect();
+        if !is_a_log(&touched) {
+            return None;
+        }
         Some(Entry { figures, touched, ended })
     }
+}
+
+fn is_a_log(touched: &[PageRun]) -> bool {
+    let pages: u64 = touched.iter().map(|run| u64::from(run.count)).sum();
+    let mut sorted = touched.to_vec();
+    sorted.sort_unstable_by_key(|run| run.first);
+    let mut free = 0;
+    touched.len() <= RUNS_MAX
+        && pages <= TOUCHED_MAX.into()
+        && sorted.iter().all(|run| {
+            let end = run.first.checked_add(run.count);
+            let sound = run.count > 0 && run.first >= free && end.is_some();
+            free = end.unwrap_or(u32::MAX);
+            sound
+        })
 }
 
 /// A packet of a message; `None` if it is larger than any. There may be a key in it.
@@ -185,7 +205,6 @@ pub fn decode<'a, T: Deserialize<'a>>(packet: &'a [u8]) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::RUNS_MAX;
     use proptest::prelude::*;
 
     proptest! {
@@ -213,16 +232,36 @@ mod tests {
     #[test]
     fn the_longest_list_of_retired_ones_fits_a_packet() {
         let retired = vec![[0xff; 32]; RETIRED_MAX];
-        assert!(encode(&Reply::Figures { figures: HostFigures::default(), retired }).is_some());
+        assert!(encode(&Reply::Figures { figures: Box::default(), retired }).is_some());
     }
 
     #[test]
     fn the_longest_report_fits_a_packet() {
-        let run = |at: u32| PageRun { first: (1 << 24) - at, count: 200 };
-        let touched = (0..u32::try_from(RUNS_MAX).unwrap()).map(run).collect();
+        let run = |at: u32| PageRun { first: (1 << 24) - at * 300, count: 130 };
+        let touched = (1..=u32::try_from(RUNS_MAX).unwrap()).map(run).collect();
         let entry = Entry { touched, ended: Some("x".repeat(600)), ..Entry::default() };
         let packet = encode(&Reply::from(entry.clone())).unwrap();
         assert_eq!(decode::<Reply>(&packet).unwrap().entry(), Some(entry));
+    }
+
+    /// A pager that was taken over names four thousand million pages in eight bytes.
+    #[test]
+    fn a_report_costs_no_more_to_read_than_it_may() {
+        let check = |touched: &[(u32, u32)], good: bool| {
+            let touched = touched.to_vec();
+            let reply = Reply::Report { figures: Figures::default(), touched, ended: None };
+            assert_eq!(reply.clone().entry().is_some(), good, "{reply:?}");
+        };
+        check(&[], true);
+        check(&[(7, 2), (0, 7), (u32::MAX - 1, 1)], true);
+        check(&[(5, TOUCHED_MAX)], true);
+        check(&[(5, TOUCHED_MAX + 1)], false);
+        check(&[(5, TOUCHED_MAX), (0, 1)], false);
+        check(&[(0, u32::MAX)], false);
+        check(&[(u32::MAX, 1)], false);
+        check(&[(3, 0)], false);
+        check(&[(3, 2), (4, 2)], false);
+        check(&vec![(0, 1); RUNS_MAX + 1], false);
     }
 
     #[test]

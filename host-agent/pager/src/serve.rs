@@ -17,7 +17,7 @@ use crate::regions::{OfferError, Regions};
 use crate::uffd::{FaultError, Put, Userfault};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use warren_chunks::{Image, Name, TenantKey, image::ResolveError, manifest::ChunkRef, store::ReadError};
 use warren_vmm_protocol::pager::{Farewell, Offer, PACKET_MAX, decode, encode};
 
@@ -91,7 +91,8 @@ fn live(order: &Order, source: &Source, journal: &Journal) -> Result<std::conver
     let userfault = Userfault::judge(fd, regions.first()).map_err(Over::from)?;
     let fetches = source.fetches()?;
     let memory = Memory::new(&Arc::new(image), regions, order.manner, journal.clone());
-    Serving { socket: &order.socket, outside: Kernel { userfault, fetches }, memory }.run()
+    Serving { socket: &order.socket, outside: Kernel { userfault, fetches, begun: Instant::now() }, memory }
+        .run()
 }
 
 struct Serving<'a> {
@@ -104,6 +105,7 @@ struct Serving<'a> {
 struct Kernel {
     userfault: Userfault,
     fetches: Fetches,
+    begun: Instant,
 }
 
 impl Serving<'_> {
@@ -165,5 +167,9 @@ impl Outside for Kernel {
 
     fn fetch(&mut self, id: BundleId, chunk: &ChunkRef, pages: u32) {
         self.fetches.begin(id, chunk, pages);
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }

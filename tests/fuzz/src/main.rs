@@ -11,8 +11,10 @@
 mod boot;
 mod bundle;
 mod messages;
+mod pager;
 mod registers;
 mod rings;
+mod stores;
 
 use std::sync::LazyLock;
 
@@ -38,7 +40,12 @@ const TARGETS: &[(&str, Target)] = &[
     ("guest-reply", messages::guest_reply),
     ("snapshot-state", messages::snapshot_state),
     ("linux-state", messages::linux_state),
-    ("pager-packet", messages::pager_packet),
+    ("pager-packet", pager::packet),
+    ("pager-request", pager::request),
+    ("pager-upstream", pager::upstream),
+    ("manifest", stores::manifest),
+    ("chunk", stores::chunk_bytes),
+    ("compile-answer", stores::compile_answer),
     ("jailer-request", messages::jailer_request),
 ];
 

@@ -7,7 +7,6 @@ use warren_state::linux::device::Devices;
 use warren_state::wasm::WasmState;
 use warren_vmm_protocol::frame;
 use warren_vmm_protocol::guest::{GuestReply, GuestRequest};
-use warren_vmm_protocol::pager::{self, Farewell, Offer};
 use warren_vmm_protocol::{ControlReply, ControlRequest, Hello, InvokeReply, InvokeRequest};
 
 /// What a message decodes to, encodes and decodes to the same again.
@@ -54,18 +53,6 @@ pub(crate) fn linux_state(bytes: &[u8]) {
     if let Ok(devices) = state.check(u64::from_le_bytes(*memory_len)) {
         let records = devices.write().expect("they were records");
         assert_eq!(Devices::read(&records), Ok(devices));
-    }
-}
-
-/// What a VMM offers its pager, and the pager's last word: one line of text that is bounded, whatever came.
-pub(crate) fn pager_packet(bytes: &[u8]) {
-    if let Some(offer) = pager::decode::<Offer>(bytes) {
-        let again = pager::encode(&offer).expect("it came in a packet");
-        assert_eq!(pager::decode::<Offer>(&again), Some(offer));
-    }
-    if let Some(farewell) = pager::decode::<Farewell>(bytes) {
-        let why = farewell.why();
-        assert!(why.len() <= 512 && !why.contains(char::is_control), "{why:?}");
     }
 }
 

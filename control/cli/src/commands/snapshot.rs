@@ -1,7 +1,8 @@
 //! `warren snapshot`: functions at rest, host by host. [`pages`] is what two have in common, and where one's pages lie; [`told`] is
-//! how they are shown.
+//! how they are shown; [`paging`] what was brought page by page.
 
 mod pages;
+mod paging;
 mod picture;
 mod told;
 
@@ -59,18 +60,24 @@ Examples:
         #[command(flatten)]
         which: pages::Two,
     },
-    /// Draw where in the guest's memory a snapshot has pages: all that a cold start could read.
+    /// Draw where in the guest's memory a snapshot has pages: all that a cold start could read. Without a snapshot: what each host's
+    /// pager brought, and how long was waited for it.
     #[command(after_help = "\
 Not in the picture: which of them a cold start does read, and when. Hosts keep no record of that with a snapshot.
 A function without a version means its newest.
 
 Examples:
+  warren snapshot top
   warren snapshot top hello
   warren snapshot top hello:3 --host worker-1
   warren snapshot top 9f86d081 --json | jq '.windows | length'")]
     Top {
-        #[command(flatten)]
-        which: One,
+        /// A function, FUNCTION:VERSION, or at least 8 digits of a key.
+        #[arg(value_name = "SNAPSHOT")]
+        name: Option<String>,
+        /// Only on this host.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        host: String,
     },
     /// Remove snapshots, and the fleet's copies where hosts share them. Sandboxes live on; the next cold start of such a version
     /// boots, and another is made.
@@ -136,7 +143,8 @@ pub(crate) async fn run(command: Command, client: &Client, json: bool) -> Outcom
         }
         Command::Verify { which } => verify(client, which, json).await,
         Command::Diff { which } => pages::diff(client, which, json).await,
-        Command::Top { which } => pages::top(client, which, json).await,
+        Command::Top { name: Some(name), host } => pages::top(client, One { name, host }, json).await,
+        Command::Top { name: None, host } => paging::top(client, &host, json).await,
         Command::Rm { which } => {
             for one in chosen(client, &which).await? {
                 let request = HostSnapshotRequest { host: one.host_id.clone(), key: one.key.clone() };

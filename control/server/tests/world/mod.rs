@@ -5,8 +5,10 @@
 #![allow(unreachable_pub, missing_docs, reason = "a module that several suites include")]
 #![allow(dead_code, reason = "each suite uses a part")]
 
+pub mod callers;
 mod worker;
 
+#[allow(unused_imports, reason = "each suite uses a part")]
 pub use worker::ScriptedWorker;
 
 use std::{

@@ -106,6 +106,7 @@ async fn beat(host: &Host, heartbeat_ms: u32) {
             runtimes: host.offer.runtimes(),
             zygotes: Some(host.zygotes.figures()),
             shared: host.snapshots.fleet().map(|fleet| fleet.figures()),
+            pager: host.pager.figures(),
             neighbours: host.snapshots.fleet().map_or(0, |fleet| fleet.neighbours()),
             ends: host.ends.all().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
         };

@@ -59,6 +59,7 @@ pub struct Known {
 #[derive(Clone, Debug)]
 pub struct PagerClient {
     queue: Option<SyncSender<Job>>,
+    host_mib: u64,
     shared: Arc<Shared>,
     spoiled: Arc<Mutex<HashMap<Name, (Instant, String)>>>,
 }
@@ -89,17 +90,17 @@ impl PagerClient {
     /// Of a host without one.
     #[must_use]
     pub fn none() -> Self {
-        Self { queue: None, shared: Arc::default(), spoiled: Arc::default() }
+        Self { queue: None, host_mib: 0, shared: Arc::default(), spoiled: Arc::default() }
     }
 
     /// Starts the thread, which finds the pager or has the jailer start one.
     pub fn start(program: Program, jailer: JailerClient) -> io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
-        let shared = Arc::default();
+        let (host_mib, shared) = (program.host_mib(), Arc::default());
         let (jailer, theirs) = (Jailer::new(jailer)?, Arc::clone(&shared));
         let work = move || Keeper::new(program, jailer, theirs).run(&jobs);
         std::thread::Builder::new().name("pager-client".to_owned()).spawn(work)?;
-        Ok(Self { queue: Some(queue), shared, spoiled: Arc::default() })
+        Ok(Self { queue: Some(queue), host_mib, shared, spoiled: Arc::default() })
     }
 
     /// Has a VM served that nobody has started yet.
@@ -168,6 +169,12 @@ impl PagerClient {
     #[must_use]
     pub fn known(&self) -> Option<Known> {
         self.queue.as_ref().map(|_| *lock(&self.shared.known))
+    }
+
+    /// What it may take of the host's memory at most, MiB.
+    #[must_use]
+    pub const fn host_mib(&self) -> u64 {
+        self.host_mib
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, PagerError> {
@@ -272,7 +279,7 @@ impl Keeper {
 
     fn figures(&mut self, request: &Request) {
         if let Ok(Reply::Figures { figures, retired }) = self.ask(request, None) {
-            lock(&self.shared.known).figures = figures;
+            lock(&self.shared.known).figures = *figures;
             let retired: Vec<Name> = retired.into_iter().map(Name).collect();
             self.shared.retired.send_if_modified(|names| {
                 *names = retired;

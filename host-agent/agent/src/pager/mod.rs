@@ -18,10 +18,11 @@
 //! - It has no network: what it cannot reach it asks for by a second socket, and the agent looks in all its tiers (`upstream`).
 //! - It only reads the origin. What it read that garbage collection had taken out of service it names, and the agent puts that back.
 //!
-//! Modules: `process` starting, finding and ending one; `log` what it says; `client` the thread that talks to it; `manner` how a start is served and what
+//! Modules: `process` starting, finding and ending one; `log` what it says; `client` the thread that talks to it; `figures` what control is told of it; `manner` how a start is served and what
 //! is learned of it; `follow` what is done about a VM that it serves; `upstream` what it asks for.
 
 mod client;
+mod figures;
 mod follow;
 mod log;
 mod manner;

@@ -49,9 +49,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How often a jailer that cannot end one is asked again, and how soon.
 const KILLS: u32 = 50;
 const KILL_AGAIN: Duration = Duration::from_millis(100);
-/// Memory beyond the sealed chunks it keeps, MiB: what it opens for VMs, their images and threads.
-const WORK_MIB: u64 = 1024;
-
 /// How to start it.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -65,6 +62,8 @@ pub struct Program {
     pub cache_mib: u32,
     /// MiB of sealed chunks in its memory.
     pub memory_mib: u32,
+    /// MiB beyond these: what it opens for VMs, their images and threads.
+    pub work_mib: u32,
 }
 
 /// The jailer, for a thread that waits for its answers.
@@ -243,6 +242,12 @@ impl Process {
 }
 
 impl Program {
+    /// What it may take of the host's memory at most, MiB.
+    #[must_use]
+    pub fn host_mib(&self) -> u64 {
+        u64::from(self.memory_mib) + u64::from(self.work_mib)
+    }
+
     /// Folders of the origin. One that is away, a file system that is not mounted, is not made. Where the origin is none, two of our
     /// own with nothing in them: so a pager's jail is the same everywhere.
     fn open_origin(&self) -> Result<Reading, PagerError> {
@@ -270,7 +275,7 @@ impl Program {
     }
 
     fn limits(&self) -> Limits {
-        let memory_bytes = (u64::from(self.memory_mib) + WORK_MIB) << 20;
+        let memory_bytes = self.host_mib() << 20;
         Limits { memory_bytes, cpu_millis: 1000, cpu_hard: false, pids: MAX_PAGER_TASKS, cpu_seconds: 0 }
     }
 }

@@ -26,7 +26,7 @@ use tonic::{
 };
 use warren_artefact::World as ArtefactWorld;
 use warren_chunks::l2::{Service as Chunks, v1::chunks_server::ChunksServer};
-use warren_identity::{Gate, require_control, require_worker};
+use warren_identity::{Gate, WorkersOnly, require_control};
 use warren_proto::{
     MAX_MESSAGE_BYTES,
     error::WireError,
@@ -64,21 +64,10 @@ impl Interceptor for ControlOnly {
     }
 }
 
-/// Lets workers of this fleet through and nobody else.
-#[derive(Clone, Debug)]
-pub struct WorkersOnly(Arc<Gate>);
-
-impl Interceptor for WorkersOnly {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        require_worker(&self.0, &request)?;
-        Ok(request)
-    }
-}
-
 /// Chunks, for other workers alone.
 #[must_use]
 pub fn for_workers(chunks: ChunksServer<Chunks>) -> InterceptedService<ChunksServer<Chunks>, WorkersOnly> {
-    InterceptedService::new(chunks, WorkersOnly(Arc::new(Gate::certificates_only())))
+    InterceptedService::new(chunks, WorkersOnly::new(Arc::new(Gate::certificates_only())))
 }
 
 /// The service, for control alone.

@@ -8,7 +8,12 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    os::unix::fs::MetadataExt as _,
     path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use warren_artefact::{Part, snapshot::Measure};
 use warren_image::sparse::{Sparse, Unpacking};
@@ -18,6 +23,29 @@ use warren_image::sparse::{Sparse, Unpacking};
 pub struct KeptDisk {
     file: File,
     len: u64,
+    counted: OnceLock<Counted>,
+}
+
+/// Bytes of files without a name, which no directory tells: what those that live take of the disk. A clone is the same count.
+#[derive(Clone, Debug, Default)]
+pub struct Nameless(Arc<AtomicU64>);
+
+impl Nameless {
+    /// All of them now.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One of them; counted as long as it lives.
+#[derive(Debug)]
+struct Counted(Nameless, u64);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 impl KeptDisk {
@@ -37,7 +65,17 @@ impl KeptDisk {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let file = File::from(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
         let len = file.metadata()?.len();
-        Ok(Self { file, len })
+        Ok(Self { file, len, counted: OnceLock::new() })
+    }
+
+    /// From now on what it takes of the disk, holes not among it, is counted there; once.
+    pub fn count(&self, among: &Nameless) -> io::Result<()> {
+        let bytes = self.file.metadata()?.blocks() * 512;
+        self.counted.get_or_init(|| {
+            among.0.fetch_add(bytes, Ordering::Relaxed);
+            Counted(among.clone(), bytes)
+        });
+        Ok(())
     }
 
     /// A file of its own that holds the same, in the file system of a folder: for what is written down again. Blocks.
@@ -83,7 +121,7 @@ impl AsFd for KeptDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    use std::os::unix::fs::FileExt as _;
 
     #[test]
     fn nameless_sparse_and_never_written_again() {

@@ -9,7 +9,9 @@
 //! ```
 //! Nothing waits for the disk: a file that a crash of the machine tore is told by its digest.
 
-use super::KeptDisk;
+mod room;
+
+use super::{KeptDisk, disk::Nameless};
 use crate::{
     garbage::{Removed, sweep},
     memfd::SealedFile,
@@ -68,10 +70,12 @@ pub(super) struct Shelved {
 pub struct Shelf {
     root: PathBuf,
     most_bytes: u64,
+    /// Disks that were unpacked and are in use: they make no room, and what is kept beside them is so much less.
+    nameless: Nameless,
 }
 
 impl Shelf {
-    /// Opens or makes it. It holds this many bytes at most; what was used longest ago makes room.
+    /// Opens or makes it. It holds this many bytes at most, disks in use among them; what was used longest ago makes room.
     pub fn open(root: PathBuf, most_bytes: u64) -> io::Result<Self> {
         let temporary = root.join("tmp");
         // Half-made ones of an agent that was killed: nobody else writes here.
@@ -79,7 +83,7 @@ impl Shelf {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::create_dir_all(&temporary)?,
         }
-        Ok(Self { root, most_bytes })
+        Ok(Self { root, most_bytes, nameless: Nameless::default() })
     }
 
     /// Where files lie that have no name yet, or never get one.
@@ -111,7 +115,8 @@ impl Shelf {
     /// Keeps one.
     pub fn put(&self, snapshot: &SealedSnapshot, key: &SigningKey) -> io::Result<()> {
         let target = self.path(snapshot.head.of());
-        self.make_room(snapshot.bytes())?;
+        snapshot.disk.iter().try_for_each(|disk| disk.count(&self.nameless))?;
+        self.make_room(snapshot.bytes(), None)?;
         let temporary = self.temporary().join(target.file_name().unwrap_or_default());
         let written = write(&temporary, snapshot, key).and_then(|()| fs::rename(&temporary, &target));
         if written.is_err() {
@@ -237,30 +242,6 @@ impl Shelf {
         Ok(removed.and(sweep(&self.root, is_wanted, min_age)?))
     }
 
-    /// Removes the oldest until so many bytes fit.
-    fn make_room(&self, bytes: u64) -> io::Result<()> {
-        if bytes > self.most_bytes {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "larger than all that is kept"));
-        }
-        let mut kept: Vec<(SystemTime, u64, PathBuf)> = fs::read_dir(&self.root)?
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                let facts = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-                Some((facts.modified().ok()?, facts.len(), entry.path()))
-            })
-            .collect();
-        kept.sort();
-        let mut total: u64 = kept.iter().map(|(_, len, _)| len).sum();
-        for (_, len, path) in kept {
-            if total.saturating_add(bytes) <= self.most_bytes {
-                break;
-            }
-            fs::remove_file(path)?;
-            total = total.saturating_sub(len);
-        }
-        Ok(())
-    }
-
     fn read(
         &self,
         path: &Path,
@@ -283,7 +264,13 @@ impl Shelf {
                 Room::made(&mut unpacking, |disk| head.copy_disk(&mut file, disk))?;
                 Ok::<_, Unserved>(unpacking.finish().map_err(SnapshotError::from)?)
             });
-            disk = Some(Arc::new(kept?));
+            let kept = kept?;
+            kept.count(&self.nameless)?;
+            disk = Some(Arc::new(kept));
+            // Best effort: what is in use is served, whatever it takes.
+            if let Err(error) = self.make_room(0, Some(path)) {
+                tracing::warn!(%error, "no room was made beside a disk that is in use");
+            }
         } else {
             head.copy_disk(&mut file, &mut io::sink())?;
         }

@@ -11,6 +11,14 @@
 
 mod adoption;
 mod bad_input;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "a module that suites of control and agent include"
+)]
+#[path = "../../../../control/server/tests/world/callers.rs"]
+mod callers;
 mod churn;
 mod collected;
 mod death;
@@ -21,6 +29,8 @@ mod life;
 mod logs;
 mod neighbours;
 mod paged;
+mod principals;
+mod private;
 mod rig;
 mod shared;
 mod snapshots;

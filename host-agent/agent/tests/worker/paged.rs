@@ -100,6 +100,47 @@ async fn a_paged_sandbox_survives_its_agent() {
     assert_eq!(fleet.second.run_files(), [""; 0]);
 }
 
+/// What was brought, where from and how long was waited for it goes to control with every heartbeat, and what the pager may take of
+/// the host's memory is promised to nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_pager_does_is_told_and_its_memory_is_set_aside() {
+    let Some(fleet) = fleet(&["--pager-memory-mib=64", "--pager-work-mib=512"]).await else { return };
+    let control = fleet.second.control.clone();
+    let told = || control.last_heartbeat().1.pager;
+    let registered = fleet.second.control.registrations().pop().unwrap().resources.unwrap();
+    assert_eq!(registered.memory_mib, 4096 - 64 - 512);
+    let free = fleet.second.control.last_heartbeat().1.free_memory_mib;
+    assert!(free <= registered.memory_mib, "{free}");
+    let before = until("a pager", async || told().filter(|pager| pager.pid > 0)).await;
+    assert_eq!((before.memory_mib, before.begun, before.served, before.faults), (576, 1, 0, 0), "{before:?}");
+    assert!(fleet.first.control.last_heartbeat().1.pager.is_none(), "it has none");
+
+    let caller = Caller::new(&fleet.second).await;
+    fleet.paged(&caller, "s1").await;
+    assert_eq!(caller.invoke("s1", b"hello").await.unwrap().payload, "hello");
+    let first = until("it is told", async || told().filter(|pager| pager.chunk_pages > 0)).await;
+    assert_eq!((first.serving, first.served), (1, 1), "{first:?}");
+    assert!(first.waits > 0 && first.waits <= first.faults && first.longest_wait_us > 0, "{first:?}");
+    assert!(first.longest_wait_us <= first.waited_us, "{first:?}");
+    // A first start records: no loading set yet, a page for each that was waited for, each chunk out of the origin once.
+    assert_eq!((first.loading_set_pages, first.ahead_pages, first.failed_chunks), (0, 0, 0), "{first:?}");
+    let origin = first.origin.unwrap();
+    assert!(
+        origin.hits > 0 && origin.bytes > 0 && origin.p50_us > 0 && origin.p50_us <= origin.p99_us,
+        "{origin:?}"
+    );
+    let hits = [first.memory, first.disk, first.agent, first.neighbours, first.origin];
+    let hits: u64 = hits.iter().flatten().map(|tier| tier.hits).sum();
+    assert!(hits >= first.chunks, "{first:?}");
+
+    // Another pager in its place begins anew, and is the second.
+    let [pid] = fleet.pagers()[..] else { panic!("{:?}", fleet.pagers()) };
+    kill(pid);
+    let second =
+        until("another one", async || told().filter(|pager| pager.begun == 2 && pager.pid > 0)).await;
+    assert!(second.served <= 1 && second.pid != first.pid, "{second:?}");
+}
+
 /// Who keeps a snapshot can tell people which of its pages starts elsewhere touched, and in what order.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_starts_touch_is_told_where_it_is_kept() {

@@ -1,7 +1,7 @@
 //! Putting pages in place: in runs, never over what is there.
 
 use super::{Bring, Memory, Outside, Over, Placing, State};
-use crate::bundles::BundleId;
+use crate::bundles::{BundleId, Kind};
 use crate::regions::Slot;
 use crate::uffd::Put;
 use std::sync::Arc;
@@ -10,6 +10,14 @@ use warren_vmm_protocol::pager::AROUND_PAGES;
 
 /// Pages put in place before faults are looked at again.
 const SLICE: usize = 64;
+
+/// What became of pages that were to be copied.
+pub(super) struct Copied {
+    /// So many are there now, the first of all; one at least.
+    pub(super) there: usize,
+    /// So many of these were not before.
+    pub(super) copied: usize,
+}
 
 impl Memory {
     /// Puts some of what came in place. Whether there is more.
@@ -23,7 +31,8 @@ impl Memory {
                 self.states.insert(id, State::Spent);
                 return Ok(!self.placing.is_empty());
             };
-            let done = self.copy(slot, &plain, rank, count, outside)?;
+            let Copied { there: done, copied } = self.copy(slot, &plain, (id, rank), count, outside)?;
+            self.journal.count(|figures| figures.ahead += copied as u64);
             // A part of it was there: the rest is looked at again.
             next += done;
             room = room.saturating_sub(done);
@@ -61,25 +70,31 @@ impl Memory {
         (0..).zip(rest).take_while(follows).count().max(1)
     }
 
-    /// Copies pages that follow each other; how many of them are there now, one at least.
+    /// Copies pages that follow each other.
     pub(super) fn copy(
         &mut self,
         slot: Slot,
         plain: &[u8],
-        rank: u32,
+        (id, rank): (BundleId, u32),
         count: usize,
         outside: &mut impl Outside,
-    ) -> Result<usize, Over> {
+    ) -> Result<Copied, Over> {
         let from = rank as usize * PAGE_BYTES;
         let pages = plain.get(from..from + count * PAGE_BYTES).unwrap_or_default();
-        let Some(to) = self.regions.address(slot).filter(|_| !pages.is_empty()) else { return Ok(count) };
-        let (done, copied) = match outside.copy(to, pages)? {
+        let Some(to) = self.regions.address(slot).filter(|_| !pages.is_empty()) else {
+            return Ok(Copied { there: count, copied: 0 });
+        };
+        let (there, copied) = match outside.copy(to, pages)? {
             Put::Done(bytes) => ((bytes / PAGE_BYTES).clamp(1, count), bytes / PAGE_BYTES),
             Put::Present | Put::NoPlace => (1, 0),
         };
-        self.journal.count(|figures| figures.copied += copied as u64);
-        self.mark(slot, done);
-        Ok(done)
+        let is_pack = self.bundles.get(id).is_some_and(|bundle| bundle.kind == Kind::Pack);
+        self.journal.count(|figures| {
+            figures.copied += copied as u64;
+            figures.from_packs += if is_pack { copied as u64 } else { 0 };
+        });
+        self.mark(slot, there);
+        Ok(Copied { there, copied })
     }
 
     pub(super) fn zero(

@@ -1,9 +1,10 @@
 //! The memory against a model: whatever order faults, chunks and failures come in, a page is its image's, or zero once it was given
-//! back, and whoever waits is answered.
+//! back, and whoever waits is answered. Long because the world that every case needs stands here.
 
 use super::*;
+use crate::journal::Figures;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use warren_chunks::{
     ChunkSize, LayerKind, Manifest, Name, Salts,
     cut::cut,
@@ -26,6 +27,7 @@ struct World {
     asked: Vec<(BundleId, ChunkRef, u32)>,
     /// Copies stop after so many pages.
     short: usize,
+    clock_us: u64,
 }
 
 impl Outside for World {
@@ -48,6 +50,10 @@ impl Outside for World {
 
     fn fetch(&mut self, id: BundleId, chunk: &ChunkRef, pages: u32) {
         self.asked.push((id, chunk.clone(), pages));
+    }
+
+    fn now_us(&self) -> u64 {
+        self.clock_us
     }
 }
 
@@ -158,14 +164,56 @@ fn the_loading_set_comes_unasked_and_is_enough() {
     assert_eq!(world.memory.len(), 40);
 }
 
+/// Who waits is counted until the page is there, also when its pack cannot be had and it waits once more; who finds it here waits for
+/// nothing; what nobody waited for is told apart.
+#[test]
+fn waits_are_measured_and_told_apart() {
+    let (image, store) = image(&[3, 4, 6]);
+    let (mut memory, journal) = memory(&image, Manner::SERVE);
+    let mut world = World { short: 99, clock_us: 1000, ..World::default() };
+    memory.pump(&mut world);
+    memory.fault(address(3), &mut world).unwrap();
+    world.clock_us = 1700;
+    // The same page once more, by another thread: one wait, as long as the first one's.
+    memory.fault(address(3), &mut world).unwrap();
+    memory.fault(address(6), &mut world).unwrap();
+    world.clock_us = 2000;
+    settle(&mut memory, &mut world, &store);
+    let figures = journal.read().figures;
+    let waits =
+        |figures: Figures| (figures.faults, figures.waits, figures.waited_us, figures.longest_wait_us);
+    assert_eq!(waits(figures), (3, 2, 1300, 1000), "{figures:?}");
+    assert_eq!((figures.copied, figures.from_packs, figures.ahead), (3, 3, 1), "{figures:?}");
+    // Zeroes need no chunk.
+    memory.fault(address(35), &mut world).unwrap();
+    assert_eq!(waits(journal.read().figures), (4, 2, 1300, 1000));
+
+    let (mut memory, journal) = self::memory(&image, Manner::SERVE);
+    let mut world = World { short: 99, clock_us: 10, ..World::default() };
+    memory.pump(&mut world);
+    memory.fault(address(3), &mut world).unwrap();
+    let (pack, ..) = world.asked.pop().unwrap();
+    world.clock_us = 500;
+    memory.arrived(pack, Err(ReadError::Absent), &mut world).unwrap();
+    world.clock_us = 900;
+    settle(&mut memory, &mut world, &store);
+    let figures = journal.read().figures;
+    assert_eq!(waits(figures), (1, 1, 890, 890), "{figures:?}");
+    assert_eq!((figures.from_packs, figures.windows, figures.filled), (0, 1, 0), "{figures:?}");
+    assert_eq!(figures.ahead + 1, figures.copied, "one of its chunk was waited for");
+}
+
 #[test]
 fn filled_to_the_last_page() {
     let (image, store) = image(&[7, 30]);
-    let (mut memory, _) = memory(&image, Manner { loading: true, bring: Bring::Chunk, fill: true });
+    let (mut memory, journal) = memory(&image, Manner { loading: true, bring: Bring::Chunk, fill: true });
     let mut world = World { short: 99, ..World::default() };
     memory.pump(&mut world);
     assert!(world.asked.len() <= AHEAD_MAX, "a few at once");
     settle(&mut memory, &mut world, &store);
+    let figures = journal.read().figures;
+    assert_eq!((figures.faults, figures.filled, figures.ahead), (0, figures.windows, figures.copied));
+    assert!(figures.filled > 3 && figures.packs == 1, "{figures:?}");
     for number in (0_u32..40).chain(50..80).filter(|number| !number.is_multiple_of(5)) {
         assert_eq!(world.memory.get(&address(number)), Some(&page(number)), "{number}");
     }
@@ -310,7 +358,7 @@ proptest! {
         let (image, store) = image(&unique);
         let manner = Manner { loading, bring, fill };
         let disk = bring == Bring::Around;
-        let (mut memory, _) = memory(&image, manner);
+        let (mut memory, journal) = memory(&image, manner);
         let mut world = World { short, ..World::default() };
         let mut waited = BTreeSet::new();
         let mut given_back = BTreeSet::new();
@@ -340,9 +388,14 @@ proptest! {
                 },
                 Step::Come(_) | Step::Fail(_) => {}
             }
+            world.clock_us += 7;
             prop_assert!(world.asked.len() <= ASKED_MAX);
         }
         settle(&mut memory, &mut world, &store);
+        let counts = journal.read().figures;
+        prop_assert!(counts.waits <= counts.faults && counts.filled <= counts.windows, "{counts:?}");
+        prop_assert!(counts.from_packs <= counts.copied && counts.ahead <= counts.copied, "{counts:?}");
+        prop_assert!(counts.longest_wait_us <= counts.waited_us && counts.waited_us <= counts.waits * world.clock_us);
         for number in (0..40).chain(50..80) {
             match world.memory.get(&address(number)) {
                 Some(bytes) if given_back.contains(&number) && !disk => {

@@ -16,7 +16,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::{
     fs::{CWD, FlockOperation, Gid, Mode, OFlags, Uid, chown, fcntl_lock, openat},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
 };
 use std::{
     fs,
@@ -114,11 +114,19 @@ impl Place {
     }
 }
 
+/// A core dump of the one that holds privilege: neither as a file nor piped to a program. What it starts is no less closed.
+fn leave_no_core() -> anyhow::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .context("cannot turn core dumps off")
+}
+
 /// Serves until told to end.
 pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the jailer needs root: sudo {}", std::env::args().collect::<Vec<_>>().join(" "));
     }
+    leave_no_core()?;
     if options.detach {
         rustix::process::setsid().context("cannot begin a session of its own")?;
     }

@@ -166,21 +166,46 @@ fn the_oldest_makes_room() {
     let (dir, (_keys, key)) = (tempfile::tempdir().unwrap(), key());
     // Two fit, with their heads.
     let shelf = Shelf::open(dir.path().to_owned(), 2 * (MEMORY as u64 + 4096)).unwrap();
+    // Without disks: what those take beside their files is another case.
+    let of = |function: &str| wasm(function).head.of().clone();
     let at = |function: &str, seconds| {
         let file = File::options().append(true).open(shelf.path(&of(function))).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
     };
-    shelf.put(&snapshot("a"), &key).unwrap();
-    shelf.put(&snapshot("b"), &key).unwrap();
+    shelf.put(&wasm("a"), &key).unwrap();
+    shelf.put(&wasm("b"), &key).unwrap();
     at("a", 10);
     at("b", 20);
     // Used again: not the oldest any more.
     assert!(shelf.get(&of("a"), &[key.verifying_key()]).is_some());
-    shelf.put(&snapshot("c"), &key).unwrap();
+    shelf.put(&wasm("c"), &key).unwrap();
     let there = |function| shelf.path(&of(function)).exists();
     assert!(there("a") && !there("b") && there("c"));
     let tiny = Shelf::open(dir.path().join("tiny"), 100).unwrap();
     assert_eq!(tiny.put(&snapshot("a"), &key).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+}
+
+/// A disk that is in use has no name and takes room all the same: less is kept beside it, but never not what is used.
+#[test]
+fn a_disk_in_use_is_counted() {
+    let (dir, (_keys, key)) = (tempfile::tempdir().unwrap(), key());
+    let wide = Shelf::open(dir.path().to_owned(), 1 << 20).unwrap();
+    wide.put(&snapshot("a"), &key).unwrap();
+    wide.put(&snapshot("b"), &key).unwrap();
+    let file_bytes = fs::metadata(wide.path(&of("a"))).unwrap().len();
+    assert_eq!(wide.nameless.bytes(), 0, "those that were put are no more");
+    let there = |function| wide.path(&of(function)).exists();
+    // Both fit to the byte, and no disk beside them.
+    let shelf = Shelf::open(dir.path().to_owned(), 2 * file_bytes).unwrap();
+    let mut used = shelf.get(&of("a"), &[key.verifying_key()]).unwrap();
+    let bytes = shelf.nameless.bytes();
+    assert!(bytes > 0 && bytes < 1 << 20, "{bytes}");
+    assert!(there("a") && !there("b"));
+    // Kept again, it is the same disk.
+    shelf.put(&used, &key).unwrap();
+    assert_eq!(shelf.nameless.bytes(), bytes);
+    used.disk = None;
+    assert_eq!(shelf.nameless.bytes(), 0);
 }
 
 #[test]

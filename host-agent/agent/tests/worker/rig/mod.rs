@@ -59,7 +59,7 @@ pub(crate) struct Rig {
     jailer: Process,
     pub(crate) agent: Process,
     pub(crate) address: String,
-    host: HostId,
+    pub(crate) host: HostId,
     arguments: Vec<String>,
     number: u32,
 }
