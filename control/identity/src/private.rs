@@ -1,7 +1,7 @@
 //! What keeps a service's secrets to itself: it leaves no core dump, and what it keeps on the disk is closed to others.
 
 use crate::{IdentityError, files};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::{
     fs::{self, DirBuilder, Permissions},
     io,
@@ -9,14 +9,13 @@ use std::{
     path::Path,
 };
 
-/// From now on this process leaves no core dump, and nobody of its own user can trace it or read its memory.
+/// From now on this process leaves no core dump, wherever the host sends them. To be called first of all, before there is a secret.
 ///
-/// Both are needed: a host that pipes core dumps to a program does not ask for the limit, and what is not dumpable may be made so
-/// again. To be called first of all, before there is a secret.
+/// One byte and not none: a host that pipes core dumps to a program does not ask for the limit, but for exactly this one (Linux,
+/// `fs/coredump.c`); as a file's it is less than any dump needs. A process that cannot be dumped at all would do so too, and a service
+/// that is not root's could not read its own `/proc/self` any more.
 pub fn keep_from_core_dumps() -> io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) })?)
 }
 
 /// Makes a folder that is this process's alone, or closes one that others reach: then the mode that it had.
@@ -42,15 +41,14 @@ pub fn close_folder(path: &Path) -> Result<Option<u32>, IdentityError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{dumpable_behavior, getrlimit};
+    use rustix::process::getrlimit;
     use std::os::unix::fs::chown;
 
     #[test]
     fn no_core_is_left() {
         keep_from_core_dumps().unwrap();
         let limit = getrlimit(Resource::Core);
-        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
-        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert_eq!((limit.current, limit.maximum), (Some(1), Some(1)));
     }
 
     #[test]
