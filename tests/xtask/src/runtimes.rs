@@ -35,7 +35,8 @@ pub(crate) fn lives(root: &Path, full: bool) -> Result<Option<Command>> {
             [&guests::IN_VIRTUAL_TIME[..], &["--limit=3600", "--memory-mib=6144", "--disk=2560"]].concat();
         lab(&flags, &carries, &format!("WARREN_SOAK=1 {words}"))
     } else {
-        lab(&["--limit", "900"], &carries, words)
+        // Beside sandboxes and what the pager sets aside there is room for one that is written down.
+        lab(&["--limit", "900", "--memory-mib", "4096"], &carries, words)
     }))
 }
 
