@@ -31,6 +31,9 @@ const HINTS: u32 = 8;
 /// Beyond the function's own timeout, how long the worker may take to say so.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// When a client whose function has not started may come again.
+const SOON: Duration = Duration::from_millis(100);
+
 /// Where log lines go as they come.
 pub(crate) type Follow = mpsc::Sender<Result<InvokeEvent, Status>>;
 
@@ -140,13 +143,13 @@ pub(crate) async fn run(
                 }
                 hints += 1;
                 if hints > HINTS {
-                    return Err(error.into());
+                    return Err(not_started(&error).into());
                 }
             }
             Next::DiedBeforeStart => {
                 lease.dead();
                 if std::mem::replace(&mut died, true) {
-                    return Err(error.into());
+                    return Err(error.retryable(Some(SOON)).into());
                 }
             }
             Next::SandboxLives => {
@@ -236,6 +239,17 @@ fn timeout_ms(version: &Version) -> u32 {
 /// When an invocation must have ended, whatever became of it.
 fn patience(version: &Version) -> Duration {
     Duration::from_millis(u64::from(timeout_ms(version))) + GRACE
+}
+
+/// What a worker says between it and us is not the client's affair: to him a sandbox was lost, and nothing has run.
+fn not_started(error: &WireError) -> WireError {
+    let message = format!(
+        "{} sandboxes in a row were gone or busy before the function started; the last: {}",
+        HINTS + 1,
+        error.message
+    );
+    WireError::new(Code::Unavailable, reason::SANDBOX_LOST_BEFORE_START, Fault::System, message)
+        .retryable(Some(SOON))
 }
 
 fn lost(message: &str) -> WireError {

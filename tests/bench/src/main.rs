@@ -48,9 +48,12 @@ struct Arguments {
     /// The network namespace beyond a link, as a file, for snapshot-link.
     #[arg(long)]
     beyond: Option<PathBuf>,
-    /// Where its end of the link is reached.
+    /// Where another worker is reached there.
     #[arg(long, default_value = "10.77.0.2:7000")]
-    beyond_address: SocketAddr,
+    beyond_worker: SocketAddr,
+    /// The S3 server there, with an empty bucket `warren`, for `bench` with `bench-secret`.
+    #[arg(long, default_value = "http://10.77.0.2:9000")]
+    beyond_bucket: String,
     /// MiB of snapshot-link's guest.
     #[arg(long, default_value_t = 2048)]
     guest_mib: u64,
@@ -179,7 +182,8 @@ async fn measure(arguments: Arguments) -> Result<()> {
                     arguments.beyond.as_deref().context("--beyond: the namespace beyond the link")?;
                 let shape = benches::link::Shape {
                     beyond,
-                    address: arguments.beyond_address,
+                    worker: arguments.beyond_worker,
+                    bucket: &arguments.beyond_bucket,
                     memory_mib: arguments.guest_mib,
                     files: arguments.data_files,
                 };

@@ -7,6 +7,24 @@ use std::{path::PathBuf, process::Command};
 /// MiB of the guest, and files of 16 MiB of its application's data.
 const FULL: [&str; 2] = ["2048", "12"];
 
+/// The S3 server beyond the link, and its version.
+const SERVER: [&str; 2] = ["s3s-fs", "0.14.1"];
+
+/// The server, installed below the target folder where it is not there yet.
+fn server() -> Result<PathBuf> {
+    let [name, version] = SERVER;
+    let root = paths::target().join(format!("{name}-{version}"));
+    let program = root.join("bin").join(name);
+    if !program.exists() {
+        let mut install = shell::cargo(&paths::root());
+        install.args(["install", name, "--version", version, "--features", "binary", "--locked", "--quiet"]);
+        // For every program here; it has no libraries to carry then.
+        install.args(["--target", paths::MUSL, "--root"]).arg(&root);
+        shell::step(&format!("install {name} {version}, an S3 server (two minutes)"), &mut install)?;
+    }
+    Ok(program)
+}
+
 /// Its command.
 pub(crate) fn bench() -> Result<Command> {
     if !shell::is_root() {
@@ -19,6 +37,7 @@ pub(crate) fn bench() -> Result<Command> {
     for program in ["warren-vmm", "warren-bench"] {
         carries.push((paths::built(program), format!("/bench/{program}")));
     }
+    carries.push((server()?, "/bench/s3s-fs".to_owned()));
     // iproute2's: busybox has no netem.
     let tc = shell::which("tc").unwrap_or_else(|| "/usr/sbin/tc".into());
     let said = shell::output(Command::new("ldd").arg(&tc)).context("snapshot-link needs tc (iproute2)")?;
