@@ -48,6 +48,10 @@ fn began(sandbox: &Sandbox) -> &'static str {
     match (sandbox.restored, sandbox.paged) {
         (_, true) => "paged",
         (true, false) => "restored",
+        // It may still be: which it was is known once it is up.
+        (false, false) if matches!(sandbox.state(), SandboxState::Creating | SandboxState::Initialising) => {
+            "-"
+        }
         (false, false) => "booted",
     }
 }

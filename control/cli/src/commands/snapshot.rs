@@ -63,7 +63,8 @@ Examples:
     /// Draw where in the guest's memory a snapshot has pages: all that a cold start could read. Without a snapshot: what each host's
     /// pager brought, and how long was waited for it.
     #[command(after_help = "\
-Not in the picture: which of them a cold start does read, and when. Hosts keep no record of that with a snapshot.
+Below the picture, where starts of it were recorded: which pages they touched, and in what order. That is where hosts share
+snapshots (--snapshot-origin) and one starts from another's.
 A function without a version means its newest.
 
 Examples:
