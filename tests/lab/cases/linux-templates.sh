@@ -67,12 +67,12 @@ say "as a template: what was made before is made again, and calls go on meanwhil
 serve --cpu-template amd-v3
 expect 0 '"cpu_template": "amd-v3"' $warren --json hosts
 calls=0
-until grep -q 'outdated snapshots were made again' /var/lib/warren/log/control.log; do
+# (What was late for that is looked at again with the next registration.)
+until grep 'outdated snapshots were made again' /var/lib/warren/log/control.log | grep -q 'made=1 left=0'; do
     call
     calls=$((calls + 1))
 done
 echo "$calls calls meanwhile"
-grep 'outdated snapshots were made again' /var/lib/warren/log/control.log | grep -q 'made=.\{0,9\}1' || fail "$(grep outdated /var/lib/warren/log/control.log)"
 template=$(key shell kept)
 [ -n "$template" ] && [ "$template" != "$own" ] || fail "$($warren snapshot ls)"
 [ -z "$(key shell outdated)" ] || fail "the old one is still there: $($warren snapshot ls)"

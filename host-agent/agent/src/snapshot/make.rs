@@ -269,9 +269,9 @@ fn keep(
         memory_bytes = memory_len,
         written_ms = took.as_millis(),
         copied_ms = copied.as_millis(),
-        disk_ms = (before - copied).as_millis(),
-        large_pages_ms = (placed - before).as_millis(),
-        shelved_ms = (began.elapsed() - placed).as_millis(),
+        disk_ms = before.saturating_sub(copied).as_millis(),
+        large_pages_ms = placed.saturating_sub(before).as_millis(),
+        shelved_ms = began.elapsed().saturating_sub(placed).as_millis(),
         "where the time went once a guest held still"
     );
     Ok(snapshot)

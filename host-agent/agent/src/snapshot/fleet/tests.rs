@@ -142,3 +142,38 @@ async fn hosts_of_two_processors_share_with_their_like_alone() {
         }
     }
 }
+
+/// What a diff calls its base is what it has to be: another good image in its place is none, and no page of it is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_base_than_the_one_that_was_named_is_refused() {
+    let place = samples::fleet("h1");
+    let (_data, maker) = host(&place);
+    let of = samples::linux_of("shell", "1");
+    let mut memory = vec![0; 64 * PAGE];
+    getrandom::fill(&mut memory).unwrap();
+    let runtime = Arc::new(written(of.runtime().unwrap(), &memory));
+    memory[..PAGE].fill(7);
+    let function = written(of.clone(), &memory);
+    memory[PAGE..2 * PAGE].fill(8);
+    let other = written(samples::linux_of("shell", "2").runtime().unwrap(), &memory);
+    maker.publish(&runtime, None).await.unwrap();
+    maker.publish(&function, Some(Arc::clone(&runtime))).await.unwrap();
+    maker.publish(&other, None).await.unwrap();
+    let fetched = async || {
+        let (data, fleet) = host(&place);
+        let found = fleet.find_patiently(&of).await.unwrap();
+        fleet.fetch(&found, data.path()).await.map(|fetched| fetched.head.memory())
+    };
+    assert_eq!(fetched().await.unwrap(), function.head.memory());
+    let manifest = async |of: &SnapshotOf| {
+        let name = maker.find_patiently(of).await.unwrap().memory.to_string();
+        let all = files(&place.path().join("origin"));
+        all.into_iter().find(|path| path.to_string_lossy().contains(&name)).unwrap()
+    };
+    let base = manifest(runtime.head.of()).await;
+    let good = fs::read(&base).unwrap();
+    fs::copy(manifest(other.head.of()).await, &base).unwrap();
+    assert!(fetched().await.is_err(), "an image on another base");
+    fs::write(&base, good).unwrap();
+    assert_eq!(fetched().await.unwrap(), function.head.memory());
+}
