@@ -126,6 +126,7 @@ pub(crate) fn snapshot(one: &Snapshot) -> Value {
         "memory_bytes": one.memory_bytes, "file_bytes": one.file_bytes, "made_unix_ms": one.made_unix_ms,
         "code_digest": one.code_digest, "compiled_digest": one.compiled_digest, "task_digest": one.task_digest,
         "told_digest": one.told_digest, "guest_digest": one.guest_digest, "memory_digest": one.memory_digest,
+        "cpu_template": one.cpu_template, "cpu_digest": one.cpu_digest,
         "uses": one.uses, "last_used_unix_ms": one.last_used_unix_ms, "age_ms": one.age_ms,
         "origin": origin_copy(one), "origin_new_bytes": one.origin_new_bytes,
         "origin_shared_bytes": one.origin_shared_bytes, "origin_reason": one.origin_reason,
@@ -165,6 +166,7 @@ pub(crate) fn host(host: &Host) -> Value {
         "memory_mib": resources.memory_mib, "cpu_millis": resources.cpu_millis, "zone": resources.zone,
         "guests": resources.guests, "no_linux_because": resources.no_linux_because,
         "no_network_because": resources.no_network_because,
+        "cpu_template": resources.cpu_template, "cpu_digest": resources.cpu_digest,
         "runtimes": host.runtimes.iter().map(|one| json!({ "name": one.name, "digest": one.digest })).collect::<Vec<_>>(),
          "ends": host.ends.iter().map(|(reason, count)| (reason.clone(), Value::from(*count))).collect::<serde_json::Map<_, _>>(),
         "zygotes": {

@@ -20,6 +20,7 @@ use crate::{demo, screen};
 use child::Supervised;
 pub(crate) use jailer::default_data;
 use layout::Layout;
+pub(crate) use probe::Template;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -97,6 +98,10 @@ pub(crate) struct Options {
     /// Keep snapshots of Wasm functions up to so much, MiB; 0: every cold start boots [default: the agent's choice].
     #[arg(long)]
     snapshots_mib: Option<u64>,
+    /// What Linux functions see of the processor: `host`, all of it, or a template that is the same on a family of hosts, which then
+    /// share snapshots of Linux functions; `warren doctor` says which this machine can be [default: host].
+    #[arg(long, value_name = "NAME")]
+    cpu_template: Option<String>,
     /// Share snapshots with the fleet's other hosts: a folder that all of them reach, or s3://BUCKET/PREFIX with who asks in the
     /// environment, as `warren-agent --help` says it.
     #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
-use warren_vmm_protocol::linux::{Limits, Rate};
+use warren_vmm_protocol::linux::{HOST_TEMPLATE, Limits, Rate};
 
 /// The worker's agent: serves control, drives jailer and VMMs, holds no privilege.
 #[derive(Clone, Debug, clap::Parser)]
@@ -36,6 +36,11 @@ pub struct Config {
     /// What `warren-vmm probe --json` says of this host's KVM; without it no Linux function runs here.
     #[arg(long, value_name = "FILE")]
     pub probe: Option<PathBuf>,
+    /// What Linux functions see of the processor: `host`, all that this host can give, or a template that is the same on every host of
+    /// a family (`warren-vmm probe` lists them, and what this host lacks for which). Hosts where they see the same share snapshots of
+    /// Linux functions; one that lacks something for it runs none, and says why.
+    #[arg(long, value_name = "NAME", default_value = HOST_TEMPLATE)]
+    pub cpu_template: String,
     /// What each Linux function's network card carries at most each way, Mbit/s [default: as much as it can].
     #[arg(long, value_name = "MBIT")]
     pub network_mbit: Option<NonZeroU32>,

@@ -101,7 +101,7 @@ impl Host {
             None => (data, &[][..]),
         };
         let guests = beside.iter().fold(warren_image::Shelf::new(own), warren_image::Shelf::beside);
-        let offer = Arc::new(Offer::open(guests, config.probe.as_deref()));
+        let offer = Arc::new(Offer::open(guests, config.probe.as_deref(), &config.cpu_template)?);
         let versions =
             Versions::new(Arc::clone(&compiler), control.clone(), data.join("tasks"), Arc::clone(&offer))?;
         let shelf = match config.snapshots_mib {

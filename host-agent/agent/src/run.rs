@@ -139,6 +139,8 @@ fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announceme
     } else {
         "it runs no Linux functions"
     };
+    let (cpu_template, cpu_digest) =
+        host.offer.processor().map(|here| (here.template.clone(), here.seen.to_string())).unwrap_or_default();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     Announcement {
         address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
@@ -151,6 +153,8 @@ fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announceme
             guests,
             no_linux_because,
             no_network_because: no_network_because.to_owned(),
+            cpu_template,
+            cpu_digest,
         },
     }
 }

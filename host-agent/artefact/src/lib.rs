@@ -30,5 +30,5 @@ pub use envelope::{Artefact, EnvelopeError};
 pub use metadata::{ArtefactKey, MemoryDemand, Metadata, Purpose, World, code_version};
 pub use result::{CompileError, CompileResult, Compiled, ResultError};
 pub use signing::{SigningKey, VerifyError, VerifyingKey, sign, verify};
-pub use snapshot::{GuestOf, Part, SnapshotError, SnapshotHead, SnapshotKey, SnapshotOf};
+pub use snapshot::{GuestOf, Part, Processor, SnapshotError, SnapshotHead, SnapshotKey, SnapshotOf};
 pub use store::{Lookup, Store, StoreError};

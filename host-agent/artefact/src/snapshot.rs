@@ -24,7 +24,7 @@ use std::io::{self, Read, Write};
 use warren_abi::isa::IsaSet;
 
 /// Version of the file and of what is signed in it.
-pub const SNAPSHOT_VERSION: u8 = 3;
+pub const SNAPSHOT_VERSION: u8 = 4;
 
 const MAGIC: [u8; 8] = [b'W', b'R', b'N', b'S', b'N', b'A', b'P', SNAPSHOT_VERSION];
 const SIGNED: [u8; 8] = [b'W', b'R', b'N', b'R', b'E', b'S', b'T', SNAPSHOT_VERSION];
@@ -48,7 +48,7 @@ pub struct SnapshotOf {
     pub guest: GuestOf,
 }
 
-/// A guest without its function. What else of a processor one depends on, the VMM compares.
+/// A guest without its function. What else of a processor a Wasm guest depends on, the VMM compares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuestOf {
     /// The guest program.
@@ -74,9 +74,20 @@ pub enum GuestOf {
         initrd: Digest,
         /// Digest of the machine: memory, processors, devices, command line.
         machine: Digest,
+        /// What it sees of the processor.
+        processor: Processor,
         /// The messages of agent and VMM.
         protocol_version: u32,
     },
+}
+
+/// What a Linux guest sees of its processor: another one's snapshot is no use to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processor {
+    /// The template's name, for people.
+    pub template: String,
+    /// Digest of all that it sees under that on its host: on every host of a family the same, under `host` this one's own.
+    pub seen: Digest,
 }
 
 /// Bytes that are signed by digest and length.

@@ -40,6 +40,16 @@ pub(crate) fn lives(root: &Path, full: bool) -> Result<Option<Command>> {
     }))
 }
 
+/// A worker that becomes another processor and back, as far as its Linux functions see.
+pub(crate) fn templates(root: &Path) -> Result<Option<Command>> {
+    const CASE: &str = "linux-templates.sh";
+    let Some(mut carries) = carries(&["debian-base"])? else { return Ok(None) };
+    carries.push((root.join("tests/functions/linux"), "/functions".to_owned()));
+    carries.push((root.join("tests/lab/cases").join(CASE), format!("/opt/tests/{CASE}")));
+    let flags = ["--limit", "900", "--memory-mib", "4096"];
+    Ok(Some(lab(&flags, &carries, &format!("sh /opt/tests/{CASE}"))))
+}
+
 /// Every runtime through every step: the suite `runtimes`, in virtual time, so that the product's time limits are exact and
 /// nothing waits for them. The quick form is Python's main steps, in time as it goes by: virtual time takes minutes.
 pub(crate) fn every(root: &Path, programs: &[TestProgram], full: bool) -> Result<Option<Command>> {

@@ -3,9 +3,11 @@
 //! Each trial is a guest of a few instructions in a VM of its own. Nothing is concluded from names or CPU flags.
 
 mod report;
+mod templates;
 mod trial;
 
 pub use report::{Finding, Probe, Verdict};
+pub use templates::Offered;
 
 use crate::machine::host_isa;
 use kvm_ioctls::{Cap, Kvm};
@@ -46,6 +48,10 @@ pub fn probe() -> Probe {
     probe.add_result("SSE in supervisor mode", &sse, |()| "works".into());
     probe.add_result("interrupt controller", &trial::irqchip(&kvm), |()| "in the kernel".into());
     probe.add_result("log of written pages", &trial::dirty_log(&kvm), |()| "works".into());
+    match templates::offered(&kvm) {
+        Ok(offered) => probe.templates = offered,
+        Err(why) => probe.add("processor templates", false, why),
+    }
     probe.add("MSR filter", kvm.check_extension(Cap::X86MsrFilter), "default-deny for guests");
     probe.add("immediate exit", kvm.check_extension(Cap::ImmediateExit), "a running guest can be stopped");
     conclude(&mut probe, &kvm, user.is_ok(), native(&user, &supervisor) && sse.is_ok());

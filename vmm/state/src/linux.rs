@@ -4,9 +4,10 @@
 //! given back. What waits in a ring waits there again. Connections to the host are not written down: the guest hears that they
 //! are over.
 //!
-//! Modules: [`device`] the devices' records, [`vcpu`] registers.
+//! Modules: [`device`] the devices' records, [`processor`] the name of what is seen of one, [`vcpu`] registers.
 
 pub mod device;
+pub mod processor;
 pub mod vcpu;
 
 use crate::wasm::{Area, RUNS_MAX, Run};

@@ -3,7 +3,7 @@
 //! Each check looks at the real thing (opens /dev/kvm, asks `warren-vmm probe` to run a guest) rather than at names
 //! and versions.
 
-use crate::{host, screen};
+use crate::{host, screen, up::Template};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -41,8 +41,8 @@ struct Finding {
 pub(crate) fn run(options: &Options, config: &Path, json: bool) -> Outcome {
     let kvm = kvm();
     // Who may not open the device cannot try it either; the jailer can.
-    let [wasm, linux] = if kvm.grade == Grade::Less {
-        ["Wasm sandboxes", "Linux guests"].map(|what| {
+    let [wasm, linux, templates] = if kvm.grade == Grade::Less {
+        ["Wasm sandboxes", "Linux guests", "templates"].map(|what| {
             Finding::less(what, "cannot be tried by this user", "sudo warren doctor, once, tries it")
         })
     } else {
@@ -52,6 +52,7 @@ pub(crate) fn run(options: &Options, config: &Path, json: bool) -> Outcome {
         kvm,
         wasm,
         linux,
+        templates,
         privilege(options),
         cgroups(),
         user_namespaces(),
@@ -122,17 +123,18 @@ fn kvm() -> Finding {
     }
 }
 
-/// Lets the monitor try what this KVM can do: one verdict for each kind of guest.
-fn probe() -> [Finding; 2] {
-    let (wasm, linux) = ("Wasm sandboxes", "Linux guests");
+/// Lets the monitor try what this KVM can do: one verdict for each kind of guest, and what Linux guests can see of the processor.
+fn probe() -> [Finding; 3] {
+    let (wasm, linux, templates) = ("Wasm sandboxes", "Linux guests", "templates");
     let Some(vmm) = beside("warren-vmm") else {
-        return [wasm, linux]
+        return [wasm, linux, templates]
             .map(|what| Finding::less(what, "warren-vmm is not here to try", "cargo xtask build"));
     };
     let done = match Command::new(vmm).args(["probe", "--json"]).stdin(Stdio::null()).output() {
         Ok(done) => done,
         Err(error) => {
-            return [wasm, linux].map(|what| Finding::less(what, error.to_string(), "cargo xtask build"));
+            return [wasm, linux, templates]
+                .map(|what| Finding::less(what, error.to_string(), "cargo xtask build"));
         }
     };
     let found: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
@@ -150,7 +152,27 @@ fn probe() -> [Finding; 2] {
             (true, because) => Finding::good(linux, format!("can run: {because}")),
             (false, because) => Finding::less(linux, format!("cannot run: {because}"), more),
         },
+        can_be(templates, &Template::all(&found)),
     ]
+}
+
+/// What `--cpu-template` of `warren up` can be on this machine.
+fn can_be(what: &'static str, templates: &[Template]) -> Finding {
+    if templates.is_empty() {
+        return Finding::less(
+            what,
+            "the probe named none",
+            "warren-vmm probe shows everything that was tried",
+        );
+    }
+    let here = templates.iter().filter(|one| one.lacks.is_none()).map(|one| one.name.as_str());
+    let lacking = templates.iter().filter_map(|one| Some((one.name.as_str(), one.lacks.as_deref()?)));
+    let lacking = lacking.map(|(name, lacks)| format!("; not {name}: {lacks}"));
+    let here = here.collect::<Vec<_>>().join(", ");
+    Finding::good(
+        what,
+        format!("Linux guests can see this processor as {here}{}", lacking.collect::<String>()),
+    )
 }
 
 fn privilege(options: &Options) -> Finding {

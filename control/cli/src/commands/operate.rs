@@ -110,12 +110,32 @@ fn print_hosts(hosts: Vec<Host>) {
             format!("{} ({} busy)", host.sandboxes, host.busy),
             host.zygotes.map_or(0, |zygotes| zygotes.waiting).to_string(),
             resources.guests.join(", "),
+            processor(&resources.cpu_template, &resources.cpu_digest),
             resources.kernel,
         ]
     });
-    let header =
-        ["host", "state", "address", "free memory", "cpus", "sandboxes", "zygotes", "guests", "kernel"];
+    let header = [
+        "host",
+        "state",
+        "address",
+        "free memory",
+        "cpus",
+        "sandboxes",
+        "zygotes",
+        "guests",
+        "template",
+        "kernel",
+    ];
     screen::print(&screen::table(&header, &[3, 4], rows.collect()));
+}
+
+/// The template of Linux functions there, and which of the fleet's processors that is: hosts that show the same share snapshots of them.
+fn processor(template: &str, digest: &str) -> String {
+    if template.is_empty() {
+        "-".to_owned()
+    } else {
+        format!("{template} {}", digest.get(..8).unwrap_or(digest))
+    }
 }
 
 /// The control layer in one glance.

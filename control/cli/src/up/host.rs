@@ -42,6 +42,7 @@ pub(crate) struct Host {
     control_extra: Vec<String>,
     agent_extra: Vec<String>,
     guests: Vec<PathBuf>,
+    cpu_template: Option<String>,
     children: Children,
 }
 
@@ -90,11 +91,13 @@ impl Host {
                 number("zygotes-mib", options.zygotes_mib),
                 number("snapshot-min-generation", options.snapshot_min_generation.map(u64::from)),
                 origin.map(|origin| format!("--snapshot-origin={origin}")),
+                options.cpu_template.as_ref().map(|name| format!("--cpu-template={name}")),
             ]
             .into_iter()
             .flatten()
             .collect(),
             guests,
+            cpu_template: options.cpu_template.clone(),
             children: Children::new(),
         })
     }
@@ -108,6 +111,9 @@ impl Host {
     pub(crate) async fn start(&mut self) -> Outcome<Config> {
         let identity = self.identity()?;
         let probe = probe::ask(&self.programs, &self.layout.path("probe.json")).await;
+        if let (Some(probe), Some(template)) = (&probe, &self.cpu_template) {
+            probe.check(template)?;
+        }
         // Nobody's network is touched for guests that the machine cannot run.
         let linux = probe.as_ref().is_some_and(|probe| probe.linux);
         if let Some(spec) = self.own_jailer(linux) {

@@ -14,12 +14,13 @@ use std::{
     fs::File,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
+use warren_artefact::Processor;
 use warren_image::scratch::size_for;
 use warren_proto::v1::Network as Reach;
 use warren_sandbox_plan::{network, request::LinuxMachine};
 use warren_vmm_protocol::{
     guest::{GuestConfig, Network, SandboxKind},
-    linux::{Base, DeviceSpec, HOST_TEMPLATE, LinuxSpec},
+    linux::{Base, DeviceSpec, LinuxSpec},
 };
 
 /// Which of the disks is the sandbox's own.
@@ -129,15 +130,15 @@ fn with_files<'a>(
 /// The whole of one that boots; kernel and initrd come before the devices' descriptors.
 #[must_use]
 pub fn load_spec(
-    spec: &VersionSpec,
-    version: &LinuxVersion,
+    (spec, version): (&VersionSpec, &LinuxVersion),
+    processor: &Processor,
     devices: Vec<DeviceSpec>,
     label: &str,
 ) -> LinuxSpec {
     LinuxSpec {
         memory_bytes: u64::from(guest_mib(spec)) << 20,
         command_line: command_line(version),
-        cpu_template: HOST_TEMPLATE.into(),
+        cpu_template: processor.template.clone(),
         initrd: true,
         entry: version.kernel.entry(),
         devices,

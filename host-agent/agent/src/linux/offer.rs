@@ -1,7 +1,7 @@
 //! The shelf of this host, read as often as it changes, and what was checked of it.
 
+use super::probe::{self, UnknownTemplate};
 use crate::memfd::SealedFile;
-use serde::Deserialize;
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -14,6 +14,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
+use warren_artefact::Processor;
 use warren_image::{KernelManifest, RuntimeManifest, Shelf, shelf::Item};
 use warren_proto::v1;
 use warren_vmm_protocol::linux::BootEntry;
@@ -65,18 +66,6 @@ impl LinuxError {
     }
 }
 
-/// What `warren-vmm probe --json` says, as far as it matters here.
-#[derive(Debug, Deserialize)]
-struct Probe {
-    linux: Verdict,
-}
-
-#[derive(Debug, Deserialize)]
-struct Verdict {
-    can: bool,
-    because: String,
-}
-
 /// A root file system whose digest was compared.
 #[derive(Debug)]
 pub struct Runtime {
@@ -114,7 +103,8 @@ impl Kernel {
 #[derive(Debug)]
 pub struct Offer {
     shelf: Shelf,
-    verdict: Result<(), String>,
+    /// As which processor this host runs Linux guests, or why it runs none.
+    verdict: Result<Processor, String>,
     seen: Mutex<Seen>,
 }
 
@@ -133,24 +123,30 @@ struct Seen {
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Offer {
-    /// With this shelf, and this answer of the probe.
-    #[must_use]
-    pub fn open(shelf: Shelf, probe: Option<&Path>) -> Self {
-        Self { shelf, verdict: verdict(probe), seen: Mutex::default() }
+    /// With this shelf, this answer of the probe, and guests under this template. A host that lacks something for it runs no Linux
+    /// guests, as one does whose KVM cannot; a name that no template has is a mistake.
+    pub fn open(shelf: Shelf, answer: Option<&Path>, template: &str) -> Result<Self, UnknownTemplate> {
+        let verdict = probe::read(answer).map_or_else(|why| Ok(Err(why)), |said| said.verdict(template))?;
+        Ok(Self { shelf, verdict, seen: Mutex::default() })
     }
 
     /// The kinds of guests, and why there are no Linux ones.
     #[must_use]
     pub fn guests(&self) -> (Vec<String>, String) {
         match &self.verdict {
-            Ok(()) => (vec!["wasm".to_owned(), "linux".to_owned()], String::new()),
+            Ok(_) => (vec!["wasm".to_owned(), "linux".to_owned()], String::new()),
             Err(why) => (vec!["wasm".to_owned()], why.clone()),
         }
     }
 
     /// Fails with the reason, if this host runs no Linux guests.
     pub fn check(&self) -> Result<(), LinuxError> {
-        self.verdict.clone().map_err(LinuxError::Cannot)
+        self.processor().map(|_| ())
+    }
+
+    /// What Linux guests see of this host's processor.
+    pub fn processor(&self) -> Result<&Processor, LinuxError> {
+        self.verdict.as_ref().map_err(|why| LinuxError::Cannot(why.clone()))
     }
 
     /// Every runtime that a kernel of this host can run. Reads the shelf only if it changed.
@@ -269,15 +265,6 @@ impl Offer {
     }
 }
 
-fn verdict(probe: Option<&Path>) -> Result<(), String> {
-    let path = probe.ok_or("its agent was not told what its KVM can do (--probe)")?;
-    let text = fs::read(path)
-        .map_err(|error| format!("the probe's answer {} does not read: {error}", path.display()))?;
-    let probe: Probe = serde_json::from_slice(&text)
-        .map_err(|error| format!("the probe's answer {} does not read: {error}", path.display()))?;
-    if probe.linux.can { Ok(()) } else { Err(probe.linux.because) }
-}
-
 /// The newest kernel that has all a runtime needs.
 fn newest<'a>(
     kernels: &'a [Item<KernelManifest>],
@@ -293,7 +280,7 @@ fn lacking<'a>(kernel: &KernelManifest, runtime: &'a RuntimeManifest) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::probe::tests::answer, *};
     use warren_image::manifest::{self, FileSystem};
 
     fn shelf(dir: &Path) -> Shelf {
@@ -331,26 +318,20 @@ mod tests {
         shelf
     }
 
-    fn probe(dir: &Path, can: bool) -> std::path::PathBuf {
-        let path = dir.join(format!("probe-{can}.json"));
-        let text = serde_json::json!({
-            "findings": [], "wasm": { "can": true, "because": "x" },
-            "linux": { "can": can, "because": "a guest's kernel code is interpreted" },
-        });
-        fs::write(&path, text.to_string()).unwrap();
-        path
+    fn open(shelf: Shelf, answer: Option<&Path>) -> Offer {
+        Offer::open(shelf, answer, "host").unwrap()
     }
 
     #[test]
     fn a_host_that_cannot_says_why_and_offers_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let offer = Offer::open(shelf(dir.path()), Some(&probe(dir.path(), false)));
+        let offer = open(shelf(dir.path()), Some(&answer(dir.path(), false)));
         assert_eq!(offer.guests(), (vec!["wasm".into()], "a guest's kernel code is interpreted".into()));
         assert!(offer.runtimes().is_empty());
         let error = offer.runtime("base", None).unwrap_err().to_string();
         assert!(error.contains("interpreted"), "{error}");
         for absent in [None, Some(Path::new("/nowhere"))] {
-            let (guests, why) = Offer::open(Shelf::new(dir.path()), absent).guests();
+            let (guests, why) = open(Shelf::new(dir.path()), absent).guests();
             assert!(guests == ["wasm"] && !why.is_empty());
         }
     }
@@ -359,7 +340,7 @@ mod tests {
     fn what_is_held_is_checked_once_and_again_when_it_changes() {
         let dir = tempfile::tempdir().unwrap();
         let shelf = shelf(dir.path());
-        let offer = Offer::open(shelf.clone(), Some(&probe(dir.path(), true)));
+        let offer = open(shelf.clone(), Some(&answer(dir.path(), true)));
         let names: Vec<_> = offer.runtimes().into_iter().map(|one| one.name).collect();
         assert_eq!(names, ["base"], "no kernel has what the other needs");
         let base = offer.runtime("base", None).unwrap();

@@ -43,7 +43,8 @@ impl Snapshots {
 fn of_linux(host: &Host, spec: &VersionSpec, version: &LinuxVersion) -> Option<(Digest, GuestOf)> {
     let machine = linux::machine::machine(host, spec, version).ok()?;
     let devices = linux::machine::devices(host, version, machine.network);
-    let whole = linux::machine::load_spec(spec, version, devices, "");
+    let processor = host.offer.processor().ok()?;
+    let whole = linux::machine::load_spec((spec, version), processor, devices, "");
     let mut told = linux::machine::config("", spec, version, machine.network, SandboxKind::Snapshot);
     // A sandbox's own, and a moment's.
     (told.sandbox, told.log_stream) = (Text::default(), Text::default());
@@ -54,6 +55,7 @@ fn of_linux(host: &Host, spec: &VersionSpec, version: &LinuxVersion) -> Option<(
         kernel: digest(&version.kernel.manifest.image_digest)?,
         initrd: digest(&version.kernel.manifest.initrd_digest)?,
         machine: Digest::of(&postcard::to_allocvec(&(whole, machine.cpus, machine.disk_bytes)).ok()?),
+        processor: processor.clone(),
         protocol_version: PROTOCOL_VERSION,
     };
     Some((Digest::of(&postcard::to_allocvec(&told).ok()?), guest))

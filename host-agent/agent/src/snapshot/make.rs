@@ -10,6 +10,7 @@
 //! kills, and nothing on the shelf.
 
 mod linux;
+mod processor;
 
 use super::{
     KeptDisk,
@@ -32,7 +33,7 @@ use std::{
     io::{self, Seek as _},
     os::fd::AsFd as _,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use warren_artefact::{Digest, GuestOf, Part, SnapshotHead, SnapshotOf, snapshot::copy};
 use warren_sandbox_plan::{
@@ -106,6 +107,11 @@ pub(super) enum MakeError {
     /// It could not begin with its runtime's: that one's fault, not the function's.
     #[error("it cannot begin with its runtime's snapshot: {0}")]
     Runtime(#[source] Box<Self>),
+    /// The VMM that wrote it down gives guests another processor than the probe said: it would have another's name.
+    #[error(
+        "its guest saw another processor than `warren-vmm probe` said of this host; the agent is to be started with a new answer"
+    )]
+    Processor,
     /// A new jailer came with another guest program.
     #[error("the host's guest program changed meanwhile")]
     GuestChanged,
@@ -171,6 +177,9 @@ pub(super) async fn make(
     {
         return Err(MakeError::GuestChanged);
     }
+    if let GuestOf::Linux { processor, .. } = &of.guest {
+        processor::is_of(processor, &written.state)?;
+    }
     let (shelf, compiler) = (Arc::clone(shelf), Arc::clone(compiler));
     let begun_with = runtime.map(|runtime| runtime.head.memory());
     let work = move || keep(&shelf, &compiler, (of, begun_with), written);
@@ -185,6 +194,8 @@ struct Written {
     memory_len: u64,
     /// Its scratch disk, if it is a Linux guest: nobody writes it any more.
     disk: Option<File>,
+    /// How long its VMM was at it.
+    took: Duration,
 }
 
 async fn write_down(
@@ -218,11 +229,12 @@ async fn write_down(
 async fn take(control: &mut ControlChannel, most_mib: u32, disk: Option<File>) -> Result<Written, MakeError> {
     let memory = unsealed("snapshot")?;
     memory.set_len(u64::from(most_mib) << 20)?;
+    let began = Instant::now();
     let (state, memory_len) = control.snapshot(memory.as_fd()).await?;
     if memory_len > u64::from(most_mib) << 20 {
         return Err(ChannelError::Unexpected("a snapshot larger than its file").into());
     }
-    Ok(Written { state, memory, memory_len, disk })
+    Ok(Written { state, memory, memory_len, disk, took: began.elapsed() })
 }
 
 /// Copies memory and disk into files that the VMM never had, signs and keeps them.
@@ -230,8 +242,9 @@ fn keep(
     shelf: &Shelf,
     compiler: &Compiler,
     (of, begun_with): (SnapshotOf, Option<Digest>),
-    Written { state, memory: mut written, memory_len, disk }: Written,
+    Written { state, memory: mut written, memory_len, disk, took }: Written,
 ) -> Result<SealedSnapshot, MakeError> {
+    let began = Instant::now();
     written.set_len(memory_len)?;
     written.rewind()?;
     let mut copied = None;
@@ -240,14 +253,27 @@ fn keep(
         Ok::<_, io::Error>(())
     })?;
     let part = copied.ok_or(MakeError::Internal)?;
+    let copied = began.elapsed();
     let disk = disk.map(|disk| linux::disk(&disk)).transpose()?;
     let disk_part = disk.as_ref().map_or_else(|| Ok(Part::of(&[])), KeptDisk::part)?;
     let disk = disk.map(Arc::new);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let head = SnapshotHead::new(of, state, part, disk_part, now).begun(begun_with);
     let snapshot = SealedSnapshot { head, memory, disk };
+    let before = began.elapsed();
     let snapshot = snapshot.in_large_pages();
+    let placed = began.elapsed();
     shelf.put(&snapshot, compiler.signing_key())?;
+    tracing::info!(
+        function = snapshot.head.of().function,
+        memory_bytes = memory_len,
+        written_ms = took.as_millis(),
+        copied_ms = copied.as_millis(),
+        disk_ms = before.saturating_sub(copied).as_millis(),
+        large_pages_ms = placed.saturating_sub(before).as_millis(),
+        shelved_ms = began.elapsed().saturating_sub(placed).as_millis(),
+        "where the time went once a guest held still"
+    );
     Ok(snapshot)
 }
 

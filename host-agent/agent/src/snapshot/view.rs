@@ -140,6 +140,9 @@ fn outdated(of: &SnapshotOf, guest: Option<Digest>, offer: &Offer) -> Option<&'s
         GuestOf::Linux { protocol_version, .. } if *protocol_version != PROTOCOL_VERSION => {
             Some("it is of an earlier VMM")
         }
+        GuestOf::Linux { processor, .. } if offer.processor().is_ok_and(|here| here != processor) => {
+            Some("it is of another processor, or of another template of it")
+        }
         GuestOf::Linux { runtime, kernel, initrd, .. } => {
             let (image, first) = offer.kernel_for(&runtime.to_string())?;
             let is_same = image == kernel.to_string() && first == initrd.to_string();
@@ -216,10 +219,12 @@ fn of_guest(base: v1::Snapshot, guest: &GuestOf) -> v1::Snapshot {
             guest_digest: program.to_string(),
             ..base
         },
-        GuestOf::Linux { runtime, kernel, initrd, .. } => v1::Snapshot {
+        GuestOf::Linux { runtime, kernel, initrd, processor, .. } => v1::Snapshot {
             runtime_digest: runtime.to_string(),
             kernel_digest: kernel.to_string(),
             initrd_digest: initrd.to_string(),
+            cpu_template: processor.template.clone(),
+            cpu_digest: processor.seen.to_string(),
             ..base
         },
     }

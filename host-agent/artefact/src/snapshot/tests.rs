@@ -19,7 +19,8 @@ fn wasm() -> GuestOf {
 fn linux() -> GuestOf {
     let [runtime, kernel, initrd, machine] =
         [b"runtime", b"kernel.", b"initrd.", b"machine"].map(|bytes| Digest::of(bytes));
-    GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version: 5 }
+    let processor = Processor { template: "amd-zen".into(), seen: Digest::of(b"leaves") };
+    GuestOf::Linux { runtime, kernel, initrd, machine, processor, protocol_version: 5 }
 }
 
 fn of(function: &str) -> SnapshotOf {
@@ -105,10 +106,11 @@ fn every_part_is_in_the_key() {
         }
         SnapshotOf { guest, ..of("a") }
     };
-    let linux = |change: &dyn Fn([&mut Digest; 4], &mut u32)| {
+    let linux = |change: &dyn Fn([&mut Digest; 5], &mut String, &mut u32)| {
         let mut guest = linux();
-        if let GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version } = &mut guest {
-            change([runtime, kernel, initrd, machine], protocol_version);
+        if let GuestOf::Linux { runtime, kernel, initrd, machine, processor, protocol_version } = &mut guest {
+            let Processor { template, seen } = processor;
+            change([runtime, kernel, initrd, machine, seen], template, protocol_version);
         }
         SnapshotOf { guest, ..of("a") }
     };
@@ -123,12 +125,14 @@ fn every_part_is_in_the_key() {
         wasm(&|[.., program], _, _| *program = x),
         wasm(&|_, abi_version, _| *abi_version = 3),
         wasm(&|_, _, isa| *isa = IsaSet(0x7FF)),
-        linux(&|_, _| {}),
-        linux(&|[runtime, ..], _| *runtime = x),
-        linux(&|[_, kernel, ..], _| *kernel = x),
-        linux(&|[_, _, initrd, _], _| *initrd = x),
-        linux(&|[.., machine], _| *machine = x),
-        linux(&|_, protocol_version| *protocol_version = 6),
+        linux(&|_, _, _| {}),
+        linux(&|[runtime, ..], _, _| *runtime = x),
+        linux(&|[_, kernel, ..], _, _| *kernel = x),
+        linux(&|[_, _, initrd, ..], _, _| *initrd = x),
+        linux(&|[.., machine, _], _, _| *machine = x),
+        linux(&|[.., seen], _, _| *seen = x),
+        linux(&|_, template, _| *template = "host".into()),
+        linux(&|_, _, protocol_version| *protocol_version = 6),
     ];
     let keys: std::collections::BTreeSet<_> = others.iter().map(SnapshotOf::key).collect();
     assert_eq!(keys.len(), others.len());
@@ -172,11 +176,13 @@ fn functions_of_one_guest_begin_with_one_runtimes() {
     assert_eq!(other.runtime(), Some(runtime.clone()));
     assert!(runtime.is_runtime() && !one.is_runtime() && runtime.source().is_none());
     assert_eq!((runtime.runtime(), of("wasm").runtime()), (None, None));
-    // Another kernel, init, runtime, machine or VMM is another guest, with another one.
-    for part in 0..5 {
+    // Another kernel, init, runtime, machine, processor or VMM is another guest, with another one.
+    for part in 0..6 {
         let mut another = one.clone();
-        if let GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version } = &mut another.guest {
-            match [runtime, kernel, initrd, machine].into_iter().nth(part) {
+        if let GuestOf::Linux { runtime, kernel, initrd, machine, processor, protocol_version } =
+            &mut another.guest
+        {
+            match [runtime, kernel, initrd, machine, &mut processor.seen].into_iter().nth(part) {
                 Some(digest) => *digest = Digest::of(b"another"),
                 None => *protocol_version += 1,
             }

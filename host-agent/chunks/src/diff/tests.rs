@@ -83,6 +83,26 @@ proptest! {
         prop_assert_eq!(all(&opened(&image, &kept)), wanted);
     }
 
+    /// Whoever tells the same image by the same base says the same bytes, whether it has the base's file or its chunks alone.
+    #[test]
+    fn a_diff_follows_from_base_and_image_alone(first in pages(), second in pages()) {
+        let mut kept = Kept::default();
+        let base = cut(&first[..], SMALL, &domain(LayerKind::Runtime), keep(&mut kept)).unwrap();
+        let (name, image) = (Name::of(b"base"), Image::whole(base).unwrap());
+        let before = kept.clone();
+        let mut by_chunks = Kept::default();
+        let one = cut_against(
+            (name, &image), &opened(&image, &before), &second[..], &domain(LayerKind::Function), keep(&mut by_chunks),
+        );
+        let mut by_file = Kept::default();
+        let other =
+            cut_against((name, &image), &first[..], &second[..], &domain(LayerKind::Function), keep(&mut by_file));
+        let key = TenantKey::new([5; 32]);
+        let sealed = |manifest: &Manifest| seal_manifest(manifest, &key).unwrap();
+        prop_assert_eq!(sealed(&one.unwrap().0), sealed(&other.unwrap().0));
+        prop_assert_eq!(by_chunks, by_file);
+    }
+
     #[test]
     fn what_is_told_ascends_and_is_each_page_once(first in pages(), second in pages()) {
         let mut told = Vec::new();

@@ -2,9 +2,10 @@
 
 use super::place::Place;
 use super::table::{Lacks, Table};
-use super::{Leaves, family, host};
+use super::{Leaves, family, host, software};
 use kvm_bindings::kvm_cpuid_entry2;
 use std::fmt;
+use warren_state::linux::Leaf;
 
 /// One template.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +73,12 @@ impl Template {
         Ok(leaves)
     }
 
+    /// The same on this host, whose processor may be one in software.
+    pub fn here(self, supported: &[kvm_cpuid_entry2]) -> Result<Leaves, Lacks> {
+        let leaves = self.leaves(supported)?;
+        Ok(if software::is_here() { leaves.on_software() } else { leaves })
+    }
+
     /// What one vCPU of a guest sees.
     #[cfg(test)]
     pub(super) fn seat(self, supported: &[kvm_cpuid_entry2], place: Place) -> Result<Leaves, Lacks> {
@@ -80,6 +87,17 @@ impl Template {
 }
 
 impl Leaves {
+    /// As a snapshot has them.
+    #[must_use]
+    pub fn written(&self) -> Vec<Leaf> {
+        let leaf = |entry: &kvm_cpuid_entry2| Leaf {
+            at: (entry.function, entry.index),
+            flags: entry.flags,
+            registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
+        };
+        self.entries().iter().map(leaf).collect()
+    }
+
     /// The same for one vCPU among others.
     #[must_use]
     pub fn placed(mut self, place: Place) -> Self {

@@ -176,6 +176,24 @@ fn recorded_hosts_of_one_vendor_are_equal_under_a_family() {
     assert_ne!(seen("host", ZEN1, 2, 4), seen("host", ZEN3, 2, 4));
 }
 
+/// What a fleet's hosts share by: a snapshot's name says what its guest saw, and only that.
+#[test]
+fn hosts_have_one_name_for_what_guests_see_alike() {
+    let name = |template: &str, host: &str| {
+        let leaves = Template::named(template).unwrap().leaves(&recorded(host)).unwrap();
+        warren_state::linux::processor::seen(template, &leaves.written())
+    };
+    assert_eq!(name("amd-v3", ZEN1), name("amd-v3", ZEN3));
+    let all = [name("amd-v3", ZEN1), name("host", ZEN1), name("host", ZEN3), name("host", ZEN4)];
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    // A bit that no guest sees is in no name.
+    let mut other = recorded(ZEN1);
+    other.iter_mut().filter(|entry| entry.function == 0x8000_000A).for_each(|entry| entry.edx ^= 1);
+    assert_ne!(other, recorded(ZEN1));
+    let leaves = Template::named("host").unwrap().leaves(&other).unwrap();
+    assert_eq!(warren_state::linux::processor::seen("host", &leaves.written()), name("host", ZEN1));
+}
+
 #[test]
 fn a_host_that_lacks_something_is_told_what() {
     let lacks =

@@ -19,8 +19,7 @@ use super::virtio::{Device, balloon, mem};
 use super::windows::{Kind, Windows};
 use super::worker::Work;
 use crate::cpuid::table::Lacks;
-use crate::cpuid::{Leaves, Template};
-use crate::cpuid::{place::Place, software};
+use crate::cpuid::{Leaves, Template, place::Place};
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
 use crate::paging::PagerError;
@@ -335,10 +334,8 @@ impl Machine {
 
     /// What every vCPU of a guest with a template sees here.
     pub(super) fn leaves(&self, template: Template) -> Result<Leaves, LinuxError> {
-        let leaves = template
-            .leaves(self.supported.as_slice())
-            .map_err(|lacks| LinuxError::Template { name: template.name, lacks })?;
-        Ok(if software::is_here() { leaves.on_software() } else { leaves })
+        let lacking = |lacks| LinuxError::Template { name: template.name, lacks };
+        template.here(self.supported.as_slice()).map_err(lacking)
     }
 
     /// What a running guest stands on.

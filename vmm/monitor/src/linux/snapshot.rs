@@ -19,7 +19,7 @@ use super::machine::{Kept, LinuxError, Loaded, Machine};
 use super::paged::Pages;
 use super::rest::{NotAtRest, Rest};
 use super::vcpu::{First, Start};
-use crate::cpuid::{Leaves, Template, UnknownTemplate};
+use crate::cpuid::{Template, UnknownTemplate};
 use crate::load::sealed_len;
 use crate::machine::MachineError;
 use crate::orders::Outgoing;
@@ -128,7 +128,7 @@ fn try_take(kept: &Kept, events: &Tellings, rest: &Rest, file: OwnedFd) -> Resul
         memory_bytes: kept.memory_bytes,
         guest_bytes: kept.guest_bytes,
         template: kept.template.into(),
-        leaves: written(&kept.leaves),
+        leaves: kept.leaves.written(),
         clock_ns,
         vcpus,
         devices: devices.write().map_err(TakeError::from)?,
@@ -242,7 +242,7 @@ impl Machine {
         let template =
             Template::named(&state.template).map_err(|error| LinuxError::Other(error.to_string()))?;
         let leaves = self.leaves(template)?;
-        if let Some(at) = difference(&written(&leaves), &state.leaves) {
+        if let Some(at) = difference(&leaves.written(), &state.leaves) {
             let name = template.name;
             return Err(LinuxError::Other(format!(
                 "the snapshot was made on another kind of processor: {name} differs in leaf {at}"
@@ -325,15 +325,6 @@ pub(super) fn banks(memory_bytes: u64) -> Vec<Area> {
     let Some(banks) = Banks::new(memory_bytes) else { return Vec::new() };
     let all = [Area { gpa: 0, len: banks.low }, Area { gpa: HIGH_BASE, len: banks.high }];
     all.into_iter().filter(|bank| bank.len > 0).collect()
-}
-
-fn written(leaves: &Leaves) -> Vec<Leaf> {
-    let leaf = |entry: &kvm_bindings::kvm_cpuid_entry2| Leaf {
-        at: (entry.function, entry.index),
-        flags: entry.flags,
-        registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
-    };
-    leaves.entries().iter().map(leaf).collect()
 }
 
 /// The first leaf that is not the same in both.

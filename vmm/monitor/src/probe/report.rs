@@ -1,5 +1,6 @@
 //! What a probe found, for people and for programs.
 
+use super::templates::Offered;
 use super::trial::Tried;
 use serde::Serialize;
 use std::fmt;
@@ -9,6 +10,8 @@ use std::fmt;
 pub struct Probe {
     /// In the order tried.
     pub findings: Vec<Finding>,
+    /// Every processor template of Linux guests, with what this host lacks for it.
+    pub templates: Vec<Offered>,
     /// Whether Wasm sandboxes can run.
     pub wasm: Verdict,
     /// Whether Linux guests can run.
@@ -48,7 +51,7 @@ impl Verdict {
 impl Default for Probe {
     fn default() -> Self {
         let verdict = Verdict::no("there is no usable /dev/kvm");
-        Self { findings: Vec::new(), wasm: verdict.clone(), linux: verdict }
+        Self { findings: Vec::new(), templates: Vec::new(), wasm: verdict.clone(), linux: verdict }
     }
 }
 
@@ -75,6 +78,9 @@ impl fmt::Display for Probe {
         for finding in &self.findings {
             let mark = if finding.works { "yes" } else { "no " };
             writeln!(f, "{mark}  {:24} {}", finding.name, finding.detail)?;
+        }
+        for template in &self.templates {
+            writeln!(f, "{template}")?;
         }
         let can = |verdict: &Verdict| if verdict.can { "can" } else { "cannot" };
         writeln!(f)?;

@@ -145,6 +145,38 @@ fn the_golden_snapshot() {
 }
 
 #[test]
+fn another_processor_has_another_name() {
+    let leaf = |eax| Leaf { at: (1, 0), flags: 0, registers: [eax, 0, 0, 0] };
+    let with = |template: &str, leaves: Vec<Leaf>| LinuxState { template: template.into(), leaves, ..good() };
+    let base = with("host", vec![leaf(1), leaf(2)]);
+    let mut subleaf = base.clone();
+    subleaf.leaves[1].at.1 = 1;
+    let mut flagged = base.clone();
+    flagged.leaves[0].flags = 1;
+    let mut others = vec![
+        with("hos", vec![leaf(1), leaf(2)]),
+        with("amd-v3", vec![leaf(1), leaf(2)]),
+        with("host", vec![leaf(1)]),
+        with("host", vec![leaf(2), leaf(1)]),
+        with("host", vec![leaf(1), leaf(2), Leaf::default()]),
+        subleaf,
+        flagged,
+    ];
+    for register in 0..4 {
+        let mut another = base.clone();
+        another.leaves[1].registers[register] ^= 1 << 31;
+        others.push(another);
+    }
+    let names: alloc::collections::BTreeSet<_> = others.iter().map(LinuxState::processor).collect();
+    assert_eq!(names.len(), others.len());
+    assert!(!names.contains(&base.processor()));
+    // Nothing else of a guest is in it.
+    let other = LinuxState { clock_ns: 7, generation: 9, ..base.clone() };
+    assert_eq!(other.processor(), base.processor());
+    assert_eq!(processor::seen("host", &[leaf(1), leaf(2)]), base.processor());
+}
+
+#[test]
 fn another_kind_of_guests_is_refused() {
     let wasm = include_bytes!("../../tests/golden/wasm-1.state");
     assert_eq!(open::<LinuxState>(wasm), Err(StateError::Magic));

@@ -61,6 +61,9 @@ pub(super) fn details(one: &Snapshot, now_ms: u64) -> String {
     text += &line("made", format!("{} ago", since(one.made_unix_ms, now_ms)));
     text += &line("used", format!("{} times since its agent started", one.uses));
     text += &line("last used", since(one.last_used_unix_ms, now_ms));
+    if !one.cpu_template.is_empty() {
+        text += &line("processor template", one.cpu_template.clone());
+    }
     for (what, digest) in [
         ("module", &one.code_digest),
         ("compiled code", &one.compiled_digest),
@@ -70,6 +73,7 @@ pub(super) fn details(one: &Snapshot, now_ms: u64) -> String {
         ("runtime", &one.runtime_digest),
         ("kernel", &one.kernel_digest),
         ("initrd", &one.initrd_digest),
+        ("processor", &one.cpu_digest),
         ("its memory", &one.memory_digest),
     ] {
         if !digest.is_empty() {
@@ -169,8 +173,10 @@ mod tests {
         // Of one that was made from another, that is said.
         let mut begun = one("shell", 1, "ffffffff07", "w1");
         begun.base_key = "eeeeeeee06ffff0011".into();
+        begun.cpu_template = "amd-zen".into();
         begun.set_state(SnapshotState::Kept);
         assert!(table(&[begun.clone()], 61_000).contains(" eeeeeeee06ff"));
+        assert!(details(&begun, 61_000).contains("\nprocessor template    amd-zen\n"));
         assert!(details(&begun, 61_000).contains("made from             eeeeeeee06ffff0011, its runtime's"));
     }
 }

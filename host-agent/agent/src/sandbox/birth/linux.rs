@@ -87,7 +87,8 @@ pub(super) async fn load(
     let devices = machine::devices(host, version, has_network);
     let mut fds = vec![version.kernel.image.as_fd(), version.kernel.initrd.as_fd()];
     fds.extend(machine::descriptors(version, &scratch, tap.as_ref()));
-    let wanted = machine::load_spec(spec, version, devices, id);
+    let processor = host.offer.processor().map_err(|error| CreateError::Prepare(error.into()))?;
+    let wanted = machine::load_spec((spec, version), processor, devices, id);
     control.load_linux(wanted, &fds).await.map_err(failed)?;
     // From here on the VMM alone holds it: it is gone when that is.
     drop(tap);

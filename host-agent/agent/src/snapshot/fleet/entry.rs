@@ -21,7 +21,7 @@ use warren_identity::{
 };
 
 /// The version of what is signed.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// What for: nothing else that a worker signs says so.
 const PURPOSE: &str = "snapshot of a function";
 /// Most bytes of an entry: a state, and little beside it.

@@ -5,7 +5,7 @@ use crate::{memfd::SealedFile, snapshot::SealedSnapshot};
 use clap::Parser as _;
 use std::{fs, fs::File, path::Path};
 use tempfile::TempDir;
-use warren_artefact::{Part, SnapshotHead};
+use warren_artefact::{Digest, GuestOf, Part, Processor, SnapshotHead};
 use warren_state::{
     linux::{LinuxState, device::Devices, vcpu::VcpuState},
     wasm::Area,
@@ -109,4 +109,71 @@ async fn a_runtimes_stays_as_long_as_a_functions_is_told_by_it() {
     collect(&Named::default()).await;
     assert_eq!(fetched().await, None);
     assert_eq!(files(&origin.join("chunks")), Vec::<std::path::PathBuf>::new(), "all of it is garbage");
+}
+
+/// Hosts of different processors: neither finds what only the other can use, both have their own, and the garbage takes neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_of_two_processors_share_with_their_like_alone() {
+    let place = samples::fleet("h1");
+    let of = |template: &str, seen: &str| {
+        let mut of = samples::linux_of("shell", "1");
+        if let GuestOf::Linux { processor, .. } = &mut of.guest {
+            *processor = Processor { template: template.to_owned(), seen: Digest::of(seen.as_bytes()) };
+        }
+        of
+    };
+    // A host each: two of one family, and what the same hosts would give if they gave all they have.
+    let guests = [of("amd-zen", "zen"), of("host", "zen 3"), of("host", "zen 4")];
+    let mut kept = Vec::new();
+    for (host_number, of) in (1..).zip(&guests) {
+        let (_data, fleet) = host(&place);
+        assert!(fleet.find_patiently(of).await.is_none(), "another's is taken for this one's");
+        let runtime = Arc::new(written(of.runtime().unwrap(), &[host_number; 8 * PAGE]));
+        let function = written(of.clone(), &[host_number + 10; 8 * PAGE]);
+        fleet.publish(&runtime, None).await.unwrap();
+        fleet.publish(&function, Some(Arc::clone(&runtime))).await.unwrap();
+        kept.push((function.head.memory(), runtime.head.memory()));
+    }
+    let (data, like) = host(&place);
+    for (of, (function, runtime)) in guests.iter().zip(kept) {
+        for (of, memory) in [(of.clone(), function), (of.runtime().unwrap(), runtime)] {
+            let found = like.find_patiently(&of).await.unwrap();
+            assert_eq!(like.fetch(&found, data.path()).await.unwrap().head.memory(), memory);
+        }
+    }
+}
+
+/// What a diff calls its base is what it has to be: another good image in its place is none, and no page of it is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_base_than_the_one_that_was_named_is_refused() {
+    let place = samples::fleet("h1");
+    let (_data, maker) = host(&place);
+    let of = samples::linux_of("shell", "1");
+    let mut memory = vec![0; 64 * PAGE];
+    getrandom::fill(&mut memory).unwrap();
+    let runtime = Arc::new(written(of.runtime().unwrap(), &memory));
+    memory[..PAGE].fill(7);
+    let function = written(of.clone(), &memory);
+    memory[PAGE..2 * PAGE].fill(8);
+    let other = written(samples::linux_of("shell", "2").runtime().unwrap(), &memory);
+    maker.publish(&runtime, None).await.unwrap();
+    maker.publish(&function, Some(Arc::clone(&runtime))).await.unwrap();
+    maker.publish(&other, None).await.unwrap();
+    let fetched = async || {
+        let (data, fleet) = host(&place);
+        let found = fleet.find_patiently(&of).await.unwrap();
+        fleet.fetch(&found, data.path()).await.map(|fetched| fetched.head.memory())
+    };
+    assert_eq!(fetched().await.unwrap(), function.head.memory());
+    let manifest = async |of: &SnapshotOf| {
+        let name = maker.find_patiently(of).await.unwrap().memory.to_string();
+        let all = files(&place.path().join("origin"));
+        all.into_iter().find(|path| path.to_string_lossy().contains(&name)).unwrap()
+    };
+    let base = manifest(runtime.head.of()).await;
+    let good = fs::read(&base).unwrap();
+    fs::copy(manifest(other.head.of()).await, &base).unwrap();
+    assert!(fetched().await.is_err(), "an image on another base");
+    fs::write(&base, good).unwrap();
+    assert_eq!(fetched().await.unwrap(), function.head.memory());
 }

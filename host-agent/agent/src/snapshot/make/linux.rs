@@ -190,7 +190,8 @@ impl Guest {
         let mut fds = vec![version.kernel.image.as_fd(), version.kernel.initrd.as_fd()];
         fds.extend(descriptors);
         let devices = machine::devices(host, version, has_network);
-        let wanted = machine::load_spec(spec, version, devices, name.as_str());
+        let processor = host.offer.processor()?;
+        let wanted = machine::load_spec((spec, version), processor, devices, name.as_str());
         let loaded = self.control.load_linux(wanted, &fds).await;
         loaded.map(|_| ()).map_err(|failure| self.failed(failure))
     }

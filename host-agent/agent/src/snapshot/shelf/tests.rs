@@ -1,7 +1,7 @@
 use super::*;
 use std::{os::unix::fs::symlink, sync::LazyLock};
 use warren_abi::isa::IsaSet;
-use warren_artefact::{Digest, GuestOf, Part};
+use warren_artefact::{Digest, GuestOf, Part, Processor};
 
 const MEMORY: usize = 8192;
 /// When all of them were made, seconds since 1970: a minute ago.
@@ -26,13 +26,14 @@ fn disk() -> KeptDisk {
 
 /// Of a Linux function, whose files are the same for all.
 fn of(function: &str) -> SnapshotOf {
-    let [runtime, kernel, initrd, machine] = [Digest::of(b"x"); 4];
+    let [runtime, kernel, initrd, machine, seen] = [Digest::of(b"x"); 5];
+    let processor = Processor { template: "host".into(), seen };
     SnapshotOf {
         function: function.into(),
         version: 1,
         task: Some(Digest::of(b"module")),
         told: Digest::of(function.as_bytes()),
-        guest: GuestOf::Linux { runtime, kernel, initrd, machine, protocol_version: 5 },
+        guest: GuestOf::Linux { runtime, kernel, initrd, machine, processor, protocol_version: 5 },
     }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use std::{path::Path, time::Duration};
 use tempfile::TempDir;
 use warren_abi::isa::IsaSet;
-use warren_artefact::{Digest, GuestOf};
+use warren_artefact::{Digest, GuestOf, Processor};
 use warren_identity::{CERTIFICATE_LIFETIME, Service, ensure_local_at};
 
 /// The least generation that is believed.
@@ -38,6 +38,7 @@ pub(in super::super) fn linux_of(function: &str, kernel: &str) -> SnapshotOf {
         kernel: digest(kernel),
         initrd: digest("initrd"),
         machine: digest("machine"),
+        processor: Processor { template: "host".into(), seen: digest("leaves") },
         protocol_version: 1,
     };
     SnapshotOf { task: Some(digest("files")), guest, ..of(function) }
@@ -142,7 +143,7 @@ fn what_is_signed_is_judged_all_the_same() {
     let signer = StatementSigner::load(case.dir.path(), Service::Agent).unwrap();
     let said = |purpose: &str, body: &[u8]| signer.sign(purpose, case.at, LEAST, body).unwrap();
     for (body, expected) in
-        [(&b""[..], "nothing"), (b"\x01rest", "of version 1"), (b"\x02rest", "does not decode")]
+        [(&b""[..], "nothing"), (b"\x02rest", "of version 2"), (b"\x03rest", "does not decode")]
     {
         Case::refuses(&case.dir, &said(PURPOSE, body), expected);
     }
