@@ -39,9 +39,15 @@ impl Authority {
         Ok(Issued { certificate, key: Zeroizing::new(key.serialize_pem()) })
     }
 
-    /// Loads the CA from its two files' contents.
+    /// Loads the CA from its two files' contents. Of several CAs the first one signs; the others are only trusted.
     pub(crate) fn load(certificate: &str, key: &str) -> Result<Self, IdentityError> {
-        Ok(Self { issuer: Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)? })
+        let key = KeyPair::from_pem(key)?;
+        let its = first_pem(certificate).and_then(|der| public_key_of(&der));
+        // What another key signed would be refused by everybody, and look here as if it were the CA's.
+        if its.as_deref() != Some(key.public_key_raw()) {
+            return Err(IdentityError::Sign);
+        }
+        Ok(Self { issuer: Issuer::from_ca_cert_pem(certificate, key)? })
     }
 
     /// Issues a certificate for one role.
@@ -123,6 +129,12 @@ pub(crate) fn peer_of(der: &[u8]) -> Option<Peer> {
 pub(crate) fn public_key_of(der: &[u8]) -> Option<Vec<u8>> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
     Some(certificate.public_key().subject_public_key.data.to_vec())
+}
+
+/// A certificate's (DER) serial number, hexadecimal.
+pub(crate) fn serial_of(der: &[u8]) -> Option<String> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+    Some(certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// From when to when a certificate (DER) is valid.

@@ -14,7 +14,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// How long a service's certificate is good for; it is renewed at a start past half of it.
+/// How long a service's certificate is good for; it is renewed past half of it.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24 * 30);
 
 /// What the starter of a machine needs to know of its identities.
@@ -26,7 +26,7 @@ pub struct LocalIdentity {
     pub token: ClientToken,
     /// The name this machine's agent is certified for.
     pub host_id: HostId,
-    /// Services whose certificate was made anew, so that running ones need a restart.
+    /// Services whose certificate was made anew; running ones take it up by themselves.
     pub renewed: Vec<Service>,
 }
 
@@ -200,6 +200,22 @@ mod tests {
         ensure(dir.path(), Duration::ZERO);
         fs::remove_file(dir.path().join(CA_PEM)).unwrap();
         assert_eq!(ensure(dir.path(), Duration::ZERO).renewed.len(), 2);
+    }
+
+    #[test]
+    fn a_ca_signs_with_its_own_key_only() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        ensure(ours.path(), Duration::ZERO);
+        ensure(theirs.path(), Duration::ZERO);
+        let before = fs::read(ours.path().join("agent.pem")).unwrap();
+        fs::copy(theirs.path().join(CA_KEY), ours.path().join(CA_KEY)).unwrap();
+        assert!(matches!(ensure_local(ours.path()), Err(IdentityError::Damaged { .. })));
+        assert_eq!(fs::read(ours.path().join("agent.pem")).unwrap(), before);
+        // Its certificate before the other one's: it takes over, and the other is trusted on.
+        let ca = |dir: &tempfile::TempDir| fs::read_to_string(dir.path().join(CA_PEM)).unwrap();
+        fs::write(ours.path().join(CA_PEM), format!("{}{}", ca(&theirs), ca(&ours))).unwrap();
+        assert_eq!(ensure(ours.path(), Duration::ZERO).renewed, [Service::Control, Service::Agent]);
+        assert!(ensure(ours.path(), Duration::ZERO).renewed.is_empty());
     }
 
     #[test]
