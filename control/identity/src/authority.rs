@@ -82,11 +82,19 @@ impl Description {
     /// Whether this certificate belongs to this private key and was issued by this CA.
     pub(crate) fn belongs_to(&self, key_pem: &str, ca_pem: &str) -> bool {
         let same_key = KeyPair::from_pem(key_pem).is_ok_and(|key| key.public_key_raw() == self.public_key);
-        let ca_key_id = first_pem(ca_pem).and_then(|der| {
-            let (_, ca) = x509_parser::certificate::X509Certificate::from_der(&der).ok()?;
-            key_id(&ca)
-        });
-        same_key && ca_key_id.is_some_and(|id| id == self.issuer_key_id)
+        same_key && first_pem(ca_pem).is_some_and(|der| self.names(&der))
+    }
+
+    /// Whether it names one of these CAs as the one that signed it.
+    pub(crate) fn is_of(&self, ca_pem: &str) -> bool {
+        let cas = crate::material::certificates(ca_pem).unwrap_or_default();
+        cas.iter().any(|ca| self.names(ca))
+    }
+
+    /// Whether it names this CA (DER).
+    fn names(&self, ca: &[u8]) -> bool {
+        let Ok((_, ca)) = x509_parser::certificate::X509Certificate::from_der(ca) else { return false };
+        key_id(&ca).is_some_and(|id| id == self.issuer_key_id)
     }
 }
 
