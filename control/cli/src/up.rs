@@ -9,6 +9,7 @@
 
 mod child;
 mod host;
+mod identity;
 mod jailer;
 mod layout;
 mod leftovers;

@@ -20,6 +20,8 @@ const MAX_FILES_BYTES: usize = warren_bundle::MAX_ARCHIVE_BYTES;
 const LINUX_TMP_MIB: (u32, u32) = (512, 10_240);
 /// Most bytes of a function's environment, names and values; the same for its arguments.
 const MAX_STRINGS_BYTES: usize = 16 << 10;
+/// Most variables, and most arguments: on a host each costs some bytes beside its own, and a Linux guest takes no more.
+const MAX_STRINGS: usize = 512;
 
 /// Something is wrong with the request.
 pub(crate) fn bad_request(message: impl Into<String>) -> WireError {
@@ -186,6 +188,11 @@ fn strings(config: &FunctionConfig) -> Result<(), WireError> {
     if config.args.iter().any(|arg| arg.contains('\0')) {
         return Err(bad_request("arguments must not hold a zero byte"));
     }
+    for (what, count) in [("environment variables", config.env.len()), ("arguments", config.args.len())] {
+        if count > MAX_STRINGS {
+            return Err(bad_request(format!("there are {count} {what}; at most {MAX_STRINGS} are taken")));
+        }
+    }
     let env: usize = config.env.iter().map(|var| var.name.len() + var.value.len() + 2).sum();
     let args: usize = config.args.iter().map(|arg| arg.len() + 1).sum();
     for (what, bytes) in [("environment", env), ("arguments", args)] {
@@ -201,3 +208,6 @@ fn strings(config: &FunctionConfig) -> Result<(), WireError> {
 fn clip(text: &str) -> String {
     text.chars().take(80).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,9 +39,15 @@ impl Authority {
         Ok(Issued { certificate, key: Zeroizing::new(key.serialize_pem()) })
     }
 
-    /// Loads the CA from its two files' contents.
+    /// Loads the CA from its two files' contents. Of several CAs the first one signs; the others are only trusted.
     pub(crate) fn load(certificate: &str, key: &str) -> Result<Self, IdentityError> {
-        Ok(Self { issuer: Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)? })
+        let key = KeyPair::from_pem(key)?;
+        let its = first_pem(certificate).and_then(|der| public_key_of(&der));
+        // What another key signed would be refused by everybody, and look here as if it were the CA's.
+        if its.as_deref() != Some(key.public_key_raw()) {
+            return Err(IdentityError::Sign);
+        }
+        Ok(Self { issuer: Issuer::from_ca_cert_pem(certificate, key)? })
     }
 
     /// Issues a certificate for one role.
@@ -76,11 +82,19 @@ impl Description {
     /// Whether this certificate belongs to this private key and was issued by this CA.
     pub(crate) fn belongs_to(&self, key_pem: &str, ca_pem: &str) -> bool {
         let same_key = KeyPair::from_pem(key_pem).is_ok_and(|key| key.public_key_raw() == self.public_key);
-        let ca_key_id = first_pem(ca_pem).and_then(|der| {
-            let (_, ca) = x509_parser::certificate::X509Certificate::from_der(&der).ok()?;
-            key_id(&ca)
-        });
-        same_key && ca_key_id.is_some_and(|id| id == self.issuer_key_id)
+        same_key && first_pem(ca_pem).is_some_and(|der| self.names(&der))
+    }
+
+    /// Whether it names one of these CAs as the one that signed it.
+    pub(crate) fn is_of(&self, ca_pem: &str) -> bool {
+        let cas = crate::material::certificates(ca_pem).unwrap_or_default();
+        cas.iter().any(|ca| self.names(ca))
+    }
+
+    /// Whether it names this CA (DER).
+    fn names(&self, ca: &[u8]) -> bool {
+        let Ok((_, ca)) = x509_parser::certificate::X509Certificate::from_der(ca) else { return false };
+        key_id(&ca).is_some_and(|id| id == self.issuer_key_id)
     }
 }
 
@@ -123,6 +137,12 @@ pub(crate) fn peer_of(der: &[u8]) -> Option<Peer> {
 pub(crate) fn public_key_of(der: &[u8]) -> Option<Vec<u8>> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
     Some(certificate.public_key().subject_public_key.data.to_vec())
+}
+
+/// A certificate's (DER) serial number, hexadecimal.
+pub(crate) fn serial_of(der: &[u8]) -> Option<String> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+    Some(certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// From when to when a certificate (DER) is valid.

@@ -1,5 +1,6 @@
 //! What can go wrong when identities are made or loaded.
 
+use crate::{Service, Unfit};
 use std::{io, path::PathBuf};
 
 /// An identity could not be made or loaded.
@@ -30,6 +31,16 @@ pub enum IdentityError {
         mode: u32,
         /// Its owner.
         owner: u32,
+    },
+    /// A service's certificate, key and CA do not go together.
+    #[error("the certificate files of {} in {dir}: {why}", service.stem())]
+    Unfit {
+        /// Where they are.
+        dir: PathBuf,
+        /// Whose they should be.
+        service: Service,
+        /// What is wrong with them.
+        why: Unfit,
     },
     /// A key does not sign.
     #[error("the identity's key does not sign")]

@@ -14,7 +14,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// How long a service's certificate is good for; it is renewed at a start past half of it.
+/// How long a service's certificate is good for; it is renewed past half of it.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(24 * 30);
 
 /// What the starter of a machine needs to know of its identities.
@@ -26,7 +26,7 @@ pub struct LocalIdentity {
     pub token: ClientToken,
     /// The name this machine's agent is certified for.
     pub host_id: HostId,
-    /// Services whose certificate was made anew, so that running ones need a restart.
+    /// Services whose certificate was made anew; running ones take it up by themselves.
     pub renewed: Vec<Service>,
 }
 
@@ -46,7 +46,7 @@ pub fn ensure_local_at(
     let (ca_pem, authority) = ensure_authority(dir, now)?;
     let host_id = match host {
         Some(host) => host,
-        None => certified_host(dir)?.unwrap_or_else(machine_name),
+        None => certified_host(dir, &ca_pem)?.unwrap_or_else(machine_name),
     };
     let mut renewed = Vec::new();
     for (service, peer) in
@@ -131,9 +131,10 @@ fn ensure_token(dir: &Path) -> Result<ClientToken, IdentityError> {
     Ok(token)
 }
 
-fn certified_host(dir: &Path) -> Result<Option<HostId>, IdentityError> {
-    let pem = files::read(dir, "agent.pem")?;
-    Ok(pem.and_then(|pem| describe(&pem)).and_then(|has| has.host().cloned()))
+/// A stranger's certificate does not rename this host: only one of these CAs says what it is called.
+fn certified_host(dir: &Path, ca_pem: &str) -> Result<Option<HostId>, IdentityError> {
+    let described = files::read(dir, "agent.pem")?.and_then(|pem| describe(&pem));
+    Ok(described.filter(|has| has.is_of(ca_pem)).and_then(|has| has.host().cloned()))
 }
 
 fn machine_name() -> HostId {
@@ -200,6 +201,41 @@ mod tests {
         ensure(dir.path(), Duration::ZERO);
         fs::remove_file(dir.path().join(CA_PEM)).unwrap();
         assert_eq!(ensure(dir.path(), Duration::ZERO).renewed.len(), 2);
+    }
+
+    #[test]
+    fn a_strangers_certificate_renames_no_host() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        ensure(ours.path(), Duration::ZERO);
+        let stranger = Some(HostId::from_any("stranger"));
+        ensure_local_at(theirs.path(), stranger, SystemTime::now()).unwrap();
+        for name in ["agent.pem", "agent.key"] {
+            fs::copy(theirs.path().join(name), ours.path().join(name)).unwrap();
+        }
+        let mended = ensure_local(ours.path()).unwrap();
+        assert_eq!((mended.host_id, &*mended.renewed), (machine_name(), &[Service::Agent][..]));
+        // Of a CA that is no longer the first it still does.
+        let ca = |dir: &tempfile::TempDir| fs::read_to_string(dir.path().join(CA_PEM)).unwrap();
+        let named = ensure(ours.path(), Duration::ZERO).host_id;
+        fs::copy(theirs.path().join(CA_KEY), ours.path().join(CA_KEY)).unwrap();
+        fs::write(ours.path().join(CA_PEM), format!("{}{}", ca(&theirs), ca(&ours))).unwrap();
+        assert_eq!(ensure_local(ours.path()).unwrap().host_id, named);
+    }
+
+    #[test]
+    fn a_ca_signs_with_its_own_key_only() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        ensure(ours.path(), Duration::ZERO);
+        ensure(theirs.path(), Duration::ZERO);
+        let before = fs::read(ours.path().join("agent.pem")).unwrap();
+        fs::copy(theirs.path().join(CA_KEY), ours.path().join(CA_KEY)).unwrap();
+        assert!(matches!(ensure_local(ours.path()), Err(IdentityError::Damaged { .. })));
+        assert_eq!(fs::read(ours.path().join("agent.pem")).unwrap(), before);
+        // Its certificate before the other one's: it takes over, and the other is trusted on.
+        let ca = |dir: &tempfile::TempDir| fs::read_to_string(dir.path().join(CA_PEM)).unwrap();
+        fs::write(ours.path().join(CA_PEM), format!("{}{}", ca(&theirs), ca(&ours))).unwrap();
+        assert_eq!(ensure(ours.path(), Duration::ZERO).renewed, [Service::Control, Service::Agent]);
+        assert!(ensure(ours.path(), Duration::ZERO).renewed.is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! 30  certificate (DER), body
 //!     signature, to the end: over a prefix that says what for, and everything before it
 //!
-//! verify: form ─▶ CA in its time ─▶ not from the future ─▶ chain, at the time it was said ─▶ a worker's ─▶ signature ─▶ generation
+//! verify: form ─▶ a CA in its time ─▶ not from the future ─▶ chain, at the time it was said ─▶ a worker's ─▶ signature ─▶ generation
 //! ```
 //! The body is shown to nobody before all of that holds. When it was said is the signer's word: a key that leaked can say a time at
 //! which its certificate was valid for as long as the CA is. A generation ends what was said before it.
@@ -19,13 +19,14 @@ use crate::{
     HostId, IdentityError, Peer, Service,
     authority::{peer_of, public_key_of, validity_of},
     files::{self, CA_PEM},
+    material::{AsRead, Material, Unfit, certificates},
 };
 use rustls::{
     CertificateError, RootCertStore, SignatureScheme,
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, UnixTime},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::SigningKey,
+    sign::CertifiedKey,
 };
 use std::{
     fmt,
@@ -33,7 +34,6 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use zeroize::Zeroizing;
 
 const MAGIC: [u8; 8] = *b"WRNSAID\x01";
 const HEAD: usize = 30;
@@ -51,15 +51,19 @@ pub const STATEMENT_OVERHEAD: usize = HEAD + MAX_CERTIFICATE_BYTES + MAX_SIGNATU
 
 /// Signs what a worker says.
 pub struct StatementSigner {
-    certificate: CertificateDer<'static>,
-    key: Arc<dyn SigningKey>,
+    certified: Arc<CertifiedKey>,
 }
 
 /// Judges what workers say.
 pub struct StatementVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
+    cas: Vec<Ca>,
     algorithms: WebPkiSupportedAlgorithms,
-    ca_until: SystemTime,
+}
+
+/// One CA that is believed, for as long as it is valid itself.
+struct Ca {
+    chain: Arc<dyn ClientCertVerifier>,
+    until: SystemTime,
 }
 
 /// What a worker of the fleet said. Holding one proves that its key signed the body for the purpose that was asked for; it does not
@@ -113,18 +117,16 @@ pub enum StatementError {
 impl StatementSigner {
     /// With the certificate and key of a service in `dir`.
     pub fn load(dir: &Path, service: Service) -> Result<Self, IdentityError> {
-        let (pem, key) = (format!("{}.pem", service.stem()), format!("{}.key", service.stem()));
-        let damaged = |name: &str, what| IdentityError::Damaged { path: dir.join(name), what };
-        let certificate = CertificateDer::from_pem_slice(files::demand(dir, &pem)?.as_bytes());
-        let certificate = certificate.map_err(|_| damaged(&pem, "not a certificate"))?;
-        let text = Zeroizing::new(files::demand(dir, &key)?);
-        let secret =
-            PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| damaged(&key, "not a key"))?;
-        let signing = ring::sign::any_supported_type(&secret).map_err(|_| damaged(&key, "not a key"))?;
-        if signing.choose_scheme(&SCHEMES).is_none() {
-            return Err(damaged(&key, "not a key of P-256 or Ed25519"));
-        }
-        Ok(Self { certificate, key: signing })
+        let unfit = |why| IdentityError::Unfit { dir: dir.to_owned(), service, why };
+        let material = Material::judge(&AsRead::read(dir, service)?, service).map_err(unfit)?;
+        Self::of(&material).map_err(unfit)
+    }
+
+    pub(crate) fn of(material: &Material) -> Result<Self, Unfit> {
+        let certified = Arc::clone(material.certified());
+        // Of P-256 or Ed25519: another one cannot sign what is believed.
+        let usable = !certified.cert.is_empty() && certified.key.choose_scheme(&SCHEMES).is_some();
+        if usable { Ok(Self { certified }) } else { Err(Unfit::NoKey) }
     }
 
     /// Signs a body for a purpose.
@@ -135,16 +137,17 @@ impl StatementSigner {
         generation: u32,
         body: &[u8],
     ) -> Result<Vec<u8>, IdentityError> {
-        let signer = self.key.choose_scheme(&SCHEMES).ok_or(IdentityError::Sign)?;
+        let signer = self.certified.key.choose_scheme(&SCHEMES).ok_or(IdentityError::Sign)?;
+        let certificate = self.certified.cert.first().ok_or(IdentityError::Sign)?;
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| IdentityError::Sign);
         let seconds = said.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut out = MAGIC.to_vec();
         out.extend(seconds.to_le_bytes());
         out.extend(generation.to_le_bytes());
-        out.extend(length(&self.certificate)?.to_le_bytes());
+        out.extend(length(certificate)?.to_le_bytes());
         out.extend(length(body)?.to_le_bytes());
         out.extend(u16::from(signer.scheme()).to_le_bytes());
-        out.extend_from_slice(&self.certificate);
+        out.extend_from_slice(certificate);
         out.extend_from_slice(body);
         let signature = signer.sign(&signed(purpose, &out)).map_err(|_| IdentityError::Sign)?;
         out.extend(signature);
@@ -153,19 +156,25 @@ impl StatementSigner {
 }
 
 impl StatementVerifier {
-    /// That believes workers of the CA in `dir`.
+    /// That believes workers of the CAs in `dir`.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
-        let damaged = |what| IdentityError::Damaged { path: dir.join(CA_PEM), what };
-        let ca = CertificateDer::from_pem_slice(files::demand(dir, CA_PEM)?.as_bytes());
-        let ca = ca.map_err(|_| damaged("not a certificate"))?;
-        let (_, ca_until) = validity_of(&ca).ok_or_else(|| damaged("not a certificate"))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca).map_err(|_| damaged("not a certificate"))?;
+        let path = dir.join(CA_PEM);
+        let found = certificates(&files::demand(dir, CA_PEM)?);
+        found.and_then(|cas| Self::of(&cas)).ok_or(IdentityError::Damaged { path, what: "not a certificate" })
+    }
+
+    /// `None` if one of them is no CA.
+    pub(crate) fn of(cas: &[CertificateDer<'static>]) -> Option<Self> {
         let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
-        let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        let chain = chain.map_err(|_| damaged("not a CA"))?;
-        Ok(Self { chain, algorithms, ca_until })
+        let ca = |ca: &CertificateDer<'static>| {
+            let (_, until) = validity_of(ca)?;
+            let mut roots = RootCertStore::empty();
+            roots.add(ca.clone()).ok()?;
+            let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            Some(Ca { chain: chain.build().ok()?, until })
+        };
+        Some(Self { cas: cas.iter().map(ca).collect::<Option<_>>()?, algorithms })
     }
 
     /// Judges a statement for a purpose, of a generation or a later one. What is wrong with it first is what is told.
@@ -177,7 +186,8 @@ impl StatementVerifier {
         least: u32,
     ) -> Result<Statement<'a>, StatementError> {
         let Parts { seconds, generation, scheme, certificate, body, covered, signature } = split(bytes)?;
-        if now > self.ca_until {
+        let valid = || self.cas.iter().filter(|ca| now <= ca.until);
+        if valid().next().is_none() {
             return Err(StatementError::CaExpired);
         }
         let since = Duration::from_secs(seconds);
@@ -187,15 +197,15 @@ impl StatementVerifier {
         }
         let certificate = CertificateDer::from(certificate);
         let at = UnixTime::since_unix_epoch(since);
-        self.chain.verify_client_cert(&certificate, &[], at).map_err(|error| match error {
-            rustls::Error::InvalidCertificate(
-                CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. },
-            ) => StatementError::NotThen,
-            error => StatementError::Stranger(error),
-        })?;
+        let mut judged = Err(StatementError::CaExpired);
+        for ca in valid() {
+            let said = ca.chain.verify_client_cert(&certificate, &[], at).map(drop).map_err(not_believed);
+            // Of the CA that signed it, it is told what is wrong in particular.
+            if judged.is_err() && !matches!((&judged, &said), (Err(StatementError::NotThen), Err(_))) {
+                judged = said;
+            }
+        }
+        judged?;
         let Some(Peer::Worker(host)) = peer_of(&certificate) else { return Err(StatementError::NotAWorker) };
         let public = public_key_of(&certificate).ok_or(StatementError::NotAWorker)?;
         let message = signed(purpose, covered);
@@ -211,6 +221,18 @@ impl StatementVerifier {
             return Err(StatementError::Revoked { found: generation, least });
         }
         Ok(Statement { host, said, generation, body })
+    }
+}
+
+fn not_believed(error: rustls::Error) -> StatementError {
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => StatementError::NotThen,
+        error => StatementError::Stranger(error),
     }
 }
 
@@ -273,7 +295,7 @@ impl fmt::Debug for StatementSigner {
 
 impl fmt::Debug for StatementVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StatementVerifier").field("ca_until", &self.ca_until).finish_non_exhaustive()
+        f.debug_struct("StatementVerifier").field("cas", &self.cas.len()).finish_non_exhaustive()
     }
 }
 

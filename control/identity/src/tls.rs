@@ -1,14 +1,12 @@
-//! TLS settings for tonic, per service.
+//! TLS 1.3 and nothing else, and settings for programs that end before their certificate does. Services have
+//! [`Credentials`](crate::Credentials) instead.
 
 use crate::{
     HostId, IdentityError, Peer, Service,
     authority::describe,
     files::{self, CA_PEM},
 };
-use rustls::{
-    ClientConfig, ProtocolVersion, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rustls::{ProtocolVersion, SupportedProtocolVersion, crypto::CryptoProvider};
 use std::{path::Path, sync::Arc, time::Duration};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
@@ -20,10 +18,24 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// tonic offers no setting for it and compiles 1.2 in; a process-wide provider that has only 1.3's cipher suites
 /// leaves 1.2 nothing to agree on.
 pub fn use_tls13_only() {
+    // An error means that a provider is installed already, by an earlier call.
+    let _already = modern().install_default();
+}
+
+/// The versions that connections of ours may have.
+pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+/// HTTP/2, and nothing else.
+pub(crate) const ALPN: &[u8] = b"h2";
+
+/// The cryptography of our own connections.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(modern())
+}
+
+fn modern() -> CryptoProvider {
     let mut provider = rustls::crypto::ring::default_provider();
     provider.cipher_suites.retain(|suite| suite.version().version == ProtocolVersion::TLSv1_3);
-    // An error means that a provider is installed already, by an earlier call.
-    let _already = provider.install_default();
+    provider
 }
 
 /// How a service listens. Agents demand a certificate of every peer; control lets clients come with a token instead.
@@ -43,35 +55,6 @@ pub fn client_tls(dir: &Path, service: Service, peer: &Peer) -> Result<ClientTls
         .identity(identity(dir, service)?)
         .ca_certificate(Certificate::from_pem(files::demand(dir, CA_PEM)?))
         .domain_name(peer.server_name()))
-}
-
-/// The same for a connection that is not tonic's: the peer's name is given when it is dialled, and must be a role's.
-pub fn rustls_client(dir: &Path, service: Service) -> Result<Arc<ClientConfig>, IdentityError> {
-    use_tls13_only();
-    let damaged = |path: &str, what| IdentityError::Damaged { path: dir.join(path), what };
-    let (pem, key) = (format!("{}.pem", service.stem()), format!("{}.key", service.stem()));
-    let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(files::demand(dir, CA_PEM)?.as_bytes());
-    roots
-        .add(ca.map_err(|_| damaged(CA_PEM, "not a certificate"))?)
-        .map_err(|_| damaged(CA_PEM, "not a certificate"))?;
-    let text = files::demand(dir, &pem)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let secret = files::demand_secret(dir, &key)?;
-    let secret = PrivateKeyDer::from_pem_slice(secret.as_bytes()).map_err(|_| damaged(&key, "not a key"))?;
-    let mut config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain.map_err(|_| damaged(&pem, "not a certificate"))?, secret)
-        .map_err(|_| damaged(&key, "not the certificate's key"))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// A client that trusts nobody: what is dialled with it fails.
-#[must_use]
-pub fn rustls_nobody() -> Arc<ClientConfig> {
-    use_tls13_only();
-    Arc::new(ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// How a person's program connects to control: knows the CA, shows a token later.

@@ -17,8 +17,9 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient, health_server};
 use warren_identity::{
-    CERTIFICATE_LIFETIME, Gate, HostId, IdentityError, LocalIdentity, Peer, Service, client_tls,
-    ensure_local_at, require_client, require_control, require_worker, rustls_client, server_tls, user_tls,
+    CERTIFICATE_LIFETIME, Credentials, Gate, HostId, IdentityError, Incoming, Line, LocalIdentity, Looked,
+    Peer, Service, client_tls, ensure_local_at, require_client, require_control, require_worker, server_tls,
+    user_tls,
 };
 
 /// Answers `service` = "client", "worker", "control" if the caller is that, else refuses.
@@ -69,7 +70,7 @@ async fn connect(address: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, t
 }
 
 /// Asks as `role`; transport failures count as `Unavailable`.
-async fn ask(address: SocketAddr, tls: ClientTlsConfig, role: &str, token: Option<&str>) -> Code {
+async fn ask_as(address: SocketAddr, tls: ClientTlsConfig, role: &str, token: Option<&str>) -> Code {
     let Ok(channel) = connect(address, tls).await else { return Code::Unavailable };
     let mut request = Request::new(HealthCheckRequest { service: role.to_owned() });
     if let Some(token) = token {
@@ -97,24 +98,24 @@ async fn everyone_gets_what_their_role_allows() {
     let as_control = |peer: &Peer| client_tls(dir, Service::Control, peer).unwrap();
     let token = Some(local.token.reveal());
 
-    assert_eq!(ask(control, user(), "client", token).await, Code::Ok);
-    assert_eq!(ask(control, user().domain_name("localhost"), "client", token).await, Code::Ok);
-    assert_eq!(ask(control, as_agent(&Peer::Control), "worker", None).await, Code::Ok);
-    assert_eq!(ask(agent, as_control(&worker), "control", None).await, Code::Ok);
+    assert_eq!(ask_as(control, user(), "client", token).await, Code::Ok);
+    assert_eq!(ask_as(control, user().domain_name("localhost"), "client", token).await, Code::Ok);
+    assert_eq!(ask_as(control, as_agent(&Peer::Control), "worker", None).await, Code::Ok);
+    assert_eq!(ask_as(agent, as_control(&worker), "control", None).await, Code::Ok);
 
-    assert_eq!(ask(control, user(), "client", None).await, Code::Unauthenticated);
-    assert_eq!(ask(control, user(), "client", Some("0")).await, Code::Unauthenticated);
-    assert_eq!(ask(control, user(), "worker", token).await, Code::PermissionDenied);
-    assert_eq!(ask(control, as_control(&Peer::Control), "worker", None).await, Code::PermissionDenied);
-    assert_eq!(ask(agent, as_agent(&worker), "control", None).await, Code::PermissionDenied);
+    assert_eq!(ask_as(control, user(), "client", None).await, Code::Unauthenticated);
+    assert_eq!(ask_as(control, user(), "client", Some("0")).await, Code::Unauthenticated);
+    assert_eq!(ask_as(control, user(), "worker", token).await, Code::PermissionDenied);
+    assert_eq!(ask_as(control, as_control(&Peer::Control), "worker", None).await, Code::PermissionDenied);
+    assert_eq!(ask_as(agent, as_agent(&worker), "control", None).await, Code::PermissionDenied);
     // An agent demands a certificate, and a server must be who it was asked for.
     assert_eq!(
-        ask(agent, user().domain_name(worker.server_name()), "control", token).await,
+        ask_as(agent, user().domain_name(worker.server_name()), "control", token).await,
         Code::Unavailable
     );
-    assert_eq!(ask(agent, as_control(&other), "control", None).await, Code::Unavailable);
-    assert_eq!(ask(agent, as_control(&Peer::Control), "control", None).await, Code::Unavailable);
-    assert_eq!(ask(agent, user().domain_name("localhost"), "control", None).await, Code::Unavailable);
+    assert_eq!(ask_as(agent, as_control(&other), "control", None).await, Code::Unavailable);
+    assert_eq!(ask_as(agent, as_control(&Peer::Control), "control", None).await, Code::Unavailable);
+    assert_eq!(ask_as(agent, user().domain_name("localhost"), "control", None).await, Code::Unavailable);
 }
 
 #[tokio::test]
@@ -123,11 +124,11 @@ async fn another_ca_counts_for_nothing() {
     identity(ours.path(), SystemTime::now());
     let foreign = identity(theirs.path(), SystemTime::now());
     let control = serve(ours.path(), Service::Control).await;
-    assert_eq!(ask(control, user_tls(&foreign.ca_pem), "client", None).await, Code::Unavailable);
+    assert_eq!(ask_as(control, user_tls(&foreign.ca_pem), "client", None).await, Code::Unavailable);
     // Their certificate, our CA as the root: the server refuses.
     std::fs::copy(ours.path().join("ca.pem"), theirs.path().join("ca.pem")).unwrap();
     let tls = client_tls(theirs.path(), Service::Agent, &Peer::Control).unwrap();
-    assert_eq!(ask(control, tls, "worker", None).await, Code::Unavailable);
+    assert_eq!(ask_as(control, tls, "worker", None).await, Code::Unavailable);
 }
 
 #[tokio::test]
@@ -140,11 +141,11 @@ async fn an_expired_certificate_is_refused() {
     }
     identity(old.path(), SystemTime::now() - CERTIFICATE_LIFETIME - Duration::from_mins(1));
     let tls = client_tls(old.path(), Service::Agent, &Peer::Control).unwrap();
-    assert_eq!(ask(control, tls, "worker", None).await, Code::Unavailable);
+    assert_eq!(ask_as(control, tls, "worker", None).await, Code::Unavailable);
     // And a server that shows one is not trusted either.
     let stale = serve(old.path(), Service::Control).await;
     let tls = client_tls(ours.path(), Service::Agent, &Peer::Control).unwrap();
-    assert_eq!(ask(stale, tls, "worker", None).await, Code::Unavailable);
+    assert_eq!(ask_as(stale, tls, "worker", None).await, Code::Unavailable);
 }
 
 #[test]
@@ -152,14 +153,14 @@ fn a_key_that_others_can_read_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     identity(dir.path(), SystemTime::now());
     for (service, key) in [(Service::Control, "control.key"), (Service::Agent, "agent.key")] {
-        assert!(server_tls(dir.path(), service).is_ok() && rustls_client(dir.path(), service).is_ok());
+        assert!(server_tls(dir.path(), service).is_ok() && Credentials::load(dir.path(), service).is_ok());
         let path = dir.path().join(key);
         for mode in [0o640, 0o604, 0o622] {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             for error in [
                 server_tls(dir.path(), service).unwrap_err(),
                 client_tls(dir.path(), service, &Peer::Control).unwrap_err(),
-                rustls_client(dir.path(), service).unwrap_err(),
+                Credentials::load(dir.path(), service).unwrap_err(),
             ] {
                 assert!(matches!(error, IdentityError::Exposed { .. }), "{error}");
                 assert!(error.to_string().contains(key), "{error}");
@@ -194,4 +195,110 @@ async fn tls_1_2_is_refused() {
     };
     assert!(handshake(&rustls::version::TLS13).await.unwrap().is_ok());
     assert!(handshake(&rustls::version::TLS12).await.unwrap().is_err());
+}
+
+/// Tells by which certificate it was asked, in the answer's metadata.
+struct Mirror;
+
+#[tonic::async_trait]
+impl health_server::Health for Mirror {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let shown = request.peer_certs().and_then(|certificates| Some(certificates.first()?.to_vec()));
+        let mut answer = Response::new(HealthCheckResponse::default());
+        let shown = tonic::metadata::MetadataValue::from_bytes(&shown.unwrap_or_default());
+        answer.metadata_mut().insert_bin("shown-bin", shown);
+        Ok(answer)
+    }
+    type WatchStream = tokio_stream::Pending<Result<HealthCheckResponse, Status>>;
+    /// Stays open.
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(tokio_stream::pending()))
+    }
+}
+
+/// The agent of `dir`, with live credentials.
+async fn live_agent(dir: &Path) -> (SocketAddr, Credentials) {
+    let credentials = Credentials::load(dir, Service::Agent).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = Incoming::new(listener, credentials.clone());
+    let server = Server::builder().add_service(health_server::HealthServer::new(Mirror));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    (address, credentials)
+}
+
+/// The certificate that the server saw on this channel.
+async fn shown(channel: Channel) -> Vec<u8> {
+    let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
+    answer.metadata().get_bin("shown-bin").unwrap().to_bytes().unwrap().to_vec()
+}
+
+fn in_file(dir: &Path, name: &str) -> Vec<u8> {
+    rustls::pki_types::CertificateDer::from_pem_file(dir.join(name)).unwrap().to_vec()
+}
+
+fn renew(dir: &Path) {
+    for name in ["control.pem", "agent.pem"] {
+        std::fs::remove_file(dir.join(name)).unwrap();
+    }
+    identity(dir, SystemTime::now());
+}
+
+fn take_up(credentials: &Credentials) {
+    let taken = || matches!(credentials.look(SystemTime::now()), Looked::TakenUp { .. });
+    assert!(!taken() && taken(), "once they rest");
+}
+
+#[tokio::test]
+async fn what_is_renewed_is_shown_on_new_connections_and_open_ones_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    identity(dir, SystemTime::now());
+    let (address, agent) = live_agent(dir).await;
+    let control = Credentials::load(dir, Service::Control).unwrap();
+    let worker = Peer::Worker(HostId::new("h1").unwrap());
+    let line = Line::new(control.clone(), &worker, &address.to_string(), |endpoint| endpoint).unwrap();
+    let first = line.channel();
+    let began_with = in_file(dir, "control.pem");
+    assert_eq!(shown(first.clone()).await, began_with);
+    let mut open = HealthClient::new(first.clone()).watch(HealthCheckRequest::default()).await.unwrap();
+    for _ in 0..3 {
+        renew(dir);
+        // Each side by itself: the other's certificate is of the same CA.
+        take_up(&agent);
+        take_up(&control);
+        assert_eq!(shown(line.channel()).await, in_file(dir, "control.pem"));
+        assert_eq!(shown(first.clone()).await, began_with, "what was open goes on");
+    }
+    drop(first);
+    let ended = tokio::time::timeout(Duration::from_millis(50), open.get_mut().message()).await;
+    assert!(ended.is_err(), "a call that runs was ended: {ended:?}");
+}
+
+#[tokio::test]
+async fn a_line_leads_to_one_role_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    identity(dir.path(), SystemTime::now());
+    let (address, _) = live_agent(dir.path()).await;
+    let control = Credentials::load(dir.path(), Service::Control).unwrap();
+    let ask = async |peer: Peer| {
+        let line = Line::new(control.clone(), &peer, &address.to_string(), |endpoint| endpoint).unwrap();
+        HealthClient::new(line.channel()).check(HealthCheckRequest::default()).await.map(drop)
+    };
+    assert!(ask(Peer::Worker(HostId::new("h1").unwrap())).await.is_ok());
+    for other in [Peer::Control, Peer::Worker(HostId::new("h2").unwrap())] {
+        assert!(ask(other).await.is_err());
+    }
+    // Nor does anybody get in without a certificate, or without TLS.
+    let user = user_tls(&std::fs::read_to_string(dir.path().join("ca.pem")).unwrap());
+    let worker = Peer::Worker(HostId::new("h1").unwrap());
+    assert_eq!(
+        ask_as(address, user.domain_name(worker.server_name()), "control", None).await,
+        Code::Unavailable
+    );
+    let plain = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    assert!(HealthClient::new(plain).check(HealthCheckRequest::default()).await.is_err());
 }

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //!   closed --a call--> dialling --handshake--> open --broken, no answer to a ping--> closed
-//!     ^                   |
-//!     +------ failed -----+        (a call that finds it open touches nothing but HTTP/2's own state)
+//!     ^                   |                     |  ^
+//!     +------ failed -----+   a call finds that |  | handshake, or failed: the next call tries again
+//!                             the certificate   v  |
+//!                             was renewed      open, dialling beside it
+//!
+//!   (a call that finds it open touches nothing but HTTP/2's own state)
 //! ```
 //! It is gRPC like any other connection, but without the queue and the three tasks that a general channel puts
 //! between a caller and the socket: the calling task hands its frames to HTTP/2 itself and is woken by the answer. What
@@ -20,7 +24,10 @@ use http_body::{Body as _, Frame};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,12 +35,9 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_rustls::{
-    TlsConnector,
-    client::TlsStream,
-    rustls::{ClientConfig, pki_types::ServerName},
-};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 use tonic::body::Body;
+use warren_identity::{Credentials, Peer};
 use warren_proto::{MAX_MESSAGE_BYTES, v1::worker_service_client::WorkerServiceClient};
 
 /// How long a worker may take to accept a connection.
@@ -76,28 +80,40 @@ pub struct Lane(Arc<Shared>);
 struct Shared {
     address: String,
     name: String,
-    tls: Arc<ClientConfig>,
+    credentials: Credentials,
     open: Mutex<State>,
     /// Held while dialling, so that a burst dials once.
     dialling: tokio::sync::Mutex<()>,
+    /// A task makes the connection anew beside the one there is.
+    renewing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Connections made so far: its driver's number tells a connection from its successors.
     made: u64,
-    open: Option<SendRequest<Bytes>>,
+    open: Option<Open>,
 }
 
-/// A client for the worker of that TLS name at `address` (host and port); dials with the first call.
+/// An open connection.
+#[derive(Clone, Debug)]
+struct Open {
+    sender: SendRequest<Bytes>,
+    /// Of the credentials that it was made with.
+    generation: u64,
+}
+
+/// A client for `peer` at `address` (host and port); dials with the first call, and again when others than those credentials are
+/// in use.
 #[must_use]
-pub fn express(address: &str, name: &str, tls: Arc<ClientConfig>) -> Express {
+pub fn express(address: &str, peer: &Peer, credentials: Credentials) -> Express {
     let shared = Shared {
         address: address.to_owned(),
-        name: name.to_owned(),
-        tls,
+        name: peer.server_name(),
+        credentials,
         open: Mutex::default(),
         dialling: tokio::sync::Mutex::default(),
+        renewing: AtomicBool::new(false),
     };
     let origin = format!("https://{address}").parse().unwrap_or_default();
     WorkerServiceClient::with_origin(Lane(Arc::new(shared)), origin)
@@ -125,7 +141,12 @@ impl Shared {
     async fn call(self: Arc<Self>, request: http::Request<Body>) -> Result<http::Response<Incoming>, Broken> {
         let open = self.lock().open.clone();
         let mut sender = match open {
-            Some(sender) => sender,
+            Some(open) => {
+                if open.generation != self.credentials.generation() {
+                    self.renew();
+                }
+                open.sender
+            }
             None => self.dial().await?,
         };
         let (head, mut body) = request.into_parts();
@@ -141,17 +162,39 @@ impl Shared {
         Ok(answer.await?.map(Incoming))
     }
 
+    /// Makes the connection anew beside calls, which go on over the one that there is: it ends with the last of them.
+    fn renew(self: &Arc<Self>) {
+        if self.renewing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = shared.dial().await {
+                tracing::warn!(
+                    address = shared.address,
+                    "no connection with the renewed certificate: {error}"
+                );
+                sleep(PING_EVERY).await;
+            }
+            shared.renewing.store(false, Ordering::Release);
+        });
+    }
+
     async fn dial(self: &Arc<Self>) -> Result<SendRequest<Bytes>, Broken> {
         let _dialling = self.dialling.lock().await;
-        if let Some(sender) = self.lock().open.clone() {
-            return Ok(sender);
+        // Before the credentials are asked for: they may be renewed in between, and this connection be told for too old.
+        let generation = self.credentials.generation();
+        if let Some(open) = self.lock().open.clone()
+            && open.generation == generation
+        {
+            return Ok(open.sender);
         }
         let (sender, connection) =
             timeout(DIAL_PATIENCE, self.connect()).await.map_err(|_| Broken::Slow)??;
         let number = {
             let mut state = self.lock();
             state.made += 1;
-            state.open = Some(sender.clone());
+            state.open = Some(Open { sender: sender.clone(), generation });
             state.made
         };
         tokio::spawn(drive(Arc::clone(self), number, connection));
@@ -162,7 +205,7 @@ impl Shared {
         let name = ServerName::try_from(self.name.clone()).map_err(|_| Broken::Address(self.name.clone()))?;
         let socket = TcpStream::connect(&self.address).await?;
         socket.set_nodelay(true)?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, socket).await?;
+        let tls = TlsConnector::from(self.credentials.client()).connect(name, socket).await?;
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 use tonic::transport::Channel;
+use warren_identity::Line;
 use warren_proto::{
     MAX_MESSAGE_BYTES,
     v1::{
@@ -26,7 +27,7 @@ pub type Client = WorkerServiceClient<Channel>;
 #[derive(Debug)]
 pub struct Wires {
     /// For everything but warm invocations.
-    pub channel: Channel,
+    pub general: Line,
     /// For those.
     pub express: Express,
 }
@@ -34,7 +35,7 @@ pub struct Wires {
 #[derive(Debug)]
 struct Link {
     address: String,
-    client: Client,
+    general: Line,
     express: Express,
 }
 
@@ -200,7 +201,9 @@ impl Worker {
     /// A client on its general channel; cheap.
     #[must_use]
     pub fn client(&self) -> Client {
-        self.link.load().client.clone()
+        WorkerServiceClient::new(self.link.load().general.channel())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// A client on its express lane, for invocations; cheap.
@@ -225,9 +228,6 @@ impl Worker {
     }
 }
 
-fn link(address: String, Wires { channel, express }: Wires) -> Link {
-    let client = WorkerServiceClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    Link { address, client, express }
+fn link(address: String, Wires { general, express }: Wires) -> Link {
+    Link { address, general, express }
 }

@@ -2,22 +2,16 @@
 
 use crate::policies::Builder;
 use std::{
-    path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio_stream::Stream;
-use tonic::{
-    Code, Request, Response, Status,
-    transport::{ClientTlsConfig, Endpoint},
-};
+use tonic::{Code, Request, Response, Status};
 use warren_assignment::{Assignment, Gone};
 use warren_counting::GrantId;
 use warren_frontend::Frontend;
-use warren_identity::{
-    ClientConfig, HostId, IdentityError, Peer, Service, client_tls, require_worker, rustls_client,
-};
+use warren_identity::{Credentials, HostId, Line, Peer, require_worker};
 use warren_placement::{HEARTBEAT, Neighbourhoods, Wires, express};
 use warren_proto::{
     error::{Fault, WireError},
@@ -36,7 +30,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(crate) struct Fleets {
     pub(crate) frontend: Arc<Frontend>,
     pub(crate) assignment: Arc<Assignment>,
-    pub(crate) identity: PathBuf,
+    pub(crate) credentials: Credentials,
     /// Tells the policy loader of workers that can compile.
     pub(crate) builder: tokio::sync::watch::Sender<Builder>,
     /// Who asks whom for chunks.
@@ -57,7 +51,7 @@ impl fleet_service_server::FleetService for Fleets {
             WireError::new(Code::Unavailable, reason::STORE_FAILED, Fault::System, error.to_string())
                 .retryable(None)
         })?;
-        let connect = |address: &str| connect(&self.identity, &host, address);
+        let connect = |address: &str| connect(&self.credentials, &host, address);
         let worker = self.frontend.fleet.register(&request, Instant::now(), connect).map_err(|error| {
             let message = format!("cannot connect to {:?}: {error}", request.address);
             Status::from(WireError::new(Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller, message))
@@ -114,10 +108,10 @@ impl Fleets {
     pub(crate) fn new(
         frontend: &Arc<Frontend>,
         assignment: Arc<Assignment>,
-        identity: PathBuf,
+        credentials: Credentials,
         builder: tokio::sync::watch::Sender<Builder>,
     ) -> Self {
-        Self { frontend: Arc::clone(frontend), assignment, identity, builder, neighbours: Arc::default() }
+        Self { frontend: Arc::clone(frontend), assignment, credentials, builder, neighbours: Arc::default() }
     }
 
     /// Sandboxes that run nothing hold nobody's slot.
@@ -157,32 +151,20 @@ pub(crate) fn withdraw(frontend: &Frontend, gone: &[Gone]) {
 }
 
 fn connect(
-    identity: &std::path::Path,
+    credentials: &Credentials,
     host: &HostId,
     address: &str,
 ) -> Result<Wires, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("https://{address}"))?
-        .connect_timeout(Duration::from_secs(3))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        // One large payload must not hold up the others on this connection.
-        .initial_stream_window_size(8 << 20)
-        .initial_connection_window_size(64 << 20);
     let peer = Peer::Worker(host.clone());
-    let (tls, rustls) = credentials(identity, &peer).unwrap_or_else(|error| {
-        // The files were read at start; without them every call fails, and says so.
-        tracing::error!(%error, "cannot read this service's certificate");
-        (ClientTlsConfig::new(), warren_identity::rustls_nobody())
-    });
-    let channel = endpoint.tls_config(tls)?.connect_lazy();
-    Ok(Wires { channel, express: express(address, &peer.server_name(), rustls) })
-}
-
-fn credentials(
-    identity: &std::path::Path,
-    peer: &Peer,
-) -> Result<(ClientTlsConfig, Arc<ClientConfig>), IdentityError> {
-    Ok((client_tls(identity, Service::Control, peer)?, rustls_client(identity, Service::Control)?))
+    let general = Line::new(credentials.clone(), &peer, address, |endpoint| {
+        endpoint
+            .connect_timeout(Duration::from_secs(3))
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            // One large payload must not hold up the others on this connection.
+            .initial_stream_window_size(8 << 20)
+            .initial_connection_window_size(64 << 20)
+    })?;
+    Ok(Wires { general, express: express(address, &peer, credentials.clone()) })
 }

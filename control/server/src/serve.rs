@@ -12,15 +12,12 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::interceptor::InterceptedService, transport::Server};
 use tonic_health::ServingStatus;
 use warren_assignment::Assignment;
 use warren_counting::{Admission, Counting};
 use warren_frontend::{Catalog, Drains, Frontend, Hub, Lingering, Renewals, RequestIds};
-use warren_identity::{Gate, Service, WorkersOnly, server_tls};
+use warren_identity::{Credentials, Gate, Incoming, Service, WorkersOnly};
 use warren_placement::Fleet;
 use warren_policy_engine::Routing;
 use warren_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES, v1::fleet_service_server::FleetServiceServer};
@@ -40,6 +37,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let blobs = Arc::new(Blobs::open(&args.data.join("blobs")).context("cannot open the blobs")?);
     let epoch = epoch::claim(&store).await.context("cannot claim an epoch")?;
     let gate = Arc::new(Gate::with_tokens(&args.identity).context("cannot load the identity")?);
+    let credentials =
+        Credentials::load(&args.identity, Service::Control).context("cannot load the identity")?;
     let fleet = Arc::new(Fleet::default());
     let drains = Drains::new(Arc::new(store.clone()));
     fleet.begin_drained(drains.load().await.context("cannot read which hosts are drained")?);
@@ -76,6 +75,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let old = Duration::from_secs(args.collect_seconds);
     chores.spawn(collect::garbage(Arc::clone(&frontend), args.data.join("policies"), old));
     chores.spawn(watch::hosts(Arc::clone(&frontend), Arc::clone(&assignment)));
+    chores.spawn(credentials.clone().watch());
 
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         drop(retries);
     }
     // Who is no worker is refused before a message of his is read.
-    let fleets = Fleets::new(&frontend, assignment, args.identity.clone(), builder);
+    let fleets = Fleets::new(&frontend, assignment, credentials.clone(), builder);
     let fleets = FleetServiceServer::new(fleets).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let stop = async move {
         tokio::select! {
@@ -112,7 +112,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let services = warren_frontend::services(&frontend);
     let server = Server::builder()
-        .tls_config(server_tls(&args.identity, Service::Control)?)?
         .max_concurrent_streams(Some(STREAMS))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .initial_stream_window_size(8 << 20)
@@ -124,7 +123,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         .add_service(services.functions)
         .add_service(services.admin)
         .add_service(InterceptedService::new(fleets, WorkersOnly::new(Arc::clone(&frontend.gate))))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+        .serve_with_incoming_shutdown(Incoming::new(listener, credentials), async move {
             stop.await;
             let _nobody = stopping.send(());
         });

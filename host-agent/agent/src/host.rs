@@ -26,6 +26,7 @@ use std::{
 };
 use warren_abi::isa::IsaSet;
 use warren_artefact::{SigningKey, Store};
+use warren_identity::{Credentials, Service};
 use warren_sandbox_plan::facts::Availability;
 use warren_vmm_protocol::linux::Limits;
 
@@ -38,6 +39,8 @@ pub struct Host {
     pub keep_alive: Duration,
     /// The one privileged process.
     pub jailer: JailerClient,
+    /// What it proves itself with; renewed while it runs.
+    pub credentials: Credentials,
     /// The way to control.
     pub control: ControlClient,
     /// Code that can be started here.
@@ -82,7 +85,8 @@ impl Host {
         let key = SigningKey::load_or_create(&data.join("builder.key"))?;
         let store = Store::open(data.join("artefacts"))?;
         let jailer = JailerClient::start(config.jailer.clone())?;
-        let control = ControlClient::new(&config.identity, &config.control)?;
+        let credentials = Credentials::load(&config.identity, Service::Agent)?;
+        let control = ControlClient::new(credentials.clone(), &config.control)?;
         let isa = host_isa();
         anyhow::ensure!(
             isa.covers(IsaSet::BASELINE),
@@ -108,7 +112,7 @@ impl Host {
             0 => None,
             mib => Some(Shelf::open(data.join("snapshots"), mib << 20).context("cannot open the snapshots")?),
         };
-        let snapshots = Snapshots::new(shelf, Fleet::open(config)?, compiler, jailer.clone());
+        let snapshots = Snapshots::new(shelf, Fleet::open(config, &credentials)?, compiler, jailer.clone());
         let grants = GrantLedger::default();
         let fence =
             KeptFence::open(&data.join("epochs"), grants.clone()).context("cannot read the epochs")?;
@@ -121,6 +125,7 @@ impl Host {
             pager,
             keep_alive: Duration::from_millis(config.idle_ms),
             jailer,
+            credentials,
             control,
             versions: Arc::new(versions),
             snapshots,

@@ -28,8 +28,8 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tonic::transport::{Server, server::TcpIncoming};
-use warren_identity::{Service, server_tls};
+use tonic::transport::Server;
+use warren_identity::Incoming;
 use warren_proto::v1::{HostResources, worker_service_server::WorkerServiceServer};
 
 /// How long reclaiming everything may take at a stop.
@@ -55,12 +55,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen at {}", config.listen))?;
     let address = listener.local_addr()?;
     let (close, closing) = oneshot::channel::<()>();
-    let mut server = tokio::spawn(serve(Arc::clone(&host), config.clone(), listener, closing));
+    let mut server = tokio::spawn(serve(Arc::clone(&host), listener, closing));
     // These end by a defect alone. An agent without one of them would look alive and be of no use: it ends, is started
     // again, and adopts what runs.
     let mut chores = JoinSet::new();
     chores.spawn(Arc::clone(&host).make_room());
     chores.spawn(zygote::tend(Arc::clone(&host)));
+    chores.spawn(host.credentials.clone().watch());
     Snapshots::share_all(&host);
     if let Some(fleet) = host.snapshots.fleet().cloned() {
         chores.spawn(async move { fleet.scrub_own().await });
@@ -104,16 +105,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(
-    host: Arc<Host>,
-    config: Config,
-    listener: TcpListener,
-    closing: oneshot::Receiver<()>,
-) -> anyhow::Result<()> {
+async fn serve(host: Arc<Host>, listener: TcpListener, closing: oneshot::Receiver<()>) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<WorkerServiceServer<service::Worker>>().await;
+    let incoming = Incoming::new(listener, host.credentials.clone());
     let server = Server::builder()
-        .tls_config(server_tls(&config.identity, Service::Agent)?)?
         // A payload each way fits a stream's window, so that an invocation waits for no window update.
         .initial_stream_window_size(Some(8 << 20))
         .initial_connection_window_size(Some(64 << 20))
@@ -123,8 +119,7 @@ async fn serve(
         .add_service(health_service)
         .add_optional_service(host.snapshots.fleet().map(|fleet| service::for_workers(fleet.server())))
         .add_service(service::gated(host))
-        // On the listener: the builder's own setting does not reach connections that are handed in.
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
+        .serve_with_incoming_shutdown(incoming, async {
             let _ = closing.await;
         });
     server.await.context("the server ended")

@@ -15,6 +15,7 @@ mod pager;
 mod registers;
 mod rings;
 mod stores;
+mod wasi;
 
 use std::sync::LazyLock;
 
@@ -47,6 +48,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("chunk", stores::chunk_bytes),
     ("compile-answer", stores::compile_answer),
     ("jailer-request", messages::jailer_request),
+    ("wasi", wasi::wasi),
 ];
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {

@@ -185,6 +185,11 @@ impl Installation {
         &self.data
     }
 
+    /// What a client needs to know of it.
+    pub fn client_config(&self) -> Result<Config> {
+        Ok(Config::load(&self.config)?)
+    }
+
     /// The CLI with this installation's configuration, to its end.
     pub async fn cli(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(program("warren"));

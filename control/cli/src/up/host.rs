@@ -3,8 +3,9 @@
 use super::{
     Children, Options, READY_WITHIN, Stop,
     child::{Spec, Supervised},
+    identity::Identity,
     jailer::Jailer,
-    layout::{self, Layout, Users},
+    layout::{self, Layout},
     leftovers, probe,
     programs::Programs,
 };
@@ -15,7 +16,6 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 use warren_client::{Client, Config, Failure, Outcome};
-use warren_identity::Owners;
 use warren_image::Shelf;
 use warren_proto::v1::ListHostsRequest;
 
@@ -109,7 +109,7 @@ impl Host {
 
     /// Identity, jailer, control, agent. Gives what a client needs.
     pub(crate) async fn start(&mut self) -> Outcome<Config> {
-        let identity = self.identity()?;
+        let identity = self.identity().ensure()?;
         let probe = probe::ask(&self.programs, &self.layout.path("probe.json")).await;
         if let (Some(probe), Some(template)) = (&probe, &self.cpu_template) {
             probe.check(template)?;
@@ -148,18 +148,22 @@ impl Host {
         }
     }
 
-    /// Waits until a watcher has given up on its process.
+    /// Keeps certificates in time, until a watcher has given up on its process.
     pub(crate) async fn first_failure(&mut self) -> Failure {
+        let identity = self.identity();
         let mut pending: Vec<_> = self.children.iter_mut().map(|child| Box::pin(child.failed())).collect();
-        std::future::poll_fn(move |context| {
+        let failed = std::future::poll_fn(move |context| {
             for failure in &mut pending {
                 if let std::task::Poll::Ready(failure) = failure.as_mut().poll(context) {
                     return std::task::Poll::Ready(failure);
                 }
             }
             std::task::Poll::Pending
-        })
-        .await
+        });
+        tokio::select! {
+            failure = failed => failure,
+            () = identity.keep() => Failure::local("certificates are renewed no longer"),
+        }
     }
 
     /// Agent, control, the jailer if it is this run's; then looks whether anything is left. A second signal ends the patience.
@@ -190,14 +194,8 @@ impl Host {
         ready
     }
 
-    fn identity(&self) -> Outcome<warren_identity::LocalIdentity> {
-        let directory = self.layout.path("identity");
-        let failed = |error| Failure::local(format!("identity in {}: {error}", directory.display()));
-        let identity = warren_identity::ensure_local(&directory).map_err(failed)?;
-        if let Some(Users { agent, control }) = self.jailer.users() {
-            warren_identity::give_files(&directory, Owners { control, agent }).map_err(failed)?;
-        }
-        Ok(identity)
+    fn identity(&self) -> Identity {
+        Identity { directory: self.layout.path("identity"), users: self.jailer.users() }
     }
 
     /// Root's; a prepared one runs already.

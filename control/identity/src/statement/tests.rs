@@ -59,9 +59,11 @@ fn a_ca_of_the_same_name_is_another() {
         let text = std::fs::read_to_string(theirs.path().join(name)).unwrap();
         write(ours.path(), name, &text).unwrap();
     }
-    let said = signer(&ours).sign(PURPOSE, now, 3, b"yes").unwrap();
+    let said = signer(&theirs).sign(PURPOSE, now, 3, b"yes").unwrap();
     check(&ours, &said, now, "not of this fleet");
     check(&theirs, &said, now, "h1: ");
+    // Nor does a host of ours sign with such a pair.
+    assert!(StatementSigner::load(ours.path(), Service::Agent).is_err());
 }
 
 #[test]

@@ -1,19 +1,20 @@
 use super::*;
 use crate::{Observations, express};
-use std::task::{Context, Waker};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
-use tonic::transport::Endpoint;
+use std::{
+    task::{Context, Waker},
+    time::SystemTime,
+};
+use warren_identity::{Credentials, HostId, Line, Peer, Service, ensure_local_at};
 use warren_proto::v1::{FunctionLimits, HostResources, Kind, Network, Runtime};
 
 /// Wires that nobody answers: these tests never call.
 fn wires(address: &str) -> Result<Wires, tonic::transport::Error> {
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.connect_lazy();
-    Ok(Wires { channel, express: express(address, "host", Arc::new(tls)) })
+    let (dir, host) = (tempfile::tempdir().unwrap(), HostId::from_any("host"));
+    ensure_local_at(dir.path(), Some(host.clone()), SystemTime::now()).unwrap();
+    let credentials = Credentials::load(dir.path(), Service::Control).unwrap();
+    let peer = Peer::Worker(host);
+    let general = Line::new(credentials.clone(), &peer, address, |endpoint| endpoint)?;
+    Ok(Wires { general, express: express(address, &peer, credentials) })
 }
 
 fn runtime(name: &str, digest: &str) -> Runtime {

@@ -14,9 +14,9 @@ mod report;
 
 pub use report::{Announcement, report};
 
-use std::{path::Path, time::Duration};
-use tonic::transport::{Channel, Endpoint};
-use warren_identity::{Peer, Service};
+use std::{sync::Arc, time::Duration};
+use tonic::transport::Channel;
+use warren_identity::{Credentials, Line, Peer};
 use warren_proto::{
     MAX_MESSAGE_BYTES,
     v1::{FetchBlobRequest, fleet_service_client::FleetServiceClient},
@@ -30,29 +30,27 @@ const FETCH_PATIENCE: Duration = Duration::from_mins(1);
 /// Control's fleet service; connects when needed and again when control restarts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ControlClient {
-    fleet: FleetServiceClient<Channel>,
+    line: Arc<Line>,
 }
 
 impl ControlClient {
-    /// Must be called inside the runtime.
-    pub fn new(identity: &Path, control: &str) -> anyhow::Result<Self> {
-        let tls = warren_identity::client_tls(identity, Service::Agent, &Peer::Control)?;
-        let endpoint = Endpoint::from_shared(control.to_owned())?
-            .tls_config(tls)?
-            .connect_timeout(CONNECT_PATIENCE)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true);
-        let fleet =
-            FleetServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { fleet })
+    /// To control at `https://HOST:PORT`. Must be called inside the runtime.
+    pub fn new(credentials: Credentials, control: &str) -> anyhow::Result<Self> {
+        let address = control.strip_prefix("https://").unwrap_or(control).trim_end_matches('/');
+        let line = Line::new(credentials, &Peer::Control, address, |endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_PATIENCE)
+                .http2_keep_alive_interval(Duration::from_secs(10))
+                .keep_alive_timeout(Duration::from_secs(5))
+        })?;
+        Ok(Self { line: Arc::new(line) })
     }
 
     /// A blob of at most `limit` bytes; its digest is the caller's to check.
     pub async fn fetch_blob(&self, digest: &str, limit: usize) -> Result<bytes::Bytes, String> {
         let fetch = async {
             let request = FetchBlobRequest { digest: digest.to_owned() };
-            let answer = self.fleet.clone().fetch_blob(request).await;
+            let answer = self.fleet().fetch_blob(request).await;
             let mut chunks = answer.map_err(|status| status.message().to_owned())?.into_inner();
             let mut blob = bytes::BytesMut::new();
             while let Some(chunk) = chunks.message().await.map_err(|status| status.message().to_owned())? {
@@ -70,6 +68,6 @@ impl ControlClient {
     }
 
     fn fleet(&self) -> FleetServiceClient<Channel> {
-        self.fleet.clone()
+        FleetServiceClient::new(self.line.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 }

@@ -179,7 +179,8 @@ impl Fleet {
 
     fn judged(&self, name: EntryName, bytes: &[u8]) -> Option<FleetSnapshot> {
         let key = SnapshotKey::from_bytes(name.0);
-        entry::judge(&self.verifier, key, bytes, SystemTime::now(), self.generation, &self.keys).ok()
+        entry::judge(&self.credentials.verifier(), key, bytes, SystemTime::now(), self.generation, &self.keys)
+            .ok()
     }
 }
 

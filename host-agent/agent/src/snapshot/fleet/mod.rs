@@ -57,7 +57,7 @@ use warren_chunks::{
     l3::{EntryName, OriginError},
     store::{Fetched, ReadError},
 };
-use warren_identity::{Service, StatementSigner, StatementVerifier};
+use warren_identity::Credentials;
 use warren_proto::v1;
 
 /// How long a cold start waits for the origin's answer.
@@ -70,8 +70,7 @@ const OFF_THE_PATH: Duration = Duration::from_secs(5);
 pub struct Fleet {
     tiers: Tiers,
     keys: Keys,
-    signer: StatementSigner,
-    verifier: StatementVerifier,
+    credentials: Credentials,
     /// Of what is published here, and the least that is believed.
     generation: u32,
     book: Mutex<Book>,
@@ -103,17 +102,14 @@ struct Counts {
 
 impl Fleet {
     /// As the command line says; `None` if it names no origin.
-    pub fn open(config: &Config) -> anyhow::Result<Option<Arc<Self>>> {
+    pub fn open(config: &Config, credentials: &Credentials) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(place) = config.snapshot_origin.clone() else { return Ok(None) };
         let keys = Keys::load(&config.identity).context("snapshots cannot be shared")?;
-        let signer = StatementSigner::load(&config.identity, Service::Agent)?;
-        let verifier = StatementVerifier::load(&config.identity)?;
         let generation = config.snapshot_min_generation;
         Ok(Some(Arc::new(Self {
-            tiers: Tiers::open(config, place)?,
+            tiers: Tiers::open(config, place, credentials)?,
             keys,
-            signer,
-            verifier,
+            credentials: credentials.clone(),
             generation,
             book: Mutex::default(),
             counts: Counts::default(),
@@ -188,7 +184,8 @@ impl Fleet {
 
     fn judge(&self, of: &SnapshotOf, bytes: &[u8]) -> Result<FleetSnapshot, EntryError> {
         let now = SystemTime::now();
-        let judged = entry::judge(&self.verifier, of.key(), bytes, now, self.generation, &self.keys)?;
+        let judged =
+            entry::judge(&self.credentials.verifier(), of.key(), bytes, now, self.generation, &self.keys)?;
         if judged.head.of() == of { Ok(judged) } else { Err(EntryError::Other) }
     }
 

@@ -3,13 +3,11 @@
 use crate::config::Config;
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tonic::transport::{Channel, Endpoint};
 use warren_chunks::l2::{Peer, PeerLimits, Peers};
-use warren_identity::{HostId, Peer as Role, Service, client_tls};
+use warren_identity::{Credentials, HostId, Line, Peer as Role};
 use warren_proto::v1;
 
 /// Most of them that are believed to be.
@@ -20,7 +18,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// The neighbours, as a list that control replaces.
 #[derive(Debug)]
 pub(super) struct Neighbours {
-    identity: PathBuf,
+    credentials: Credentials,
     peers: Arc<Peers>,
     known: Mutex<Known>,
 }
@@ -29,14 +27,14 @@ pub(super) struct Neighbours {
 struct Known {
     revision: u64,
     /// By name and address: a connection outlives the lists it is on.
-    channels: HashMap<(String, String), Channel>,
+    lines: HashMap<(String, String), Line>,
 }
 
 impl Neighbours {
-    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn new(config: &Config, credentials: Credentials) -> anyhow::Result<Self> {
         let own = config.host_id()?;
         let peers = Arc::new(Peers::new(own, Vec::new(), PeerLimits::default()));
-        Ok(Self { identity: config.identity.clone(), peers, known: Mutex::default() })
+        Ok(Self { credentials, peers, known: Mutex::default() })
     }
 
     pub(super) fn peers(&self) -> Arc<Peers> {
@@ -52,16 +50,16 @@ impl Neighbours {
         self.peers.others()
     }
 
-    /// Takes another list. Must be called inside the runtime; reads this agent's certificate.
+    /// Takes another list. Must be called inside the runtime. Those that stay are asked with the certificate in use.
     pub(super) fn meet(&self, list: v1::Neighbours) {
         let mut known = self.known();
-        let mut channels = HashMap::new();
+        let mut lines = HashMap::new();
         for v1::Neighbour { host_id, address } in list.all.into_iter().take(MOST) {
             let key = (host_id, address);
-            let channel = match known.channels.remove(&key) {
-                Some(channel) => channel,
-                None => match self.channel(&key.0, &key.1) {
-                    Ok(channel) => channel,
+            let line = match known.lines.remove(&key) {
+                Some(line) => line,
+                None => match self.line(&key.0, &key.1) {
+                    Ok(line) => line,
                     Err(error) => {
                         let (host, address) = key;
                         tracing::warn!(host, address, "a neighbour cannot be asked: {error:#}");
@@ -69,25 +67,22 @@ impl Neighbours {
                     }
                 },
             };
-            channels.insert(key, channel);
+            lines.insert(key, line);
         }
-        let peers =
-            channels.iter().map(|((id, _), channel)| Peer { id: id.clone(), channel: channel.clone() });
+        let peers = lines.iter().map(|((id, _), line)| Peer { id: id.clone(), channel: line.channel() });
         self.peers.replace(peers.collect());
-        *known = Known { revision: list.revision, channels };
+        *known = Known { revision: list.revision, lines };
     }
 
     /// A way to the agent of that host, and to no other.
-    fn channel(&self, host: &str, address: &str) -> anyhow::Result<Channel> {
+    fn line(&self, host: &str, address: &str) -> anyhow::Result<Line> {
         let role = Role::Worker(HostId::new(host)?);
-        let tls = client_tls(&self.identity, Service::Agent, &role)?;
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))?
-            .tls_config(tls)?
-            .connect_timeout(CONNECT_PATIENCE)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true);
-        Ok(endpoint.connect_lazy())
+        Ok(Line::new(self.credentials.clone(), &role, address, |endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_PATIENCE)
+                .http2_keep_alive_interval(Duration::from_secs(10))
+                .keep_alive_timeout(Duration::from_secs(5))
+        })?)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -191,7 +191,8 @@ impl Fleet {
         stored: Stored,
     ) -> Result<bytes::Bytes, IdentityError> {
         let facts = Facts { head, memory, disk, sequence, stored };
-        entry::sign(&self.signer, facts, SystemTime::now(), self.generation).map(bytes::Bytes::from)
+        entry::sign(&self.credentials.signer(), facts, SystemTime::now(), self.generation)
+            .map(bytes::Bytes::from)
     }
 
     async fn manifest(&self, store: &Store, manifest: &Manifest) -> Result<Name, ShareError> {

@@ -6,6 +6,7 @@ use clap::Parser as _;
 use std::{fs, fs::File, path::Path};
 use tempfile::TempDir;
 use warren_artefact::{Digest, GuestOf, Part, Processor, SnapshotHead};
+use warren_identity::Service;
 use warren_state::{
     linux::{LinuxState, device::Devices, vcpu::VcpuState},
     wasm::Area,
@@ -26,7 +27,8 @@ fn host(fleet: &TempDir) -> (TempDir, Arc<Fleet>) {
         flag("snapshot-origin", &fleet.path().join("origin")),
     ];
     let words = std::iter::once("warren-agent").chain(flags.iter().map(String::as_str));
-    let opened = Fleet::open(&Config::parse_from(words)).unwrap().unwrap();
+    let credentials = Credentials::load(fleet.path(), Service::Agent).unwrap();
+    let opened = Fleet::open(&Config::parse_from(words), &credentials).unwrap().unwrap();
     (data, opened)
 }
 

@@ -12,6 +12,7 @@ use warren_chunks::{
     l3::{OriginError, OriginLimits},
     store::Scrubbed,
 };
+use warren_identity::Credentials;
 use warren_proto::v1;
 
 /// Sealed chunks kept in memory: an agent reads each about once.
@@ -35,7 +36,7 @@ pub(super) struct Tiers {
 
 impl Tiers {
     /// As the command line says, over this origin.
-    pub(super) fn open(config: &Config, place: Place) -> anyhow::Result<Self> {
+    pub(super) fn open(config: &Config, place: Place, credentials: &Credentials) -> anyhow::Result<Self> {
         let folder = config.data.join("shared-chunks");
         let disk = match config.snapshot_chunks_mib {
             0 => None,
@@ -48,7 +49,7 @@ impl Tiers {
             place,
             service: l2::Service::new(local.clone(), GIVEN_AT_ONCE),
             local,
-            neighbours: Neighbours::new(config)?,
+            neighbours: Neighbours::new(config, credentials.clone())?,
             store: OnceCell::new(),
             scrubbed: AtomicU64::new(0),
             repaired: AtomicU64::new(0),
