@@ -130,8 +130,8 @@ async fn hosts_of_two_processors_share_with_their_like_alone() {
     for (host_number, of) in (1..).zip(&guests) {
         let (_data, fleet) = host(&place);
         assert!(fleet.find_patiently(of).await.is_none(), "another's is taken for this one's");
-        let runtime = Arc::new(written(of.runtime().unwrap(), &[host_number; 8 * PAGE]));
-        let function = written(of.clone(), &[host_number + 10; 8 * PAGE]);
+        let runtime = Arc::new(written(of.runtime().unwrap(), &vec![host_number; 8 * PAGE]));
+        let function = written(of.clone(), &vec![host_number + 10; 8 * PAGE]);
         fleet.publish(&runtime, None).await.unwrap();
         fleet.publish(&function, Some(Arc::clone(&runtime))).await.unwrap();
         kept.push((function.head.memory(), runtime.head.memory()));
