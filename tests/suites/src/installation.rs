@@ -185,11 +185,6 @@ impl Installation {
         &self.data
     }
 
-    /// What a client needs to know of it.
-    pub fn client_config(&self) -> Result<Config> {
-        Ok(Config::load(&self.config)?)
-    }
-
     /// The CLI with this installation's configuration, to its end.
     pub async fn cli(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(program("warren"));

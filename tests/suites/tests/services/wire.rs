@@ -18,6 +18,7 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     },
 };
+use warren_client::Config;
 use warren_identity::{Credentials, HostId, Owners, Peer, Service, ensure_local_at, give_files};
 use warren_proto::v1::ListHostsRequest;
 use warren_suites::Installation;
@@ -35,7 +36,7 @@ pub(crate) async fn both(warren: &Installation) -> Result<[Served; 2]> {
     let hosts = warren.client.admin().list_hosts(ListHostsRequest {}).await?.into_inner().hosts;
     let host = hosts.into_iter().next().context("no host")?;
     let peer = Peer::Worker(HostId::new(host.id)?);
-    let endpoint = warren.client_config()?.endpoint;
+    let endpoint = Config::load(&warren.data().join("client.toml"))?.endpoint;
     let control = endpoint.strip_prefix("https://").context("an endpoint without TLS")?.parse()?;
     let ours = Credentials::load(&identity(warren), Service::Control)?;
     Ok([
