@@ -72,7 +72,14 @@ impl Neighbour {
         let (mut control, invoke) = (connect(Role::Control), connect(Role::Invoke));
         let reply = load(&mut control, &spec(1), &[&support::sealed(b"R")]);
         assert!(matches!(reply, ControlReply::Loaded { .. }), "{reply:?}");
-        Some(Self { invoke, called: 0, _running: running, _control: control, _jailer: jailer, _folder: folder })
+        Some(Self {
+            invoke,
+            called: 0,
+            _running: running,
+            _control: control,
+            _jailer: jailer,
+            _folder: folder,
+        })
     }
 
     /// How long each of a few calls takes.
