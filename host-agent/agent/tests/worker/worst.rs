@@ -10,7 +10,7 @@ use warren_proto::{error::WireError, v1::FunctionVersion};
 
 /// What an event does, the event, and its answer or what the agent says of it.
 const WORST: [(&str, &[u8], Result<&[u8], &str>); 8] = [
-    ("spin", b"s", Err(OVER)),
+    ("spin", b"s", Err(TIMED_OUT)),
     ("take memory", b"m", Err("FUNCTION_OUT_OF_MEMORY")),
     ("recurse", b"r", Err("FUNCTION_STACK_OVERFLOW")),
     // What it floods with lies where its event was.
@@ -21,8 +21,9 @@ const WORST: [(&str, &[u8], Result<&[u8], &str>); 8] = [
     ("echo", b"x", Ok(b"x")),
 ];
 
-/// Where processor time is short anything may end so.
-const OVER: &str = "FUNCTION_TIMED_OUT";
+/// Where processor time is short anything may end so: its time is over, or its VMM has not come to say so within five seconds more.
+const OVER: [&str; 2] = [TIMED_OUT, "SANDBOX_LOST"];
+const TIMED_OUT: &str = "FUNCTION_TIMED_OUT";
 
 const ANSWERED: &str = "answered";
 
@@ -49,7 +50,7 @@ async fn rages(rig: &Rig, worst: &FunctionVersion, number: usize) -> Ends {
             Ok(answer) => Ok(answer.payload),
             Err(status) => Err(WireError::from_status(&status).reason),
         };
-        let is_over = matches!(&said, Err(reason) if reason == OVER);
+        let is_over = matches!(&said, Err(reason) if OVER.contains(&reason.as_str()));
         let is_right = match (&said, wanted) {
             (Ok(answer), Ok(wanted)) => answer[..] == *wanted,
             (Err(reason), Err(wanted)) => reason == wanted,
