@@ -151,7 +151,8 @@ async fn beside(places: &Places, system: &System, report: &mut Report, neighbour
         ">= 200 sandboxes",
     );
     let mib = |kib: i64| f64::from(i32::try_from(kib).unwrap_or(i32::MAX)) / 1024.0;
-    report.value("fairness", "agent-memory", "MiB", (mib(holds), mib(holds)), 1, ("before", mib(held)), "");
+    let beside = ("itself before", mib(holds) / mib(held));
+    report.value("fairness", "agent-memory", "MiB", (mib(holds), mib(holds)), 1, beside, "");
     Ok(())
 }
 
