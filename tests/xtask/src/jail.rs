@@ -74,12 +74,7 @@ fn lab(programs: &[TestProgram]) -> Result<Vec<Part>> {
 }
 
 /// A suite on the lab host, with what its jails start beside it.
-fn in_lab(
-    programs: &[TestProgram],
-    place: Place,
-    environment: &str,
-    words: &str,
-) -> Result<Command> {
+fn in_lab(programs: &[TestProgram], place: Place, environment: &str, words: &str) -> Result<Command> {
     let program = find(programs, place)?;
     let mut command = Command::new(paths::built("warren-lab"));
     command.args(["--limit", if environment.is_empty() { "900" } else { "1800" }]);
