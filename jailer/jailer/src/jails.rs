@@ -18,7 +18,7 @@ use crate::{
     network::Network,
     programs::{Programs, open_anew},
     slots::Slots,
-    spawn::Spawner,
+    spawn::{Faults, Spawner},
 };
 use refused::check_limits;
 use rustix::{
@@ -61,6 +61,8 @@ pub(crate) struct Host {
     pub(crate) network: Result<Network, String>,
     /// For tests: the step that is made to fail.
     pub(crate) fail_at: Option<String>,
+    /// For tests: the step before which the process is killed.
+    pub(crate) kill_at: Option<String>,
 }
 
 /// The jails.
@@ -167,7 +169,7 @@ impl Jails {
             programs: &self.host.programs,
             processes: self.host.processes.as_fd(),
             mounts: self.host.mounts.as_fd(),
-            fail_at: self.host.fail_at.as_deref(),
+            faults: Faults { fail_at: self.host.fail_at.as_deref(), kill_at: self.host.kill_at.as_deref() },
         };
         match spawner.spawn(&plan, passed) {
             Ok(running) => {

@@ -55,6 +55,9 @@ pub(crate) enum SpawnError {
     /// The child neither failed nor reached exec.
     #[error("the program was not started in time")]
     Stuck,
+    /// Somebody killed the child before exec: nothing of the program has run.
+    #[error("its process was killed before the program was started")]
+    Killed { step: String },
 }
 
 impl SpawnError {
@@ -62,7 +65,7 @@ impl SpawnError {
     pub(crate) fn step(&self) -> &str {
         match self {
             Self::Lacking(_) | Self::Descriptor { .. } => "request",
-            Self::Step { step, .. } => step,
+            Self::Step { step, .. } | Self::Killed { step } => step,
             Self::Group(_) => "cgroup",
             Self::Stuck => "exec",
         }
@@ -72,7 +75,7 @@ impl SpawnError {
     pub(crate) fn is_retryable(&self) -> bool {
         let errno = match self {
             Self::Lacking(_) | Self::Descriptor { .. } => return false,
-            Self::Stuck => return true,
+            Self::Stuck | Self::Killed { .. } => return true,
             Self::Step { source, .. } => Some(*source),
             Self::Group(error) => error.errno(),
         };
@@ -97,8 +100,16 @@ pub(crate) struct Spawner<'a> {
     pub(crate) processes: BorrowedFd<'a>,
     /// The jailer's own mount namespace.
     pub(crate) mounts: BorrowedFd<'a>,
-    /// For tests: the step that is made to fail.
+    pub(crate) faults: Faults<'a>,
+}
+
+/// For tests: what goes wrong with every jail.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults<'a> {
+    /// The step that fails.
     pub(crate) fail_at: Option<&'a str>,
+    /// The step before which the child is killed; of its own steps, whichever it has come to once it was let go.
+    pub(crate) kill_at: Option<&'a str>,
 }
 
 impl Spawner<'_> {
@@ -109,8 +120,11 @@ impl Spawner<'_> {
         let mut grouped: Option<Grouped<'_>> = None;
         let mut cloned: Option<Cloned<'_>> = None;
         for step in &plan.steps {
-            if step.is_jailers() && self.fail_at == Some(step.name()) {
+            if step.is_jailers() && self.faults.fail_at == Some(step.name()) {
                 return Err(failed(step)(Errno::IO));
+            }
+            if let (Some(child), true) = (&cloned, self.faults.kill_at == Some(step.name())) {
+                child.kill();
             }
             match (step, &grouped, &cloned) {
                 (Step::Cgroup { groups, .. }, None, None) => {
@@ -124,14 +138,18 @@ impl Spawner<'_> {
                     );
                 }
                 (Step::MapUser { id }, _, Some(child)) => {
-                    child.map_user(self.processes, *id).map_err(failed(step))?;
+                    child.map_user(self.processes, *id).map_err(|errno| child.failed(step.name(), errno))?;
                 }
-                (Step::Attach { by_clone: false }, _, Some(child)) => child.attach().map_err(failed(step))?,
+                (Step::Attach { by_clone: false }, _, Some(child)) => {
+                    child.attach().map_err(|errno| child.failed(step.name(), errno))?;
+                }
                 (Step::Attach { by_clone: true }, _, Some(_)) => {}
                 _ => break,
             }
         }
-        cloned.ok_or(SpawnError::Stuck)?.finish(plan)
+        let ends =
+            plan.steps.iter().any(|step| !step.is_jailers() && self.faults.kill_at == Some(step.name()));
+        cloned.ok_or(SpawnError::Stuck)?.finish(plan, ends)
     }
 
     /// The plan's descriptors in order, each with a number that no place has.
@@ -224,7 +242,7 @@ impl Spawner<'_> {
         );
         let (pid, pidfd) = sys::clone_child(flags, group.as_ref().map(AsFd::as_fd), || {
             sys::close(ours_raw);
-            run_child(&plan.steps, &mut child, self.fail_at);
+            run_child(&plan.steps, &mut child, self.faults.fail_at);
         })?;
         Ok(Cloned { running: Some(Running { pid, pidfd }), status: ours, groups })
     }
@@ -284,14 +302,45 @@ impl Cloned<'_> {
         write_file(processes, &format!("{pid}/gid_map"), &line)
     }
 
+    /// What an error means: one that is dying takes nothing any more, and its end of the socket is closed before it is dead.
+    fn failed(&self, step: &str, source: Errno) -> SpawnError {
+        let step = step.to_owned();
+        match source {
+            Errno::SRCH | Errno::PIPE | Errno::CONNRESET => SpawnError::Killed { step },
+            _ if self.was_killed() => SpawnError::Killed { step },
+            _ => SpawnError::Step { step, source },
+        }
+    }
+
+    /// Whether it is dead by SIGKILL: of a child's own steps none ends it so.
+    fn was_killed(&self) -> bool {
+        let looks = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = self.running.as_ref().map(|running| waitid(WaitId::PidFd(running.pidfd.as_fd()), looks));
+        let signal =
+            ended.and_then(|ended| ended.ok().flatten()).and_then(|ended| ended.terminating_signal());
+        signal == Some(Signal::KILL.as_raw())
+    }
+
+    /// For tests: kills it, and sees it dead.
+    fn kill(&self) {
+        if let Some(running) = &self.running {
+            let _ = pidfd_send_signal(&running.pidfd, Signal::KILL);
+            let _ =
+                waitid(WaitId::PidFd(running.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        }
+    }
+
     fn attach(&self) -> Result<(), Errno> {
         self.groups.parents.attach(&self.groups.groups, self.pid())
     }
 
-    /// Lets the child go and waits until exec closes its end of the status socket.
-    fn finish(mut self, plan: &Plan) -> Result<Running, SpawnError> {
-        let here = |source| SpawnError::Step { step: "exec".to_owned(), source };
+    /// Lets the child go and waits until exec closes its end of the status socket. With `kill` (tests) it is killed meanwhile.
+    fn finish(mut self, plan: &Plan, kill: bool) -> Result<Running, SpawnError> {
+        let here = |source| self.failed("exec", source);
         send(&self.status, b"g", SendFlags::NOSIGNAL).map_err(here)?;
+        if kill {
+            self.kill();
+        }
         let mut waiting = [PollFd::new(&self.status, PollFlags::IN)];
         loop {
             match poll(&mut waiting, Some(&EXEC_TIMEOUT)) {
@@ -307,6 +356,10 @@ impl Cloned<'_> {
             let failure = ChildFailure::from_bytes(bytes.get(..told).unwrap_or_default());
             let step = plan.steps.get(failure.step).map_or("exec", Step::name);
             return Err(SpawnError::Step { step: step.to_owned(), source: failure.errno });
+        }
+        // Nobody says whether exec or death closed it. Who is dead by now was asked nothing yet; later ends are told by the pidfd.
+        if self.was_killed() {
+            return Err(SpawnError::Killed { step: "exec".to_owned() });
         }
         self.groups.keep = true;
         self.running.take().ok_or(SpawnError::Stuck)

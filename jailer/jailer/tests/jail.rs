@@ -135,7 +135,7 @@ fn the_limits_are_set_where_the_plan_says() {
             ("memory.oom.group", "1"),
             ("pids.max", "16"),
             ("cpu.shares", "512"),
-            ("cpu.weight", "50"),
+            ("cpu.weight", "500"),
             ("cpu.cfs_quota_us", "50000"),
             ("cpu.max", "50000 100000"),
         ] {

@@ -121,6 +121,28 @@ fn a_failure_at_any_step_leaves_nothing() {
     }
 }
 
+/// Whose process is killed before its program has begun may be asked for again: nothing has run, and nothing is left.
+#[test]
+fn who_is_killed_before_exec_may_be_asked_for_again() {
+    common::require_root();
+    for step in ["map-user", "attach", "session", "exec"] {
+        let jailer = Jailer::start(&["--kill-at", step, "--slots", "1"]);
+        let mut client = jailer.connect();
+        let files = jailer.open_files(&mut client);
+        for _ in 0..3 {
+            match client.try_spawn("a", LIMITS).err() {
+                Some(Reply::Failed { retryable: true, message, .. }) => {
+                    assert!(message.contains("killed before"), "{step}: {message}");
+                }
+                other => panic!("{step}: {other:?}"),
+            }
+            jailer.assert_clean();
+        }
+        assert_eq!(jailer.open_files(&mut client), files, "{step}");
+        assert!(client.list().is_empty());
+    }
+}
+
 #[test]
 fn a_new_jailer_adopts_what_lives_and_clears_what_does_not() {
     let jailer = Jailer::start(&[]);

@@ -116,7 +116,7 @@ fn settings(
             out.push(("memory.oom.group", "1".to_string()));
         }
         (CgroupVersion::V1, Controller::Cpu) => {
-            let shares = (u64::from(limits.cpu_millis) * 1024 / 1000).clamp(2, 262_144);
+            let shares = ((u64::from(limits.cpu_millis) * 1024 + 500) / 1000).clamp(2, 262_144);
             out.push(("cpu.shares", shares.to_string()));
             if limits.cpu_hard {
                 out.push(("cpu.cfs_period_us", CPU_PERIOD_US.to_string()));
@@ -124,7 +124,9 @@ fn settings(
             }
         }
         (CgroupVersion::V2, Controller::Cpu) => {
-            let weight = (limits.cpu_millis / 10).clamp(1, 10_000);
+            // Every group beside it is a jail's too, so what counts is the proportion alone: not tenths, of which a small
+            // sandbox has too few to be counted in. The kernel's usual 100 stands nowhere among them.
+            let weight = limits.cpu_millis.clamp(1, 10_000);
             out.push(("cpu.weight", weight.to_string()));
             if limits.cpu_hard {
                 out.push(("cpu.max", format!("{quota} {CPU_PERIOD_US}")));
@@ -154,6 +156,20 @@ mod tests {
     }
 
     proptest! {
+        /// What jails beside each other have is what they were given, to a hundredth: from the least sandbox to ten cores.
+        #[test]
+        fn cpu_is_in_proportion(cpu_millis in 50..=10_000_u32) {
+            let parent = CgroupParent { path: "/cg".into(), controllers: Vec::new(), swap: false };
+            let limits = Limits { memory_bytes: 1, cpu_millis, cpu_hard: false, pids: 1, cpu_seconds: 0 };
+            // A core is 1024 shares of version 1. Of version 2 it is a weight of 1000, whatever the kernel makes of that.
+            for (version, whole) in [(CgroupVersion::V1, 1024), (CgroupVersion::V2, 1000)] {
+                let set = settings(version, &parent, Controller::Cpu, &limits);
+                let given: u64 = set[0].1.parse().unwrap();
+                let due = u64::from(cpu_millis) * whole;
+                prop_assert!((given * 1000).abs_diff(due) * 100 <= due, "{set:?} for {cpu_millis}");
+            }
+        }
+
         #[test]
         fn directory_names_come_back(slot: u32, name in "[a-z0-9][a-z0-9-]{0,39}") {
             let name = SandboxName::new(name).unwrap();

@@ -81,6 +81,21 @@ impl System {
         Ok(Self { process, config, folder })
     }
 
+    /// The process of its agent: the child of `warren up` that is called so.
+    pub(crate) fn agent(&self) -> Result<i32> {
+        let own = self.process.id().context("it ended by itself")?;
+        // Of each thread its own.
+        let mut children = String::new();
+        for thread in fs::read_dir(format!("/proc/{own}/task"))? {
+            children += &fs::read_to_string(thread?.path().join("children"))?;
+        }
+        let is_agent = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "warren-agent")
+        };
+        let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        children.find(is_agent).context("there is no agent")
+    }
+
     /// A client with a connection of its own.
     pub(crate) async fn invoker(&self) -> Result<Invoker> {
         Ok(Client::connect(&self.config).await?.invoke())

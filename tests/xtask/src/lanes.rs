@@ -4,7 +4,7 @@
 //! all.
 
 use crate::shell;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::{
     collections::VecDeque,
     io::{BufRead as _, BufReader, Read},
@@ -40,15 +40,44 @@ pub(crate) struct Ended {
 
 /// Runs all of them to their ends, in this order as far as there are lanes: the longest first, so that the lanes end together.
 pub(crate) fn run(what: &str, parts: Vec<Part>) -> Vec<Ended> {
-    let begin = Instant::now();
     let lanes = thread::available_parallelism().map_or(1, usize::from).min(LANES);
-    println!("==> {what}: {} parts, {lanes} at once", parts.len());
-    let waiting = Mutex::new(VecDeque::from(parts));
+    let queue = Mutex::new(VecDeque::from(parts));
+    follow_all(what, &vec![&queue; lanes])
+}
+
+/// Runs all of every queue, a lane each, sums up, and fails if one did.
+pub(crate) fn all_of(what: &str, queues: Vec<Vec<Part>>) -> Result<()> {
+    let (begin, all) = (Instant::now(), queues.iter().map(Vec::len).sum());
+    let queues: Vec<_> = queues.into_iter().map(|parts| Mutex::new(VecDeque::from(parts))).collect();
+    sum_up(what, all, begin, &follow_all(what, &queues.iter().collect::<Vec<_>>()))
+}
+
+/// The last lines of a soak of so many parts; an error names those that failed.
+pub(crate) fn sum_up(what: &str, all: usize, begin: Instant, ended: &[Ended]) -> Result<()> {
+    let failed: Vec<_> =
+        ended.iter().filter(|end| end.failure.is_some()).map(|end| end.name.as_str()).collect();
+    let passed = ended.len() - failed.len();
+    println!("==> {what}: {passed} of {all} parts passed, in {}", shell::short(begin.elapsed()));
+    if !failed.is_empty() || ended.len() != all {
+        bail!("{what} failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// A lane for each of these queues; two of them may be one.
+fn follow_all(what: &str, lanes: &[&Mutex<VecDeque<Part>>]) -> Vec<Ended> {
+    let begin = Instant::now();
+    let mut parts = 0;
+    for (at, queue) in lanes.iter().enumerate() {
+        let is_new = !lanes.iter().take(at).any(|other| std::ptr::eq(*other, *queue));
+        parts += queue.lock().map_or(0, |queue| if is_new { queue.len() } else { 0 });
+    }
+    println!("==> {what}: {parts} parts, {} at once", lanes.len());
     let ended = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..lanes {
+        for queue in lanes {
             scope.spawn(|| {
-                while let Some(part) = next(&waiting) {
+                while let Some(part) = next(queue) {
                     let end = part.run(begin);
                     if let Ok(mut ended) = ended.lock() {
                         ended.push(end);

@@ -7,7 +7,7 @@ use crate::{
     lanes::{self, Part},
     network, paths,
     programs::TestProgram,
-    runtimes, setup, shell,
+    runtimes, setup,
 };
 use anyhow::{Context as _, Result, bail};
 use std::{process::Command, time::Instant};
@@ -23,18 +23,7 @@ pub(crate) fn soak(programs: &[TestProgram], only: &str) -> Result<()> {
         bail!("no part of soak linux begins with {only:?}");
     }
     let (begin, all) = (Instant::now(), parts.len());
-    let ended = lanes::run("soak linux", parts);
-    let failed: Vec<_> =
-        ended.iter().filter(|end| end.failure.is_some()).map(|end| end.name.as_str()).collect();
-    println!(
-        "==> soak linux: {} of {all} parts passed, in {}",
-        ended.len() - failed.len(),
-        shell::short(begin.elapsed())
-    );
-    if !failed.is_empty() || ended.len() != all {
-        bail!("soak linux failed: {}", failed.join(", "));
-    }
-    Ok(())
+    lanes::sum_up("soak linux", all, begin, &lanes::run("soak linux", parts))
 }
 
 /// The longest first, so that the lanes end together.

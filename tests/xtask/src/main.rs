@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod fuzz;
 mod guests;
+mod jail;
 mod lanes;
 mod link;
 mod linux;
@@ -61,12 +62,13 @@ enum Task {
     Check(check::Options),
     /// Run the full form of one suite.
     #[command(
-        after_help = "Examples:\n  cargo xtask soak warm\n  cargo xtask soak linux\n  cargo xtask soak linux network\n  cargo xtask soak all"
+        after_help = "Examples:\n  cargo xtask soak warm\n  cargo xtask soak linux\n  cargo xtask soak linux network\n  \
+                      cargo xtask soak jail\n  cargo xtask soak jail 'hostile processes'\n  cargo xtask soak all"
     )]
     Soak {
         /// Suite name; `cargo xtask soak list` prints them.
         name: String,
-        /// Of `linux` only the parts whose names begin so.
+        /// Of `linux` and `jail` only the parts whose names begin so.
         #[arg(default_value = "")]
         part: String,
     },
@@ -78,7 +80,7 @@ enum Task {
     Bench {
         /// Benchmark name; `cargo xtask bench list` prints them.
         name: String,
-        /// Which host: this machine, or the lab host in virtual time (vm-cold, vm-warm).
+        /// Which host: this machine, or the lab host (vm-cold, vm-restore, vm-warm in virtual time; shares of fairness).
         #[arg(long, value_parser = ["local", "lab"], default_value = "local")]
         host: String,
         /// Passed on to the benchmark.

@@ -1,7 +1,7 @@
 //! `test`, `soak`, `bench`, `lab`.
 
 use crate::{
-    build, check, fuzz, guests,
+    build, check, fuzz, guests, jail,
     lanes::{self, Part},
     link, linux, network, paths, prepare,
     programs::{self, TestProgram},
@@ -163,7 +163,7 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
     parts.push(part("lab::prepared", lab_command(&prepared, "sh /opt/tests/prepared.sh")));
     let suites = [
         ("jailer/jailer", &["jail", "hostile", "life"][..], ""),
-        ("tests/escape", &["escape"], ""),
+        ("tests/escape", &["escape"], "WARREN_VMM=/opt/warren/bin/warren-vmm "),
         (
             "vmm/monitor",
             &["contract", "hostile_guest", "hostile_agent", "seal", "snapshots", "reset", "real_guest"],
@@ -186,7 +186,9 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
             }
             carries.push((program.file.clone(), format!("/opt/tests/{test}")));
             let command = format!("cd /opt/tests && {environment}./{test}");
-            parts.push(part(&name, lab_command(&carries, &command)));
+            // Its neighbour is a VM: the host's first and last make its kernel patch itself.
+            let on_installed_emulator = place == "tests/escape";
+            parts.push(Part { on_installed_emulator, ..part(&name, lab_command(&carries, &command)) });
         }
     }
     // The longest of all, and so the first.
@@ -234,7 +236,7 @@ fn lab_with(flags: &[&str], carries: &[(PathBuf, String)], words: &str) -> Comma
     command
 }
 
-/// The full form of one suite; of `linux`, the parts whose names begin with `part`.
+/// The full form of one suite; of `linux` and `jail`, the parts whose names begin with `part`.
 pub(crate) fn soak(name: &str, part: &str) -> Result<()> {
     build::run(&build::Options::default())?;
     let programs = programs::build()?;
@@ -243,7 +245,7 @@ pub(crate) fn soak(name: &str, part: &str) -> Result<()> {
         for suite in &suites {
             println!("{}", suite.name);
         }
-        println!("linux\nfuzz");
+        println!("linux\njail\nfuzz");
         return Ok(());
     }
     if name == "fuzz" || name == "all" {
@@ -259,6 +261,12 @@ pub(crate) fn soak(name: &str, part: &str) -> Result<()> {
     if name == "linux" || name == "all" {
         linux::soak(&programs, part)?;
         if name == "linux" {
+            return Ok(());
+        }
+    }
+    if name == "jail" || name == "all" {
+        jail::soak(&programs, part)?;
+        if name == "jail" {
             return Ok(());
         }
     }
@@ -327,6 +335,9 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
 /// One benchmark on the lab host, in virtual time: one instruction is one nanosecond, so that the same build gives the
 /// same figures however busy this machine is.
 pub(crate) fn bench_in_lab(name: &str, rest: &[String]) -> Result<()> {
+    if name == "fairness" {
+        return fairness_in_lab(rest);
+    }
     if !name.starts_with("vm-") {
         bail!("{name} runs on this machine only: without --host lab");
     }
@@ -340,6 +351,18 @@ pub(crate) fn bench_in_lab(name: &str, rest: &[String]) -> Result<()> {
     let words = format!("warren-bench {name} --host lab --runs 200 {}", rest.join(" "));
     let mut command = lab_with(&["--virtual-time", "--memory-mib", "2048"], &carries, &words);
     shell::step(&format!("bench {name} on the lab host"), &mut command)
+}
+
+/// Of a whole Warren on one processor and under cgroup v2: who gets how much of it. In time as it goes by: what counts is what each had
+/// of the processor, not how fast it is.
+fn fairness_in_lab(rest: &[String]) -> Result<()> {
+    build::run(&build::Options::default())?;
+    let mut carries = vec![(paths::built("warren-bench"), "/opt/warren/bin/warren-bench".to_owned())];
+    for part in ["bin", "policies", "functions"] {
+        carries.push((paths::collected().join(part), format!("/opt/warren/{part}")));
+    }
+    let words = format!("/opt/warren/bin/warren-bench fairness --host lab --runs 0 {}", rest.join(" "));
+    shell::step("bench fairness on the lab host", &mut lab_command(&carries, &words))
 }
 
 /// The lab host.

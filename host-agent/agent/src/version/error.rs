@@ -177,3 +177,27 @@ pub(crate) fn from_jailer(error: &JailerError) -> WireError {
 fn upper_snake(name: &str) -> String {
     name.to_ascii_uppercase().replace('-', "_")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether another try can help is what the jailer says; what it did not answer may be tried again.
+    #[test]
+    fn what_of_a_jailers_failures_may_be_tried_again() {
+        let failed = |step: &str, retryable| JailerError::Failed {
+            step: step.to_owned(),
+            message: "its process was killed before the program was started".to_owned(),
+            retryable,
+        };
+        for (error, code, reason, again) in [
+            (failed("exec", true), Code::Unavailable, "JAILER_UNAVAILABLE", true),
+            (failed("root", false), Code::Internal, "JAIL_FAILED", false),
+            (JailerError::Overloaded, Code::Unavailable, "JAILER_UNAVAILABLE", true),
+            (JailerError::Protocol("x"), Code::Internal, "JAIL_FAILED", false),
+        ] {
+            let wire = from_jailer(&error);
+            assert_eq!((wire.code, wire.reason.as_str(), wire.retryable), (code, reason, again), "{error}");
+        }
+    }
+}

@@ -35,4 +35,5 @@ mod rig;
 mod shared;
 mod snapshots;
 mod soak;
+mod worst;
 mod young;

@@ -70,6 +70,9 @@ pub(crate) struct Options {
     /// For tests of what a failure leaves behind: fails at this step of every plan.
     #[arg(long, hide = true)]
     pub(crate) fail_at: Option<String>,
+    /// The same of a process that somebody kills: its own is killed at this step of every plan.
+    #[arg(long, hide = true)]
+    pub(crate) kill_at: Option<String>,
 }
 
 /// Which part of the host is this jailer's.
@@ -196,6 +199,7 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
         max_memory_bytes: max_memory.unwrap_or(u64::MAX),
         network,
         fail_at: options.fail_at.clone(),
+        kill_at: options.kill_at.clone(),
     };
     let jails = Jails::adopt(host).context("cannot take over what an earlier jailer left")?;
     let adopted = jails.alive().count();

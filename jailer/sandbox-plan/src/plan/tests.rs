@@ -76,7 +76,7 @@ fn a_compilation_under_version_2_without_user_namespaces() {
 jail of warren-compile as `thumb-1`, slot 12, uid 70012
 part one: warren-jailer, before exec
    1  cgroup            v2, one directory, limits read back:
-        /cg/warren/0012.thumb-1 pids.max=\"24\" memory.max=\"100003840\" memory.swap.max=\"0\" memory.oom.group=\"1\" cpu.weight=\"150\" cpu.max=\"150000 100000\"
+        /cg/warren/0012.thumb-1 pids.max=\"24\" memory.max=\"100003840\" memory.swap.max=\"0\" memory.oom.group=\"1\" cpu.weight=\"1500\" cpu.max=\"150000 100000\"
    2  clone             new mount, pid, ipc, uts (no user namespace: clone3(CLONE_NEWUSER): Operation not permitted); into its cgroup; net: the empty one the jailer lives in, shared
    3  attach            done by CLONE_INTO_CGROUP
   -- from here on in the child --

@@ -1,15 +1,17 @@
 //! `fairness`: what sandboxes take of each other.
 //!
 //! `shares`: on a host where all of them spin, each has processor time in proportion to its memory. `beside`: what an event of a function
-//! takes whose neighbours do their worst, beside the same while they are idle; every answer is looked at.
+//! takes whose neighbours do their worst, beside the same while they are idle. Every answer is what it must be, the agent that serves
+//! them in the end is the one that did at first, and every neighbour answers again.
 
 use crate::{
     Places,
+    host_memory::Fields,
     report::Report,
     stats::Samples,
     system::{System, Worker},
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fs,
     sync::{
@@ -24,10 +26,14 @@ use warren_proto::v1::FunctionLimits;
 /// Memories of those that spin, MiB.
 const SIZES: [u32; 3] = [128, 256, 512];
 const SPIN: &str = r#"{"mode":"spin"}"#;
+/// The good event after a bad one, and its answer.
+const OK: (&str, &str) = (r#"{"mode":"ok"}"#, r#"{"ok":true}"#);
+/// What the bystander is asked, and answers.
+const HELLO: (&str, &str) = (r#"{"name":"bench"}"#, "Hello, bench");
 /// Until all of them spin, and how long they are watched then.
 const WARM: Duration = Duration::from_secs(2);
 const WATCHED: Duration = Duration::from_secs(10);
-const SPIN_MS: u32 = 60_000;
+const SPIN_MS: u32 = 900_000;
 
 /// The worst that `hostile` can do, each by its own event.
 const WORST: [&str; 8] = [
@@ -43,13 +49,17 @@ const WORST: [&str; 8] = [
 const WORST_MS: u32 = 1000;
 /// A neighbour that serves no more is made again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Tries until one serves again.
+const TRIES: usize = 100;
 
 pub(crate) async fn fairness(places: &Places, report: &mut Report, neighbours: usize) -> Result<()> {
     let system =
         System::start_with(&places.bin, &["--zygotes-mib=0", "--memory-mib=4000000", "--idle-ms=36000000"])
             .await?;
     shares(places, &system, report).await?;
-    beside(places, &system, report, neighbours).await?;
+    if neighbours > 0 {
+        beside(places, &system, report, neighbours).await?;
+    }
     system.stop().await
 }
 
@@ -105,6 +115,9 @@ async fn beside(places: &Places, system: &System, report: &mut Report, neighbour
     for number in 0..neighbours {
         worst.create(&format!("worst-{number}")).await?;
     }
+    let agent = system.agent()?;
+    let memory = || Fields::of_process(agent).map(|fields| fields.get("VmRSS")).context("the agent is gone");
+    let held = memory()?;
     let idle = latencies(&bystander, WATCHED).await?;
     let (stop, ends) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut raging = JoinSet::new();
@@ -118,6 +131,11 @@ async fn beside(places: &Places, system: &System, report: &mut Report, neighbour
         ended?;
     }
     let after = latencies(&bystander, WARM).await?;
+    for number in 0..neighbours {
+        serves_again(&worst, &format!("worst-{number}")).await?;
+    }
+    ensure!(system.agent()? == agent, "the agent is another one than at first");
+    let holds = memory()?;
     report.floor("fairness", "beside-idle", &idle);
     let least = ("beside-idle", idle.p50_us());
     report.times("fairness", "beside-worst", &during, least, "");
@@ -132,6 +150,9 @@ async fn beside(places: &Places, system: &System, report: &mut Report, neighbour
         ("", 0.0),
         ">= 200 sandboxes",
     );
+    let mib = |kib: i64| f64::from(i32::try_from(kib).unwrap_or(i32::MAX)) / 1024.0;
+    let beside = ("itself before", mib(holds) / mib(held));
+    report.value("fairness", "agent-memory", "MiB", (mib(holds), mib(holds)), 1, beside, "");
     Ok(())
 }
 
@@ -150,13 +171,28 @@ async fn rage(worker: Arc<Worker>, number: usize, stop: Arc<AtomicBool>, ends: A
     }
 }
 
+/// It answers a good event, or one that is made in its place does.
+async fn serves_again(worker: &Worker, name: &str) -> Result<()> {
+    for _ in 0..TRIES {
+        match worker.invoke_with(name, OK.0, WORST_MS).await {
+            Ok(answer) if &answer.payload[..] == OK.1.as_bytes() => return Ok(()),
+            Ok(answer) => bail!("{name} answers {:?}", answer.payload),
+            Err(_) if worker.create(name).await.is_err() => sleep(AGAIN).await,
+            Err(_) => {}
+        }
+    }
+    bail!("{name} does not serve again")
+}
+
 /// Events one after the other for a while, and their answers as they should be.
 async fn latencies(worker: &Worker, time: Duration) -> Result<Samples> {
     let (mut all, until) = (Samples::new(), Instant::now() + time);
     while Instant::now() < until {
         let began = Instant::now();
-        worker.invoke("bystander").await?;
+        let answer = worker.invoke_with("bystander", HELLO.0, 10_000).await?;
         all.push(began.elapsed());
+        let text = String::from_utf8_lossy(&answer.payload);
+        ensure!(text.contains(HELLO.1), "the bystander answers {text:?}");
     }
     Ok(all)
 }

@@ -234,7 +234,10 @@ fn start_agent(dir: &Path, control: &str, arguments: &[String], disk: Disk) -> P
     command.args(["--mount", "sh", "-c", &format!("{mount}{user}")]).arg(dir.join("agent"));
     command.arg(env!("CARGO_BIN_EXE_warren-agent"));
     command.arg("--data").arg(dir.join("agent")).arg("--identity").arg(dir.join("identity"));
-    command.args(["--listen", "127.0.0.1:0", "--memory-mib", "4096", "--control", control]);
+    command.args(["--listen", "127.0.0.1:0", "--control", control]);
+    if !arguments.iter().any(|argument| argument.starts_with("--memory-mib")) {
+        command.arg("--memory-mib=4096");
+    }
     command.arg("--jailer").arg(dir.join("run/jailer.sock")).args(arguments);
     // Most cases count jails, memory and init to the last one: nothing is made beside what they ask for.
     if !arguments.iter().any(|argument| argument.starts_with("--snapshots-mib")) {

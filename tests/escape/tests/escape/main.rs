@@ -1,17 +1,25 @@
-//! Every attempt, in the real jail and with the VMM's own filters: none works, and each is told by a number or by its process's end.
+//! Every attempt, in the real jail and with the VMM's own filters: none works, and each is told by a number or by its process's end. A
+//! neighbour answers as before meanwhile.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a failure here is a failed test")]
 
-#[path = "../../../jailer/jailer/tests/common/client.rs"]
+#[path = "../../../../jailer/jailer/tests/common/client.rs"]
 #[allow(dead_code, reason = "shared with the jailer's own tests, which use all of it")]
 mod client;
+mod neighbour;
+#[macro_use]
+#[allow(unused_macros, reason = "shared with the monitor's own tests, which use all of it")]
+#[path = "../../../../vmm/monitor/tests/support/mod.rs"]
+mod support;
 
 use client::Client;
+use neighbour::{Neighbour, print};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::{
     collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     process::{Child, Command},
+    sync::atomic::{AtomicU32, Ordering},
 };
 use tempfile::TempDir;
 use warren_escape::{
@@ -63,21 +71,10 @@ impl Host {
     fn start() -> Self {
         assert!(geteuid().is_root(), "jails are made by root: run `sudo -E cargo test -p warren-escape`");
         let folder = tempfile::Builder::new().prefix("escape-").tempdir().unwrap();
-        let socket = folder.path().join("run/jailer.sock");
-        let [jailer, escape] = ["warren-jailer", "warren-escape"].map(program);
-        let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + 500_000;
-        let mut command = Command::new(jailer);
-        command
-            .args(["serve", "--agent-uid", "0", "--cgroup-name", "warren-test"])
-            .args(["--uid-base", &uid_base.to_string()])
-            .args(
-                ["--vmm", "--compile", "--guest", "--pager"]
-                    .iter()
-                    .flat_map(|flag| [Path::new(flag), &escape]),
-            )
-            .arg("--state")
-            .arg(folder.path().join("state"));
-        let (jailer, client) = Client::of_new(&mut command, &socket);
+        let escape = program("warren-escape");
+        let programs = ["--vmm", "--compile", "--guest", "--pager"].map(|flag| (flag, escape.as_path()));
+        let (jailer, client) =
+            Client::of_new(&mut jailer(folder.path(), 500_000, programs), &socket(folder.path()));
         Self { jailer, client, spawned: 0, _folder: folder }
     }
 
@@ -108,6 +105,29 @@ impl Drop for Host {
     }
 }
 
+/// A jailer of a folder's own, whose users begin so far into those of this process.
+fn jailer(folder: &Path, users: u32, programs: [(&str, &Path); 4]) -> Command {
+    let uid_base = 1_000_000 * (1 + std::process::id() % 2000) + users + 20_000 * ordinal();
+    let mut command = Command::new(program("warren-jailer"));
+    command
+        .args(["serve", "--agent-uid", "0", "--cgroup-name", "warren-test"])
+        .args(["--uid-base", &uid_base.to_string()])
+        .args(programs.iter().flat_map(|(flag, file)| [Path::new(flag), file]))
+        .arg("--state")
+        .arg(folder.join("state"));
+    command
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("run/jailer.sock")
+}
+
+/// Jailers of this process, by number: their users are others'.
+fn ordinal() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Where it was built or, on another machine, beside this test.
 fn program(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap();
@@ -132,6 +152,9 @@ fn tried(stage: Stage, seat: usize) -> impl Iterator<Item = (usize, &'static Att
 #[test]
 fn nothing_that_is_tried_works() {
     let mut host = Host::start();
+    let mut neighbour = Neighbour::start();
+    let before = neighbour.as_mut().map(Neighbour::before);
+    let called = neighbour.map(Neighbour::during);
     let mut escaped = Vec::new();
     let mut count = 0;
     println!("{:>14} {:>6} {:>7} {:>8} {:>8}", "stage", "tried", "killed", "refused", "escaped");
@@ -156,6 +179,11 @@ fn nothing_that_is_tried_works() {
         let tried: usize = verdicts.values().sum();
         count += tried;
         println!("{name:>14} {tried:>6} {:>7} {:>8} {:>8}", of("killed"), of("refused"), of("escaped"));
+    }
+    if let (Some(before), Some(called)) = (before, called) {
+        println!("{:>14} {:>6} {:>9} {:>9} {:>9}", "neighbour", "calls", "p50 us", "p99 us", "most us");
+        print("before", before);
+        print("meanwhile", called.end());
     }
     println!("{} attempts, tried {count} times, {} escaped", ALL.len(), escaped.len());
     assert!(escaped.is_empty(), "{escaped:#?}");
