@@ -8,8 +8,11 @@ use std::{
 };
 use warren_proto::{error::WireError, v1::FunctionVersion};
 
+/// An answer, or a reason.
+type End = Result<&'static [u8], &'static str>;
+
 /// What an event does, the event, and its answer or what the agent says of it.
-const WORST: [(&str, &[u8], Result<&[u8], &str>); 8] = [
+const WORST: [(&str, &[u8], End); 8] = [
     ("spin", b"s", Err(TIMED_OUT)),
     ("take memory", b"m", Err("FUNCTION_OUT_OF_MEMORY")),
     ("recurse", b"r", Err("FUNCTION_STACK_OVERFLOW")),
@@ -37,14 +40,13 @@ async fn rages(rig: &Rig, worst: &FunctionVersion, number: usize) -> Ends {
     let mut alive = None;
     for turn in 0..WORST.len() {
         let (what, event, wanted) = WORST[(number + turn) % WORST.len()];
-        let sandbox = match alive.take() {
-            Some(sandbox) => sandbox,
-            None => {
-                made += 1;
-                let sandbox = format!("{id}-{made}");
-                caller.create(&sandbox, worst).await.unwrap();
-                sandbox
-            }
+        let sandbox = if let Some(sandbox) = alive.take() {
+            sandbox
+        } else {
+            made += 1;
+            let sandbox = format!("{id}-{made}");
+            caller.create(&sandbox, worst).await.unwrap();
+            sandbox
         };
         let said = match caller.invoke(&sandbox, event).await {
             Ok(answer) => Ok(answer.payload),
