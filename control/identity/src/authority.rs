@@ -142,7 +142,7 @@ pub(crate) fn public_key_of(der: &[u8]) -> Option<Vec<u8>> {
 /// A certificate's (DER) serial number, hexadecimal.
 pub(crate) fn serial_of(der: &[u8]) -> Option<String> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
-    Some(certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(certificate.raw_serial_as_string().replace(':', ""))
 }
 
 /// From when to when a certificate (DER) is valid.

@@ -194,6 +194,7 @@ impl Credentials {
     }
 
     /// Looks at the files once. What [`Credentials::watch`] does, for whoever has a clock of his own.
+    #[must_use]
     pub fn look(&self, now: SystemTime) -> Looked {
         let Shared { dir, service, .. } = &*self.0;
         let found = stamps(dir, *service);

@@ -3,7 +3,7 @@
 use crate::{args::Args, collect, epoch, fleet::Fleets, policies, watch};
 use anyhow::Context;
 use std::{
-    io::Write,
+    io::{self, Write},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -31,8 +31,7 @@ const STREAMS: u32 = 4096;
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Signals first: one that comes while things start is kept, not lost.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = signalled()?;
     let store = Embedded::open(&args.data).context("cannot open the store")?;
     let blobs = Arc::new(Blobs::open(&args.data.join("blobs")).context("cannot open the blobs")?);
     let epoch = epoch::claim(&store).await.context("cannot claim an epoch")?;
@@ -102,13 +101,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     // Who is no worker is refused before a message of his is read.
     let fleets = Fleets::new(&frontend, assignment, credentials.clone(), builder);
     let fleets = FleetServiceServer::new(fleets).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-    };
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let services = warren_frontend::services(&frontend);
     let server = Server::builder()
@@ -138,6 +130,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Signals to end are caught from the call on, and waited for by what it gives.
+fn signalled() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    })
+}
+
 /// The data is control's alone.
 pub(crate) fn close(data: &std::path::Path) -> anyhow::Result<()> {
     if let Some(mode) = warren_identity::close_folder(data)? {
@@ -146,8 +151,8 @@ pub(crate) fn close(data: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce(address: std::net::SocketAddr) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn announce(address: std::net::SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     writeln!(out, "ready listen={address}")?;
     out.flush()
 }

@@ -36,13 +36,14 @@ fn parts(programs: &[TestProgram], only: &str) -> Result<Vec<Part>> {
         command.args(words).env("WARREN_SOAK", "1");
         Ok(Some(command))
     };
-    let makers: [(&'static str, Maker<'_>); 8] = [
+    let makers: [(&'static str, Maker<'_>); 9] = [
         ("runtimes", &|| runtimes::every(&root, programs, true)),
         ("monitor", &|| guests::monitor(programs, FULL).map(Some)),
         ("supervisor", &|| guests::supervisor(programs, FULL).map(Some)),
         ("network, kernel 6.12", &|| network::lab(&root, "6.12", true)),
         ("hostile guests", &|| guests::hostile(programs, FULL).map(Some)),
         ("lives of functions", &|| runtimes::lives(&root, true)),
+        ("templates", &|| runtimes::templates(&root)),
         ("clients", &|| own("clients", true, &[])),
         ("hostile drivers", &|| own("warren_vmm", false, &["hostile"])),
     ];

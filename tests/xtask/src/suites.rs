@@ -192,13 +192,12 @@ fn lab_host(tally: &mut Tally, root: &Path, programs: &[TestProgram], named: &st
         }
     }
     // The longest of all, and so the first.
-    let guests: [(&str, linux::Maker<'_>); 7] = [
+    let guests: [(&str, linux::Maker<'_>); 6] = [
         ("lab::vmm/monitor::linux", &|| guests::monitor(programs, "").map(Some)),
         ("lab::vmm/init::guest", &|| guests::supervisor(programs, "").map(Some)),
         ("lab::linux-functions", &|| runtimes::lives(root, false)),
         ("lab::runtimes", &|| runtimes::every(root, programs, false)),
         ("lab::linux-network", &|| network::lab(root, "6.1", false)),
-        ("lab::linux-templates", &|| runtimes::templates(root)),
         ("lab::tests/hostile-guest", &|| guests::hostile(programs, "").map(Some)),
     ];
     let mut first = Vec::new();

@@ -52,7 +52,7 @@ async fn no_service_leaves_a_core_dump(warren: &Installation) -> Result<()> {
             Ok(pid) => drop(found.insert(service, pid)),
             // A prepared one is nobody's child here.
             Err(error) => {
-                ensure!(service == "warren-jailer" && !rustix::process::geteuid().is_root(), "{error:#}")
+                ensure!(service == "warren-jailer" && !rustix::process::geteuid().is_root(), "{error:#}");
             }
         }
     }
