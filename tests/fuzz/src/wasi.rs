@@ -129,60 +129,60 @@ fn wide(input: &mut Input<'_>) -> u64 {
     }
 }
 
-fn call(w: &mut Wasi<World>, m: &mut Memory<'_>, input: &mut Input<'_>) -> Result<(), Stop> {
+fn call(wasi: &mut Wasi<World>, mem: &mut Memory<'_>, input: &mut Input<'_>) -> Result<(), Stop> {
     let which = input.byte() % 44;
-    let mut n = || number(input);
+    let mut next = || number(input);
     match which {
-        0 => w.args_get(m, n(), n()),
-        1 => w.args_sizes_get(m, n(), n()),
-        2 => w.clock_res_get(m, n(), n()),
-        3 => w.clock_time_get(m, n(), 0, n()),
-        4 => w.environ_get(m, n(), n()),
-        5 => w.environ_sizes_get(m, n(), n()),
-        6 => w.fd_close(m, n()),
-        7 => w.fd_datasync(m, n()),
-        8 => w.fd_fdstat_get(m, n(), n()),
-        9 => w.fd_fdstat_set_flags(m, n(), n()),
-        10 => w.fd_filestat_get(m, n(), n()),
-        11 => w.fd_prestat_dir_name(m, n(), n(), n()),
-        12 => w.fd_prestat_get(m, n(), n()),
-        13 => w.fd_read(m, n(), n(), n(), n()),
-        14 => w.fd_renumber(m, n(), n()),
-        15 => w.fd_sync(m, n()),
-        16 => w.fd_tell(m, n(), n()),
-        17 => w.fd_write(m, n(), n(), n(), n()),
-        18 => w.path_create_directory(m, n(), n(), n()),
-        19 => w.path_filestat_get(m, n(), n(), n(), n(), n()),
-        20 => w.path_link(m, n(), n(), n(), n(), n(), n(), n()),
-        21 => w.path_readlink(m, n(), n(), n(), n(), n(), n()),
-        22 => w.path_remove_directory(m, n(), n(), n()),
-        23 => w.path_rename(m, n(), n(), n(), n(), n(), n()),
-        24 => w.path_symlink(m, n(), n(), n(), n(), n()),
-        25 => w.path_unlink_file(m, n(), n(), n()),
-        26 => w.poll_oneoff(m, n(), n(), n(), n()),
-        27 => w.proc_raise(m, n()),
-        28 => w.random_get(m, n(), n()),
-        29 => w.sched_yield(m),
-        30 => w.sock_accept(m, n(), n(), n()),
-        31 => w.sock_recv(m, n(), n(), n(), n(), n(), n()),
-        32 => w.sock_send(m, n(), n(), n(), n(), n()),
-        33 => w.sock_shutdown(m, n(), n()),
+        0 => wasi.args_get(mem, next(), next()),
+        1 => wasi.args_sizes_get(mem, next(), next()),
+        2 => wasi.clock_res_get(mem, next(), next()),
+        3 => wasi.clock_time_get(mem, next(), 0, next()),
+        4 => wasi.environ_get(mem, next(), next()),
+        5 => wasi.environ_sizes_get(mem, next(), next()),
+        6 => wasi.fd_close(mem, next()),
+        7 => wasi.fd_datasync(mem, next()),
+        8 => wasi.fd_fdstat_get(mem, next(), next()),
+        9 => wasi.fd_fdstat_set_flags(mem, next(), next()),
+        10 => wasi.fd_filestat_get(mem, next(), next()),
+        11 => wasi.fd_prestat_dir_name(mem, next(), next(), next()),
+        12 => wasi.fd_prestat_get(mem, next(), next()),
+        13 => wasi.fd_read(mem, next(), next(), next(), next()),
+        14 => wasi.fd_renumber(mem, next(), next()),
+        15 => wasi.fd_sync(mem, next()),
+        16 => wasi.fd_tell(mem, next(), next()),
+        17 => wasi.fd_write(mem, next(), next(), next(), next()),
+        18 => wasi.path_create_directory(mem, next(), next(), next()),
+        19 => wasi.path_filestat_get(mem, next(), next(), next(), next(), next()),
+        20 => wasi.path_link(mem, next(), next(), next(), next(), next(), next(), next()),
+        21 => wasi.path_readlink(mem, next(), next(), next(), next(), next(), next()),
+        22 => wasi.path_remove_directory(mem, next(), next(), next()),
+        23 => wasi.path_rename(mem, next(), next(), next(), next(), next(), next()),
+        24 => wasi.path_symlink(mem, next(), next(), next(), next(), next()),
+        25 => wasi.path_unlink_file(mem, next(), next(), next()),
+        26 => wasi.poll_oneoff(mem, next(), next(), next(), next()),
+        27 => wasi.proc_raise(mem, next()),
+        28 => wasi.random_get(mem, next(), next()),
+        29 => wasi.sched_yield(mem),
+        30 => wasi.sock_accept(mem, next(), next(), next()),
+        31 => wasi.sock_recv(mem, next(), next(), next(), next(), next(), next()),
+        32 => wasi.sock_send(mem, next(), next(), next(), next(), next()),
+        33 => wasi.sock_shutdown(mem, next(), next()),
         which => {
-            let (a, b, c, d, e) = (n(), n(), n(), n(), n());
-            let (p, q) = (wide(input), wide(input));
+            let (a, b, c, d, oflags) = (next(), next(), next(), next(), next());
+            let (first, second) = (wide(input), wide(input));
             match which {
-                34 => w.fd_advise(m, a, p, q, b),
-                35 => w.fd_allocate(m, a, p, q),
-                36 => w.fd_fdstat_set_rights(m, a, p, q),
-                37 => w.fd_filestat_set_size(m, a, p),
-                38 => w.fd_filestat_set_times(m, a, p, q, b),
-                39 => w.fd_pread(m, a, b, c, p, d),
-                40 => w.fd_pwrite(m, a, b, c, p, d),
-                41 => w.fd_readdir(m, a, b, c, p, d),
-                42 => w.fd_seek(m, a, p, b, c),
+                34 => wasi.fd_advise(mem, a, first, second, b),
+                35 => wasi.fd_allocate(mem, a, first, second),
+                36 => wasi.fd_fdstat_set_rights(mem, a, first, second),
+                37 => wasi.fd_filestat_set_size(mem, a, first),
+                38 => wasi.fd_filestat_set_times(mem, a, first, second, b),
+                39 => wasi.fd_pread(mem, a, b, c, first, d),
+                40 => wasi.fd_pwrite(mem, a, b, c, first, d),
+                41 => wasi.fd_readdir(mem, a, b, c, first, d),
+                42 => wasi.fd_seek(mem, a, first, b, c),
                 _ => {
-                    let how = Open { oflags: e, rights: p, inheriting: q, flags: number(input) };
-                    w.path_open(m, a, b, c, d, how, number(input))
+                    let how = Open { oflags, rights: first, inheriting: second, flags: number(input) };
+                    wasi.path_open(mem, a, b, c, d, how, number(input))
                 }
             }
         }
