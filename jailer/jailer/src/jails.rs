@@ -1,13 +1,14 @@
 //! The jails of this host: who lives in which slot.
 //!
 //! ```text
-//!   free slot --spawn--> alive --Kill or its own end--> dying --death seen, reaped, emptied--> free slot
-//!       ^                  ^                                         |
-//!       |  spawn failed    |  adopted: found in the cgroups          |  directories still busy: kept as `dirty`,
-//!       '------------------'  by a jailer started anew               '  tried again every 50 ms
+//!   free slot --> ready --spawn--> alive --Kill or its own end--> dying --death seen, reaped, emptied--> free slot
+//!       ^           |                ^                                         |
+//!       |  failed,  |                |  adopted: found in the cgroups          |  directories still busy: kept as `dirty`,
+//!       '--killed---'                '  by a jailer started anew               '  tried again every 50 ms
 //! ```
-//! What is in the cgroup hierarchy is the record: a directory's name carries slot and name, its process list says
-//! whether it lives. Nothing has to be kept in step with it.
+//! Some slots are made ready before they are asked for, while nothing else is to be done; a spawn that finds none makes one.
+//! What is in the cgroup hierarchy is the record: a directory's name says the slot, an attribute the jail's name, its process
+//! list whether it lives. Nothing has to be kept in step with it.
 
 mod refused;
 
@@ -17,6 +18,7 @@ use crate::{
     cgroup::{Parents, read_file},
     network::Network,
     programs::{Programs, open_anew},
+    ready::Ready,
     slots::Slots,
     spawn::{Faults, Spawner},
 };
@@ -31,6 +33,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
     time::{Duration, Instant},
 };
 use warren_sandbox_plan::{
@@ -47,7 +50,7 @@ const REMEMBERED_ENDS: usize = 1024;
 /// What a jailer works with.
 pub(crate) struct Host {
     pub(crate) facts: HostFacts,
-    pub(crate) parents: Parents,
+    pub(crate) parents: Rc<Parents>,
     pub(crate) programs: Programs,
     /// /proc.
     pub(crate) processes: OwnedFd,
@@ -55,6 +58,8 @@ pub(crate) struct Host {
     pub(crate) mounts: OwnedFd,
     pub(crate) uid_base: u32,
     pub(crate) slots: u32,
+    /// Slots that are kept ready.
+    pub(crate) ready: usize,
     /// Most memory of one jail: that of all together.
     pub(crate) max_memory_bytes: u64,
     /// What sandboxes' network is made by, or why they have none.
@@ -69,6 +74,9 @@ pub(crate) struct Host {
 pub(crate) struct Jails {
     host: Host,
     slots: Slots,
+    ready: VecDeque<Ready>,
+    /// Whether the last one could not be made ready: nobody tries again until a spawn has.
+    stalled: bool,
     alive: BTreeMap<SandboxName, Jail>,
     ended: VecDeque<(SandboxName, Ending)>,
     dirty: Vec<String>,
@@ -106,17 +114,41 @@ pub(crate) enum Kill {
     Gone(Ending),
 }
 
+impl Host {
+    fn spawner(&self) -> Spawner<'_> {
+        Spawner {
+            parents: &self.parents,
+            programs: &self.programs,
+            processes: self.processes.as_fd(),
+            mounts: self.mounts.as_fd(),
+            faults: Faults { fail_at: self.fail_at.as_deref(), kill_at: self.kill_at.as_deref() },
+        }
+    }
+
+    const fn uid(&self, slot: u32) -> u32 {
+        self.uid_base.saturating_add(slot)
+    }
+}
+
 impl Jails {
     /// Takes over what an earlier jailer left: adopts what lives, clears away what does not.
     pub(crate) fn adopt(host: Host) -> Result<Self, Errno> {
         let slots = Slots::new(host.slots);
-        let mut jails =
-            Self { host, slots, alive: BTreeMap::new(), ended: VecDeque::new(), dirty: Vec::new() };
+        let mut jails = Self {
+            host,
+            slots,
+            ready: VecDeque::new(),
+            stalled: false,
+            alive: BTreeMap::new(),
+            ended: VecDeque::new(),
+            dirty: Vec::new(),
+        };
         for directory in jails.host.parents.directories()? {
-            // A directory that is not a jail's was not made by a jailer: it stays.
+            // A directory that is not a slot's was not made by a jailer: it stays. One without a name was never a jail's.
             if let Some((slot, name)) = parse_directory_name(&directory) {
-                match jails.find_first_process(&directory) {
-                    Some((pid, uid, pidfd)) if jails.slots.claim(slot) => {
+                let name = name.or_else(|| jails.host.parents.name_of(&directory));
+                match (jails.find_first_process(&directory), name) {
+                    (Some((pid, uid, pidfd)), Some(name)) if jails.slots.claim(slot) => {
                         let info = Jailed { name: name.clone(), pid, uid, slot, spawn_us: 0 };
                         jails.alive.insert(name, Jail { info, pidfd, directory });
                     }
@@ -154,36 +186,80 @@ impl Jails {
             return Err(RefusedSpawn::NameTaken);
         }
         check_limits(limits, *program, self.host.max_memory_bytes)?;
-        let slot = self.slots.take().ok_or(RefusedSpawn::NoSlot)?;
-        let tap = match self.attach(slot, *program) {
-            Ok(tap) => tap,
-            Err(error) => {
-                self.slots.give(slot, self.host.slots);
-                return Err(error);
-            }
-        };
-        let uid = self.host.uid_base.saturating_add(slot);
-        let plan = Plan::new(&self.host.facts, slot, uid, name, *program, limits);
-        let spawner = Spawner {
-            parents: &self.host.parents,
-            programs: &self.host.programs,
-            processes: self.host.processes.as_fd(),
-            mounts: self.host.mounts.as_fd(),
-            faults: Faults { fail_at: self.host.fail_at.as_deref(), kill_at: self.host.kill_at.as_deref() },
-        };
-        match spawner.spawn(&plan, passed) {
-            Ok(running) => {
+        let sources = self.host.spawner().open_sources(*program, passed)?;
+        let ready = self.take_ready()?;
+        let slot = ready.slot();
+        let spawned = self.attach(slot, *program).and_then(|tap| {
+            let plan = Plan::new(&self.host.facts, slot, self.host.uid(slot), name, *program, limits);
+            Ok((self.host.spawner().start(ready, &plan, &sources)?, plan.uid, tap))
+        });
+        match spawned {
+            Ok((running, uid, tap)) => {
                 let spawn_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                 let info = Jailed { name: name.clone(), pid: running.pid, uid, slot, spawn_us };
-                let jail = Jail { info, pidfd: running.pidfd, directory: directory_name(slot, name) };
+                let jail = Jail { info, pidfd: running.pidfd, directory: directory_name(slot) };
                 let jail = self.alive.entry(name.clone()).insert_entry(jail).into_mut();
                 Ok(Spawned { jail, tap })
             }
             Err(error) => {
                 self.slots.give(slot, self.host.slots);
-                Err(error.into())
+                Err(error)
             }
         }
+    }
+
+    /// One that waits, or a new one.
+    fn take_ready(&mut self) -> Result<Ready, RefusedSpawn> {
+        self.stalled = false;
+        while let Some(ready) = self.ready.pop_front() {
+            if ready.waits() {
+                return Ok(ready);
+            }
+            self.discard(ready);
+        }
+        self.make_one()
+    }
+
+    fn make_one(&mut self) -> Result<Ready, RefusedSpawn> {
+        let slot = self.slots.take().ok_or(RefusedSpawn::NoSlot)?;
+        let ahead = Plan::ahead(&self.host.facts, slot, self.host.uid(slot));
+        self.host.spawner().make_ready(slot, ahead).map_err(|error| {
+            self.slots.give(slot, self.host.slots);
+            error.into()
+        })
+    }
+
+    /// Whether a slot is to be made ready as soon as nothing else is to be done.
+    pub(crate) fn wants_ready(&self) -> bool {
+        !self.stalled && self.ready.len() < self.host.ready && self.slots.has_free()
+    }
+
+    /// Makes one ready: its slot and what tells of its end.
+    pub(crate) fn make_ready(&mut self) -> Option<(u32, BorrowedFd<'_>)> {
+        match self.make_one() {
+            Ok(ready) => self.ready.push_back(ready),
+            // A spawn will say why.
+            Err(_) => {
+                self.stalled = true;
+                return None;
+            }
+        }
+        self.ready.back().and_then(|ready| Some((ready.slot(), ready.pidfd()?)))
+    }
+
+    /// Clears away one that has ended, or is not wanted any more, before anybody asked for it.
+    pub(crate) fn lose_ready(&mut self, slot: u32) {
+        if let Some(at) = self.ready.iter().position(|ready| ready.slot() == slot)
+            && let Some(ready) = self.ready.remove(at)
+        {
+            self.stalled = true;
+            self.discard(ready);
+        }
+    }
+
+    fn discard(&mut self, ready: Ready) {
+        self.dirty.push(ready.discard());
+        self.sweep();
     }
 
     /// The tap of a machine that is to have a network.
@@ -301,6 +377,7 @@ impl Jails {
 
     /// Ends all of them and waits for it; removes everything the jailer made.
     pub(crate) fn end_all(&mut self) {
+        self.discard_all();
         let names: Vec<SandboxName> = self.alive.keys().cloned().collect();
         for name in &names {
             self.kill(name);
@@ -318,8 +395,16 @@ impl Jails {
 
     /// Removes what is there even without a jail, if there is none.
     pub(crate) fn leave(&mut self) {
+        self.discard_all();
+        self.settle();
         if self.alive.is_empty() {
             self.remove_all();
+        }
+    }
+
+    fn discard_all(&mut self) {
+        while let Some(ready) = self.ready.pop_front() {
+            self.discard(ready);
         }
     }
 

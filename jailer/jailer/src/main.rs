@@ -8,6 +8,7 @@
 //! further than its types.
 
 mod cgroup;
+mod child;
 mod confine;
 mod folder;
 mod jails;
@@ -15,6 +16,7 @@ mod network;
 mod plan_command;
 mod probe;
 mod programs;
+mod ready;
 mod serve;
 mod slots;
 mod spawn;

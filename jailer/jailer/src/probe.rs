@@ -1,6 +1,6 @@
 //! What the host offers, found by trying.
 
-use crate::{cgroup::write_file, spawn::reap_quietly, sys};
+use crate::{cgroup::write_file, ready::reap_quietly, sys};
 use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair},

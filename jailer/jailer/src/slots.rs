@@ -15,6 +15,11 @@ impl Slots {
         Self { free: (0..count).collect(), taken: HashSet::new() }
     }
 
+    /// Whether there is a free one.
+    pub(crate) fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// A free slot.
     pub(crate) fn take(&mut self) -> Option<u32> {
         let slot = self.free.pop_front()?;

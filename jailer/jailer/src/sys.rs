@@ -91,8 +91,25 @@ pub(crate) fn place(from: RawFd, to: RawFd, close_on_exec: bool) -> Result<(), E
 
 /// Closes every descriptor from `first` on.
 pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
-    // SAFETY: 1. integers only; 2. used in the child alone, where no OwnedFd is dropped any more.
-    checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+    close_range(first, RawFd::MAX)
+}
+
+/// Closes every descriptor but these.
+pub(crate) fn close_all_but(mut kept: Vec<RawFd>) -> Result<(), Errno> {
+    kept.sort_unstable();
+    let mut first = 0;
+    for kept in kept {
+        if first < kept {
+            close_range(first, kept - 1)?;
+        }
+        first = kept + 1;
+    }
+    close_from(first)
+}
+
+fn close_range(first: RawFd, last: RawFd) -> Result<(), Errno> {
+    // SAFETY: 1. integers only; 2. used in the child alone, where no OwnedFd of these is used or dropped any more.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
 /// `read`, in the child.

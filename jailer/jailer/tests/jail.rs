@@ -121,9 +121,10 @@ fn the_limits_are_set_where_the_plan_says() {
     let running = client.try_spawn("limits", limits).unwrap();
     let groups = jailer.cgroups();
     assert_eq!(groups.len(), jailer.cgroup_parents().len());
+    assert_eq!(common::name_of(&groups[0]).as_deref(), Some("limits"), "the record of whose it is");
     let mut seen = Vec::new();
     for group in &groups {
-        assert!(group.ends_with("0000.limits"), "{}", group.display());
+        assert!(group.ends_with("0000"), "{}", group.display());
         let read = |file: &str| fs::read_to_string(group.join(file)).ok().map(|text| text.trim().to_owned());
         assert_eq!(read("cgroup.procs"), Some(running.jailed.pid.to_string()), "{}", group.display());
         // v1 and v2 names; a host has one set of them.

@@ -104,9 +104,9 @@ fn a_failure_at_any_step_leaves_nothing() {
         .map(|words| words[1].to_owned())
         .collect();
     assert!(steps.len() >= 15 && steps.last().is_some_and(|step| step == "exec"), "{steps:?}");
-    for step in &steps {
+    for (step, ready) in steps.iter().flat_map(|step| [(step, "0"), (step, "1")]) {
         let step = step.as_str();
-        let jailer = Jailer::start(&["--fail-at", step, "--slots", "1"]);
+        let jailer = Jailer::start(&["--fail-at", step, "--slots", "1", "--ready-slots", ready]);
         let mut client = jailer.connect();
         let files = jailer.open_files(&mut client);
         for _ in 0..3 {
@@ -125,8 +125,9 @@ fn a_failure_at_any_step_leaves_nothing() {
 #[test]
 fn who_is_killed_before_exec_may_be_asked_for_again() {
     common::require_root();
-    for step in ["map-user", "attach", "session", "exec"] {
-        let jailer = Jailer::start(&["--kill-at", step, "--slots", "1"]);
+    let steps = ["map-user", "attach", "session", "limits", "exec"].into_iter();
+    for (step, ready) in steps.flat_map(|step| [(step, "0"), (step, "1")]) {
+        let jailer = Jailer::start(&["--kill-at", step, "--slots", "1", "--ready-slots", ready]);
         let mut client = jailer.connect();
         let files = jailer.open_files(&mut client);
         for _ in 0..3 {
@@ -151,9 +152,11 @@ fn a_new_jailer_adopts_what_lives_and_clears_what_does_not() {
     lives.report();
     let dies = client.spawn("dies");
     let (pid, slot, uid) = (lives.jailed.pid, lives.jailed.slot, lives.jailed.uid);
-    // What a jailer that crashed in the middle of a spawn leaves: a directory in one hierarchy, nothing in it. And
-    // one that is no jailer's: it stays.
-    std::fs::create_dir(jailer.cgroup_parents()[0].join("0007.half")).unwrap();
+    // What a jailer that crashed in the middle of a spawn leaves: a directory in one hierarchy, nothing in it; and what an earlier
+    // one, whose directories were called otherwise, has left so. And one that is no jailer's: it stays.
+    for half in ["0777", "0778.half"] {
+        std::fs::create_dir(jailer.cgroup_parents()[0].join(half)).unwrap();
+    }
     let foreign = jailer.cgroup_parents()[0].join("foreign");
     std::fs::create_dir(&foreign).unwrap();
 
@@ -219,8 +222,12 @@ fn a_crash_at_any_moment_leaves_nothing_unknown() {
             .iter()
             .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
             .collect();
-        let named: HashSet<String> =
-            listed.iter().map(|one| format!("{:04}.{}", one.slot, one.name)).collect();
+        let named: HashSet<String> = listed.iter().map(|one| format!("{:04}", one.slot)).collect();
+        let first = &jailer.cgroup_parents()[0];
+        for one in &listed {
+            let name = common::name_of(&first.join(format!("{:04}", one.slot)));
+            assert_eq!(name.as_deref(), Some(one.name.as_str()), "round {round}");
+        }
         assert_eq!(directories, named, "round {round}");
         assert_eq!(jailer.cgroups().len(), listed.len() * jailer.cgroup_parents().len());
         // Complete, so with the slot's own uid. (One whose Spawned nobody has read may end at any time: its log's reader
@@ -232,6 +239,58 @@ fn a_crash_at_any_moment_leaves_nothing_unknown() {
         jailer.assert_clean();
         drop(kept);
     }
+}
+
+/// Slots are made ready while nothing is asked for, taken by who asks, and made again; who kills one that waits costs nobody
+/// anything; and they go with their jailer, however it goes.
+#[test]
+fn slots_wait_for_who_asks() {
+    let mut jailer = Jailer::start(&["--ready-slots", "3", "--slots", "4"]);
+    let mut client = jailer.connect();
+    let ready = |jailer: &Jailer, count: usize| {
+        let all =
+            || Some(jailer.ready_slots()).filter(|ready| ready.len() == count).ok_or(jailer.ready_slots());
+        common::until("slots are ready", all)
+    };
+    let before = ready(&jailer, 3);
+    let taken = client.spawn("a");
+    assert!(before.contains(&taken.jailed.pid), "{} of {before:?}", taken.jailed.pid);
+    assert_eq!(taken.jailed.slot, 0);
+    // Four slots, one of them taken.
+    let waiting = ready(&jailer, 3);
+    // It is not dumpable, has its jailer's descriptors no more, and is where its program will be.
+    let kept = std::fs::read_dir(format!("/proc/{}/fd", waiting[0])).unwrap().count();
+    assert_eq!(kept, 1 + jailer.cgroup_parents().len(), "where it is told, and the lock of each parent");
+    for pid in &waiting {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), Signal::KILL).unwrap();
+    }
+    common::until("they are dead", || {
+        let left = jailer.ready_slots();
+        if left.iter().any(|pid| waiting.contains(pid)) { Err(left) } else { Ok(()) }
+    });
+    // All slots can be had, with those that were killed; and no more.
+    let others: Vec<_> = ["b", "c", "d"].into_iter().map(|name| client.spawn(name)).collect();
+    let refused = client.try_spawn("e", LIMITS).err();
+    assert!(matches!(refused, Some(Reply::Failed { retryable: true, .. })), "{refused:?}");
+    assert_eq!(jailer.ready_slots(), [0; 0]);
+    client.kill("b");
+    ready(&jailer, 1);
+    drop((others, taken));
+    for signal in [Signal::KILL, Signal::HUP, Signal::TERM] {
+        let before = jailer.ready_slots();
+        jailer.stop(signal);
+        common::until("who waited has gone", || {
+            let there = |pid: &&i32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+            let left: Vec<_> = before.iter().filter(there).collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        jailer = jailer.restart_after_crash(&["--ready-slots", "1", "--slots", "4"]);
+        assert!(ready(&jailer, 1).iter().all(|pid| !before.contains(pid)));
+    }
+    for jailed in jailer.connect().list() {
+        jailer.connect().kill(jailed.name.as_str());
+    }
+    jailer.assert_clean();
 }
 
 #[test]

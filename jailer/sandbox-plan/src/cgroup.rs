@@ -14,14 +14,21 @@ pub const CPU_PERIOD_US: u64 = 100_000;
 /// One directory to make, its files to write in order, each read back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
+    /// Where.
+    pub directory: Directory,
+    /// What is written.
+    pub settings: Vec<Setting>,
+}
+
+/// One directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
     /// Which of [`CgroupFacts::parents`] it stands in.
     pub parent: usize,
     /// That parent's path, for people.
     pub parent_path: String,
-    /// The directory's name in it.
-    pub directory: String,
-    /// What is written.
-    pub settings: Vec<Setting>,
+    /// Its name in it.
+    pub name: String,
 }
 
 /// One control file.
@@ -33,42 +40,58 @@ pub struct Setting {
     pub value: String,
 }
 
-/// The name of a jail's directories: slot and name, so that the hierarchy alone tells a new jailer what lives.
+/// The name of a slot's directories. Whose jail it is stands in an attribute of the first of them ([`NAME_ATTRIBUTE`]): a slot
+/// is made ready before that is known, and version 2 renames no directory.
 #[must_use]
-pub fn directory_name(slot: u32, name: &SandboxName) -> String {
-    format!("{slot:04}.{name}")
+pub fn directory_name(slot: u32) -> String {
+    format!("{slot:04}")
 }
 
-/// The reverse of [`directory_name`]; `None` for directories that are not a jail's.
+/// The extended attribute with the sandbox's name, so that the hierarchy alone tells a new jailer what lives. Only privilege in
+/// the host's own user namespace reads or writes it.
+pub const NAME_ATTRIBUTE: &str = "trusted.warren.name";
+
+/// The reverse of [`directory_name`]; `None` for directories that are not a slot's. Earlier jailers put the name behind the
+/// slot: what such a one left may still live.
 #[must_use]
-pub fn parse_directory_name(directory: &str) -> Option<(u32, SandboxName)> {
-    let (slot, name) = directory.split_once('.')?;
-    let slot: u32 = slot.parse().ok()?;
-    let name = SandboxName::new(name).ok()?;
-    (directory_name(slot, &name) == directory).then_some((slot, name))
+pub fn parse_directory_name(directory: &str) -> Option<(u32, Option<SandboxName>)> {
+    let (digits, name) = match directory.split_once('.') {
+        Some((digits, name)) => (digits, Some(SandboxName::new(name).ok()?)),
+        None => (directory, None),
+    };
+    let slot: u32 = digits.parse().ok()?;
+    (directory_name(slot) == digits).then_some((slot, name))
 }
 
-/// The groups of one jail.
+/// The directories of one slot, one in each parent.
 #[must_use]
-pub fn groups(facts: &HostFacts, slot: u32, name: &SandboxName, limits: &Limits) -> Vec<Group> {
+pub fn directories(facts: &HostFacts, slot: u32) -> Vec<Directory> {
+    let parents = facts.cgroups.parents.iter().enumerate();
+    parents
+        .map(|(parent, about)| Directory {
+            parent,
+            parent_path: about.path.clone(),
+            name: directory_name(slot),
+        })
+        .collect()
+}
+
+/// What is written for one jail.
+#[must_use]
+pub fn groups(facts: &HostFacts, slot: u32, limits: &Limits) -> Vec<Group> {
     let CgroupFacts { version, parents } = &facts.cgroups;
     // The kernel counts whole pages; what is not representable is left as it is, and refused when it is read back.
     let pages = limits.memory_bytes.checked_next_multiple_of(facts.page_bytes);
     let limits = Limits { memory_bytes: pages.unwrap_or(limits.memory_bytes), ..*limits };
-    parents
-        .iter()
-        .enumerate()
-        .map(|(index, parent)| Group {
-            parent: index,
-            parent_path: parent.path.clone(),
-            directory: directory_name(slot, name),
-            settings: parent
-                .controllers
-                .iter()
-                .flat_map(|controller| settings(*version, parent, *controller, &limits))
-                .map(|(file, value)| Setting { file: file.to_string(), value })
-                .collect(),
-        })
+    let of_parent = |parent: &CgroupParent| {
+        let controllers = parent.controllers.iter();
+        let settings = controllers.flat_map(|controller| settings(*version, parent, *controller, &limits));
+        settings.map(|(file, value)| Setting { file: file.to_string(), value }).collect()
+    };
+    directories(facts, slot)
+        .into_iter()
+        .zip(parents)
+        .map(|(directory, parent)| Group { directory, settings: of_parent(parent) })
         .collect()
 }
 
@@ -145,11 +168,13 @@ mod tests {
 
     #[test]
     fn directory_names() {
+        assert_eq!(directory_name(7), "0007");
         let name = SandboxName::new("fn-1").unwrap();
-        assert_eq!(directory_name(7, &name), "0007.fn-1");
-        assert_eq!(parse_directory_name("0007.fn-1"), Some((7, name.clone())));
-        assert_eq!(parse_directory_name("12345.fn-1"), Some((12345, name)));
-        for bad in ["", "0007", "7.fn-1", "0007.", "0007.FN", "+007.fn", "0007..", "-001.fn", "cgroup.procs"]
+        assert_eq!(parse_directory_name("0007"), Some((7, None)));
+        assert_eq!(parse_directory_name("12345"), Some((12345, None)));
+        assert_eq!(parse_directory_name("0007.fn-1"), Some((7, Some(name))));
+        for bad in
+            ["", "7", "0007.", "7.fn-1", "0007.FN", "0007..", "+007", " 007", "-001", "00007", "cgroup.procs"]
         {
             assert_eq!(parse_directory_name(bad), None, "{bad:?}");
         }
@@ -171,15 +196,16 @@ mod tests {
         }
 
         #[test]
-        fn directory_names_come_back(slot: u32, name in "[a-z0-9][a-z0-9-]{0,39}") {
-            let name = SandboxName::new(name).unwrap();
-            prop_assert_eq!(parse_directory_name(&directory_name(slot, &name)), Some((slot, name)));
+        fn directory_names_come_back(slot: u32) {
+            prop_assert_eq!(parse_directory_name(&directory_name(slot)), Some((slot, None)));
         }
 
         #[test]
         fn foreign_directories_are_left_alone(text in "\\PC{0,20}") {
-            if let Some((slot, name)) = parse_directory_name(&text) {
-                prop_assert_eq!(directory_name(slot, &name), text);
+            match parse_directory_name(&text) {
+                Some((slot, None)) => prop_assert_eq!(directory_name(slot), text),
+                Some((slot, Some(name))) => prop_assert_eq!(format!("{}.{name}", directory_name(slot)), text),
+                None => {}
             }
         }
     }

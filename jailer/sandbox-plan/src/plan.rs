@@ -1,17 +1,19 @@
 //! Part one of the jail: the ordered steps from nothing to exec.
 //!
-//! [`Plan::new`] is pure. The jailer walks [`Plan::steps`] in order and does nothing that is not in it; the steps up
-//! to [`Step::Attach`] are taken by the jailer itself, the rest by the child between clone and exec, where it may
-//! neither allocate nor lock: everything a step needs stands in the step.
+//! [`Plan::new`] is pure. The jailer walks [`Plan::steps`] in order and does nothing that is not in it; everything a step
+//! needs stands in the step. The first steps know the host and the slot alone: a slot can be made ready before anybody asks
+//! for a jail ([`Plan::ahead`]). From [`Step::Limits`] on it is one request's.
 //!
 //! ```text
-//!  jailer  Cgroup -> Clone -> MapUser -> Attach -.
-//!                      |                         | go
-//!  child               '- waits -----------------'-> Session -> ... -> Exec
+//!              the slot's, made ready ahead of a request                       the request's
+//!          .----------------------------------------------------.  .-------------------------------------.
+//!  jailer  Cgroup -> Clone -> MapUser -> Attach -.                  Limits -.
+//!                      |                         | go                       | the steps that are left, descriptors
+//!  child               '- waits -----------------'-> Session .. -> waits ---'-> ResourceLimits -> .. -> Exec
 //! ```
 
 use crate::{
-    cgroup::{self, Group},
+    cgroup::{self, Directory, Group},
     facts::{Availability, CgroupVersion, HostFacts},
     name::SandboxName,
     request::{CompilePurpose, Limits, Program},
@@ -38,12 +40,12 @@ pub struct Plan {
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// Make the cgroups, write their limits and read them back.
+    /// Make the slot's cgroups.
     Cgroup {
         /// Which kind.
         version: CgroupVersion,
-        /// What is made.
-        groups: Vec<Group>,
+        /// Their directories.
+        directories: Vec<Directory>,
     },
     /// `clone3` into namespaces of its own.
     Clone(Namespaces),
@@ -96,6 +98,11 @@ pub enum Step {
     Descriptors {
         /// In order, from 0.
         places: Vec<Descriptor>,
+    },
+    /// Say whose jail it is, where a new jailer finds it, write the cgroups' limits and read them back.
+    Limits {
+        /// In which group, and what is written.
+        groups: Vec<Group>,
     },
     /// `execveat` of the program's descriptor with an empty environment.
     Exec {
@@ -167,10 +174,27 @@ impl Plan {
         program: Program,
         limits: &Limits,
     ) -> Self {
+        let mut steps = Self::ahead(facts, slot, uid);
+        steps.extend([
+            Step::Limits { groups: cgroup::groups(facts, slot, limits) },
+            Step::ResourceLimits { limits: rlimit::limits_of(&program, limits) },
+            Step::Identity { id: uid },
+            Step::Capabilities,
+            Step::NoNewPrivs,
+            Step::NotDumpable,
+            Step::Descriptors { places: places(program) },
+            Step::Exec { argv: argv(program) },
+        ]);
+        Self { name: name.clone(), program, slot, uid, steps }
+    }
+
+    /// What every plan of this slot begins with, whoever asks and for what.
+    #[must_use]
+    pub fn ahead(facts: &HostFacts, slot: u32, uid: u32) -> Vec<Step> {
         let version = facts.cgroups.version;
         let by_clone = version == CgroupVersion::V2;
         let mut steps = vec![
-            Step::Cgroup { version, groups: cgroup::groups(facts, slot, name, limits) },
+            Step::Cgroup { version, directories: cgroup::directories(facts, slot) },
             Step::Clone(Namespaces { user: facts.user_namespace.clone(), into_cgroup: by_clone }),
         ];
         if facts.user_namespace.is_yes() {
@@ -182,16 +206,19 @@ impl Plan {
             Step::CgroupNamespace,
             Step::Hostname { name: HOSTNAME.to_string() },
             Step::Root,
-            Step::ResourceLimits { limits: rlimit::limits_of(&program, limits) },
             Step::BoundingSet { last: facts.last_capability },
-            Step::Identity { id: uid },
-            Step::Capabilities,
-            Step::NoNewPrivs,
-            Step::NotDumpable,
-            Step::Descriptors { places: places(program) },
-            Step::Exec { argv: argv(program) },
         ]);
-        Self { name: name.clone(), program, slot, uid, steps }
+        steps
+    }
+
+    /// The steps that are the request's own: the jailer's, and those that the child is told.
+    #[must_use]
+    pub fn of_request(&self) -> (&[Group], &[Step]) {
+        let at = self.steps.iter().position(|step| matches!(step, Step::Limits { .. }));
+        match at.and_then(|at| self.steps.get(at..)).and_then(<[Step]>::split_first) {
+            Some((Step::Limits { groups }, rest)) => (groups, rest),
+            _ => (&[], &[]),
+        }
     }
 
     /// The descriptors' places.
@@ -213,6 +240,7 @@ impl Step {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Cgroup { .. } => "cgroup",
+            Self::Limits { .. } => "limits",
             Self::Clone(_) => "clone",
             Self::MapUser { .. } => "map-user",
             Self::Attach { .. } => "attach",
@@ -231,10 +259,17 @@ impl Step {
         }
     }
 
-    /// Whether the jailer takes it, before the child goes on.
+    /// Whether the jailer takes it, while the child waits.
     #[must_use]
     pub const fn is_jailers(&self) -> bool {
-        matches!(self, Self::Cgroup { .. } | Self::Clone(_) | Self::MapUser { .. } | Self::Attach { .. })
+        matches!(
+            self,
+            Self::Cgroup { .. }
+                | Self::Clone(_)
+                | Self::MapUser { .. }
+                | Self::Attach { .. }
+                | Self::Limits { .. }
+        )
     }
 }
 

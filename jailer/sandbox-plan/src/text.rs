@@ -1,7 +1,7 @@
 //! A plan for people: one numbered line a step.
 
 use crate::{
-    cgroup::Group,
+    cgroup::{Directory, Group, NAME_ATTRIBUTE},
     facts::{Availability, CgroupVersion},
     plan::{Descriptor, DescriptorKind, Namespaces, Plan, Step},
 };
@@ -12,12 +12,14 @@ impl Display for Plan {
         let program = self.program.file_name();
         writeln!(f, "jail of {program} as `{}`, slot {}, uid {}", self.name, self.slot, self.uid)?;
         writeln!(f, "part one: warren-jailer, before exec")?;
-        let mut child = false;
+        let mut of_jailer = true;
         for (number, step) in (1..).zip(&self.steps) {
-            if !child && !step.is_jailers() {
-                child = true;
+            if matches!(step, Step::Limits { .. }) {
+                writeln!(f, "  -- the slot is ready, and waits for a request; the jailer --")?;
+            } else if of_jailer && !step.is_jailers() {
                 writeln!(f, "  -- from here on in the child --")?;
             }
+            of_jailer = step.is_jailers();
             writeln!(f, "  {number:2}  {:<17} {step}", step.name())?;
         }
         Ok(())
@@ -27,12 +29,16 @@ impl Display for Plan {
 impl Display for Step {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Self::Cgroup { version, groups } => {
+            Self::Cgroup { version, directories } => {
                 f.write_str(match version {
-                    CgroupVersion::V1 => "v1, one directory a hierarchy, limits read back:",
-                    CgroupVersion::V2 => "v2, one directory, limits read back:",
+                    CgroupVersion::V1 => "v1, one directory a hierarchy:",
+                    CgroupVersion::V2 => "v2, one directory:",
                 })?;
-                groups.iter().try_for_each(|group| write_group(f, group))
+                directories.iter().try_for_each(|directory| write!(f, "\n        {directory}"))
+            }
+            Self::Limits { groups } => {
+                write!(f, "the jail's name in {NAME_ATTRIBUTE}, then, read back:")?;
+                groups.iter().filter(|group| !group.settings.is_empty()).try_for_each(|group| write_group(f, group))
             }
             Self::Clone(namespaces) => write_namespaces(f, namespaces),
             Self::MapUser { id } => write!(f, "uid {id} -> {id}, gid {id} -> {id}; no other id exists"),
@@ -100,8 +106,14 @@ impl Display for Descriptor {
     }
 }
 
+impl Display for Directory {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "{}/{}", self.parent_path, self.name)
+    }
+}
+
 fn write_group(f: &mut Formatter<'_>, group: &Group) -> Result {
-    write!(f, "\n        {}/{}", group.parent_path, group.directory)?;
+    write!(f, "\n        {}", group.directory)?;
     for setting in &group.settings {
         write!(f, " {}=\"{}\"", setting.file, setting.value)?;
     }

@@ -75,7 +75,7 @@ expect 0 "$closed" fetch apart http://203.0.113.1/
 
 say "agent and jailer are killed: the network works on, and so does what comes after"
 before=$(pids)
-kill -9 "$(pidof warren-agent)" "$(pidof warren-jailer)"
+kill -9 $(pidof warren-agent) $(pidof warren-jailer)
 until fetch one http://203.0.113.1/ > /tmp/again 2>&1; do sleep 0.2; done
 grep -q 'the world' /tmp/again || fail "$(cat /tmp/again)"
 # One may have been started besides, before the adopted ones were known again.

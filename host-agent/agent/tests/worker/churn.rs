@@ -14,6 +14,8 @@ use warren_proto::v1::FunctionVersion;
 
 /// Sandboxes that are made at once.
 const AT_ONCE: usize = 6;
+/// Slots that a jailer keeps ready.
+const READY_SLOTS: usize = 4;
 /// Growth of resident memory that is none: what an allocator keeps.
 const FLAT: u64 = 6 << 20;
 
@@ -58,7 +60,7 @@ fn traces(rig: &Rig) -> BTreeMap<&'static str, usize> {
     });
     BTreeMap::from([
         ("cgroups", parents.map(|parent| folders(parent).count()).sum()),
-        ("processes below the jailer, zombies too", rig.jailed_processes().len()),
+        ("processes below the jailer, zombies too", rig.jailers_processes().len()),
         ("processes with a jail's user", processes.filter(|status| owned(status)).count()),
         ("the agent's open files", count(format!("/proc/{}/fd", rig.agent.pid()))),
         ("the jailer's open files", count(format!("/proc/{}/fd", rig.jailer_pid()))),
@@ -114,8 +116,12 @@ async fn a_thousand_come_and_go_and_nothing_is_left() {
     let all = if full_form() { 10_008 } else { 1_008 };
     // What is kept for good is there after some.
     round(&rig, &echo, 24).await;
-    until("all is reclaimed", async || rig.run_files().is_empty().then_some(())).await;
-    let before = traces(&rig);
+    let before = until("all is reclaimed and slots are ready again", async || {
+        let seen = traces(&rig);
+        let ready = rig.jailers_processes().len() - rig.jailed_processes().len();
+        (rig.run_files().is_empty() && ready == READY_SLOTS && seen == traces(&rig)).then_some(seen)
+    })
+    .await;
     let memory = || [rig.agent.rss_bytes(), rig.jailer_rss_bytes()];
     let held = memory();
     let ends = round(&rig, &echo, all / AT_ONCE).await;

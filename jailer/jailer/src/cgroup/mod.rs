@@ -10,12 +10,15 @@ mod parents;
 pub(crate) use parents::{Parents, place};
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, unlinkat},
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, XattrFlags, fgetxattr, fsetxattr, mkdirat, openat, unlinkat},
     io::Errno,
     process::{Pid, Signal, kill_process},
 };
 use std::os::fd::{BorrowedFd, OwnedFd};
-use warren_sandbox_plan::cgroup::{Group, Setting};
+use warren_sandbox_plan::{
+    cgroup::{Directory, Group, NAME_ATTRIBUTE, Setting},
+    name::SandboxName,
+};
 
 /// Why a jail's groups could not be made: the host's fault, or limits the kernel does not take.
 #[derive(Debug, thiserror::Error)]
@@ -39,31 +42,52 @@ impl GroupError {
 }
 
 impl Parents {
-    /// Makes a jail's groups and sets their limits. On failure whatever was made is removed again.
-    pub(crate) fn make(&self, groups: &[Group]) -> Result<(), GroupError> {
-        let result = groups.iter().try_for_each(|group| self.make_one(group));
+    /// Makes a slot's groups. On failure whatever was made is removed again.
+    pub(crate) fn make(&self, directories: &[Directory]) -> Result<(), GroupError> {
+        let result = directories.iter().try_for_each(|directory| {
+            let failed = |errno| GroupError::Make(directory.to_string(), errno);
+            let parent = self.dir(directory.parent).ok_or_else(|| failed(Errno::NOENT))?;
+            mkdirat(parent, &directory.name, Mode::from_raw_mode(0o755)).map_err(failed)
+        });
         if result.is_err() {
-            for group in groups {
-                let _ = self.remove(&group.directory);
+            for directory in directories {
+                let _ = self.remove(&directory.name);
             }
         }
         result
     }
 
-    fn make_one(&self, group: &Group) -> Result<(), GroupError> {
-        let path = || format!("{}/{}", group.parent_path, group.directory);
-        let parent = self.dir(group.parent).ok_or_else(|| GroupError::Make(path(), Errno::NOENT))?;
-        mkdirat(parent, &group.directory, Mode::from_raw_mode(0o755))
-            .map_err(|errno| GroupError::Make(path(), errno))?;
-        group.settings.iter().try_for_each(|setting| write_checked(parent, &group.directory, setting))
+    /// Says whose jail it is and sets its limits.
+    pub(crate) fn limit(&self, groups: &[Group], name: &SandboxName) -> Result<(), GroupError> {
+        let Some(first) = groups.first() else { return Ok(()) };
+        let parent = |group: &Group| {
+            let none = || GroupError::Make(group.directory.to_string(), Errno::NOENT);
+            self.dir(group.directory.parent).ok_or_else(none)
+        };
+        let named = open_dir(parent(first)?, &first.directory.name)
+            .and_then(|dir| fsetxattr(dir, NAME_ATTRIBUTE, name.as_str().as_bytes(), XattrFlags::CREATE));
+        named.map_err(|errno| GroupError::Write(NAME_ATTRIBUTE.to_owned(), name.to_string(), errno))?;
+        groups.iter().try_for_each(|group| {
+            let parent = parent(group)?;
+            let write = |setting| write_checked(parent, &group.directory.name, setting);
+            group.settings.iter().try_for_each(write)
+        })
     }
 
-    /// Moves a process into every group of a jail.
-    pub(crate) fn attach(&self, groups: &[Group], pid: i32) -> Result<(), Errno> {
+    /// Whose jail a slot's groups are; `None` for those that were made ready and never asked for.
+    pub(crate) fn name_of(&self, directory: &str) -> Option<SandboxName> {
+        let mut bytes = [0_u8; 64];
+        let dir = open_dir(self.dir(0)?, directory).ok()?;
+        let read = fgetxattr(dir, NAME_ATTRIBUTE, &mut bytes).ok()?;
+        SandboxName::new(str::from_utf8(bytes.get(..read)?).ok()?).ok()
+    }
+
+    /// Moves a process into every group of a slot.
+    pub(crate) fn attach(&self, directories: &[Directory], pid: i32) -> Result<(), Errno> {
         let pid = pid.to_string();
-        groups.iter().try_for_each(|group| {
-            let parent = self.dir(group.parent).ok_or(Errno::NOENT)?;
-            let file = format!("{}/cgroup.procs", group.directory);
+        directories.iter().try_for_each(|directory| {
+            let parent = self.dir(directory.parent).ok_or(Errno::NOENT)?;
+            let file = format!("{}/cgroup.procs", directory.name);
             write_file(parent, &file, &pid)
         })
     }

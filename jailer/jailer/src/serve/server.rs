@@ -4,8 +4,9 @@ use super::connection::{BUFFER, Connection, Phase, Received};
 use crate::jails::{Ending, Jails, Kill, Spawned};
 use rustix::{
     event::{
-        Timespec,
+        PollFd, PollFlags, Timespec,
         epoll::{self, EventData, EventFlags},
+        poll,
     },
     io::Errno,
     net::{SocketFlags, accept_with, sockopt},
@@ -25,13 +26,16 @@ const MAX_CONNECTIONS: usize = 64;
 /// How soon a cgroup that was still busy is tried again.
 const SWEEP_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
+/// How long nothing is asked before a slot is made ready: who was just answered, and what was just started, come first.
+const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000 };
+
 /// What an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Listener,
     Signals,
     Connection(u32),
-    /// The jail of a slot.
+    /// The jail of a slot, or the child that waits in it.
     Jail(u32),
 }
 
@@ -118,6 +122,10 @@ impl Server {
         let mut events = Vec::with_capacity(64);
         loop {
             events.clear();
+            if self.jails.wants_ready() && self.is_idle() {
+                self.make_ready();
+                continue;
+            }
             let limit = self.jails.is_dirty().then_some(&SWEEP_AGAIN);
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), limit) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -165,6 +173,18 @@ impl Server {
         self.next_connection = self.next_connection.wrapping_add(1);
         if epoll::add(&self.epoll, &socket, Source::Connection(id).to_data(), EventFlags::IN).is_ok() {
             self.connections.insert(id, Connection { socket, pid, phase: Phase::New });
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], Some(&IDLE)) == Ok(0)
+    }
+
+    fn make_ready(&mut self) {
+        if let Some((slot, pidfd)) = self.jails.make_ready()
+            && epoll::add(&self.epoll, pidfd, Source::Jail(slot).to_data(), EventFlags::IN).is_err()
+        {
+            self.jails.lose_ready(slot);
         }
     }
 
@@ -253,8 +273,12 @@ impl Server {
         match self.jails.spawn(spawn, passed) {
             Ok(Spawned { jail, tap }) => {
                 let source = Source::Jail(jail.info.slot).to_data();
-                // Unwatched it could never be buried: it ends here, and the next jailer clears it away.
-                if let Err(errno) = epoll::add(&self.epoll, &jail.pidfd, source, EventFlags::IN) {
+                // One that was ready before is watched already. Unwatched it could never be buried: it ends here, and the next
+                // jailer clears it away.
+                let watched = epoll::add(&self.epoll, &jail.pidfd, source, EventFlags::IN);
+                if let Err(errno) = watched
+                    && errno != Errno::EXIST
+                {
                     self.jails.kill(&spawn.name);
                     return connection.send(&refusal("watch", errno.to_string(), true), &[]);
                 }
@@ -299,7 +323,7 @@ impl Server {
             let _ = epoll::delete(&self.epoll, &jail.pidfd);
             jail.info.name.clone()
         }) else {
-            return;
+            return self.jails.lose_ready(slot);
         };
         let ending = self.jails.bury(&name);
         self.tell_waiting(&name, ending);

@@ -23,6 +23,7 @@ use std::{
     io::Write,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
+    rc::Rc,
 };
 use warren_sandbox_plan::facts::{CgroupFacts, HostFacts};
 
@@ -43,6 +44,10 @@ pub(crate) struct Options {
     /// Most jails at a time.
     #[arg(long, default_value_t = 4096)]
     pub(crate) slots: u32,
+    /// Slots that are made ready before they are asked for, of those that are free: a jail then takes a fraction of the time; each
+    /// is a process that waits.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) ready_slots: u32,
     /// Serve one process of that user at a time: two agents would take each other's jails for leftovers.
     #[arg(long)]
     pub(crate) one_agent: bool,
@@ -190,12 +195,13 @@ pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     };
     let host = Host {
         facts,
-        parents,
+        parents: Rc::new(parents),
         programs,
         processes,
         mounts,
         uid_base: options.uid_base,
         slots: options.slots,
+        ready: usize::try_from(options.ready_slots).unwrap_or(usize::MAX),
         max_memory_bytes: max_memory.unwrap_or(u64::MAX),
         network,
         fail_at: options.fail_at.clone(),

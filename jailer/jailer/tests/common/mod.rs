@@ -16,7 +16,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         OnceLock,
@@ -25,6 +25,7 @@ use std::{
 };
 use tempfile::TempDir;
 use warren_sandbox_plan::{
+    cgroup::NAME_ATTRIBUTE,
     name::SandboxName,
     request::{
         CompileOptions, CompilePurpose, JAILER_PROTOCOL_VERSION, Limits, PagerOptions, Program, Reply,
@@ -179,11 +180,34 @@ impl Jailer {
         parents.iter().map(|parent| PathBuf::from(parent["path"].as_str().unwrap())).collect()
     }
 
-    /// The jails' directories below those.
+    /// All directories below those, by whether they are a slot's that is ready and nobody's yet.
+    fn directories(&self, of_ready: bool) -> Vec<PathBuf> {
+        let parents = self.cgroup_parents();
+        let list = |parent: &PathBuf| std::fs::read_dir(parent).into_iter().flatten();
+        let entries = parents.iter().flat_map(list).map(|entry| entry.unwrap().path());
+        let is_ready = |path: &PathBuf| {
+            let slot = path.file_name().and_then(OsStr::to_str).filter(|name| name.parse::<u32>().is_ok());
+            slot.is_some_and(|slot| name_of(&parents[0].join(slot)).is_none())
+        };
+        entries.filter(|path| path.is_dir() && is_ready(path) == of_ready).collect()
+    }
+
+    /// The jails' directories below those, and whatever else is there.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
-        let list = |parent: PathBuf| std::fs::read_dir(parent).into_iter().flatten();
-        let entries = self.cgroup_parents().into_iter().flat_map(list);
-        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+        self.directories(false)
+    }
+
+    /// The processes that wait in slots that are ready.
+    pub(crate) fn ready_slots(&self) -> Vec<i32> {
+        let lists = self.directories(true).into_iter();
+        let lists =
+            lists.filter_map(|directory| std::fs::read_to_string(directory.join("cgroup.procs")).ok());
+        let mut pids: Vec<i32> = lists
+            .flat_map(|list| list.lines().map(|line| line.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
     }
 
     /// Processes whose uid is one of this jailer's.
@@ -209,21 +233,58 @@ impl Jailer {
         })
     }
 
-    /// How many files the jailer has open, once it has seen the end of every connection but `client`'s.
+    /// How many files the jailer has open, once it has seen the end of every connection but `client`'s, without the two of each
+    /// slot that is ready.
     pub(crate) fn open_files(&self, client: &mut Client) -> usize {
-        // Whatever was ready before the first of these was seen before the second is answered.
-        client.list();
-        client.list();
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
+        let files =
+            || std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count();
+        until("slots are ready, or none can be", || {
+            // Whatever was ready before the first of these was seen before the second is answered.
+            client.list();
+            client.list();
+            let seen = (files(), self.ready_slots());
+            let settled = seen == (files(), self.ready_slots());
+            if settled { Ok(seen.0 - 2 * seen.1.len()) } else { Err(seen) }
+        })
     }
 
-    /// Nothing of any jail is left on the host.
+    /// Nothing is on its way: the jailer's children are its jails' and those that wait in slots, each alive.
+    fn is_settled(&self) -> bool {
+        let mut children = self.children();
+        let ready = self.ready_slots();
+        let directories = self.directories(true).len();
+        children.retain(|pid| !ready.contains(pid));
+        children.is_empty() && directories == ready.len() * self.cgroup_parents().len()
+    }
+
+    /// Nothing of any jail is left on the host, and of slots that are ready nothing but what waits in them.
     pub(crate) fn assert_clean(&self) {
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new());
         assert_eq!(self.jailed_processes(), Vec::<i32>::new());
-        let children = self.children();
         let told = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        assert!(children.is_empty(), "children left: {:#?}", children.iter().map(told).collect::<Vec<_>>());
+        until("nothing but slots that are ready is left", || {
+            let children = self.children();
+            if self.is_settled() { Ok(()) } else { Err(children.iter().map(told).collect::<Vec<_>>()) }
+        });
+    }
+}
+
+/// Whose jail a cgroup is.
+pub(crate) fn name_of(directory: &Path) -> Option<String> {
+    let mut bytes = [0_u8; 64];
+    let read = rustix::fs::getxattr(directory, NAME_ATTRIBUTE, &mut bytes).ok()?;
+    Some(String::from_utf8(bytes[..read].to_vec()).unwrap())
+}
+
+/// Waits, ten seconds at most, until there is what is asked for.
+pub(crate) fn until<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(std::time::Instant::now() < deadline, "{what}: {seen:#?}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
@@ -273,7 +334,7 @@ pub(crate) fn own_mounts() -> OwnedFd {
 }
 
 /// A folder, opened as one.
-pub(crate) fn open_folder(path: &std::path::Path) -> OwnedFd {
+pub(crate) fn open_folder(path: &Path) -> OwnedFd {
     use rustix::fs::{Mode, OFlags, open};
     open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }

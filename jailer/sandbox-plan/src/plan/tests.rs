@@ -41,11 +41,11 @@ fn a_vmm_under_version_1() {
     let expected = "\
 jail of warren-vmm as `thumb-1`, slot 12, uid 70012
 part one: warren-jailer, before exec
-   1  cgroup            v1, one directory a hierarchy, limits read back:
-        /cg/pids/warren/0012.thumb-1 pids.max=\"24\"
-        /cg/memory/warren/0012.thumb-1 memory.limit_in_bytes=\"100003840\" memory.memsw.limit_in_bytes=\"100003840\"
-        /cg/cpu/warren/0012.thumb-1 cpu.shares=\"1536\"
-        /cg/freezer/warren/0012.thumb-1
+   1  cgroup            v1, one directory a hierarchy:
+        /cg/pids/warren/0012
+        /cg/memory/warren/0012
+        /cg/cpu/warren/0012
+        /cg/freezer/warren/0012
    2  clone             new mount, pid, ipc, uts, user; net: the empty one the jailer lives in, shared
    3  map-user          uid 70012 -> 70012, gid 70012 -> 70012; no other id exists
    4  attach            pid into cgroup.procs of every directory, then go
@@ -54,14 +54,20 @@ part one: warren-jailer, before exec
    6  cgroup-namespace  unshare(CLONE_NEWCGROUP)
    7  hostname          sethostname `warren`, setdomainname ``
    8  root              own copy of the jailer's pivot_root: empty tmpfs, ro nosuid nodev noexec; propagation private; chdir /
-   9  rlimits           CORE=0 NOFILE=64 FSIZE=0 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0
-  10  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
-  11  identity          setgroups [], setresgid 70012, setresuid 70012
-  12  capabilities      ambient, effective, permitted, inheritable = 0
-  13  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
-  14  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
-  15  descriptors       0 = /dev/null, 1 = log (request's 1), 2 = log (request's 1), 3 = listening socket (request's 0), 4 = /dev/kvm, 5 = guest image, close_range on every other
-  16  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-vmm run
+   9  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
+  -- the slot is ready, and waits for a request; the jailer --
+  10  limits            the jail's name in trusted.warren.name, then, read back:
+        /cg/pids/warren/0012 pids.max=\"24\"
+        /cg/memory/warren/0012 memory.limit_in_bytes=\"100003840\" memory.memsw.limit_in_bytes=\"100003840\"
+        /cg/cpu/warren/0012 cpu.shares=\"1536\"
+  -- from here on in the child --
+  11  rlimits           CORE=0 NOFILE=64 FSIZE=0 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0
+  12  identity          setgroups [], setresgid 70012, setresuid 70012
+  13  capabilities      ambient, effective, permitted, inheritable = 0
+  14  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
+  15  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+  16  descriptors       0 = /dev/null, 1 = log (request's 1), 2 = log (request's 1), 3 = listening socket (request's 0), 4 = /dev/kvm, 5 = guest image, close_range on every other
+  17  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-vmm run
 ";
     assert_eq!(text, expected);
 }
@@ -75,8 +81,8 @@ fn a_compilation_under_version_2_without_user_namespaces() {
     let expected = "\
 jail of warren-compile as `thumb-1`, slot 12, uid 70012
 part one: warren-jailer, before exec
-   1  cgroup            v2, one directory, limits read back:
-        /cg/warren/0012.thumb-1 pids.max=\"24\" memory.max=\"100003840\" memory.swap.max=\"0\" memory.oom.group=\"1\" cpu.weight=\"1500\" cpu.max=\"150000 100000\"
+   1  cgroup            v2, one directory:
+        /cg/warren/0012
    2  clone             new mount, pid, ipc, uts (no user namespace: clone3(CLONE_NEWUSER): Operation not permitted); into its cgroup; net: the empty one the jailer lives in, shared
    3  attach            done by CLONE_INTO_CGROUP
   -- from here on in the child --
@@ -84,14 +90,18 @@ part one: warren-jailer, before exec
    5  cgroup-namespace  unshare(CLONE_NEWCGROUP)
    6  hostname          sethostname `warren`, setdomainname ``
    7  root              own copy of the jailer's pivot_root: empty tmpfs, ro nosuid nodev noexec; propagation private; chdir /
-   8  rlimits           CORE=0 NOFILE=16 FSIZE=536870912 AS=4394967296 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0 CPU=30
-   9  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
-  10  identity          setgroups [], setresgid 70012, setresuid 70012
-  11  capabilities      ambient, effective, permitted, inheritable = 0
-  12  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
-  13  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
-  14  descriptors       0 = /dev/null, 1 = log (request's 2), 2 = log (request's 2), 3 = sealed memfd (request's 0), 4 = memfd (request's 1), close_range on every other
-  15  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-compile jailed --purpose policy --isa 7
+   8  bounding-set      drop capabilities 0..=40; securebits NOROOT, NO_CAP_AMBIENT_RAISE, all locked
+  -- the slot is ready, and waits for a request; the jailer --
+   9  limits            the jail's name in trusted.warren.name, then, read back:
+        /cg/warren/0012 pids.max=\"24\" memory.max=\"100003840\" memory.swap.max=\"0\" memory.oom.group=\"1\" cpu.weight=\"1500\" cpu.max=\"150000 100000\"
+  -- from here on in the child --
+  10  rlimits           CORE=0 NOFILE=16 FSIZE=536870912 AS=4394967296 NPROC=24 MEMLOCK=0 MSGQUEUE=0 SIGPENDING=64 RTPRIO=0 NICE=0 LOCKS=0 CPU=30
+  11  identity          setgroups [], setresgid 70012, setresuid 70012
+  12  capabilities      ambient, effective, permitted, inheritable = 0
+  13  no-new-privs      prctl(PR_SET_NO_NEW_PRIVS, 1)
+  14  not-dumpable      prctl(PR_SET_DUMPABLE, 0); the program file is execute-only
+  15  descriptors       0 = /dev/null, 1 = log (request's 2), 2 = log (request's 2), 3 = sealed memfd (request's 0), 4 = memfd (request's 1), close_range on every other
+  16  exec              execveat(program, AT_EMPTY_PATH), empty environment, argv warren-compile jailed --purpose policy --isa 7
 ";
     assert_eq!(text, expected);
 }
@@ -174,7 +184,8 @@ fn what_must_come_before_what() {
                 let names: Vec<&str> = plan.steps.iter().map(Step::name).collect();
                 let at = |name| names.iter().position(|it| *it == name).unwrap();
                 for (before, after, why) in [
-                    ("cgroup", "clone", "no process without limits"),
+                    ("cgroup", "clone", "no process outside of where its limits will be"),
+                    ("limits", "descriptors", "no program without limits, and no jail without its name"),
                     ("attach", "session", "the child is let go only in its cgroups"),
                     ("attach", "cgroup-namespace", "the namespace's root is where the child is"),
                     ("cgroup-namespace", "identity", "unshare needs the capability"),
@@ -192,10 +203,20 @@ fn what_must_come_before_what() {
                     assert!(at(before) < at(after), "{before} before {after}: {why}");
                 }
                 assert_eq!(names.last(), Some(&"exec"));
-                let jailers = plan.steps.iter().take_while(|step| step.is_jailers()).count();
-                assert!(
-                    plan.steps.iter().skip(jailers).all(|step| !step.is_jailers()),
-                    "the jailer's part is first"
+                // The jailer's part is first, and once more where the request begins.
+                let jailers = plan.steps.iter().filter(|step| step.is_jailers()).count();
+                let first = plan.steps.iter().take_while(|step| step.is_jailers()).count();
+                assert_eq!(
+                    (jailers, names.iter().position(|name| *name == "attach")),
+                    (first + 1, Some(first - 1))
+                );
+                // Whatever is asked for, a slot's plans begin alike: that is what can be made ready ahead.
+                let facts = facts(version, user.clone());
+                let ahead = Plan::ahead(&facts, plan.slot, plan.uid);
+                let (groups, rest) = plan.of_request();
+                assert_eq!(
+                    plan.steps,
+                    [ahead, vec![Step::Limits { groups: groups.to_vec() }], rest.to_vec()].concat()
                 );
             }
         }
@@ -206,13 +227,8 @@ fn what_must_come_before_what() {
 fn limits_at_their_edges() {
     let settings = |limits: &Limits, version| {
         let plan = plan(&facts(version, Availability::Yes), Program::Vmm, limits);
-        match plan.steps.first() {
-            Some(Step::Cgroup { groups, .. }) => {
-                let all = groups.iter().flat_map(|group| &group.settings);
-                all.map(|it| format!("{}={}", it.file, it.value)).collect::<Vec<_>>().join(" ")
-            }
-            other => panic!("{other:?}"),
-        }
+        let all = plan.of_request().0.iter().flat_map(|group| &group.settings);
+        all.map(|it| format!("{}={}", it.file, it.value)).collect::<Vec<_>>().join(" ")
     };
     let cases = [
         (

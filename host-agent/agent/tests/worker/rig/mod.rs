@@ -186,9 +186,16 @@ impl Rig {
         first..first + SLOTS
     }
 
+    /// Processes below this rig's jailer, the children among them that only wait in slots that are ready.
+    pub(crate) fn jailers_processes(&self) -> Vec<i32> {
+        process::descendants(self.jailer.pid())
+    }
+
     /// VMM and compiler processes whose parent is this rig's jailer or its init's.
     pub(crate) fn jailed_processes(&self) -> Vec<i32> {
-        process::descendants(self.jailer.pid())
+        let mut jailed = self.jailers_processes();
+        jailed.retain(|pid| !process::waits_in_a_slot(*pid));
+        jailed
     }
 }
 

@@ -62,6 +62,12 @@ impl Drop for Process {
     }
 }
 
+/// Whether it is the jailer's child in a slot that is ready: nobody's jail, and alive.
+pub(crate) fn waits_in_a_slot(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.split_once('(').is_some_and(|(_, rest)| rest.starts_with("warren-slot) ") && !rest.contains(") Z "))
+}
+
 /// Every process below this one.
 pub(crate) fn descendants(root: i32) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
