@@ -111,7 +111,12 @@ impl ScriptedWorker {
         fleet: &mut FleetServiceClient<Channel>,
         as_host: &str,
     ) -> Result<(), Status> {
-        let request = v1::RegisterWorkerRequest {
+        fleet.register_worker(self.registration(as_host)).await.map(drop)
+    }
+
+    /// What it says of itself.
+    pub fn registration(&self, as_host: &str) -> v1::RegisterWorkerRequest {
+        v1::RegisterWorkerRequest {
             host_id: as_host.to_owned(),
             address: self.address.to_string(),
             resources: Some(v1::HostResources {
@@ -123,8 +128,7 @@ impl ScriptedWorker {
             sandboxes: self.sandboxes(),
             builder_key: vec![0; 32].into(),
             runtimes: Vec::new(),
-        };
-        fleet.register_worker(request).await.map(drop)
+        }
     }
 
     /// Everything of it stops at once, connections included.

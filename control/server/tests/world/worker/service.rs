@@ -214,8 +214,10 @@ impl server::WorkerService for ScriptedWorker {
         Err(none.into())
     }
 
-    async fn worker_logs(&self, _: Request<v1::LogsRequest>) -> Result<Response<Lines>, Status> {
-        let line = |sequence| v1::LogLine { host_id: "w1".to_owned(), sequence, ..Default::default() };
-        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(line(1)), Ok(line(2))]))))
+    async fn worker_logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Lines>, Status> {
+        let line = |sequence| Ok(v1::LogLine { host_id: "w1".to_owned(), sequence, ..Default::default() });
+        // Of "babble" it never comes to an end.
+        let last = if request.get_ref().function == "babble" { u64::MAX } else { 2 };
+        Ok(Response::new(Box::pin(tokio_stream::iter((1..=last).map(line)))))
     }
 }
