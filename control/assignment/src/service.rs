@@ -258,8 +258,8 @@ impl Assignment {
         let mut dead = Vec::new();
         for one in said {
             let state = state_of(one);
-            table.report(&one.id, &key_of(one), host, state);
-            if state == Reported::Dead {
+            let its_own = table.report(&one.id, &key_of(one), host, state);
+            if its_own && state == Reported::Dead {
                 dead.push((one.id.as_str().into(), key_of(one)));
             }
         }

@@ -11,11 +11,12 @@
 //!               Occupied <-------------------------+--- worker: busy (adopted while an older
 //!                                                       control's invocation still runs)
 //! ```
-//! The worker is the truth: what it reports wins over every state but `Creating`, whose answer is still under way.
+//! The worker is the truth about its own, and about no other's: what it reports wins over every state but `Creating`, whose answer is
+//! still under way.
 //! A drained sandbox is simply gone from the table; destroying it is the caller's errand.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -23,6 +24,9 @@ use std::{
 pub type SandboxId = Arc<str>;
 /// A host's name.
 pub type HostName = Arc<str>;
+
+/// Most rows that a host's own word makes; no host has as many sandboxes.
+const HOST_ROWS: usize = 16_384;
 
 /// One version of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,13 +95,15 @@ pub struct Table {
     next: u64,
     rows: HashMap<SandboxId, Row>,
     idle: BTreeMap<VersionKey, Vec<SandboxId>>,
+    /// How many rows each host has.
+    hosted: HashMap<HostName, usize>,
 }
 
 impl Table {
     /// An empty table; workers fill it when they register.
     #[must_use]
     pub fn new(epoch: u64) -> Self {
-        Self { epoch, next: 0, rows: HashMap::new(), idle: BTreeMap::new() }
+        Self { epoch, next: 0, rows: HashMap::new(), idle: BTreeMap::new(), hosted: HashMap::new() }
     }
 
     /// Hands out an idle sandbox, or a name for a new one.
@@ -120,8 +126,11 @@ impl Table {
 
     /// The host that was chosen for a sandbox being made.
     pub fn placed(&mut self, id: &str, host: &HostName) {
-        if let Some(row) = self.rows.get_mut(id) {
+        if let Some(row) = self.rows.get_mut(id)
+            && row.host.is_none()
+        {
             row.host = Some(Arc::clone(host));
+            *self.hosted.entry(Arc::clone(host)).or_default() += 1;
         }
     }
 
@@ -164,13 +173,24 @@ impl Table {
         if row.phase == Phase::Idle {
             self.forget_idle(&row.key, id);
         }
+        if let Some(host) = &row.host
+            && let Some(rows) = self.hosted.get_mut(host)
+        {
+            *rows = rows.saturating_sub(1);
+            if *rows == 0 {
+                self.hosted.remove(host);
+            }
+        }
         Some(row)
     }
 
-    /// A worker's report of one sandbox.
-    pub fn report(&mut self, id: &str, key: &VersionKey, host: &HostName, said: Reported) {
-        let phase = self.rows.get(id).map(|row| row.phase);
-        match (phase, said) {
+    /// A worker's report of one sandbox. False: it is another host's, of which nobody else's word counts.
+    pub fn report(&mut self, id: &str, key: &VersionKey, host: &HostName, said: Reported) -> bool {
+        let row = self.rows.get(id);
+        if row.is_some_and(|row| row.host.as_ref().is_some_and(|of| of != host)) {
+            return false;
+        }
+        match (row.map(|row| row.phase), said) {
             // The answer of its creation is under way and says more.
             (Some(Phase::Creating(_)), _) => {}
             (_, Reported::Dead) => drop(self.remove(id)),
@@ -178,20 +198,23 @@ impl Table {
             (None, Reported::Busy) => self.adopt(id, key, host, Phase::Occupied),
             (Some(Phase::Occupied), Reported::Idle) => self.set_idle(id),
             (Some(Phase::Idle), Reported::Busy) => {
-                self.forget_idle(key, id);
                 if let Some(row) = self.rows.get_mut(id) {
                     row.phase = Phase::Occupied;
+                    // Under the key that it was put there with, whatever is said now.
+                    let key = row.key.clone();
+                    self.forget_idle(&key, id);
                 }
             }
             // A leased one is its frontend's; idle and busy alternate there at the pace of invocations.
             (Some(Phase::Leased(_) | Phase::Idle | Phase::Occupied), _) => {}
         }
+        true
     }
 
     /// A worker's whole table, when it registers: what it does not name is gone. Returns those.
     pub fn resync(&mut self, host: &HostName, named: &[(SandboxId, VersionKey, Reported)]) -> Vec<Gone> {
-        let on_host = self.on_host(host);
-        let absent = on_host.into_iter().filter(|id| !named.iter().any(|(other, ..)| other == id));
+        let there: HashSet<&str> = named.iter().map(|(id, ..)| &**id).collect();
+        let absent = self.on_host(host).into_iter().filter(|id| !there.contains(&**id));
         let absent: Vec<SandboxId> = absent
             .filter(|id| !matches!(self.rows.get(id).map(|row| row.phase), Some(Phase::Creating(_))))
             .collect();
@@ -262,6 +285,11 @@ impl Table {
     }
 
     fn adopt(&mut self, id: &str, key: &VersionKey, host: &HostName, phase: Phase) {
+        let rows = self.hosted.entry(Arc::clone(host)).or_default();
+        if *rows >= HOST_ROWS {
+            return;
+        }
+        *rows += 1;
         let id: SandboxId = id.into();
         let row = Row { key: key.clone(), host: Some(Arc::clone(host)), phase };
         self.rows.insert(Arc::clone(&id), row);

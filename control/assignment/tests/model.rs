@@ -115,6 +115,17 @@ impl World {
         }
     }
 
+    /// A worker speaks of what is on the other one: nothing of it is believed.
+    fn lies(&mut self, at: usize, which: usize, said: Reported) -> Result<(), TestCaseError> {
+        let other = (at + 1) % HOSTS;
+        if let Some((id, (of, _))) = nth(&self.workers[other].sandboxes, which) {
+            let before = self.table.get(&id).cloned();
+            prop_assert!(!self.table.report(&id, &of, &host(at), said), "{} is believed", id);
+            prop_assert_eq!(self.table.get(&id).cloned(), before);
+        }
+        Ok(())
+    }
+
     fn host_lost(&mut self, at: usize) {
         for (id, _) in self.table.host_lost(&host(at)) {
             self.held.remove(&id);
@@ -180,10 +191,15 @@ enum Step {
     Refused(usize),
     Dies(usize, usize),
     Calms(usize),
+    Lies(usize, usize, Reported),
     HostLost(usize),
     Resync(usize),
     Restart,
     Drain(usize),
+}
+
+fn said() -> impl Strategy<Value = Reported> {
+    prop_oneof![Just(Reported::Idle), Just(Reported::Busy), Just(Reported::Dead)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -194,6 +210,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Refused),
         2 => (0..HOSTS, any::<usize>()).prop_map(|(h, n)| Step::Dies(h, n)),
         2 => (0..HOSTS).prop_map(Step::Calms),
+        2 => (0..HOSTS, any::<usize>(), said()).prop_map(|(h, n, said)| Step::Lies(h, n, said)),
         1 => (0..HOSTS).prop_map(Step::HostLost),
         1 => (0..HOSTS).prop_map(Step::Resync),
         1 => Just(Step::Restart),
@@ -216,6 +233,7 @@ proptest! {
                 Step::Refused(which) => world.refused(which),
                 Step::Dies(at, which) => world.dies(at, which),
                 Step::Calms(at) => world.calms(at),
+                Step::Lies(at, which, said) => world.lies(at, which, said)?,
                 Step::HostLost(at) => world.host_lost(at),
                 Step::Resync(at) => world.resync(at),
                 Step::Restart => {
@@ -241,4 +259,34 @@ fn a_sandbox_withdrawn_while_it_is_made_is_told_so() {
     table.placed(&id, &host(0));
     table.host_lost(&host(0));
     assert!(!table.created(&id));
+}
+
+#[test]
+fn a_host_that_makes_sandboxes_up_fills_its_own_share() {
+    let mut table = Table::new(1);
+    for number in 0..20_000 {
+        table.report(&format!("sb-{number}"), &key(number), &host(0), Reported::Idle);
+    }
+    assert_eq!(table.rows().count(), 16_384);
+    table.report("sb-other", &key(0), &host(1), Reported::Idle);
+    assert_eq!(table.rows().count(), 16_385, "another host's are still taken");
+    // All of it goes with the host, and may come again.
+    assert_eq!(table.host_lost(&host(0)).len(), 16_384);
+    table.report("sb-0", &key(0), &host(0), Reported::Idle);
+    assert_eq!(table.rows().count(), 2);
+}
+
+/// What it says of a sandbox's version later changes nothing: neither is it found under another, nor twice under its own.
+#[test]
+fn a_sandbox_is_of_the_version_it_came_with() {
+    let mut table = Table::new(1);
+    for _ in 0..3 {
+        table.report("sb", &key(0), &host(0), Reported::Idle);
+        table.report("sb", &key(1), &host(0), Reported::Busy);
+    }
+    table.report("sb", &key(1), &host(0), Reported::Idle);
+    let lines = format!("{table:?}").matches("\"sb\"").count();
+    assert_eq!(lines, 2, "once among the rows, once among the idle: {table:?}");
+    assert!(matches!(table.acquire(&key(1), Lessee(1)), Acquired::Create(_)));
+    assert!(matches!(table.acquire(&key(0), Lessee(1)), Acquired::Leased(..)));
 }

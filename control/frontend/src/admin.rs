@@ -21,6 +21,7 @@ use warren_proto::{
     error::{Fault, WireError},
     reason,
 };
+use warren_validation::clip;
 
 /// How long a worker may take to list its sandboxes.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -199,7 +200,7 @@ fn host(worker: &Worker) -> Host {
 }
 
 pub(crate) fn no_such_host(name: &str) -> WireError {
-    let message = format!("there is no host {name:?}; `warren hosts` lists them");
+    let message = format!("there is no host {:?}; `warren hosts` lists them", clip(name));
     WireError::new(Code::NotFound, reason::NO_SUCH_HOST, Fault::Caller, message)
 }
 

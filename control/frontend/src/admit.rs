@@ -3,7 +3,6 @@
 use crate::{
     Frontend,
     catalog::{Catalog, FunctionEntry},
-    validate,
 };
 use std::{sync::Arc, time::Duration};
 use tonic::Code;
@@ -13,6 +12,7 @@ use warren_proto::{
     reason,
     v1::FunctionVersion,
 };
+use warren_validation::bad_request;
 
 /// When a throttled client should try again. Executions of most functions end within it.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ impl Frontend {
         let left = account.saturating_sub(others);
         let message =
             format!("reserved_concurrency is {wanted}, but only {left} of the account's {account} are left");
-        Err(validate::bad_request(message))
+        Err(bad_request(message))
     }
 
     /// Brings the leader in step with the catalog.

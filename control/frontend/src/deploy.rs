@@ -3,13 +3,7 @@
 //! An update that changes nothing (same code, files and settings) makes no version: it answers with what is there.
 //! Two deploys of one name at once: both compile, the registry's compare-and-set lets one win, the other is ABORTED.
 
-use crate::{
-    Frontend,
-    catalog::FunctionEntry,
-    intake::Intake,
-    publish::{Watcher, snap_start},
-    validate,
-};
+use crate::{Frontend, catalog::FunctionEntry, intake::Intake, publish::Watcher, validate};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tonic::{Code, Status};
@@ -23,6 +17,10 @@ use warren_proto::{
     },
 };
 use warren_store::{BlobError, Digest, Revision, StoreError};
+use warren_validation::{
+    bad_request,
+    function::{self, snap_start},
+};
 
 /// Longest a worker may take over one compilation.
 pub(crate) const PREPARE_TIMEOUT: Duration = Duration::from_mins(5);
@@ -34,8 +32,8 @@ impl Frontend {
         request: CreateFunctionRequest,
         watcher: &Watcher,
     ) -> Result<Arc<FunctionEntry>, WireError> {
-        validate::name(&request.name)?;
-        let config = validate::config(request.config)?;
+        function::name(&request.name)?;
+        let config = function::config(request.config)?;
         let intake = Intake::of(config.kind(), Some(request.code), Some(request.task)).await?;
         if self.catalog.get(&request.name).is_some() {
             let message = format!("function {:?} exists; `warren fn update` changes it", request.name);
@@ -58,14 +56,12 @@ impl Frontend {
         }
         let latest = &seen.latest.spec;
         let config = match request.config {
-            Some(config) => validate::config(Some(config))?,
+            Some(config) => function::config(Some(config))?,
             None => config_of(latest),
         };
         let linux = config.kind() == Kind::Linux;
         if linux != (latest.kind() == Kind::Linux) && request.code.is_none() {
-            return Err(validate::bad_request(
-                "a function that becomes one of another kind needs other code",
-            ));
+            return Err(bad_request("a function that becomes one of another kind needs other code"));
         }
         let intake = Intake::of(config.kind(), request.code, request.task).await?;
         let mut spec = spec(request.name, latest.version.saturating_add(1), config, &intake);
@@ -159,7 +155,7 @@ impl Frontend {
     /// A blob by its digest.
     pub async fn blob(&self, digest: &str) -> Result<Bytes, WireError> {
         let Some(digest) = Digest::from_hex(digest) else {
-            return Err(validate::bad_request("digest must be 64 hex digits"));
+            return Err(bad_request("digest must be 64 hex digits"));
         };
         let blobs = Arc::clone(&self.blobs);
         blocking(move || blobs.get(digest)).await

@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 use tonic::{Code, Response, Status};
-use warren_assignment::StartTiming;
+use warren_assignment::{Sandbox, StartTiming};
 use warren_placement::{Client, worker_error};
 use warren_proto::{
     error::{Fault, WireError},
@@ -97,7 +97,7 @@ pub(crate) struct Failed {
     /// What the client is told.
     pub(crate) error: WireError,
     /// Set if the function may still run, in this sandbox, until then at the latest.
-    pub(crate) may_run: Option<(Arc<str>, Instant)>,
+    pub(crate) may_run: Option<(Arc<Sandbox>, Instant)>,
 }
 
 impl From<WireError> for Failed {
@@ -159,7 +159,7 @@ pub(crate) async fn run(
             }
             Next::SandboxGone => {
                 let lost = error.reason == reason::WORKER_LOST;
-                let may_run = lost.then(|| (Arc::clone(&lease.sandbox().id), asked + patience(version)));
+                let may_run = lost.then(|| (Arc::clone(lease.sandbox()), asked + patience(version)));
                 if lost {
                     lease.stolen();
                 } else {

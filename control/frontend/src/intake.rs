@@ -1,7 +1,6 @@
 //! What a deploy hands in, as workers get it: a Wasm function's module and files as they are, a Linux function's zip made the
 //! archive that every host knows.
 
-use crate::validate::{self, bad_request};
 use bytes::Bytes;
 use tonic::Code;
 use warren_bundle::{BundleError, from_zip, is_zip};
@@ -9,6 +8,7 @@ use warren_proto::{
     error::{Fault, WireError},
     v1::Kind,
 };
+use warren_validation::{bad_request, function};
 
 /// Bytes of a deploy; `None` means that those of the last version are kept.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +24,8 @@ impl Intake {
     pub(crate) async fn of(kind: Kind, code: Option<Bytes>, task: Option<Bytes>) -> Result<Self, WireError> {
         if kind != Kind::Linux {
             match (&code, &task) {
-                (Some(code), task) => validate::code(code, task.as_deref().unwrap_or_default())?,
-                (None, Some(task)) => validate::code(b"kept", task)?,
+                (Some(code), task) => function::code(code, task.as_deref().unwrap_or_default())?,
+                (None, Some(task)) => function::code(b"kept", task)?,
                 (None, None) => {}
             }
             return Ok(Self { code, task });
@@ -34,7 +34,7 @@ impl Intake {
             return Err(bad_request("the files of a Linux function are its code; task must be empty"));
         }
         let Some(files) = code else { return Ok(Self { code: Some(Bytes::new()), task: None }) };
-        validate::files(&files)?;
+        function::files(&files)?;
         let archive = if is_zip(&files) { unzip(files).await? } else { files };
         Ok(Self { code: Some(Bytes::new()), task: Some(archive) })
     }

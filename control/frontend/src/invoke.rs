@@ -122,7 +122,7 @@ impl Frontend {
                 // The slot comes back because the worker has ended the invocation, or because it never began; else
                 // it waits for either.
                 if let Some((sandbox, until)) = may_run {
-                    self.lingering.keep(sandbox, ticket, until);
+                    self.lingering.keep(&sandbox, ticket, until);
                 }
                 Err(error)
             }

@@ -97,7 +97,7 @@ pub(crate) fn hand_over(handover: Handover) {
 impl Lease {
     /// The sandbox.
     #[must_use]
-    pub(crate) fn sandbox(&self) -> &Sandbox {
+    pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
         &self.sandbox
     }
 

@@ -47,14 +47,6 @@ impl Watcher {
     }
 }
 
-/// What a version's setting means when nobody says it.
-pub(crate) fn snap_start(kind: Kind, said: SnapStart) -> SnapStart {
-    match (kind, said) {
-        (Kind::Wasm | Kind::Unspecified, SnapStart::Unspecified) => SnapStart::Published,
-        (_, said) => said,
-    }
-}
-
 impl Frontend {
     /// Fills in what becomes of a prepared version's first cold start. An error: the version is not to be.
     pub(crate) async fn publish(

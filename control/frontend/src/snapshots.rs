@@ -1,6 +1,6 @@
 //! Snapshots, as the workers that keep them say: control knows of none itself.
 
-use crate::{Frontend, admin::no_such_host, validate};
+use crate::{Frontend, admin::no_such_host};
 use futures::future::join_all;
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -15,6 +15,7 @@ use warren_proto::{
         RemoveSnapshotResponse, Snapshot, VerifySnapshotRequest, VerifySnapshotResponse,
     },
 };
+use warren_validation::operator;
 
 /// How long a worker may take to list what it keeps, and to forget one.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -76,12 +77,7 @@ impl Frontend {
     }
 
     fn keeper(&self, host: &str, keys: &[&str]) -> Result<Arc<Worker>, WireError> {
-        let is_key = |key: &str| key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !keys.iter().all(|key| is_key(key)) {
-            return Err(validate::bad_request(
-                "a snapshot's key is 64 hex digits; `warren snapshot ls --json` has them",
-            ));
-        }
+        operator::snapshot_keys(keys)?;
         self.fleet.get(host).ok_or_else(|| no_such_host(host))
     }
 }

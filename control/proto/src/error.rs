@@ -16,8 +16,16 @@ pub const RETRYABLE_KEY: &str = "retryable";
 pub const ERROR_TYPE_KEY: &str = "errorType";
 /// The same: its text.
 pub const ERROR_MESSAGE_KEY: &str = "errorMessage";
-/// Most bytes of each of the two: a status travels in trailers.
+/// Most bytes of each of the two.
 const SAID_MAX: usize = 1024;
+/// Most bytes of a reason, as `google.rpc.ErrorInfo` has it.
+const REASON_MAX: usize = 63;
+/// Most bytes of a message. A status travels in trailers, the message twice: each byte as three at the worst, and again in the details, as
+/// Base64. Clients of HTTP/2 take 16 KiB of trailers; of more they see a broken stream, and no error of ours.
+pub const MESSAGE_MAX: usize = 2560;
+/// Of a longer one, this much of its beginning is left; the rest is its end, where a VMM's last words are.
+const MESSAGE_HEAD: usize = 640;
+const LEFT_OUT: &str = " [...] ";
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +115,10 @@ impl WireError {
     /// Adds what the function itself says.
     #[must_use]
     pub fn said(mut self, error_type: &str, error_message: &str) -> Self {
-        let cut = |text: &str| text.get(..text.floor_char_boundary(SAID_MAX)).unwrap_or_default().to_owned();
-        self.said = Some(Said { error_type: cut(error_type), error_message: cut(error_message) });
+        self.said = Some(Said {
+            error_type: cut(error_type, SAID_MAX).to_owned(),
+            error_message: cut(error_message, SAID_MAX).to_owned(),
+        });
         self
     }
 
@@ -134,6 +144,7 @@ impl WireError {
     }
 }
 
+/// Whatever an error's parts are, the status fits a client's trailers.
 impl From<WireError> for Status {
     fn from(error: WireError) -> Self {
         let mut metadata = HashMap::from([
@@ -141,15 +152,29 @@ impl From<WireError> for Status {
             (RETRYABLE_KEY.to_owned(), error.retryable.to_string()),
         ]);
         if let Some(said) = error.said {
-            metadata.insert(ERROR_TYPE_KEY.to_owned(), said.error_type);
-            metadata.insert(ERROR_MESSAGE_KEY.to_owned(), said.error_message);
+            metadata.insert(ERROR_TYPE_KEY.to_owned(), cut(&said.error_type, SAID_MAX).to_owned());
+            metadata.insert(ERROR_MESSAGE_KEY.to_owned(), cut(&said.error_message, SAID_MAX).to_owned());
         }
-        let mut details = ErrorDetails::with_error_info(error.reason, ERROR_DOMAIN, metadata);
+        let reason = cut(&error.reason, REASON_MAX);
+        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
         if let Some(after) = error.retry_after {
             details.set_retry_info(Some(after));
         }
-        Self::with_error_details(error.code, error.message, details)
+        Self::with_error_details(error.code, bounded(error.message), details)
     }
+}
+
+fn bounded(message: String) -> String {
+    if message.len() <= MESSAGE_MAX {
+        return message;
+    }
+    let tail = message.len() - (MESSAGE_MAX - MESSAGE_HEAD - LEFT_OUT.len());
+    let tail = message.get(message.ceil_char_boundary(tail)..).unwrap_or_default();
+    [cut(&message, MESSAGE_HEAD), LEFT_OUT, tail].concat()
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -171,5 +196,20 @@ mod tests {
             WireError::new(Code::Unknown, "FUNCTION_FAILED", Fault::Function, "no").said("ValueError", &long);
         assert_eq!(error.said.as_ref().map(|said| said.error_message.len()), Some(SAID_MAX));
         assert_eq!(WireError::from_status(&Status::from(error.clone())), error);
+    }
+
+    /// Also what a worker made up: everything too long, of characters that cost most.
+    #[test]
+    fn fits_a_clients_trailers() {
+        let long = |end: &str| "\u{1f573}".repeat(1 << 18) + end;
+        let mut error = WireError::new(Code::Unknown, &long(""), Fault::System, long("the last words"))
+            .retryable(Some(Duration::MAX));
+        error.said = Some(Said { error_type: long(""), error_message: long("") });
+        let status = Status::from(error);
+        assert!(status.message().len() <= MESSAGE_MAX && status.message().ends_with("the last words"));
+        let trailers = status.into_http::<()>().into_parts().0.headers;
+        // As HPACK counts them (RFC 7541, 4.1), and room for what a server adds.
+        let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(bytes <= (16 << 10) - 512, "{bytes} bytes of trailers");
     }
 }

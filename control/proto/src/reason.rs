@@ -85,7 +85,8 @@ pub const STORE_FAILED: &str = "STORE_FAILED";
 pub const SANDBOX_BUSY: &str = "SANDBOX_BUSY";
 /// There is no such sandbox here (any more). NOT_FOUND.
 pub const SANDBOX_GONE: &str = "SANDBOX_GONE";
-/// The sandbox died before the event was handed to it. UNAVAILABLE.
+/// The sandbox died before the event was handed to it. UNAVAILABLE. Clients are told it too, where every sandbox that was tried
+/// for them died so, or the version was replaced meanwhile; retryable.
 pub const SANDBOX_LOST_BEFORE_START: &str = "SANDBOX_LOST_BEFORE_START";
 /// The sandbox died when the function may already have started. UNAVAILABLE.
 pub const SANDBOX_LOST: &str = "SANDBOX_LOST";

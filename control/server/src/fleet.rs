@@ -21,6 +21,7 @@ use warren_proto::{
         RegisterWorkerResponse, SandboxState, fleet_service_server,
     },
 };
+use warren_validation::{bad_request, clip, worker};
 
 /// A piece of a blob.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -44,7 +45,7 @@ impl fleet_service_server::FleetService for Fleets {
         request: Request<RegisterWorkerRequest>,
     ) -> Result<Response<RegisterWorkerResponse>, Status> {
         let host = self.speaker(&request, |request| &request.host_id)?;
-        let request = request.into_inner();
+        let request = worker::registration(request.into_inner())?;
         // Durable before the worker knows its epoch, so before it can run anything that has to be counted.
         let name = host.as_str().into();
         self.frontend.counting.host_joined(&name).await.map_err(|error| {
@@ -53,12 +54,12 @@ impl fleet_service_server::FleetService for Fleets {
         })?;
         let connect = |address: &str| connect(&self.credentials, &host, address);
         let worker = self.frontend.fleet.register(&request, Instant::now(), connect).map_err(|error| {
-            let message = format!("cannot connect to {:?}: {error}", request.address);
-            Status::from(WireError::new(Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller, message))
+            let message = format!("cannot connect to {:?}: {error}", clip(&request.address));
+            Status::from(bad_request(message))
         })?;
         tracing::info!(%host, address = request.address, sandboxes = request.sandboxes.len(), "a worker registered");
-        forget(&self.frontend, &self.assignment.resync(worker.id(), &request.sandboxes));
-        self.idle_again(&request.sandboxes);
+        forget(&self.frontend, worker.id(), &self.assignment.resync(worker.id(), &request.sandboxes));
+        self.idle_again(worker.id(), &request.sandboxes);
         let (frontend, renewed) = (Arc::clone(&self.frontend), Arc::clone(&worker));
         tokio::spawn(async move { frontend.renew(&renewed).await });
         self.builder.send_replace(Some((worker, request.builder_key.to_vec())));
@@ -73,7 +74,7 @@ impl fleet_service_server::FleetService for Fleets {
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
         self.speaker(&request, |request| &request.host_id)?;
-        let request = request.into_inner();
+        let request = worker::heartbeat(request.into_inner())?;
         let now = Instant::now();
         let known = self.frontend.fleet.heartbeat(&request, now);
         let mut neighbours = None;
@@ -83,8 +84,8 @@ impl fleet_service_server::FleetService for Fleets {
             let host = request.host_id.as_str().into();
             let running = request.grants.iter().map(|used| (GrantId(used.grant_id), used.running)).collect();
             self.frontend.counting.report(&host, &running);
-            forget(&self.frontend, &self.assignment.report(&host, &request.changed));
-            self.idle_again(&request.changed);
+            forget(&self.frontend, &host, &self.assignment.report(&host, &request.changed));
+            self.idle_again(&host, &request.changed);
         }
         Ok(Response::new(HeartbeatResponse { known, neighbours }))
     }
@@ -115,9 +116,9 @@ impl Fleets {
     }
 
     /// Sandboxes that run nothing hold nobody's slot.
-    fn idle_again(&self, said: &[v1::Sandbox]) {
+    fn idle_again(&self, host: &str, said: &[v1::Sandbox]) {
         for sandbox in said.iter().filter(|sandbox| sandbox.state() != SandboxState::Busy) {
-            self.frontend.lingering.ended(&sandbox.id);
+            self.frontend.lingering.ended(host, &sandbox.id);
         }
     }
 
@@ -133,9 +134,9 @@ impl Fleets {
 }
 
 /// Sandboxes are gone, says their worker: whoever holds them idle forgets them, and they run nothing any more.
-pub(crate) fn forget(frontend: &Frontend, gone: &[Gone]) {
+pub(crate) fn forget(frontend: &Frontend, host: &str, gone: &[Gone]) {
     for (id, _) in gone {
-        frontend.lingering.ended(id);
+        frontend.lingering.ended(host, id);
     }
     withdraw(frontend, gone);
 }

@@ -10,10 +10,11 @@ use warren_proto::{
     error::{Fault, WireError},
     reason,
     v1::{
-        CreateFunctionRequest, DeleteFunctionRequest, DeployPhase, Function, FunctionConfig, FunctionLimits,
-        GetFunctionRequest, HostSnapshotRequest, InvokeRequest, ListAllSandboxesRequest,
-        ListAllSnapshotsRequest, ListAllSnapshotsResponse, MapHostSnapshotRequest, Optimization, SnapStart,
-        UpdateFunctionRequest, deploy_event, invoke_event::Event,
+        CreateFunctionRequest, DeleteFunctionRequest, DeployPhase, DrainHostRequest, Function,
+        FunctionConfig, FunctionLimits, GetFunctionRequest, HostSnapshotRequest, InvokeRequest,
+        ListAllSandboxesRequest, ListAllSnapshotsRequest, ListAllSnapshotsResponse, LogsRequest,
+        MapHostSnapshotRequest, Optimization, SnapStart, UpdateFunctionRequest, deploy_event,
+        invoke_event::Event,
     },
 };
 use world::{ScriptedWorker, World, refused, request, wire};
@@ -37,6 +38,10 @@ async fn requests_that_cannot_be_served_say_why() {
     for name in ["", "-a", "A", "a b", &"x".repeat(65)] {
         refused(world.create(name, None).await, Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
     }
+    // However long a name is, the refusal is one that a client can read.
+    let drain = DrainHostRequest { host: "h".repeat(1 << 20), undrain: false };
+    let absent = wire(world.admin().drain_host(drain).await);
+    refused(absent, Code::NotFound, reason::NO_SUCH_HOST, Fault::Caller);
     refused(world.create("h", Some(101)).await, Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
     let empty = CreateFunctionRequest { name: "h".to_owned(), ..Default::default() };
     let empty = wire(world.functions().create_function(empty).await);
@@ -155,13 +160,29 @@ async fn log_lines_come_with_the_stream_and_from_the_worker() {
         });
     }
     assert_eq!(seen, ["a line", "x", "end 1"]);
-    let logs = warren_proto::v1::LogsRequest { function: "f".to_owned(), ..Default::default() };
+    let logs = LogsRequest { function: "f".to_owned(), ..Default::default() };
     let mut lines = world.functions().logs(logs).await.unwrap().into_inner();
     let mut numbers = Vec::new();
     while let Some(line) = lines.message().await.unwrap() {
         numbers.push(line.sequence);
     }
     assert_eq!(numbers, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_worker_that_never_comes_to_an_end_is_heard_as_long_as_it_was_asked() {
+    let world = World::start(100);
+    let _worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("babble", None).await.unwrap();
+    for (tail, expect) in [(0, 100), (7, 7), (u32::MAX, 10_000)] {
+        let logs = LogsRequest { function: "babble".to_owned(), tail, follow: false };
+        let mut lines = world.functions().logs(logs).await.unwrap().into_inner();
+        let mut count = 0;
+        while lines.message().await.unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, expect, "{tail}");
+    }
 }
 
 #[tokio::test]

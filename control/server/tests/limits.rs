@@ -10,7 +10,10 @@ use warren_identity::{Peer, Service, client_tls};
 use warren_proto::{
     error::Fault,
     reason,
-    v1::{ListHostsRequest, StatusRequest, fleet_service_client::FleetServiceClient},
+    v1::{
+        HeartbeatRequest, ListHostsRequest, RegisterWorkerRequest, Sandbox, SandboxState, StatusRequest,
+        fleet_service_client::FleetServiceClient,
+    },
 };
 use world::{ScriptedWorker, World, refused, request, wire};
 
@@ -87,18 +90,27 @@ async fn a_lost_worker_fails_its_calls_and_its_slots_wait_for_their_timeout() {
     });
     world.until(|| async { worker.running() }, |count| *count == 1).await;
     worker.die();
+    let its_own = worker.sandboxes();
     let failed = call.await.unwrap();
     assert!(failed.as_ref().is_err_and(|error| error.retryable));
     refused(failed, Code::Unavailable, reason::WORKER_LOST, Fault::System);
-    // What ran there may run still, as far as anybody knows.
-    refused(
-        world.invoke("f", "x").await,
-        Code::ResourceExhausted,
-        reason::ACCOUNT_CONCURRENCY,
-        Fault::Throttle,
-    );
+    // What ran there may run still, as far as anybody knows; nor does another host's word end it.
+    let at_the_limit = async || {
+        let call = world.invoke("f", "x").await;
+        refused(call, Code::ResourceExhausted, reason::ACCOUNT_CONCURRENCY, Fault::Throttle);
+    };
+    at_the_limit().await;
+    let tls = client_tls(&world.identity_of("w2"), Service::Agent, &Peer::Control).unwrap();
+    let endpoint = Endpoint::from_shared(format!("https://{}", world.control)).unwrap();
+    let mut other = FleetServiceClient::new(endpoint.tls_config(tls).unwrap().connect_lazy());
+    let dead = |sandbox: Sandbox| Sandbox { state: SandboxState::Dead.into(), ..sandbox };
+    let sandboxes: Vec<_> = its_own.into_iter().map(dead).collect();
+    assert_eq!(sandboxes.len(), 1);
+    let lie = RegisterWorkerRequest { sandboxes, ..worker.registration("w2") };
+    wire(other.register_worker(lie).await).unwrap();
+    at_the_limit().await;
     let hosts = || async { wire(world.admin().list_hosts(ListHostsRequest {}).await).unwrap().hosts };
-    world.until(hosts, |hosts| hosts[0].state == "lost").await;
+    world.until(hosts, |hosts| hosts.iter().all(|host| host.state == "lost")).await;
     // It comes back without that sandbox, which settles it.
     let _back = ScriptedWorker::join(&world.identity_dir(), world.control).await;
     world.until(|| running(&world), |count| *count == 0).await;
@@ -143,6 +155,31 @@ async fn a_worker_can_only_speak_for_itself() {
     let mut as_client = FleetServiceClient::new(world.channel());
     let nobody = worker.register(&mut as_client, "w1").await;
     assert_eq!(nobody.unwrap_err().code(), Code::PermissionDenied);
+}
+
+/// What a host says of itself is judged, whoever vouches for the host; what it said before stands.
+#[tokio::test]
+async fn a_worker_that_makes_things_up_is_refused_by_name() {
+    let world = World::start(1);
+    let worker = ScriptedWorker::join(&world.identity_dir(), world.control).await;
+    world.create("f", None).await.unwrap();
+    let tls = client_tls(&world.identity_dir(), Service::Agent, &Peer::Control).unwrap();
+    let endpoint = Endpoint::from_shared(format!("https://{}", world.control)).unwrap();
+    let mut fleet = FleetServiceClient::new(endpoint.tls_config(tls).unwrap().connect_lazy());
+    let sandbox = |id: &str| Sandbox { id: id.to_owned(), function: "f".to_owned(), ..Default::default() };
+    let made_up = [
+        RegisterWorkerRequest { sandboxes: vec![sandbox("../../x")], ..worker.registration("w1") },
+        RegisterWorkerRequest { builder_key: vec![0; 31].into(), ..worker.registration("w1") },
+        RegisterWorkerRequest { address: "h".repeat(1 << 20), ..worker.registration("w1") },
+    ];
+    for request in made_up {
+        let refusal = wire(fleet.register_worker(request).await);
+        refused(refusal, Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
+    }
+    let changed = vec![sandbox(&"s".repeat(1 << 20))];
+    let beat = HeartbeatRequest { host_id: "w1".to_owned(), changed, ..Default::default() };
+    refused(wire(fleet.heartbeat(beat).await), Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller);
+    assert_eq!(world.invoke("f", "still").await.unwrap().payload, "still");
 }
 
 #[tokio::test]

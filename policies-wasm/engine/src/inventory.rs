@@ -76,7 +76,8 @@ impl Inventory {
         Arc::new(Self::default())
     }
 
-    /// The number of a zone; the first mention of a name makes one.
+    /// The number of a zone; the first mention of a name makes one, until there are as many as there may be hosts. What is named
+    /// after that is one zone together: names come from workers, which may register under another each time.
     #[must_use]
     pub fn zone(&self, name: &str) -> u32 {
         let mut inner = self.lock();
@@ -84,6 +85,9 @@ impl Inventory {
             return *zone;
         }
         let zone = u32::try_from(inner.zones.len()).unwrap_or(u32::MAX);
+        if zone >= MAX_HOSTS {
+            return MAX_HOSTS;
+        }
         inner.zones.insert(name.into(), zone);
         zone
     }
@@ -280,5 +284,22 @@ impl From<&HostInfo> for HostReport {
             sandboxes: info.sandboxes,
             busy: info.busy,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_have_an_end() {
+        let inventory = Inventory::new();
+        let first = inventory.zone("first");
+        for number in 1..MAX_HOSTS {
+            assert_eq!(inventory.zone(&format!("z{number}")), number);
+        }
+        assert_eq!((inventory.zone("too many"), inventory.zone("another")), (MAX_HOSTS, MAX_HOSTS));
+        assert_eq!(inventory.zone("first"), first);
+        assert_eq!(inventory.lock().zones.len(), MAX_HOSTS as usize);
     }
 }

@@ -10,6 +10,7 @@
 
 mod boot;
 mod bundle;
+mod grpc;
 mod messages;
 mod pager;
 mod registers;
@@ -48,6 +49,9 @@ const TARGETS: &[(&str, Target)] = &[
     ("chunk", stores::chunk_bytes),
     ("compile-answer", stores::compile_answer),
     ("jailer-request", messages::jailer_request),
+    ("grpc-frontend", grpc::frontend),
+    ("grpc-fleet", grpc::fleet),
+    ("grpc-worker", grpc::worker),
     ("wasi", wasi::wasi),
 ];
 

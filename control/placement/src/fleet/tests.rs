@@ -1,11 +1,12 @@
 use super::*;
 use crate::{Observations, express};
+use proptest::{prelude::*, test_runner::TestRunner};
 use std::{
     task::{Context, Waker},
     time::SystemTime,
 };
 use warren_identity::{Credentials, HostId, Line, Peer, Service, ensure_local_at};
-use warren_proto::v1::{FunctionLimits, HostResources, Kind, Network, Runtime};
+use warren_proto::v1::{FunctionLimits, HostResources, Kind, Network, Runtime, Sandbox};
 
 /// Wires that nobody answers: these tests never call.
 fn wires(address: &str) -> Result<Wires, tonic::transport::Error> {
@@ -148,4 +149,52 @@ async fn only_more_free_memory_of_a_host_that_takes_sandboxes_is_more_room() {
     rings("more, of no use", &|| says("a", 1024), false);
     rings("a sandbox ended, of no use", &|| fleet.returned("a", 128), false);
     rings("back in service", &|| drop(fleet.set_drained("a", false)), true);
+}
+
+/// A host may say any numbers of itself: nothing overflows, and a sandbox finds a place or none.
+#[tokio::test]
+async fn any_figures_are_borne() {
+    let fleet = Fleet::default();
+    let (long, word) = (|| prop_oneof![Just(0), 0..20_000_u64, any::<u64>()], any::<u32>());
+    let of_host = (word, long(), 0..4_u32);
+    let beat = (long(), any::<u32>(), any::<u32>(), any::<u32>(), long(), long());
+    let sandbox = prop_oneof![Just(0), 128..10_240_u32, any::<u32>()];
+    let lives = (of_host, beat, sandbox.clone(), sandbox);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(500));
+    let any = runner.run(&lives, |((cpu_millis, memory_mib, zone), beat, promised, wanted)| {
+        for id in ["a", "b"] {
+            let resources =
+                HostResources { cpu_millis, memory_mib, zone: zone.to_string(), ..HostResources::default() };
+            let request = RegisterWorkerRequest {
+                host_id: id.into(),
+                address: "127.0.0.1:1".into(),
+                resources: Some(resources),
+                sandboxes: vec![Sandbox { memory_mib: promised, ..Sandbox::default() }; 3],
+                ..RegisterWorkerRequest::default()
+            };
+            fleet.register(&request, Instant::now(), wires).unwrap();
+        }
+        let (free_memory_mib, sandboxes, busy, load, used_memory_mib, used_memory_spread_mib) = beat;
+        let beat = HeartbeatRequest {
+            host_id: "a".into(),
+            free_memory_mib,
+            sandboxes,
+            busy,
+            load,
+            used_memory_mib,
+            used_memory_spread_mib,
+            ..HeartbeatRequest::default()
+        };
+        prop_assert!(fleet.heartbeat(&beat, Instant::now()));
+        let limits = Some(FunctionLimits { memory_mib: wanted, ..FunctionLimits::default() });
+        let version = FunctionVersion { name: "f".into(), limits, ..FunctionVersion::default() };
+        let placed = place(&fleet, &version);
+        prop_assert!(matches!(placed, Ok(_) | Err(NoPlace::NoRoom { .. })), "{placed:?}");
+        for id in ["a", "b"] {
+            fleet.returned(id, wanted);
+        }
+        prop_assert!(fleet.get("a").unwrap().glance().load <= 1000);
+        Ok(())
+    });
+    any.unwrap();
 }

@@ -70,6 +70,17 @@ impl World {
         self.dir.path().join("identity")
     }
 
+    /// The identity of another host of the same fleet.
+    pub fn identity_of(&self, host: &str) -> PathBuf {
+        let dir = self.dir.path().join(host);
+        std::fs::create_dir(&dir).unwrap();
+        for file in ["ca.pem", "ca.key"] {
+            std::fs::copy(self.identity_dir().join(file), dir.join(file)).unwrap();
+        }
+        ensure_local_at(&dir, Some(HostId::new(host).unwrap()), std::time::SystemTime::now()).unwrap();
+        dir
+    }
+
     /// kill -9, and a new process on the same data.
     pub fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();

@@ -69,8 +69,8 @@ enum Ending {
 }
 
 impl Invocation {
-    /// The one door from the wire.
-    pub fn check(request: InvokeSandboxRequest, sandbox: &Sandbox) -> Result<Self, InvokeError> {
+    /// The one door from the wire, for a function that may run so long.
+    pub fn check(request: InvokeSandboxRequest, longest_ms: u32) -> Result<Self, InvokeError> {
         let id_fits = (1..=MAX_REQUEST_ID).contains(&request.request_id.len())
             && request.request_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !id_fits {
@@ -82,14 +82,25 @@ impl Invocation {
         if request.client_deadline_unix_ms != 0 && request.client_deadline_unix_ms <= now_ms() {
             return Err(InvokeError::TooLate);
         }
-        let longest = sandbox.about.timeout_ms;
         Ok(Self {
             request_id: request.request_id,
             payload: request.payload,
-            timeout_ms: if request.timeout_ms == 0 { longest } else { request.timeout_ms.min(longest) },
+            timeout_ms: if request.timeout_ms == 0 { longest_ms } else { request.timeout_ms.min(longest_ms) },
             grant: Grant { id: request.grant_id, epoch: request.grant_epoch },
             want_log: request.want_log,
         })
+    }
+
+    /// How long the function gets.
+    #[must_use]
+    pub const fn timeout_ms(&self) -> u32 {
+        self.timeout_ms
+    }
+
+    /// What its VMM knows it by.
+    #[must_use]
+    pub fn running_id(&self) -> String {
+        running_id(&self.request_id, self.grant)
     }
 
     /// Lets it in, or says what the sandbox is doing instead.
@@ -155,7 +166,7 @@ async fn exchange(begun: &mut Begun, invocation: &Invocation, log: &mut Invocati
         deadline_unix_ms: now_ms() + u64::from(invocation.timeout_ms),
     };
     let request = InvokeRequest {
-        id: running_id(&invocation.request_id, invocation.grant),
+        id: invocation.running_id(),
         timeout_ms: invocation.timeout_ms,
         context: serde_json::to_vec(&context).unwrap_or_default(),
         payload_len: u32::try_from(invocation.payload.len()).unwrap_or(u32::MAX),
@@ -260,7 +271,8 @@ pub(super) fn running_id(request_id: &str, grant: Grant) -> String {
 }
 
 /// The reverse of what an event is known by.
-pub(super) fn parse_running_id(text: &str) -> (String, Grant) {
+#[must_use]
+pub fn parse_running_id(text: &str) -> (String, Grant) {
     let parse = || {
         let (request_id, grant) = text.split_once('/')?;
         let (id, epoch) = grant.split_once('.')?;

@@ -1,14 +1,28 @@
 //! Function logs: the last lines, then whatever comes.
 
 use super::Answers;
-use crate::{host::Host, logs::Line};
+use crate::{host::Host, logs::Line, version::is_name};
 use futures::{StreamExt as _, future, stream};
 use std::sync::Arc;
 use tokio_stream::wrappers::BroadcastStream;
-use warren_proto::v1::{LogLine, LogsRequest};
+use tonic::Code;
+use warren_proto::{
+    error::{Fault, WireError},
+    reason,
+    v1::{LogLine, LogsRequest},
+};
 
 /// Lines when a request names no number.
 const DEFAULT_TAIL: usize = 100;
+
+/// A function's name becomes a file's: anything else reads nothing.
+pub(super) fn check(request: &LogsRequest) -> Result<(), WireError> {
+    if request.function.is_empty() || is_name(&request.function) {
+        return Ok(());
+    }
+    let message = "logs are a function's, by its name of a-z, 0-9 and -, or everybody's";
+    Err(WireError::new(Code::InvalidArgument, reason::BAD_REQUEST, Fault::Caller, message))
+}
 
 pub(super) async fn read(host: &Arc<Host>, request: LogsRequest) -> Answers<LogLine> {
     let wanted = match request.tail {
@@ -37,4 +51,23 @@ pub(super) async fn read(host: &Arc<Host>, request: LogsRequest) -> Answers<LogL
 
 fn wire(lines: &[Line], host_id: &str) -> Vec<Result<LogLine, tonic::Status>> {
     lines.iter().map(|line| Ok(line.on_wire(host_id))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_function_or_of_all() {
+        let asked = |function: &str| LogsRequest { function: function.into(), ..LogsRequest::default() };
+        for good in ["", "f", "hello-2"] {
+            assert_eq!(check(&asked(good)), Ok(()), "{good:?}");
+        }
+        let long = "f".repeat(1 << 20);
+        for bad in ["../secret", "/etc/x", ".", "a/b", "A", "a\0", &long] {
+            let error = check(&asked(bad)).unwrap_err();
+            assert_eq!((error.code, error.reason.as_str()), (Code::InvalidArgument, reason::BAD_REQUEST));
+            assert!(error.message.len() < 200, "{bad:.20?}");
+        }
+    }
 }

@@ -200,7 +200,9 @@ impl WorkerService for Worker {
         &self,
         request: Request<v1::LogsRequest>,
     ) -> Result<Response<Self::WorkerLogsStream>, Status> {
-        Ok(Response::new(logs::read(&self.host, request.into_inner()).await))
+        let request = request.into_inner();
+        logs::check(&request).map_err(status)?;
+        Ok(Response::new(logs::read(&self.host, request).await))
     }
 
     async fn list_snapshots(
@@ -254,7 +256,7 @@ impl Worker {
     ) -> Result<(crate::sandbox::live::Begun, Invocation), InvokeError> {
         let sandbox = self.host.sandboxes.get(&request.sandbox_id);
         let sandbox = sandbox.ok_or_else(|| InvokeError::Gone(request.sandbox_id.clone()))?;
-        let invocation = Invocation::check(request, &sandbox)?;
+        let invocation = Invocation::check(request, sandbox.about.timeout_ms)?;
         let begun = invocation.begin(&self.host, &sandbox).await?;
         Ok((begun, invocation))
     }

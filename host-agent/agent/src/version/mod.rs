@@ -22,5 +22,6 @@ pub(crate) use prepare::{INIT_TIMEOUT_MS, guest_world};
 pub use prepare::{Prepared, Versions, load_spec};
 pub use sealed::{LinuxVersion, SealedCode, SealedVersion, Startable};
 pub(crate) use sealed::{SealedCache, Weigh};
+pub(crate) use spec::is_name;
 pub use spec::{BadVersion, VersionSpec, What};
 pub use task::{TaskError, check_archive};

@@ -209,7 +209,8 @@ fn linux_words(wire: &FunctionVersion, env: &[(String, String)]) -> Result<What,
     Ok(What::Linux { runtime: wire.runtime.clone(), build, handler: wire.handler.clone() })
 }
 
-fn is_name(text: &str) -> bool {
+/// What a function may be called.
+pub(crate) fn is_name(text: &str) -> bool {
     let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=MAX_NAME).contains(&text.len())
         && text.as_bytes().first().is_some_and(plain)

@@ -182,7 +182,7 @@ impl Rig {
             grant_epoch: 1,
             ..v1::InvokeSandboxRequest::default()
         };
-        let invocation = Invocation::check(request, sandbox)?;
+        let invocation = Invocation::check(request, sandbox.about.timeout_ms)?;
         let begun = invocation.begin(&self.host, sandbox).await?;
         run(Arc::clone(&self.host), begun, invocation, None).await.map(|answer| answer.payload)
     }

@@ -1,6 +1,5 @@
 use super::*;
 use proptest::prelude::*;
-use warren_proto::v1::SnapStart;
 
 /// What a host takes of arguments and environment together, by its own rule: eight bytes for each beside its own.
 const HOST_WORDS_BYTES: usize = 48 << 10;
