@@ -1,5 +1,7 @@
 //! `jail`: a jailed VMM from the request to its exec (`spawned`) and until it has sealed itself (`sealed`), beside the same program
 //! started without any jail (`bare`); on a host where nothing else lives, beside a thousand jails, and with 500 mounts on the host.
+//! The jailer has slots ready, as it does unless told otherwise; `jail-none-ready` is the same where it has none, as for whoever asks
+//! for more at once.
 //!
 //! Needs root, for a jailer of its own.
 
@@ -31,6 +33,8 @@ const LIMITS: Limits =
 /// Jails that live beside those that are measured.
 const ALIVE: usize = 1000;
 const MOUNTS: usize = 500;
+/// Slots that are kept ready, as a jailer does of itself.
+const READY: &str = "4";
 const SPAWNED_REACH: &str = "bare + 300 us";
 const SEALED_REACH: &str = "<= 1,500 us";
 
@@ -38,10 +42,12 @@ pub(crate) fn jail(places: &Places, report: &mut Report, runs: usize) -> Result<
     ensure!(rustix::process::geteuid().is_root(), "jails are made by root: run this bench as root");
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
-    for (bench, mounts) in [("jail", 0), ("jail-500-mounts", MOUNTS)] {
-        let mut jailer = Jailer::start(places, mounts)?;
+    for (bench, mounts, ready) in
+        [("jail", 0, READY), ("jail-none-ready", 0, "0"), ("jail-500-mounts", MOUNTS, READY)]
+    {
+        let mut jailer = Jailer::start(places, mounts, ready)?;
         measure(bench, places, &mut jailer, report, runs)?;
-        if mounts == 0 {
+        if bench == "jail" {
             let alive = (0..ALIVE).map(|number| jailer.spawn(&format!("alive-{number}")));
             let alive = alive.collect::<Result<Vec<_>>>()?;
             measure("jail-1000-alive", places, &mut jailer, report, runs)?;
@@ -118,8 +124,8 @@ struct Jailer {
 }
 
 impl Jailer {
-    /// One in a mount namespace with so many mounts more.
-    fn start(places: &Places, mounts: usize) -> Result<Self> {
+    /// One in a mount namespace with so many mounts more, with so many slots ready.
+    fn start(places: &Places, mounts: usize, ready: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("jail-bench-").tempdir()?;
         let make = format!(
             "cd \"$0\"; i=0; while [ $i -lt {mounts} ]; do mkdir m$i && mount -t tmpfs none m$i; i=$((i+1)); done; exec \"$@\""
@@ -132,7 +138,7 @@ impl Jailer {
             .arg(folder.path())
             .arg(bin("warren-jailer"))
             .args(["serve", "--agent-uid", "0", "--cgroup-name", "warren-bench", "--network", "none"])
-            .args(["--uid-base", "3000000", "--slots", "1200"])
+            .args(["--uid-base", "3000000", "--slots", "1200", "--ready-slots", ready])
             .args([Path::new("--vmm"), &bin("warren-vmm"), Path::new("--guest"), &bin("warren-guest")])
             .args([
                 Path::new("--compile"),
