@@ -40,7 +40,7 @@ Examples:
   warren up                                      API on 127.0.0.1:7070
   warren up --data /srv/warren --listen 0.0.0.0:7070
   warren up --snapshot-origin /mnt/fleet/snapshots
-  warren up --network-mbit 200 --disk-mib 100    no Linux sandbox takes all of the host's network or disk
+  warren up --network-mbit 200 --disk-mib 100    bounds of each Linux sandbox
   warren up --data /tmp/w --listen 127.0.0.1:0 --demo --once")]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
