@@ -167,6 +167,7 @@ pub(crate) fn host(host: &Host) -> Value {
         "guests": resources.guests, "no_linux_because": resources.no_linux_because,
         "no_network_because": resources.no_network_because,
         "cpu_template": resources.cpu_template, "cpu_digest": resources.cpu_digest,
+        "network_mbit": resources.network_mbit, "disk_mib": resources.disk_mib, "disk_iops": resources.disk_iops,
         "runtimes": host.runtimes.iter().map(|one| json!({ "name": one.name, "digest": one.digest })).collect::<Vec<_>>(),
          "ends": host.ends.iter().map(|(reason, count)| (reason.clone(), Value::from(*count))).collect::<serde_json::Map<_, _>>(),
         "zygotes": {

@@ -29,6 +29,7 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use warren_client::{Client, Config, Failure, Outcome};
+use warren_vmm_protocol::rates::{DiskIops, DiskMib, NetworkMbit};
 
 /// Longest wait for one part to get ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);
@@ -39,6 +40,7 @@ Examples:
   warren up                                      API on 127.0.0.1:7070
   warren up --data /srv/warren --listen 0.0.0.0:7070
   warren up --snapshot-origin /mnt/fleet/snapshots
+  warren up --network-mbit 200 --disk-mib 100    bounds of each Linux sandbox
   warren up --data /tmp/w --listen 127.0.0.1:0 --demo --once")]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Options {
@@ -103,6 +105,15 @@ pub(crate) struct Options {
     /// share snapshots of Linux functions; `warren doctor` says which this machine can be [default: host].
     #[arg(long, value_name = "NAME")]
     cpu_template: Option<String>,
+    /// What the network card of each Linux sandbox carries at most each way, Mbit/s, from 1 [default: as much as it can].
+    #[arg(long, value_name = "MBIT")]
+    network_mbit: Option<NetworkMbit>,
+    /// What is read from and written to each disk of a Linux sandbox at most, together, MiB/s, from 8 [default: as much as it can].
+    #[arg(long, value_name = "MIB")]
+    disk_mib: Option<DiskMib>,
+    /// How many requests each of these disks serves at most a second, from 100 [default: as many as it can].
+    #[arg(long, value_name = "N")]
+    disk_iops: Option<DiskIops>,
     /// Share snapshots with the fleet's other hosts: a folder that all of them reach, or s3://BUCKET/PREFIX with who asks in the
     /// environment, as `warren-agent --help` says it.
     #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]

@@ -2,13 +2,11 @@
 
 use crate::{pager::Program, snapshot::Place, version::CompileLimits};
 use anyhow::Context as _;
-use std::{
-    net::SocketAddr,
-    num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
-    time::Duration,
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use warren_vmm_protocol::{
+    linux::HOST_TEMPLATE,
+    rates::{DiskIops, DiskMib, NetworkMbit, Rates},
 };
-use warren_vmm_protocol::linux::{HOST_TEMPLATE, Limits, Rate};
 
 /// The worker's agent: serves control, drives jailer and VMMs, holds no privilege.
 #[derive(Clone, Debug, clap::Parser)]
@@ -41,9 +39,15 @@ pub struct Config {
     /// Linux functions; one that lacks something for it runs none, and says why.
     #[arg(long, value_name = "NAME", default_value = HOST_TEMPLATE)]
     pub cpu_template: String,
-    /// What each Linux function's network card carries at most each way, Mbit/s [default: as much as it can].
+    /// What the network card of each Linux sandbox carries at most each way, Mbit/s, from 1 [default: as much as it can].
     #[arg(long, value_name = "MBIT")]
-    pub network_mbit: Option<NonZeroU32>,
+    pub network_mbit: Option<NetworkMbit>,
+    /// What is read from and written to each disk of a Linux sandbox at most, together, MiB/s, from 8 [default: as much as it can].
+    #[arg(long, value_name = "MIB")]
+    pub disk_mib: Option<DiskMib>,
+    /// How many requests each of these disks serves at most a second, from 100 [default: as many as it can].
+    #[arg(long, value_name = "N")]
+    pub disk_iops: Option<DiskIops>,
     /// The jailer's socket.
     #[arg(long, value_name = "PATH")]
     pub jailer: PathBuf,
@@ -160,14 +164,10 @@ impl Config {
         self.threads.map_or_else(half, usize::from)
     }
 
-    /// How fast a Linux function's network card may be: a tenth of a second's worth at once, at least a few large frames.
+    /// How fast the devices of each Linux sandbox may be.
     #[must_use]
-    pub fn network_limits(&self) -> Limits {
-        let rate = |mbit: NonZeroU32| {
-            let per_second = u64::from(mbit.get()) * 125_000;
-            Rate { burst: (per_second / 10).max(256 << 10), per_second }
-        };
-        Limits { bytes: self.network_mbit.map(rate), operations: None }
+    pub const fn rates(&self) -> Rates {
+        Rates { network: self.network_mbit, disk: self.disk_mib, disk_requests: self.disk_iops }
     }
 
     /// What one compilation may take.

@@ -28,7 +28,7 @@ use warren_abi::isa::IsaSet;
 use warren_artefact::{SigningKey, Store};
 use warren_identity::{Credentials, Service};
 use warren_sandbox_plan::facts::Availability;
-use warren_vmm_protocol::linux::Limits;
+use warren_vmm_protocol::rates::Rates;
 
 /// The worker host, as its agent knows it.
 #[derive(Debug)]
@@ -69,8 +69,8 @@ pub struct Host {
     pub ends: Ends,
     /// What Linux functions reach from here; set once the jailer has said it.
     pub network: OnceLock<Availability>,
-    /// How fast their network cards may be.
-    pub network_limits: Limits,
+    /// How fast the devices of each of them may be.
+    pub rates: Rates,
     stopping: AtomicBool,
 }
 
@@ -139,7 +139,7 @@ impl Host {
             fence,
             ends: Ends::default(),
             network: OnceLock::new(),
-            network_limits: config.network_limits(),
+            rates: config.rates(),
             stopping: AtomicBool::new(false),
         }))
     }

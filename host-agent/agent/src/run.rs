@@ -31,6 +31,7 @@ use tokio::{
 use tonic::transport::Server;
 use warren_identity::Incoming;
 use warren_proto::v1::{HostResources, worker_service_server::WorkerServiceServer};
+use warren_vmm_protocol::rates::{DiskIops, DiskMib, NetworkMbit};
 
 /// How long reclaiming everything may take at a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
@@ -150,6 +151,9 @@ fn announcement(config: &Config, host: &Host, address: SocketAddr) -> Announceme
             no_network_because: no_network_because.to_owned(),
             cpu_template,
             cpu_digest,
+            network_mbit: host.rates.network.map(NetworkMbit::get),
+            disk_mib: host.rates.disk.map(DiskMib::get),
+            disk_iops: host.rates.disk_requests.map(DiskIops::get),
         },
     }
 }

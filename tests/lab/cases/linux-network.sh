@@ -14,6 +14,20 @@ fetch() { $warren invoke "$1" --payload "{\"url\":\"$2\"}"; }
 network() { /opt/warren/bin/warren-jailer network --state /var/lib/warren/jailer; }
 # Of sandboxes: zygotes come and go.
 pids() { $warren --json ps | tr -d '\n ' | sed 's/},{/\n/g' | grep -v '"state":"zygote"' | sed -n 's/.*"pid":\([0-9]*\).*/\1/p' | sort; }
+# What takes a sandbox as long as its host's limits say, by its own clock, which may be a tenth apart from the host's: 3 MB at 375 KB/s
+# behind 256 KiB at once, and 600 blocks written and read again, one by one, at 100 a second behind as many at once. And they are the
+# right bytes. Disks have the least that can be said, under which guests boot.
+blocks=600
+held() {
+    took=$($warren invoke "$1" --payload '{"do":"time","url":"http://203.0.113.1/large"}')
+    [ "${took#* }" = "${sum%% *}" ] || fail "$1: other bytes came: $took, not $sum"
+    [ "${took%% *}" -ge 650 ] || fail "$1 fetched 3 MB in ${took%% *} hundredths of a second"
+    say "fetched in ${took%% *} hundredths of a second"
+    took=$($warren invoke "$1" --payload "{\"do\":\"disk\",\"blocks\":$blocks}")
+    [ "${took#* }" = "$(yes warren | head -c $((blocks * 4096)) | md5sum | cut -d' ' -f1)" ] || fail "$1: other bytes were read: $took"
+    [ "${took%% *}" -ge 990 ] || fail "$1 wrote and read $blocks blocks in ${took%% *} hundredths of a second"
+    say "written and read in ${took%% *} hundredths of a second"
+}
 # What a function is told at once, by the router or by the host.
 closed='Connection refused\|No route to host\|Could not connect\|Couldn.t connect\|Failed to connect'
 
@@ -42,10 +56,13 @@ wget -q -O - http://203.0.113.1/ | grep -q 'the world' || fail "the world is not
 
 say "Warren starts"
 # In the full form with so few slots that each is used many times, and none kept by machines that wait.
-$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --network-open 10.9.0.0/16 ${WARREN_SOAK:+--slots=6 --zygotes-mib=0} > /tmp/up 2>&1 &
+$warren up --data /var/lib/warren --guests /guests --listen 127.0.0.1:0 --network-open 10.9.0.0/16 --network-mbit 3 --disk-mib 8 --disk-iops 100 ${WARREN_SOAK:+--slots=6 --zygotes-mib=0} > /tmp/up 2>&1 &
 up=$!
 until grep -q '^ready' /tmp/up; do kill -0 $up 2> /dev/null || fail "$(cat /tmp/up)"; sleep 0.2; done
 expect 0 '"no_network_because": ""' $warren --json hosts
+expect 0 '"network_mbit": 3' $warren --json hosts
+expect 0 '"disk_mib": 8' $warren --json hosts
+expect 0 '"disk_iops": 100' $warren --json hosts
 for name in one two; do
     $warren fn create $name --kind linux --runtime debian-base --code /functions/fetch --timeout-ms 60000 --network outbound \
         || fail "create $name"
@@ -60,6 +77,10 @@ rules=$(network | grep '"rules"')
 expect 0 'the world' fetch one http://10.9.9.9/
 sum=$(md5sum < /www/world/large)
 [ "$(fetch one http://203.0.113.1/large | md5sum)" = "$sum" ] || fail "other bytes came"
+
+say "no faster than this host lets it be, where it booted"
+$warren ps --function one | grep -q booted || fail "one did not boot: $($warren ps)"
+held one
 
 say "and nowhere else: the host, metadata, private networks, another sandbox, without a network anywhere"
 expect 0 "$closed" fetch one http://203.0.113.2:8080/
@@ -101,6 +122,8 @@ while [ -n "$(pids)" ]; do sleep 0.2; done
 expect 0 'the world' fetch two http://203.0.113.1/
 [ -n "${WARREN_SOAK-}" ] || expect 0 '"adopted": [1-9]' $warren --json hosts
 $warren ps --function two | grep -q restored || fail "two was not restored: $($warren ps)"
+# In the full form it was restored in a jail made then, else by the machine that waited.
+held two
 expect 0 "$closed" fetch two http://203.0.113.2:8080/
 
 # In the full form: what a slot had of the network is whole again for whoever has it next, whether its end was orderly or not.

@@ -93,6 +93,8 @@ pub enum DeviceSpec {
     OverlaidBlock {
         /// Where the base comes from.
         base: Base,
+        /// As for [`Self::LimitedBlock`]: what is read of the base counts as what is read of the file.
+        limits: Limits,
     },
     /// Memory that is plugged while the guest runs: no descriptor. At most one a guest, of a machine that was made with room
     /// for it.

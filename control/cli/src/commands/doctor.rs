@@ -245,7 +245,8 @@ fn network() -> Finding {
     }
     Finding::good(
         what,
-        "taps and namespaces; `warren hosts` says whether Linux functions have it (nftables is tried then)",
+        "taps and namespaces; `warren hosts` says whether Linux functions have it (nftables is tried then), --network-mbit of `warren up` bounds \
+         each sandbox's",
     )
 }
 

@@ -92,6 +92,9 @@ impl Host {
                 number("snapshot-min-generation", options.snapshot_min_generation.map(u64::from)),
                 origin.map(|origin| format!("--snapshot-origin={origin}")),
                 options.cpu_template.as_ref().map(|name| format!("--cpu-template={name}")),
+                number("network-mbit", options.network_mbit.map(|it| it.get().into())),
+                number("disk-mib", options.disk_mib.map(|it| it.get().into())),
+                number("disk-iops", options.disk_iops.map(|it| it.get().into())),
             ]
             .into_iter()
             .flatten()

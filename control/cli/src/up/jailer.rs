@@ -39,7 +39,7 @@ impl Jailer {
         let of_network =
             options.no_network || options.network_resolver.is_some() || !options.network_open.is_empty();
         if options.uid_base.is_some() || options.slots.is_some() || of_network || options.favordynmods {
-            let message = "--uid-base, --slots, --favordynmods and what begins with --network are the jailer's, and this machine's jailer is not yours to set; \
+            let message = "--uid-base, --slots, --favordynmods, --network-open, --network-resolver and --no-network are the jailer's, and this machine's jailer is not yours to set; \
                            `warren host prepare` sets them";
             return Err(Failure::Usage(message.into()));
         }

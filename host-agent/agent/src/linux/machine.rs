@@ -21,6 +21,7 @@ use warren_sandbox_plan::{network, request::LinuxMachine};
 use warren_vmm_protocol::{
     guest::{GuestConfig, Network, SandboxKind},
     linux::{Base, DeviceSpec, LinuxSpec},
+    rates::Rates,
 };
 
 /// Which of the disks is the sandbox's own.
@@ -59,14 +60,19 @@ fn has_network(wanted: Reach, none_because: Option<&str>) -> Result<bool, LinuxE
     }
 }
 
-/// Its devices: those that [`LinuxMachine`] says, in that order.
+/// Its devices: those that [`LinuxMachine`] says, in that order. They are as fast as this host lets them be, however the guest begins:
+/// a snapshot has no limits in it.
 #[must_use]
 pub fn devices(host: &Host, version: &LinuxVersion, has_network: bool) -> Vec<DeviceSpec> {
-    let disk = |read_only| DeviceSpec::Block { read_only };
+    limited(host.rates, version.task.is_some(), has_network)
+}
+
+fn limited(rates: Rates, has_files: bool, has_network: bool) -> Vec<DeviceSpec> {
+    let disk = |read_only| DeviceSpec::LimitedBlock { read_only, limits: rates.disk() };
     let mut devices = vec![disk(true), disk(false)];
-    devices.extend(version.task.as_ref().map(|_| disk(true)));
+    devices.extend(has_files.then(|| disk(true)));
     devices.extend([DeviceSpec::Rng, DeviceSpec::Vsock { guest_cid: GUEST_CID }]);
-    let limits = host.network_limits;
+    let limits = rates.network();
     let card = DeviceSpec::Net { mac: network::GUEST_MAC, receive: limits, send: limits };
     devices.extend(has_network.then_some(card));
     devices
@@ -75,9 +81,14 @@ pub fn devices(host: &Host, version: &LinuxVersion, has_network: bool) -> Vec<De
 /// The same of a copy, whose scratch disk begins as a base: its descriptor comes behind that of the disk's own file.
 #[must_use]
 pub fn devices_over(host: &Host, version: &LinuxVersion, has_network: bool, base: Base) -> Vec<DeviceSpec> {
-    let mut devices = devices(host, version, has_network);
-    if let Some(scratch) = devices.get_mut(SCRATCH) {
-        *scratch = DeviceSpec::OverlaidBlock { base };
+    over(devices(host, version, has_network), base)
+}
+
+fn over(mut devices: Vec<DeviceSpec>, base: Base) -> Vec<DeviceSpec> {
+    if let Some(scratch) = devices.get_mut(SCRATCH)
+        && let DeviceSpec::LimitedBlock { limits, .. } = *scratch
+    {
+        *scratch = DeviceSpec::OverlaidBlock { base, limits };
     }
     devices
 }
@@ -173,5 +184,42 @@ pub fn config(
         network: has_network.then_some(network),
         kind,
         ..guest_config(id, spec, &version.handler, &version.runtime, task_len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The limits of every disk and card: of one that boots, of one that is brought back, of one that is paged.
+    #[test]
+    fn every_disk_and_card_has_the_hosts_limits_however_its_guest_begins() {
+        let rates = Rates {
+            network: Some("8".parse().unwrap()),
+            disk: Some("16".parse().unwrap()),
+            disk_requests: Some("500".parse().unwrap()),
+        };
+        for rates in [rates, Rates::default()] {
+            let boots = || limited(rates, true, true);
+            for devices in [boots(), over(boots(), Base::File), over(boots(), Base::Pager)] {
+                let mut found = (0, 0);
+                for device in &devices {
+                    match *device {
+                        DeviceSpec::LimitedBlock { limits, .. }
+                        | DeviceSpec::OverlaidBlock { limits, .. } => {
+                            assert_eq!(limits, rates.disk());
+                            found.0 += 1;
+                        }
+                        DeviceSpec::Net { receive, send, .. } => {
+                            assert_eq!((receive, send), (rates.network(), rates.network()));
+                            found.1 += 1;
+                        }
+                        DeviceSpec::Rng | DeviceSpec::Vsock { .. } => {}
+                        other => panic!("{other:?} has no limits"),
+                    }
+                }
+                assert_eq!(found, (3, 1), "{devices:?}");
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     system::{System, Worker},
 };
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
     sync::{
@@ -33,6 +34,7 @@ const HELLO: (&str, &str) = (r#"{"name":"bench"}"#, "Hello, bench");
 /// Until all of them spin, and how long they are watched then.
 const WARM: Duration = Duration::from_secs(2);
 const WATCHED: Duration = Duration::from_secs(10);
+/// Longer than they are watched, also where an emulator is the host: each is ended by its process.
 const SPIN_MS: u32 = 900_000;
 
 /// The worst that `hostile` can do, each by its own event.
@@ -77,10 +79,11 @@ async fn shares(places: &Places, system: &System, report: &mut Report) -> Result
             worker.create(&sandbox).await?;
             let pid = worker.pid(&sandbox).await?;
             all.push((mib, sandbox.clone(), pid));
-            // Ends with its sandbox.
+            // Ends with its process.
             spinning.spawn(async move { worker.invoke_with(&sandbox, SPIN, SPIN_MS).await.map(drop) });
         }
     }
+    eprintln!("fairness: {} sandboxes spin for {} s", all.len(), (WARM + WATCHED).as_secs());
     sleep(WARM).await;
     let ran = |pid: i32| ran_ns(pid).with_context(|| format!("process {pid}"));
     let before = all.iter().map(|(_, _, pid)| ran(*pid)).collect::<Result<Vec<_>>>()?;
@@ -98,11 +101,17 @@ async fn shares(places: &Places, system: &System, report: &mut Report) -> Result
         let metric = format!("share-error-{mib}-mib");
         report.value("fairness", &metric, "%", (error(mean), most), of_each, ("", 0.0), "<= 5 %");
     }
+    // A destroy lets an event that runs come to its end, and these have a quarter of an hour.
+    for (_, sandbox, pid) in &all {
+        end(*pid).with_context(|| format!("{sandbox} does not end"))?;
+    }
+    while let Some(ended) = spinning.join_next().await {
+        ensure!(ended?.is_err(), "an event without end was answered");
+    }
     let worker = system.worker("spin-128").await?;
     for (_, sandbox, _) in &all {
         worker.destroy(sandbox).await?;
     }
-    while spinning.join_next().await.is_some() {}
     Ok(())
 }
 
@@ -112,9 +121,14 @@ async fn beside(places: &Places, system: &System, report: &mut Report, neighbour
     let bystander = system.worker("bystander").await?;
     bystander.create("bystander").await?;
     let worst = Arc::new(system.worker("worst").await?);
+    eprintln!("fairness: {neighbours} neighbours are made");
     for number in 0..neighbours {
         worst.create(&format!("worst-{number}")).await?;
     }
+    let watched = WATCHED.as_secs();
+    eprintln!(
+        "fairness: an event beside them for {watched} s while they are idle, and for {watched} s while they do their worst"
+    );
     let agent = system.agent()?;
     let memory = || Fields::of_process(agent).map(|fields| fields.get("VmRSS")).context("the agent is gone");
     let held = memory()?;
@@ -127,6 +141,10 @@ async fn beside(places: &Places, system: &System, report: &mut Report, neighbour
     sleep(WARM).await;
     let during = latencies(&bystander, WATCHED).await?;
     stop.store(true, Ordering::Relaxed);
+    eprintln!(
+        "fairness: after {} of their events, until all of them serve again",
+        ends.load(Ordering::Relaxed)
+    );
     while let Some(ended) = raging.join_next().await {
         ended?;
     }
@@ -195,6 +213,12 @@ async fn latencies(worker: &Worker, time: Duration) -> Result<Samples> {
         ensure!(text.contains(HELLO.1), "the bystander answers {text:?}");
     }
     Ok(all)
+}
+
+/// Ends the process of one sandbox.
+fn end(pid: i32) -> Result<()> {
+    let pid = Pid::from_raw(pid).context("no process")?;
+    Ok(kill_process(pid, Signal::KILL)?)
 }
 
 /// Processor time that a process has had, ns.

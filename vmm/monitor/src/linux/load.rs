@@ -212,9 +212,9 @@ pub fn devices(
                 let what = format!("disk {index}");
                 disk(&what, next(&what)?, *read_only, limits)?
             }
-            DeviceSpec::OverlaidBlock { base } => {
+            DeviceSpec::OverlaidBlock { base, limits } => {
                 let what = format!("disk {index}");
-                overlaid(&what, next(&what)?, *base, next(&what)?)?
+                overlaid(&what, next(&what)?, (*base, next(&what)?), limits)?
             }
         });
     }
@@ -230,7 +230,7 @@ pub fn refuse_paged(devices: &[DeviceSpec]) -> Result<(), String> {
 }
 
 const fn is_paged(device: &DeviceSpec) -> bool {
-    matches!(device, DeviceSpec::OverlaidBlock { base: linux::Base::Pager })
+    matches!(device, DeviceSpec::OverlaidBlock { base: linux::Base::Pager, .. })
 }
 
 /// Whether there may be these devices, and so many of each kind.
@@ -279,7 +279,12 @@ fn disk(what: &str, file: OwnedFd, read_only: bool, of: &Limits) -> Result<Devic
 }
 
 /// A disk over a base of the same length.
-fn overlaid(what: &str, file: OwnedFd, kind: linux::Base, base: OwnedFd) -> Result<DeviceFile, String> {
+fn overlaid(
+    what: &str,
+    file: OwnedFd,
+    (kind, base): (linux::Base, OwnedFd),
+    of: &Limits,
+) -> Result<DeviceFile, String> {
     let len = file_len(what, &file)?;
     let base = match kind {
         linux::Base::File => match file_len(&format!("{what}'s base"), &base)? {
@@ -291,7 +296,7 @@ fn overlaid(what: &str, file: OwnedFd, kind: linux::Base, base: OwnedFd) -> Resu
         }
         linux::Base::Pager => Base::Pager(base),
     };
-    Ok(DeviceFile::Block { file, base: Some(base), len, read_only: false, limits: rate::Limits::default() })
+    Ok(DeviceFile::Block { file, base: Some(base), len, read_only: false, limits: limits(what, of)? })
 }
 
 /// Limits that let something through.
@@ -314,3 +319,6 @@ fn file_len(what: &str, file: &OwnedFd) -> Result<u64, String> {
     }
     u64::try_from(stat.st_size).map_err(|_| format!("{what}: no length"))
 }
+
+#[cfg(test)]
+mod tests;

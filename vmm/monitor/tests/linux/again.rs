@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use warren_vmm_protocol::ControlReply;
-use warren_vmm_protocol::linux::{Base, DeviceSpec};
+use warren_vmm_protocol::linux::{Base, DeviceSpec, Limits};
 
 /// What a guest does in each life, whose name a disk of the host's says. What it finds, it leaves otherwise.
 const LIVES: &str = "
@@ -67,7 +67,7 @@ fn lives((kernel, drawing): (&str, &str), cpus: u8, count: usize) {
     let (vmm, mut control) = guest.zygote();
     let own = memfd(&vec![0; MIB]);
     let (mut devices, mut disks) = guest.parts();
-    devices[4] = DeviceSpec::OverlaidBlock { base: Base::File };
+    devices[4] = DeviceSpec::OverlaidBlock { base: Base::File, limits: Limits::default() };
     disks.insert(4, &own);
     let reply = Guest::ask_restore_with(&mut control, &snapshot, &snapshot.state, devices, &disks);
     let mut running = Running::started(vmm, control, reply.as_ref());

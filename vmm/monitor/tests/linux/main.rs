@@ -27,7 +27,7 @@ mod zygotes;
 use support::linux::{Ended, Guest, contents, guests};
 use support::vmm::{load, memfd, receive, send, send_with, status};
 use support::{Vmm, sealed, spec};
-use warren_vmm_protocol::linux::{Base, BootEntry, DeviceSpec, HOST_TEMPLATE, LinuxSpec};
+use warren_vmm_protocol::linux::{Base, BootEntry, DeviceSpec, HOST_TEMPLATE, Limits, LinuxSpec};
 use warren_vmm_protocol::{ControlReply, ControlRequest, LoadError, VmState};
 
 const SHUTDOWN: i32 = 0;
@@ -337,7 +337,7 @@ fn loads_that_cannot_be_are_refused_by_name() {
     let memory = DeviceSpec::Memory { plugged_mib: 0 };
     refused(|spec| spec.devices = vec![memory], &[b"a"], "without room for memory that is plugged");
     refused(|spec| spec.devices = vec![memory; 2], &[b"a"], "more than one device of memory");
-    let over = |base| DeviceSpec::OverlaidBlock { base };
+    let over = |base| DeviceSpec::OverlaidBlock { base, limits: Limits::default() };
     let paged = over(Base::Pager);
     refused(
         |spec| spec.devices = vec![paged],

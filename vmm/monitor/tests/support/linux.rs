@@ -244,7 +244,8 @@ impl Guest {
         (disk, under): (usize, &OwnedFd),
     ) {
         let (mut devices, descriptors) = self.parts();
-        devices[disk] = DeviceSpec::OverlaidBlock { base: Base::Pager };
+        devices[disk] =
+            DeviceSpec::OverlaidBlock { base: Base::Pager, limits: self.limits.unwrap_or_default() };
         let spec = LinuxRestore { state: state.to_vec(), devices, copied: false, label: "test-guest".into() };
         let mut all: Vec<_> = std::iter::once(socket).chain(descriptors).collect();
         all.insert(disk + 2, under);
