@@ -178,7 +178,7 @@ pub(crate) fn worker(bytes: &[u8]) {
     match which % 3 {
         0 => {
             if let Ok(request) = CreateSandboxRequest::decode(bytes) {
-                created(request);
+                created(&request);
             }
         }
         1 => {
@@ -191,7 +191,7 @@ pub(crate) fn worker(bytes: &[u8]) {
     }
 }
 
-fn created(request: CreateSandboxRequest) {
+fn created(request: &CreateSandboxRequest) {
     if let Ok(name) = SandboxName::new(request.sandbox_id.as_str()) {
         assert!(is_name(name.as_str()) && name.as_str().len() <= 40);
     }
