@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -43,11 +43,9 @@ fn count(folder: impl AsRef<Path>) -> usize {
 /// What a host shows of its sandboxes, in all places where something could stay.
 fn traces(rig: &Rig) -> BTreeMap<&'static str, usize> {
     let dir = rig.dir.path();
-    let facts: serde_json::Value =
-        serde_json::from_slice(&fs::read(dir.join("jailer/cgroups.json")).unwrap()).unwrap();
-    let parents = facts["parents"].as_array().unwrap().iter().map(|parent| parent["path"].as_str().unwrap());
-    let folders =
-        |parent| fs::read_dir(parent).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    let folders = |parent: PathBuf| {
+        fs::read_dir(parent).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir())
+    };
     let lines = |file: String| fs::read_to_string(file).unwrap().lines().count();
     let uids = rig.uids();
     let owned = |status: &str| {
@@ -59,7 +57,7 @@ fn traces(rig: &Rig) -> BTreeMap<&'static str, usize> {
         fs::read_to_string(entry.ok()?.path().join("status")).ok()
     });
     BTreeMap::from([
-        ("cgroups", parents.map(|parent| folders(parent).count()).sum()),
+        ("cgroups", rig.cgroup_parents().into_iter().map(|parent| folders(parent).count()).sum()),
         ("processes below the jailer, zombies too", rig.jailers_processes().len()),
         ("processes with a jail's user", processes.filter(|status| owned(status)).count()),
         ("the agent's open files", count(format!("/proc/{}/fd", rig.agent.pid()))),

@@ -12,6 +12,7 @@ use std::{
     path::Path,
 };
 use warren_proto::v1::{self, FunctionVersion, SnapshotOutcome};
+use warren_sandbox_plan::cgroup::NAME_ATTRIBUTE;
 
 /// A second host of a fleet whose first one has published a function; it keeps no snapshots itself, so all its starts are paged.
 struct Fleet {
@@ -254,8 +255,11 @@ async fn the_pager_is_in_a_jail_of_its_own() {
     }
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
     assert!(threads > 2, "its main thread, one that serves, those that read");
-    let groups = read(pid, "cgroup");
-    assert!(groups.contains(".warren-pager"), "{groups}");
+    let group = fleet.second.cgroup_of(uid(pid).unwrap());
+    assert_eq!(fs::read_to_string(group.join("cgroup.procs")).unwrap(), format!("{pid}\n"), "{group:?}");
+    let mut name = [0; 64];
+    let said = rustix::fs::getxattr(&group, NAME_ATTRIBUTE, &mut name).unwrap();
+    assert_eq!(&name[..said], b"warren-pager");
 
     let origin = fleet.origin.path();
     let cache = fleet.second.dir.path().join("agent/pager/chunks");

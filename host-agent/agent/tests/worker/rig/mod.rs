@@ -186,6 +186,19 @@ impl Rig {
         first..first + SLOTS
     }
 
+    /// The cgroups below which its jails have theirs.
+    pub(crate) fn cgroup_parents(&self) -> Vec<PathBuf> {
+        let text = std::fs::read(self.dir.path().join("jailer/cgroups.json")).unwrap();
+        let facts: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let parents = facts["parents"].as_array().unwrap().iter();
+        parents.map(|parent| parent["path"].as_str().unwrap().into()).collect()
+    }
+
+    /// The first cgroup of the jail that has this user.
+    pub(crate) fn cgroup_of(&self, uid: u32) -> PathBuf {
+        self.cgroup_parents()[0].join(format!("{:04}", uid - self.uids().start))
+    }
+
     /// Processes below this rig's jailer, the children among them that only wait in slots that are ready.
     pub(crate) fn jailers_processes(&self) -> Vec<i32> {
         process::descendants(self.jailer.pid())
