@@ -243,7 +243,8 @@ impl Jailer {
             client.list();
             client.list();
             let seen = (files(), self.ready_slots());
-            let settled = seen == (files(), self.ready_slots());
+            // One that fails by itself is the jailer's until it is reaped.
+            let settled = self.is_settled() && seen == (files(), self.ready_slots());
             if settled { Ok(seen.0 - 2 * seen.1.len()) } else { Err(seen) }
         })
     }
