@@ -15,7 +15,7 @@ use std::{
     ffi::CString,
     io::IoSliceMut,
     mem::MaybeUninit,
-    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 use warren_sandbox_plan::plan::Step;
 
@@ -90,7 +90,7 @@ fn live(ahead: &[Step], status: &OwnedFd, kept: Vec<RawFd>, fail_at: Option<&str
         _ => None,
     });
     let argv: Vec<CString> = argv.unwrap_or_default();
-    let numbers: Vec<RawFd> = sources.iter().map(|source| source.as_raw_fd()).collect();
+    let numbers: Vec<RawFd> = sources.iter().map(AsRawFd::as_raw_fd).collect();
     // A number that no place has, as the sources have it.
     let status = match fcntl_dupfd_cloexec(status, steps::FIRST_FREE) {
         Ok(status) => status,
@@ -105,9 +105,12 @@ fn live(ahead: &[Step], status: &OwnedFd, kept: Vec<RawFd>, fail_at: Option<&str
     sys::exit(127)
 }
 
+/// What a request adds: steps, and descriptors.
+type Told = (Vec<Step>, Vec<OwnedFd>);
+
 /// The steps that are left and their descriptors, the program's last, each with a number that no place has. `None` if the jailer
 /// has gone.
-fn hear(status: &OwnedFd) -> Result<Option<(Vec<Step>, Vec<OwnedFd>)>, Errno> {
+fn hear(status: &OwnedFd) -> Result<Option<Told>, Errno> {
     let mut bytes = [0_u8; MAX_STEPS];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOURCES))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

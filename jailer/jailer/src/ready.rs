@@ -77,7 +77,7 @@ impl Ready {
     /// they went well is heard when it is asked for more.
     pub(crate) fn make(
         slot: u32,
-        steps: Vec<Step>,
+        steps: &[Step],
         parents: &Rc<Parents>,
         processes: BorrowedFd<'_>,
         faults: Faults<'_>,
@@ -97,14 +97,13 @@ impl Ready {
                 }
                 (Step::Clone(namespaces), None) => {
                     let groups = grouped.take().ok_or(SpawnError::Stuck)?;
-                    ready =
-                        Some(clone_child(slot, namespaces, groups, &steps, faults).map_err(failed(step))?);
+                    ready = Some(clone_child(slot, namespaces, groups, steps, faults).map_err(failed(step))?);
                 }
                 (Step::MapUser { id }, Some(ready)) => {
                     ready.map_user(processes, *id).map_err(|errno| ready.failed(step.name(), errno))?;
                 }
                 (Step::Attach { by_clone: false }, Some(ready)) => {
-                    ready.attach(&steps).map_err(|errno| ready.failed(step.name(), errno))?;
+                    ready.attach(steps).map_err(|errno| ready.failed(step.name(), errno))?;
                 }
                 (Step::Attach { by_clone: true }, Some(_)) => {}
                 _ => return Err(SpawnError::Stuck),

@@ -94,7 +94,7 @@ pub(crate) struct Faults<'a> {
 
 impl Spawner<'_> {
     /// The children's part of every plan of a slot.
-    pub(crate) fn make_ready(&self, slot: u32, ahead: Vec<Step>) -> Result<Ready, SpawnError> {
+    pub(crate) fn make_ready(&self, slot: u32, ahead: &[Step]) -> Result<Ready, SpawnError> {
         Ready::make(slot, ahead, self.parents, self.processes, self.faults)
     }
 

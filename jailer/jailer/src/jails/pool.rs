@@ -21,7 +21,7 @@ impl Jails {
     fn make_one(&mut self) -> Result<Ready, RefusedSpawn> {
         let slot = self.slots.take().ok_or(RefusedSpawn::NoSlot)?;
         let ahead = Plan::ahead(&self.host.facts, slot, self.host.uid(slot));
-        self.host.spawner().make_ready(slot, ahead).map_err(|error| {
+        self.host.spawner().make_ready(slot, &ahead).map_err(|error| {
             self.slots.give(slot, self.host.slots);
             error.into()
         })
@@ -34,14 +34,12 @@ impl Jails {
 
     /// Makes one ready: its slot and what tells of its end.
     pub(crate) fn make_ready(&mut self) -> Option<(u32, BorrowedFd<'_>)> {
-        match self.make_one() {
-            Ok(ready) => self.ready.push_back(ready),
+        let Ok(ready) = self.make_one() else {
             // A spawn will say why.
-            Err(_) => {
-                self.stalled = true;
-                return None;
-            }
-        }
+            self.stalled = true;
+            return None;
+        };
+        self.ready.push_back(ready);
         self.ready.back().and_then(|ready| Some((ready.slot(), ready.pidfd()?)))
     }
 
